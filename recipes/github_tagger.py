@@ -1,0 +1,346 @@
+"""Fine-tune an encoder to give a text several labels: the GitHub issue tagger.
+
+Why: the strongest choice from about a hundred labels up; with fewer, compare it with the baseline
+it prints. Follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning), with
+what that chapter leaves out: stratified splits, thresholds tuned on validation, an interval.
+
+    accelerate launch recipes/github_tagger.py --config recipes/configs/sample.yaml
+    accelerate launch recipes/github_tagger.py --data my_issues.jsonl --output_dir outputs/mine
+    accelerate launch recipes/github_tagger.py --config recipes/configs/hf_datasets_issues.yaml
+
+Data: one row per text, as GitHub's REST API returns issues, or with columns for text and labels
+(--text_columns, --label_column). Rows without labels are left out of training; three of them are
+tagged at the end.
+
+Expect on two CPU cores, default encoder (22 M parameters): the sample in about a minute, 1,000
+issues of 250 tokens in about a minute per epoch, 2 GB of memory.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import ProgressCallback
+
+from shared.arguments import parse_arguments
+from shared.baselines import naive_bayes
+from shared.callbacks import CheckpointOnSignal, ReadableProgress
+from shared.cards import write_model_card
+from shared.checkpoints import remove_checkpoints, resume_point
+from shared.collators import MultilabelCollator
+from shared.data import DataArguments, load_data
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir, write_csv, write_json
+from shared.hardware import has_fast_bf16
+from shared.losses import MultilabelLoss, balanced_pos_weight
+from shared.metrics import (
+    bootstrap_interval,
+    classification_report,
+    f1_scores,
+    multilabel_metrics,
+    per_label_report,
+    sigmoid,
+)
+from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
+from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
+from shared.predictions import headline, tags, write_predictions
+from shared.progress import quiet_libraries
+from shared.splitters import nested_slices, train_valid_test_split
+from shared.thresholds import tune_thresholds
+from shared.trainer import LengthGroupedTrainer
+
+
+PARTS = ("train", "valid", "test")
+CARD_METRICS = ("test_micro_f1", "test_macro_f1", "test_average_precision", "baseline_micro_f1")
+USAGE = """```python
+from transformers import pipeline
+
+tagger = pipeline("text-classification", model="{folder}", top_k=None)
+tagger("Tokenizer drops the last word of every line", truncation=True)
+```
+
+A label applies where its score reaches its threshold: `tagger.model.config.thresholds`."""
+LIMITS = """Learned from {n:,} texts of one source; expect less on others. It reads the first
+{max_length} tokens of a text. A label with few rows in the table above is known only roughly."""
+
+
+@dataclass
+class TaggerArguments(DataArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    model: str = field(
+        default=DEFAULT_MODEL,
+        metadata={"help": f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL})."},
+    )
+    valid_data: str | None = field(
+        default=None,
+        metadata={"help": "File with the validation rows (default: a part of --data)."},
+    )
+    test_data: str | None = field(
+        default=None, metadata={"help": "File with the test rows (default: a part of --data)."}
+    )
+    valid_size: float = field(
+        default=0.25, metadata={"help": "Share of the labelled rows for validation (default: .25)."}
+    )
+    test_size: float = field(
+        default=0.25, metadata={"help": "Share of the labelled rows for the test (default: .25)."}
+    )
+    train_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Labelled rows to train on, a slice of the training part that holds every "
+            "smaller slice of the same seed (default: all)."
+        },
+    )
+    max_length: int = field(
+        default=256, metadata={"help": "Tokens of a text the model reads (default: 256)."}
+    )
+    pos_weight: Literal["none", "balanced"] = field(
+        default="balanced",
+        metadata={
+            "help": "Weight of a label's positives: none, or more the rarer it is (default)."
+        },
+    )
+    thresholds: Literal["global", "per_label"] = field(
+        default="per_label",
+        metadata={"help": "Tune one threshold on validation, or one per label (default)."},
+    )
+    patience: int = field(
+        default=4,
+        metadata={
+            "help": "Epochs without a better validation micro F1 before it stops (default: 4)."
+        },
+    )
+    # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
+    output_dir: str = field(
+        default="outputs/github_tagger",
+        metadata={"help": "Where everything is written (default: outputs/github_tagger)."},
+    )
+    num_train_epochs: float = field(
+        default=20, metadata={"help": "Passes over the training rows, at most (default: 20)."}
+    )
+    learning_rate: float = field(
+        default=5e-4,
+        metadata={"help": "Peak rate (default: 5e-4; 3e-5 to 5e-5 for BERT-base and larger)."},
+    )
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Warm-up: steps, or below 1 a share of them (default: .1)."}
+    )
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Texts per step and device (default: 16)."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=64, metadata={"help": "Texts per evaluation batch and device (default: 64)."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "Batches of texts of similar length (default), random or sequential."},
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Train in bfloat16 (default: where the hardware has it)."}
+    )
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    logging_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "micro_f1"
+    length_column_name: str = "length"
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = has_fast_bf16() and not self.fp16
+        # The Trainer wants to be told that bfloat16 on the CPU is meant.
+        self.use_cpu = self.use_cpu or (self.bf16 and not torch.cuda.is_available())
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, split, tokenise, train, tune thresholds, look at the test rows once, save."""
+    args = parse_arguments(TaggerArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    say = print if args.process_index == 0 else lambda *_: None
+    set_seed(args.seed)
+
+    # Load
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args)
+        official = {
+            part: load_data(replace(args, data=data), label_names=corpus.label_names)
+            for part, data in (("valid", args.valid_data), ("test", args.test_data))
+            if data is not None
+        }
+    label_names = corpus.label_names
+    say(f"\nData\n{corpus.describe()}")
+
+    # Split: near duplicates on one side, every label in every part as far as it has rows enough
+    labels = corpus.label_matrix(corpus.labelled)
+    train, valid, test = train_valid_test_split(
+        labels,
+        valid_size=0 if "valid" in official else args.valid_size,
+        test_size=0 if "test" in official else args.test_size,
+        groups=corpus.groups[corpus.labelled],
+        random_state=args.seed,
+    )
+    if args.train_size is not None:
+        if not 0 < args.train_size <= len(train):
+            raise UserError(f"--train_size {args.train_size}: the training part has {len(train)}")
+        train = train[nested_slices(labels[train], [args.train_size], random_state=args.seed)[0]]
+    parts = {
+        name: (corpus, corpus.labelled[i])
+        for name, i in zip(PARTS, (train, valid, test), strict=True)
+    }
+    parts |= {name: (other, other.labelled) for name, other in official.items()}
+    parts["unlabelled"] = (corpus, corpus.unlabelled[:3])
+    rows = {name: source.dataset.select(i) for name, (source, i) in parts.items()}
+    y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
+    say(f"split: {', '.join(f'{len(y[name]):,} {name}' for name in PARTS)} texts")
+    for name in PARTS:
+        if missing := [
+            label for label, n in zip(label_names, y[name].sum(axis=0), strict=True) if not n
+        ]:
+            say(f"note: no {name} text has the label {', '.join(missing)}")
+
+    # Tokenise; the collator pads, and makes the mask from the lengths
+    model_folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.model_max_length = args.max_length  # saved with it: whoever uses it cuts there, too
+
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    with args.main_process_first(desc="tokenising"):
+        tokens = {
+            name: part.map(tokenize, batched=True, desc="tokenising") for name, part in rows.items()
+        }
+    tokens["unlabelled"] = tokens["unlabelled"].remove_columns("labels")
+
+    # Model, loss, Trainer
+    model = load_sequence_classifier(model_folder, label_names, vocabulary_size=len(tokenizer))
+    pos_weight = None
+    if args.pos_weight == "balanced":
+        pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
+
+    def compute_metrics(prediction):
+        # Epochs are compared at the threshold that each would be used with.
+        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids)
+        return multilabel_metrics(label_names, thresholds=best)(prediction)
+
+    trainer = LengthGroupedTrainer(
+        model=model,
+        args=args,
+        train_dataset=tokens["train"],
+        eval_dataset=tokens["valid"],
+        processing_class=tokenizer,
+        data_collator=MultilabelCollator(tokenizer, len(label_names)),
+        compute_loss_func=MultilabelLoss(pos_weight),
+        compute_metrics=compute_metrics,
+        callbacks=[
+            CheckpointOnSignal(),
+            EarlyStoppingCallback(early_stopping_patience=args.patience),
+            ReadableProgress(),
+        ],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+
+    # Train; the best epoch by validation micro F1 is kept
+    say("\nTraining")
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+
+    # Thresholds on validation, then one look at the test rows
+    valid_scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
+    thresholds = tune_thresholds(valid_scores, y["valid"], per_label=args.thresholds == "per_label")
+    model.config.thresholds = thresholds.tolist()
+    trainer.compute_metrics = multilabel_metrics(label_names, thresholds=thresholds)
+    tested = trainer.predict(tokens["test"], metric_key_prefix="test")
+    scores = sigmoid(tested.predictions)
+    tagged = sigmoid(trainer.predict(tokens["unlabelled"]).predictions)
+
+    # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
+    trainer.save_model()
+    if args.process_index != 0:
+        return
+    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
+    predicted = scores >= thresholds
+    baseline = naive_bayes(rows["train"]["text"], y["train"], rows["test"]["text"])
+    low, high = bootstrap_interval(y["test"], predicted)
+    macro_low, macro_high = bootstrap_interval(y["test"], predicted, metric="macro_f1")
+    metrics = {
+        **tested.metrics,
+        "test_micro_f1_low": low,
+        "test_micro_f1_high": high,
+        "test_macro_f1_low": macro_low,
+        "test_macro_f1_high": macro_high,
+        **{f"baseline_{name}": value for name, value in f1_scores(y["test"], baseline).items()},
+        "valid_micro_f1": f1_scores(y["valid"], valid_scores >= thresholds)["micro_f1"],
+        **{f"{name}_samples": len(y[name]) for name in PARTS},
+        **trained.metrics,
+        "best_step": trainer.state.best_global_step,
+        "seed": args.seed,
+    }
+    report = classification_report(y["test"], predicted, label_names, thresholds=thresholds)
+    write_json(output_dir / "metrics.json", metrics)
+    write_csv(
+        output_dir / "per_label.csv",
+        per_label_report(y["test"], predicted, label_names, thresholds=thresholds, scores=scores),
+    )
+    write_predictions(
+        output_dir / "test_predictions.jsonl",
+        rows["test"],
+        label_names,
+        y["test"],
+        scores,
+        thresholds,
+    )
+    plots = output_dir / "plots"
+    plots.mkdir(exist_ok=True)
+    plot_words_per_text(np.array([1]), plots / "words_per_text.png")
+    counts = {
+        name: dict(zip(label_names, y[name].sum(axis=0).tolist(), strict=True)) for name in PARTS
+    }
+    plot_label_counts(counts, plots / "label_counts.png")
+    plot_training_curve(trainer.state.log_history, plots / "training_curve.png")
+    write_model_card(
+        output_dir,
+        title="Tagger for " + Path(args.data).name,
+        base_model=args.model,
+        description=f"Gives a text any of {len(label_names)} labels, each with a score from 0 to 1.",
+        data=corpus.describe(),
+        label_names=label_names,
+        metrics={name: metrics[name] for name in CARD_METRICS},
+        report=report,
+        usage=USAGE.format(folder=output_dir),
+        limits=LIMITS.format(n=len(y["train"]), max_length=args.max_length),
+    )
+    remove_checkpoints(args.output_dir)
+
+    print(f"\nTest ({len(y['test']):,} texts, thresholds from validation)\n{report}")
+    print(
+        f"micro F1 {metrics['test_micro_f1']:.3f} (95 % interval {low:.3f} to {high:.3f})", end=""
+    )
+    print(f", macro F1 {metrics['test_macro_f1']:.3f} ({macro_low:.3f} to {macro_high:.3f})")
+    print(
+        f"naive Bayes on the same rows: micro F1 {metrics['baseline_micro_f1']:.3f}, "
+        f"macro F1 {metrics['baseline_macro_f1']:.3f}"
+    )
+    if len(tagged):
+        print("\nTags for texts without labels")
+        for text, row in zip(rows["unlabelled"]["text"], tagged, strict=True):
+            print(f"  {headline(text)}\n    -> {tags(row, thresholds, label_names)}")
+    print(f"\nEverything is in {output_dir}: the model, README.md (its card), metrics.json,")
+    print("per_label.csv, test_predictions.jsonl and plots/. To tag a file with it:")
+    print(
+        f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE --output tagged.jsonl"
+    )
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# Set up and run the recipes; see usage() below or ./run.sh --help.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+venv=$root/.venv
+log=$venv/install.log
+stamp=$venv/installed
+main_recipe=(github_tagger --config recipes/configs/sample.yaml)
+
+usage() {
+  cat <<EOF
+./run.sh                     set up, then run: ${main_recipe[*]} (on the shipped sample)
+./run.sh NAME [flags]        set up, then launch recipes/NAME.py with these flags
+./run.sh NAME --help         the flags of a recipe
+./run.sh test [pytest args]  set up, check the style, run the tests
+./run.sh --help              this text
+EOF
+  # A project made by `copy` has no further recipe to copy.
+  [[ ! -f $root/shared/project.py ]] ||
+    echo "./run.sh copy NAME FOLDER    make a working project of one recipe in an empty folder"
+  printf '\nrecipes:\n'
+  local script
+  for script in "$root"/recipes/*.py; do
+    # The first line of the module's docstring says what the recipe is for.
+    printf '  %-22s %s\n' "$(basename "$script" .py)" "$(sed -n '1s/^"""//p' "$script" | sed 's/"""$//')"
+  done
+  cat <<EOF
+
+environment:
+  PYTHON             the Python 3.10 to 3.13 to set up with (default: the first one found)
+  ACCELERATE_CONFIG  an accelerate config (default: recipes/configs/accelerate/ by the GPUs found)
+EOF
+}
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10 python; do
+    if command -v "$candidate" >/dev/null &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+    [[ $candidate != "${PYTHON:-}" ]] || fail "PYTHON=$PYTHON is not a Python 3.10 to 3.13"
+  done
+  fail "no Python 3.10 to 3.13 found; install one, or name it: PYTHON=/path/to/python3 ./run.sh"
+}
+
+# What an installation depends on: the pins, the metadata, and where the project lies.
+fingerprint() {
+  { cat "$root/constraints.txt" "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; } | cksum
+}
+
+setup() {
+  local wanted python free
+  wanted=$(fingerprint)
+  [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
+  python=$(find_python)
+  "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+    fail "$python has no venv module; install it (Debian, Ubuntu: apt install python3-venv)"
+  [[ -w $root ]] || fail "$root cannot be written; copy the project to a folder of your own"
+  free=$(df -Pk "$root" | awk 'NR == 2 {print int($4 / 1024 / 1024)}')
+  [[ -x $venv/bin/python ]] || ((free >= 4)) ||
+    fail "$root has $free GB free; the installation needs 4 GB"
+
+  # One installation at a time; a lock whose owner died is taken over.
+  local lock=$root/.venv.lock
+  while ! mkdir "$lock" 2>/dev/null; do
+    if kill -0 "$(cat "$lock/pid" 2>/dev/null)" 2>/dev/null; then
+      echo "waiting for another installation to finish ..." >&2
+      sleep 5
+      [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
+    else
+      rm -rf "$lock"
+    fi
+  done
+  echo $$ >"$lock/pid"
+  trap 'rm -rf "$root/.venv.lock"' EXIT
+
+  # A half-made environment, or one of another Python, is made anew; other changes are installed over.
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+  fi
+  rm -f "$stamp"
+  echo "installing into .venv with $("$venv/bin/python" --version), once; 1 to 5 minutes, log in .venv/install.log" >&2
+  if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+    --constraint "$root/constraints.txt" --editable "$root[dev]" 2>&1 | tee "$log" |
+    awk '/^ *(Collecting|Downloading|Requirement)/ {if (++n % 4 == 0) {printf "."; fflush()}} END {print ""}' >&2; then
+    grep -E '^ERROR|No space|error:' "$log" | tail -n 3 >&2 || true
+    fail "the installation failed; the whole log is $log; the next ./run.sh tries again"
+  fi
+  echo "$wanted" >"$stamp"
+  rm -rf "$lock"
+  trap - EXIT
+}
+
+accelerate_config() {
+  local gpus
+  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)
+  case $gpus in
+    0) echo "$root/recipes/configs/accelerate/one_cpu.yaml" ;;
+    1) echo "$root/recipes/configs/accelerate/one_gpu.yaml" ;;
+    *) echo "$root/recipes/configs/accelerate/several_gpus.yaml" ;;
+  esac
+}
+
+launch() {
+  local script=$1
+  shift
+  # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher waits for it.
+  trap '' INT
+  "$venv/bin/accelerate" launch --quiet \
+    --config_file "${ACCELERATE_CONFIG:-$(accelerate_config)}" "$script" "$@"
+}
+
+case ${1:-} in
+  -h | --help | help)
+    usage
+    ;;
+  "")
+    setup
+    cd "$root"
+    launch "recipes/${main_recipe[0]}.py" "${main_recipe[@]:1}"
+    ;;
+  setup)
+    setup
+    ;;
+  test)
+    shift
+    setup
+    cd "$root"
+    "$venv/bin/ruff" check .
+    "$venv/bin/ruff" format --check .
+    exec "$venv/bin/python" -m pytest "$@"
+    ;;
+  copy)
+    shift
+    setup
+    exec "$venv/bin/python" -m shared.project "$root" "$@"
+    ;;
+  *)
+    [[ -f $root/recipes/$1.py ]] || {
+      usage >&2
+      fail "there is no recipe '$1'"
+    }
+    recipe=$1
+    shift
+    setup
+    launch "$root/recipes/$recipe.py" "$@"
+    ;;
+esac

@@ -1,0 +1,329 @@
+"""Compiled kernels of `shared.splitters`: the greedy pass and its refinement by swaps.
+
+Both distribute *items* (rows, or groups of rows) that carry *columns* (labels, or pairs of labels)
+over *parts*. They stand apart from `shared.splitters` so that numba is imported only when something
+is split.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+# Effort of `refine`: where one part has too much of a column and another too little, this many items
+# of the one are tried against this many of the other, and all columns are visited this many times.
+# Constants, so that the time does not depend on the number of items.
+ITEM_TRIES = 16
+PARTNER_TRIES = 64
+SWEEPS = 20
+
+MISSING = 1e6  # cost of a required column that a part lacks: above all deviations in one swap
+EPSILON = 1e-9  # differences in cost below this are rounding
+
+
+def _compile(function):
+    """Compile on the first call; keep the machine code on disk where there is a place to write."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache folder
+        return njit(function)
+
+
+class Items(NamedTuple):
+    """Item i stands for `sizes[i]` rows and carries `columns[indptr[i]:indptr[i + 1]]`, ascending,
+    each in as many of its rows as `values` says."""
+
+    indptr: np.ndarray  # int64, items + 1
+    columns: np.ndarray  # int32
+    values: np.ndarray  # int32
+    sizes: np.ndarray  # int64, items
+
+
+class State(NamedTuple):
+    """What is counted and what it costs, each an array (columns, parts)."""
+
+    counts: np.ndarray  # int64, rows with the column in the part
+    target: np.ndarray  # float64, how many there should be
+    weight: np.ndarray  # float64, cost of one row more or less than that
+    required: np.ndarray  # bool, whether a count of 0 costs `MISSING`
+
+
+@_compile
+def _counting_sort(members, keys, n_keys):
+    """Members by ascending key; those with key k lie between bound[k] and bound[k + 1]."""
+    bound = np.zeros(n_keys + 2, np.int64)
+    for member in members:
+        bound[keys[member] + 2] += 1
+    for k in range(n_keys):
+        bound[k + 2] += bound[k + 1]
+    ordered = np.empty(members.size, np.int32)
+    for member in members:
+        ordered[bound[keys[member] + 1]] = member
+        bound[keys[member] + 1] += 1
+    return bound, ordered
+
+
+@_compile
+def _holders(items, free, n_columns):
+    """The free items of each column: those of column c lie between start[c] and start[c + 1]."""
+    start = np.zeros(n_columns + 2, np.int64)
+    for i in free:
+        for e in range(items.indptr[i], items.indptr[i + 1]):
+            start[items.columns[e] + 2] += 1
+    for c in range(n_columns):
+        start[c + 2] += start[c + 1]
+    holders = np.empty(start[n_columns + 1], np.int32)
+    for i in free:
+        for e in range(items.indptr[i], items.indptr[i + 1]):
+            c = items.columns[e]
+            holders[start[c + 1]] = i
+            start[c + 1] += 1
+    return start, holders
+
+
+@_compile
+def _count(items, state, i, part, times):
+    """Count item i in the part once more (times = 1) or less (times = -1)."""
+    for e in range(items.indptr[i], items.indptr[i + 1]):
+        state.counts[items.columns[e], part] += times * items.values[e]
+
+
+@_compile
+def _desire(state, column, part):
+    """How many more rows with the column the part wants: at least one of a required column."""
+    target = state.target[column, part]
+    if state.required[column, part]:
+        target = max(target, 1.0)
+    return target - state.counts[column, part]
+
+
+@_compile
+def distribute(items, free, lots, room, state, part):
+    """Iterative stratification (Sechidis et al. 2011, figure 1) into parts of exact size.
+
+    The column with the fewest items left comes first. Each of its items goes to the part that
+    desires the column most, among equals to the one with most room, among equals by lot. At the
+    end, what carries no column fills the room that is left.
+
+    No part stays empty; a part takes more than it has room for only when an item fits nowhere.
+
+    Parameters
+    ----------
+    items : Items
+    free : int32 array
+        The items to distribute, in the order in which they take their turn.
+    lots : float64 array (items,)
+        Uniform in [0, 1).
+    room : int64 array (parts,), changed
+        How many more rows each part takes.
+    state : State
+        Its counts are changed.
+    part : int32 array (items,), changed
+        The part of each item, -1 for the free ones.
+    """
+    indptr, columns, _, sizes = items
+    n_columns, n_parts = state.counts.shape
+    start, holders = _holders(items, free, n_columns)
+
+    # A bucket queue: `queue` has the columns by ascending number of items left, those with m of
+    # them from `bucket[m]` on. A column that loses an item changes places with the first of its
+    # bucket, whose bound then steps over it: the order holds at constant cost.
+    left = np.empty(n_columns, np.int32)
+    queue = np.empty(n_columns, np.int32)
+    for c in range(n_columns):
+        left[c] = start[c + 1] - start[c]
+        queue[c] = c
+    bucket, queue = _counting_sort(queue, left, free.size + 1)
+    position = np.empty(n_columns, np.int64)
+    for p in range(n_columns):
+        position[queue[p]] = p
+
+    n_left = free.size
+    n_empty = n_parts
+    empty = np.ones(n_parts, np.bool_)
+    while n_left > 0:
+        column = queue[bucket[1]] if bucket[1] < n_columns else -1
+        turns = holders[start[column] : start[column + 1]] if column >= 0 else free
+        for i in turns:
+            if part[i] >= 0:
+                continue
+            lot = lots[i]
+            best, best_fits, ties = -1, False, 0
+            for j in range(n_parts):
+                if n_left == n_empty and not empty[j]:  # no part may stay without an item
+                    continue
+                fits = room[j] >= sizes[i]
+                more = 1.0
+                if best >= 0 and fits != best_fits:
+                    more = 1.0 if fits else -1.0
+                elif best >= 0:
+                    more = 0.0
+                    if fits and column >= 0:
+                        more = _desire(state, column, j) - _desire(state, column, best)
+                    if more == 0:
+                        more = float(room[j] - room[best])
+                if more > 0:
+                    best, best_fits, ties = j, fits, 1
+                elif more == 0:  # the t-th of equals takes over with probability 1 / t
+                    ties += 1
+                    lot *= ties
+                    if lot < 1:
+                        best = j
+                    else:
+                        lot = (lot - 1) / (ties - 1)
+            part[i] = best
+            room[best] -= sizes[i]
+            n_left -= 1
+            n_empty -= int(empty[best])
+            empty[best] = False
+            _count(items, state, i, best, 1)
+            for e in range(indptr[i], indptr[i + 1]):
+                c = columns[e]
+                first = bucket[left[c]]
+                other = queue[first]
+                queue[position[c]] = other
+                position[other] = position[c]
+                queue[first] = c
+                position[c] = first
+                bucket[left[c]] += 1
+                left[c] -= 1
+
+
+@_compile
+def _change(state, column, part, rows):
+    """How the cost changes when the part gets this many more rows with the column."""
+    before = state.counts[column, part]
+    after = before + rows
+    target = state.target[column, part]
+    cost = state.weight[column, part] * (abs(after - target) - abs(before - target))
+    if state.required[column, part]:
+        cost += MISSING * (int(after == 0) - int(before == 0))
+    return cost
+
+
+@_compile
+def _swap_cost(items, state, r, a, s, b):
+    """How the cost changes when item r of part a and item s of part b change places."""
+    indptr, columns, values, _ = items
+    none = state.counts.shape[0]
+    e, f = indptr[r], indptr[s]
+    cost = 0.0
+    while e < indptr[r + 1] or f < indptr[s + 1]:
+        column_r = columns[e] if e < indptr[r + 1] else none
+        column_s = columns[f] if f < indptr[s + 1] else none
+        column = min(column_r, column_s)
+        rows = 0
+        if column_r == column:
+            rows += values[e]
+            e += 1
+        if column_s == column:
+            rows -= values[f]
+            f += 1
+        if rows != 0:
+            cost += _change(state, column, a, -rows) + _change(state, column, b, rows)
+    return cost
+
+
+@_compile
+def _is_needed(items, state, i, part):
+    """Whether the part would lack a required column without its item i."""
+    for e in range(items.indptr[i], items.indptr[i + 1]):
+        c = items.columns[e]
+        if state.required[c, part] and state.counts[c, part] == items.values[e]:
+            return True
+    return False
+
+
+@_compile
+def _find_swap(items, state, part, column, a, b, holders, partners, turn, balance):
+    """A swap that takes an item with the column from part a to part b: (cost, item, partner).
+
+    Looks at some holders of the column and some partners in part b from `turn` on, round and round.
+    Where the column is required and missing it looks on until an item covers it at no loss; where
+    it is not, only if told to balance.
+    """
+    nothing = 0.0, -1, -1
+    if state.counts[column, a] == 0:
+        return nothing
+    if (
+        _change(state, column, a, -1) + _change(state, column, b, 1)
+        > -1e-2 * state.weight[column, b]
+    ):
+        return nothing
+    missing = state.required[column, b] and state.counts[column, b] == 0
+    if not missing and not balance:
+        return nothing
+    tries = 0
+    for t in range(holders.size):
+        r = holders[(turn + t) % holders.size]
+        if part[r] != a:
+            continue
+        exhaustive = missing and not _is_needed(items, state, r, a)
+        best_cost, s = -EPSILON, -1
+        for u in range(partners.size):
+            if u >= PARTNER_TRIES and (s >= 0 or not exhaustive):
+                break
+            i = partners[(turn + u) % partners.size]
+            cost = _swap_cost(items, state, r, a, i, b)
+            if cost < best_cost:
+                best_cost, s = cost, i
+        if s >= 0:
+            return best_cost, r, s
+        turn += PARTNER_TRIES
+        tries += 1
+        if tries == ITEM_TRIES and not missing:
+            break
+    return nothing
+
+
+@_compile
+def refine(items, free, state, part):
+    """Lower the cost by swaps of two items in different parts, until no swap or effort is left.
+
+    The cost is the sum over columns and parts of weight * |count - target|, plus `MISSING` for
+    each required column with count 0. Swaps are sought where a column would gain by one, and
+    without limit where a required column is missing.
+
+    Parameters
+    ----------
+    items : Items
+    free : int32 array
+        The items that may be swapped, in random order.
+    state : State
+        Its counts are changed.
+    part : int32 array (items,), changed
+        The part of each item.
+    """
+    n_columns, n_parts = state.counts.shape
+    start, holders = _holders(items, free, n_columns)
+    bound, seats = _counting_sort(free, part, n_parts)
+    seat_of = np.empty(part.size, np.int64)
+    for seat in range(seats.size):
+        seat_of[seats[seat]] = seat
+
+    turn = 0
+    sweep = 0
+    changed = True
+    while changed:
+        changed = False
+        for column in range(n_columns):
+            own = holders[start[column] : start[column + 1]]
+            for a in range(n_parts):
+                for b in range(n_parts):
+                    while a != b:
+                        partners = seats[bound[b] : bound[b + 1]]
+                        cost, r, s = _find_swap(
+                            items, state, part, column, a, b, own, partners, turn, sweep < SWEEPS
+                        )
+                        turn += PARTNER_TRIES
+                        if s < 0:
+                            break
+                        changed = True
+                        _count(items, state, r, a, -1)
+                        _count(items, state, r, b, 1)
+                        _count(items, state, s, b, -1)
+                        _count(items, state, s, a, 1)
+                        part[r], part[s] = b, a
+                        seat_of[r], seat_of[s] = seat_of[s], seat_of[r]
+                        seats[seat_of[r]], seats[seat_of[s]] = r, s
+        sweep += 1

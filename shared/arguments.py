@@ -1,0 +1,133 @@
+"""Flags of a recipe: a dataclass, a YAML file of defaults, and errors a person can read."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from shared.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+def parse_arguments(
+    arguments_class: type[Arguments],
+    argv: list[str] | None = None,
+    *,
+    description: str | None = None,
+) -> Arguments:
+    """Build a recipe's arguments from the command line.
+
+    ``--config FILE.yaml`` sets defaults, flags override them. ``--help`` shows the recipe's own
+    flags, ``--help_all`` also those inherited from `transformers.TrainingArguments`.
+
+    Parameters
+    ----------
+    arguments_class : type
+        A dataclass; every field is a flag, its ``help`` metadata the flag's description.
+    argv : list of str, optional
+        The command line without the program's name; ``sys.argv[1:]`` by default.
+    description : str, optional
+        Shown above the flags by ``--help``; usually the recipe's docstring.
+
+    Raises
+    ------
+    UserError
+        For an unknown flag or key, a value of the wrong type, an unreadable file, or a combination
+        that the dataclass refuses.
+    """
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message}; --help lists the flags")
+
+    parser = Parser(
+        arguments_class,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="YAML file of defaults for the flags")
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help", "--help_all"} & set(argv):
+        _print_help(parser, arguments_class, everything="--help_all" in argv)
+        raise SystemExit(0)
+
+    known = {field.name for field in dataclasses.fields(arguments_class) if field.init}
+    for flag in (word.split("=")[0] for word in argv if word.startswith("--")):
+        # HfArgumentParser adds --no_x for every switch x that is on by default.
+        if flag not in parser._option_string_actions:
+            raise UserError(f"unknown flag {flag}{_suggest(flag[2:], known, '--')}")
+    path, _ = _config_parser().parse_known_args(argv)
+    defaults = _config_flags(path.config, known) if path.config is not None else []
+    try:
+        parser.parse_args(defaults)
+    except UserError as error:
+        raise UserError(f"--config {path.config}: {error}") from None
+    namespace = parser.parse_args([*defaults, *argv])
+    try:
+        return arguments_class(**{name: getattr(namespace, name) for name in known})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"these flags do not fit together: {error}") from error
+
+
+def _config_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser
+
+
+def _config_flags(path: str, known: set[str]) -> list[str]:
+    """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: expected 'flag: value' lines")
+    flags = []
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"--config {path}: unknown flag {name!r}{_suggest(str(name), known)}")
+        if isinstance(value, list):
+            flags += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            flags.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return flags
+
+
+def _suggest(name: str, known: set[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists the flags"
+
+
+def _print_help(
+    parser: argparse.ArgumentParser, arguments_class: type, *, everything: bool
+) -> None:
+    """Print the flags a recipe sets itself; the 130 it inherits only on demand."""
+    own = {"config"}.union(
+        *(
+            vars(base).get("__annotations__", {})
+            for base in arguments_class.__mro__
+            if base.__module__.split(".")[0] != "transformers"
+        )
+    )
+    formatter = parser.formatter_class(prog=parser.prog, width=100)
+    formatter.add_text(parser.description)
+    formatter.start_section("flags")
+    formatter.add_arguments(
+        action for action in parser._actions if everything or action.dest in own
+    )
+    formatter.end_section()
+    if not everything:
+        formatter.add_text("--help_all also lists every flag of transformers.TrainingArguments.")
+    print(formatter.format_help())

@@ -1,0 +1,126 @@
+"""Trainer callbacks: stop without losing anything, and say in few words where a run stands."""
+
+import os
+import signal
+import sys
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class CheckpointOnSignal(TrainerCallback):
+    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop, and say how to go on.
+
+    A second Ctrl-C stops at once. In a distributed run all processes stop after the same step.
+    The process ends with 128 + the signal's number, as shells report it.
+    """
+
+    def __init__(self):
+        self.received = 0
+        self._previous = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Take over the two signals for the length of the training."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Ask for a checkpoint and the end if any process has received a signal."""
+        self.received = _agree(self.received)
+        if self.received:
+            control.should_save = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Give the signals back; after an interruption, end the process."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self.received:
+            if state.is_world_process_zero:
+                print(
+                    f"\nstopped by {signal.Signals(self.received).name} after step "
+                    f"{state.global_step} of {state.max_steps}; checkpoint in "
+                    f"{os.path.join(args.output_dir, f'checkpoint-{state.global_step}')}; "
+                    "continue with the same command and --resume_from_checkpoint true",
+                    file=sys.stderr,
+                )
+            sys.exit(128 + self.received)
+
+
+def _agree(number: int) -> int:
+    """Return the highest number any process holds: none may stop alone, the others would wait."""
+    if not torch.distributed.is_initialized():
+        return number
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    agreed = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+    return int(agreed)
+
+
+class ReadableProgress(TrainerCallback):
+    """One line per evaluation instead of dictionaries; progress bars only on a terminal.
+
+    Replaces the Trainer's `PrinterCallback` and `ProgressCallback`.
+    """
+
+    def __init__(self):
+        self.training_bar = None
+        self.prediction_bar = None
+        self.loss = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Open the bar at the step the run starts or resumes from."""
+        self.training_bar = self._bar(state, "training", state.max_steps, state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move the bar."""
+        self.training_bar.update(state.global_step - self.training_bar.n)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        """Move the bar of an evaluation or prediction."""
+        if self.prediction_bar is None and eval_dataloader is not None:
+            self.prediction_bar = self._bar(state, "predicting", len(eval_dataloader))
+        if self.prediction_bar is not None:
+            self.prediction_bar.update()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Keep the training loss for the next line."""
+        self.loss = (logs or {}).get("loss", self.loss)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Write the line."""
+        self._close_prediction_bar()
+        shown = {"loss": self.loss, "valid loss": metrics.get("eval_loss")}
+        shown["micro F1"] = metrics.get("eval_micro_f1")
+        shown["macro F1"] = metrics.get("eval_macro_f1")
+        cells = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
+        if state.is_world_process_zero:
+            tqdm.write(f"  epoch {state.epoch or 0:5.2f}   " + "   ".join(cells), file=sys.stdout)
+
+    def on_predict(self, args, state, control, **kwargs):
+        """Close the bar of a prediction."""
+        self._close_prediction_bar()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar of the training."""
+        self.training_bar.close()
+
+    def _close_prediction_bar(self):
+        if self.prediction_bar is not None:
+            self.prediction_bar.close()
+            self.prediction_bar = None
+
+    @staticmethod
+    def _bar(state, name, total, initial=0):
+        # disable=None: only where stderr is a terminal.
+        disable = None if state.is_world_process_zero else True
+        return tqdm(
+            desc=name, total=total, initial=initial, unit=" steps", leave=False, disable=disable
+        )

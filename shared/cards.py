@@ -1,0 +1,118 @@
+"""A model card: what the model is, what it was measured on, and the command that made it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shared.files import atomic_write
+from shared.hardware import machine
+
+
+def command_line() -> str:
+    """Return the command that runs now, as one would type it from the current folder."""
+    script = os.path.relpath(sys.argv[0])
+    return shlex.join(["accelerate", "launch", script, *sys.argv[1:]])
+
+
+def write_model_card(
+    folder: Path,
+    *,
+    title: str,
+    base_model: str,
+    description: str,
+    data: str,
+    label_names: Sequence[str],
+    metrics: Mapping[str, float],
+    report: str,
+    usage: str,
+    limits: str,
+) -> None:
+    """Write ``README.md`` with the hub's metadata block.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+    title, description, usage, limits : str
+        Markdown.
+    base_model : str
+        What was fine-tuned; goes into the metadata if it is a hub id.
+    data : str
+        Plain-text description of the data, shown verbatim.
+    label_names : sequence of str
+    metrics : mapping of str to float
+        Figures of the test set, by name; they become the card's table and its metadata.
+    report : str
+        The per-label report, shown verbatim.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    metadata = ModelCardData(
+        base_model=None if Path(base_model).is_dir() else base_model,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["text-classification", "multi-label-classification"],
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type="text",
+                dataset_name="test split",
+                metric_type=name,
+                metric_value=round(value, 4),
+            )
+            for name, value in metrics.items()
+        ],
+    )
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()
+    )
+    card = f"""---
+{metadata.to_yaml()}
+---
+
+# {title}
+
+{description}
+
+Labels: {", ".join(f"`{name}`" for name in label_names)}.
+
+## Figures
+
+| test | |
+|---|---|
+{rows}
+
+```
+{report}
+```
+
+## Data
+
+```
+{data}
+```
+
+## Use
+
+{usage}
+
+## Limits
+
+{limits}
+
+## Made by
+
+```bash
+{command_line()}
+```
+
+on {machine()}, Python {platform.python_version()}.
+"""
+    with atomic_write(folder / "README.md") as file:
+        file.write(card)

@@ -1,0 +1,125 @@
+"""Find the checkpoint to resume from, passing over those a crash left half written."""
+
+import json
+import re
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+from shared.errors import UserError
+
+
+def resume_point(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
+    """Return the checkpoint folder to resume from, or None to start afresh.
+
+    Parameters
+    ----------
+    output_dir : str
+        Where a run keeps its ``checkpoint-STEP`` folders.
+    resume_from_checkpoint : str, optional
+        The flag: "true" for the newest complete checkpoint (none yet: start afresh), a folder, or
+        "false" or None to start afresh.
+
+    Raises
+    ------
+    UserError
+        If the named checkpoint is missing or incomplete, or if a fresh start would mix with the
+        checkpoints of an unfinished run.
+    """
+    choice = str(resume_from_checkpoint or "false")
+    newest = newest_complete_checkpoint(output_dir)
+    if choice.lower() == "true":
+        return newest
+    if choice.lower() == "false":
+        if newest is not None:
+            raise UserError(
+                f"{output_dir} holds {Path(newest).name} of an unfinished run; continue it with "
+                "--resume_from_checkpoint true, or remove the folder, or choose another "
+                "--output_dir"
+            )
+        return None
+    if fault := checkpoint_fault(Path(choice)):
+        raise UserError(f"--resume_from_checkpoint {choice}: {fault}")
+    return choice
+
+
+def newest_complete_checkpoint(output_dir: str) -> str | None:
+    """Return the complete ``checkpoint-STEP`` folder with the highest step, if there is one.
+
+    `transformers.trainer_utils.get_last_checkpoint` takes the highest step even where a crash
+    left the folder half written.
+    """
+    complete = [folder for folder in _checkpoints(output_dir) if not checkpoint_fault(folder)]
+    return str(max(complete, key=_step)) if complete else None
+
+
+def remove_checkpoints(output_dir: str) -> None:
+    """Delete every ``checkpoint-STEP`` folder: once a model is final they only take space."""
+    for folder in _checkpoints(output_dir):
+        shutil.rmtree(folder)
+
+
+def checkpoint_fault(folder: Path) -> str:
+    """Say what a checkpoint lacks to be resumed from; "" if it is complete.
+
+    Nothing is unpickled: archives are checked by their directory, which is written last, weights
+    by the length their header promises.
+    """
+    if not folder.is_dir():
+        return "no such folder"
+    weights = sorted(folder.glob("*.safetensors"))
+    sharded = [path for path in folder.glob("*_[0-9]") if path.is_dir() and any(path.iterdir())]
+    if not weights and not sharded:
+        return "holds no weights"
+    for path in weights:
+        if not _is_whole_safetensors(path):
+            return f"{path.name} is truncated"
+    archives = {
+        "optimizer": [*folder.glob("optimizer.pt"), *folder.glob("optimizer.bin")],
+        "scheduler": list(folder.glob("scheduler.pt")),
+        "random state": list(folder.glob("rng_state*.pth")),
+    }
+    for part, paths in archives.items():
+        if not paths and not (part == "optimizer" and len(sharded) > 1):
+            return f"holds no {part}"
+        for path in paths:
+            if not zipfile.is_zipfile(path):
+                return f"{path.name} is truncated"
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except OSError:
+        return "holds no trainer_state.json"
+    except ValueError:
+        return "trainer_state.json is truncated"
+    return ""
+
+
+def _checkpoints(output_dir: str) -> list[Path]:
+    return [
+        path
+        for path in Path(output_dir).glob("checkpoint-*")
+        if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)
+    ]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    # Layout: 8 bytes with the header's length, a JSON header, then the tensors' bytes.
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            return False
+        (length,) = struct.unpack("<Q", start)
+        if 8 + length > size:
+            return False
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return size == 8 + length + max(ends, default=0)

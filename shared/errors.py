@@ -1,0 +1,57 @@
+"""One way to tell a user what went wrong."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class UserError(Exception):
+    """A mistake the user can mend: says what is wrong, where (file, row, label, flag), what to do.
+
+    Recipes print it as one line, without a traceback, and exit with code 2.
+    """
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Run a recipe's ``main()``: one line and exit code 2 for a user's mistake, 130 for Ctrl-C.
+
+    A full disk and a folder that may not be written count as mistakes a user can mend. Anything
+    else is a fault of the program and keeps its traceback.
+    """
+    # A launcher that shields itself from Ctrl-C hands the deaf ear down to its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except UserError as error:
+        _exit(str(error), EXIT_USER_ERROR)
+    except OSError as error:
+        if not (advice := _advice(error)):
+            raise
+        _exit(f"{error.filename or 'output'}: {error.strerror}; {advice}", EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        _exit("interrupted", EXIT_INTERRUPTED)
+
+
+def _advice(error: OSError) -> str:
+    return {
+        errno.ENOSPC: "free some space or choose another --output_dir, then run again "
+        "(--resume_from_checkpoint true continues from the newest complete checkpoint)",
+        errno.EDQUOT: "free some of your quota or choose another --output_dir",
+        errno.EACCES: "choose another --output_dir or change the permissions",
+        errno.EPERM: "choose another --output_dir or change the permissions",
+        errno.EROFS: "the file system is read-only, choose another --output_dir",
+    }.get(error.errno, "")
+
+
+def _exit(message: str, code: int) -> None:
+    # Every process of a distributed run meets the same mistake; one line is enough.
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(code)

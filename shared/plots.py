@@ -1,0 +1,130 @@
+"""The figures a run leaves behind, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8f98"
+
+
+def plot_words_per_text(
+    n_words: np.ndarray, path: Path, *, max_words: int | None = None, title: str = "Words per text"
+) -> None:
+    """Histogram of text lengths in words, on a logarithmic axis, with median and 95th percentile.
+
+    Parameters
+    ----------
+    n_words : array of shape (rows,)
+    path : Path
+    max_words : int, optional
+        About where the model stops reading; marked if given.
+    title : str
+    """
+    figure, axes = _figure()
+    words = np.maximum(np.asarray(n_words), 1)
+    edges = np.geomspace(1, max(words.max(), 10), 40)
+    axes.hist(words, bins=np.unique(np.round(edges, 3)), color=BLUE, alpha=0.85)
+    axes.set_xscale("log")
+    marks = {"median": np.median(words), "95 %": np.percentile(words, 95)}
+    if max_words is not None:
+        marks["model reads to about"] = max_words
+    top = axes.get_ylim()[1]
+    for i, (name, value) in enumerate(marks.items()):
+        axes.axvline(value, color=ORANGE, linewidth=1.2, linestyle="-" if i == 0 else "--")
+        axes.annotate(
+            f" {name} {value:,.0f}", (value, top * (0.98 - 0.08 * i)), color=ORANGE, va="top"
+        )
+    axes.set(xlabel="words (log scale)", ylabel="texts", title=title)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _save(figure, path)
+
+
+def plot_label_counts(
+    counts: Mapping[str, Mapping[str, int]], path: Path, *, title: str = "Texts per label"
+) -> None:
+    """Horizontal bars of how many texts carry each label, stacked by part.
+
+    Parameters
+    ----------
+    counts : mapping of part ("train", ...) to mapping of label to count
+    path : Path
+    title : str
+    """
+    parts = list(counts)
+    total = {label: sum(counts[part][label] for part in parts) for label in counts[parts[0]]}
+    labels = sorted(total, key=total.get)
+    figure, axes = _figure(height=1.4 + 0.3 * len(labels))
+    left = np.zeros(len(labels))
+    for part, colour in zip(parts, (BLUE, ORANGE, GREY), strict=False):
+        widths = np.array([counts[part][label] for label in labels])
+        axes.barh(labels, widths, left=left, color=colour, label=part)
+        left += widths
+    for position, label in enumerate(labels):
+        axes.annotate(f" {total[label]:,}", (left[position], position), va="center", fontsize=9)
+    axes.margins(x=0.1)
+    axes.set(xlabel="texts", title=title)
+    axes.legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def plot_training_curve(
+    log_history: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "eval_micro_f1"
+) -> None:
+    """Training and validation loss by epoch, with a validation metric on a second axis.
+
+    Parameters
+    ----------
+    log_history : sequence of mappings
+        ``trainer.state.log_history``.
+    path : Path
+    metric : str
+        Key of the validation metric.
+    """
+    figure, axes = _figure()
+    for key, label, colour in (
+        ("loss", "training loss", GREY),
+        ("eval_loss", "validation loss", BLUE),
+    ):
+        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+        if points:
+            marker = "o" if key == "eval_loss" else None
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)
+    axes.set(xlabel="epoch", ylabel="loss", title="Training", ylim=(0, None))
+    points = [(entry["epoch"], entry[metric]) for entry in log_history if metric in entry]
+    handles, names = axes.get_legend_handles_labels()
+    if points:
+        right = axes.twinx()
+        name = "validation " + metric.removeprefix("eval_").replace("_", " ").replace("f1", "F1")
+        right.plot(*zip(*points, strict=True), color=ORANGE, label=name, marker="o", ms=4)
+        best = max(points, key=lambda point: point[1])
+        right.annotate(f"{best[1]:.3f}", best, (0, 7), textcoords="offset points", ha="center")
+        right.set(ylim=(0, 1), ylabel=name)
+        right.spines[["top"]].set_visible(False)
+        handles, names = (
+            handles + right.get_legend_handles_labels()[0],
+            names + right.get_legend_handles_labels()[1],
+        )
+    axes.legend(handles, names, frameon=False, loc="center right")
+    _save(figure, path)
+
+
+def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
+    # Figure() rather than pyplot: no window system, no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,71 @@
+"""Predictions of a multilabel classifier, in the forms people read."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.files import atomic_write
+
+
+def tag(
+    scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield for each row its labels, best first, and the score of every label.
+
+    Parameters
+    ----------
+    scores : array of shape (rows, labels)
+        Probabilities.
+    thresholds : sequence of float
+        One per label; a label applies where its score reaches it.
+    label_names : sequence of str
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    applies = scores >= np.asarray(thresholds)
+    for row, best, chosen in zip(scores.tolist(), order, applies, strict=True):
+        yield {
+            "labels": [label_names[i] for i in best if chosen[i]],
+            "scores": {label_names[i]: round(row[i], 6) for i in best},
+        }
+
+
+def write_predictions(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    label_names: Sequence[str],
+    y_true: np.ndarray,
+    scores: np.ndarray,
+    thresholds: Sequence[float],
+) -> None:
+    """Write one JSON line per test row: its row in the source, text, true labels, labels, scores.
+
+    Parameters
+    ----------
+    path : Path
+    rows : iterable of mappings with ``row`` and ``text``
+    y_true, scores : array of shape (rows, labels)
+    label_names, thresholds : sequences of length labels
+    """
+    tagged = tag(scores, thresholds, label_names)
+    with atomic_write(path) as file:
+        for row, truth, prediction in zip(rows, y_true, tagged, strict=True):
+            true_labels = [label_names[i] for i in np.flatnonzero(truth)]
+            line = {"row": row["row"], "text": row["text"], "true_labels": true_labels}
+            file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
+
+
+def headline(text: str, width: int = 90) -> str:
+    """Return the first line of a text that holds anything, cut to `width` characters."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def tags(scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[str]) -> str:
+    """Return the labels of one row (labels,) with their scores as one readable line."""
+    (prediction,) = tag(scores[None], thresholds, label_names)
+    best, score = next(iter(prediction["scores"].items()))
+    chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
+    return ", ".join(chosen) or f"none (nearest: {best}, {score:.2f})"

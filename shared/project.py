@@ -1,0 +1,150 @@
+"""Make a working project of one recipe: ``python -m shared.project ROOT NAME FOLDER``.
+
+The script, exactly the shared modules it imports, its configs, the sample, a launcher, the pins, a
+smoke test and a README; nothing else, and nothing that points back here.
+"""
+
+import ast
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from shared.errors import UserError, exit_on_user_error
+
+_README = """# {name}
+
+{purpose}
+
+```bash
+./run.sh                # set up, then run on the sample
+./run.sh {name} --data my_texts.jsonl
+./run.sh {name} --help
+./run.sh test           # a run of a few steps, from the command line to the saved model
+```
+
+`recipes/{name}.py` is the method, from top to bottom; change it. `shared/` holds the parts it is
+made of, `recipes/configs/` its settings, `recipes/data/` the sample.
+"""
+
+_SMOKE_TEST = '''"""The recipe runs from its command line to its figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_few_steps_end_in_figures(tmp_path):
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "recipes" / "{name}.py", "--output_dir", tmp_path / "out"),
+            *("--cache_dir", tmp_path / "cache"),
+            *{flags!r},
+        ],
+        check=True,
+        timeout=600,
+    )
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert 0 <= figures["test_micro_f1"] <= 1
+'''
+_SMOKE_FLAGS = ["--max_steps", "2", "--max_length", "32", "--use_cpu"]
+
+
+def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
+    """Copy recipe `name` of the project at `root` to `folder`; return the files written.
+
+    Raises
+    ------
+    UserError
+        If there is no such recipe, or the folder holds anything.
+    """
+    script = root / "recipes" / f"{name}.py"
+    if not script.is_file():
+        names = sorted(path.stem for path in script.parent.glob("*.py"))
+        raise UserError(f"copy: there is no recipe {name!r}; the recipes are {', '.join(names)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"copy: {folder} is not an empty folder; choose another")
+
+    configs = root / "recipes" / "configs"
+    files = [
+        script,
+        *imported_modules(root, script),
+        *(path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)),
+        *sorted((configs / "accelerate").glob("*.yaml")),
+        *(root / "recipes" / "data" / part for part in ("issues.jsonl", "README.md")),
+        *(root / part for part in ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt")),
+        *(root / part for part in ("LICENSE", ".gitignore")),
+    ]
+    for source in files:
+        target = folder / source.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+    main = f"{name} --config recipes/configs/sample.yaml"
+    if configs / "sample.yaml" not in files:
+        main = name
+    _replace(folder / "run.sh", r"(?m)^main_recipe=.*$", f"main_recipe=({main})")
+    project = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or name
+    _replace(folder / "setup.cfg", r"(?m)^name = .*$", f"name = {project}")
+    purpose = ast.get_docstring(ast.parse(_read(script))).splitlines()[0]
+    _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
+    written = {
+        folder / "README.md": _README.format(name=name, purpose=purpose),
+        folder / "tests" / "test_smoke.py": _SMOKE_TEST.format(name=name, flags=_SMOKE_FLAGS),
+    }
+    for path, text in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return sorted([folder / source.relative_to(root) for source in files] + list(written))
+
+
+def imported_modules(root: Path, script: Path) -> list[Path]:
+    """Return the files of `shared` that a script imports, directly or through one another.
+
+    Imports inside functions count too: they are how heavy libraries are put off.
+    """
+    found: set[Path] = set()
+    queue = [script]
+    while queue:
+        for name in _imports(queue.pop()):
+            path = root.joinpath(*name.split(".")).with_suffix(".py")
+            if path.is_file() and path not in found:
+                found.add(path)
+                queue.append(path)
+    return [root / "shared" / "__init__.py", *sorted(found)]
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from shared import x` names a module in the second place.
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.startswith("shared.")}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _replace(path: Path, pattern: str, text: str) -> None:
+    path.write_text(re.sub(pattern, lambda _: text, _read(path), count=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line of ``./run.sh copy``."""
+    if len(sys.argv) != 4:
+        raise UserError("usage: ./run.sh copy NAME FOLDER")
+    root, name, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    files = copy_recipe(root, name, folder)
+    print(f"{len(files)} files in {folder}; next: cd {folder} && ./run.sh")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
