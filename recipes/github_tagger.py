@@ -16,139 +16,74 @@ Expect on two CPU cores, default encoder (22 M parameters): the sample in about 
 issues of 250 tokens in about a minute per epoch, 2 GB of memory.
 """
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
 
-from shared.arguments import parse_arguments
+from shared.arguments import flag, parse_arguments
 from shared.baselines import naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.cards import write_model_card
 from shared.checkpoints import remove_checkpoints, resume_point
 from shared.collators import MultilabelCollator
 from shared.data import DataArguments, load_data
 from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir, write_csv, write_json
+from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16
+from shared.heads import fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
-from shared.metrics import (
-    bootstrap_interval,
-    classification_report,
-    f1_scores,
-    multilabel_metrics,
-    per_label_report,
-    sigmoid,
-)
+from shared.metrics import multilabel_metrics, sigmoid
 from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
-from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
-from shared.predictions import headline, tags, write_predictions
+from shared.predictions import headline, tags
 from shared.progress import quiet_libraries
+from shared.results import held_out_figures, summary, write_results
 from shared.splitters import nested_slices, train_valid_test_split
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
-
 PARTS = ("train", "valid", "test")
-CARD_METRICS = ("test_micro_f1", "test_macro_f1", "test_average_precision", "baseline_micro_f1")
-USAGE = """```python
-from transformers import pipeline
-
-tagger = pipeline("text-classification", model="{folder}", top_k=None)
-tagger("Tokenizer drops the last word of every line", truncation=True)
-```
-
-A label applies where its score reaches its threshold: `tagger.model.config.thresholds`."""
-LIMITS = """Learned from {n:,} texts of one source; expect less on others. It reads the first
-{max_length} tokens of a text. A label with few rows in the table above is known only roughly."""
 
 
 @dataclass
 class TaggerArguments(DataArguments, TrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
-    model: str = field(
-        default=DEFAULT_MODEL,
-        metadata={"help": f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL})."},
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    valid_data: str | None = flag(None, "File of the validation rows (default: a part of --data).")
+    test_data: str | None = flag(None, "File of the test rows (default: a part of --data).")
+    valid_size: float = flag(0.25, "Share of the labelled rows for validation (default: .25).")
+    test_size: float = flag(0.25, "Share of the labelled rows for the test (default: .25).")
+    train_size: int | None = flag(
+        None,
+        "Labelled rows to train on; a larger slice of one seed holds the smaller (default: all).",
     )
-    valid_data: str | None = field(
-        default=None,
-        metadata={"help": "File with the validation rows (default: a part of --data)."},
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    pos_weight: Literal["none", "balanced"] = flag(
+        "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
     )
-    test_data: str | None = field(
-        default=None, metadata={"help": "File with the test rows (default: a part of --data)."}
+    thresholds: Literal["global", "per_label"] = flag(
+        "per_label", "Tune one threshold on validation, or one per label (default: per_label)."
     )
-    valid_size: float = field(
-        default=0.25, metadata={"help": "Share of the labelled rows for validation (default: .25)."}
-    )
-    test_size: float = field(
-        default=0.25, metadata={"help": "Share of the labelled rows for the test (default: .25)."}
-    )
-    train_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Labelled rows to train on, a slice of the training part that holds every "
-            "smaller slice of the same seed (default: all)."
-        },
-    )
-    max_length: int = field(
-        default=256, metadata={"help": "Tokens of a text the model reads (default: 256)."}
-    )
-    pos_weight: Literal["none", "balanced"] = field(
-        default="balanced",
-        metadata={
-            "help": "Weight of a label's positives: none, or more the rarer it is (default)."
-        },
-    )
-    thresholds: Literal["global", "per_label"] = field(
-        default="per_label",
-        metadata={"help": "Tune one threshold on validation, or one per label (default)."},
-    )
-    patience: int = field(
-        default=4,
-        metadata={
-            "help": "Epochs without a better validation micro F1 before it stops (default: 4)."
-        },
+    patience: int = flag(
+        4, "Epochs without a better validation micro F1 to stop after (default: 4)."
     )
     # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
-    output_dir: str = field(
-        default="outputs/github_tagger",
-        metadata={"help": "Where everything is written (default: outputs/github_tagger)."},
-    )
-    num_train_epochs: float = field(
-        default=20, metadata={"help": "Passes over the training rows, at most (default: 20)."}
-    )
-    learning_rate: float = field(
-        default=5e-4,
-        metadata={"help": "Peak rate (default: 5e-4; 3e-5 to 5e-5 for BERT-base and larger)."},
-    )
-    warmup_steps: float = field(
-        default=0.1, metadata={"help": "Warm-up: steps, or below 1 a share of them (default: .1)."}
-    )
-    per_device_train_batch_size: int = field(
-        default=16, metadata={"help": "Texts per step and device (default: 16)."}
-    )
-    per_device_eval_batch_size: int = field(
-        default=64, metadata={"help": "Texts per evaluation batch and device (default: 64)."}
-    )
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "Batches of texts of similar length (default), random or sequential."},
-    )
-    bf16: bool | None = field(
-        default=None, metadata={"help": "Train in bfloat16 (default: where the hardware has it)."}
-    )
+    output_dir: str = flag("outputs/github_tagger", "Folder (default: outputs/github_tagger).")
+    num_train_epochs: float = flag(20, "Passes over the training rows, at most (default: 20).")
+    learning_rate: float = flag(5e-4, "Peak rate (default: 5e-4; BERT-base and larger: 5e-5).")
+    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
+    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
+    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
+    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
+    train_sampling_strategy: str = "group_by_length"
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
     logging_strategy: str = "epoch"
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "micro_f1"
-    length_column_name: str = "length"
 
     def __post_init__(self):
         if self.bf16 is None:
@@ -223,9 +158,12 @@ def main() -> None:
 
     # Model, loss, Trainer
     model = load_sequence_classifier(model_folder, label_names, vocabulary_size=len(tokenizer))
-    pos_weight = None
+    collator = MultilabelCollator(tokenizer, len(label_names))
+    loss = MultilabelLoss()
     if args.pos_weight == "balanced":
-        pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
+        loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
+    if checkpoint is None:
+        fit_head(model, tokens["train"], collator, loss, device=args.device, seed=args.seed)
 
     def compute_metrics(prediction):
         # Epochs are compared at the threshold that each would be used with.
@@ -238,8 +176,8 @@ def main() -> None:
         train_dataset=tokens["train"],
         eval_dataset=tokens["valid"],
         processing_class=tokenizer,
-        data_collator=MultilabelCollator(tokenizer, len(label_names)),
-        compute_loss_func=MultilabelLoss(pos_weight),
+        data_collator=collator,
+        compute_loss_func=loss,
         compute_metrics=compute_metrics,
         callbacks=[
             CheckpointOnSignal(),
@@ -268,68 +206,30 @@ def main() -> None:
     if args.process_index != 0:
         return
     (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    predicted = scores >= thresholds
     baseline = naive_bayes(rows["train"]["text"], y["train"], rows["test"]["text"])
-    low, high = bootstrap_interval(y["test"], predicted)
-    macro_low, macro_high = bootstrap_interval(y["test"], predicted, metric="macro_f1")
     metrics = {
         **tested.metrics,
-        "test_micro_f1_low": low,
-        "test_micro_f1_high": high,
-        "test_macro_f1_low": macro_low,
-        "test_macro_f1_high": macro_high,
-        **{f"baseline_{name}": value for name, value in f1_scores(y["test"], baseline).items()},
-        "valid_micro_f1": f1_scores(y["valid"], valid_scores >= thresholds)["micro_f1"],
-        **{f"{name}_samples": len(y[name]) for name in PARTS},
+        **held_out_figures(y["test"], scores >= thresholds, baseline),
+        **{f"{part}_samples": len(y[part]) for part in PARTS},
         **trained.metrics,
-        "best_step": trainer.state.best_global_step,
         "seed": args.seed,
     }
-    report = classification_report(y["test"], predicted, label_names, thresholds=thresholds)
-    write_json(output_dir / "metrics.json", metrics)
-    write_csv(
-        output_dir / "per_label.csv",
-        per_label_report(y["test"], predicted, label_names, thresholds=thresholds, scores=scores),
-    )
-    write_predictions(
-        output_dir / "test_predictions.jsonl",
-        rows["test"],
-        label_names,
-        y["test"],
-        scores,
-        thresholds,
-    )
-    plots = output_dir / "plots"
-    plots.mkdir(exist_ok=True)
-    plot_words_per_text(np.array([1]), plots / "words_per_text.png")
-    counts = {
-        name: dict(zip(label_names, y[name].sum(axis=0).tolist(), strict=True)) for name in PARTS
-    }
-    plot_label_counts(counts, plots / "label_counts.png")
-    plot_training_curve(trainer.state.log_history, plots / "training_curve.png")
-    write_model_card(
+    report = write_results(
         output_dir,
-        title="Tagger for " + Path(args.data).name,
         base_model=args.model,
-        description=f"Gives a text any of {len(label_names)} labels, each with a score from 0 to 1.",
-        data=corpus.describe(),
-        label_names=label_names,
-        metrics={name: metrics[name] for name in CARD_METRICS},
-        report=report,
-        usage=USAGE.format(folder=output_dir),
-        limits=LIMITS.format(n=len(y["train"]), max_length=args.max_length),
+        corpus=corpus,
+        labels=y,
+        test_rows=rows["test"],
+        scores=scores,
+        thresholds=thresholds,
+        metrics=metrics,
+        log_history=trainer.state.log_history,
+        max_length=args.max_length,
     )
     remove_checkpoints(args.output_dir)
 
-    print(f"\nTest ({len(y['test']):,} texts, thresholds from validation)\n{report}")
-    print(
-        f"micro F1 {metrics['test_micro_f1']:.3f} (95 % interval {low:.3f} to {high:.3f})", end=""
-    )
-    print(f", macro F1 {metrics['test_macro_f1']:.3f} ({macro_low:.3f} to {macro_high:.3f})")
-    print(
-        f"naive Bayes on the same rows: micro F1 {metrics['baseline_micro_f1']:.3f}, "
-        f"macro F1 {metrics['baseline_macro_f1']:.3f}"
-    )
+    print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
+    print(summary(metrics))
     if len(tagged):
         print("\nTags for texts without labels")
         for text, row in zip(rows["unlabelled"]["text"], tagged, strict=True):

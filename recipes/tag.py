@@ -3,7 +3,7 @@
 Why: to use what recipes/github_tagger.py trained, on files of any size. Rows are read, tagged and
 written in blocks, in their order; the output appears under its name only when it is complete.
 
-    accelerate launch recipes/tag.py --model outputs/github_tagger --data new.jsonl --output tagged.jsonl
+    accelerate launch recipes/tag.py --model outputs/github_tagger --data new.jsonl
 
 Each output line is the input row as JSON, with `labels` (those whose score reaches the threshold
 the tagger was saved with, best first) and `scores` (all labels). Columns of these names in the
@@ -17,16 +17,16 @@ import itertools
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from shared.arguments import parse_arguments
+from shared.arguments import flag, parse_arguments
 from shared.collators import MultilabelCollator
-from shared.data import DEFAULT_TEXT_COLUMNS, DataArguments, find_text_columns, join_text
+from shared.data import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
 from shared.errors import UserError, exit_on_user_error
 from shared.files import atomic_write
 from shared.metrics import sigmoid
@@ -41,36 +41,19 @@ from shared.trainer import LengthGroupedTrainer
 class TagArguments(TrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
-    model: str = field(
-        default="outputs/github_tagger",
-        metadata={"help": "Folder of the tagger (default: outputs/github_tagger)."},
+    model: str = flag("outputs/github_tagger", "The tagger (default: outputs/github_tagger).")
+    data: str = flag("sample", "File to tag, as for training (default: the sample).")
+    output: str = flag("tagged.jsonl", "File to write (default: tagged.jsonl).")
+    text_columns: list[str] = flag(
+        list(DEFAULT_TEXT_COLUMNS), "Columns that make up the text (default: title body, or text)."
     )
-    data: str = field(
-        default="sample", metadata={"help": "File to tag, as for training (default: the sample)."}
+    column_names: list[str] | None = flag(None, "Columns of a CSV or TSV file without a header.")
+    threshold: float | None = flag(
+        None, "One threshold for all labels (default: the tagger's own, one per label)."
     )
-    text_columns: list[str] = field(
-        default_factory=lambda: list(DEFAULT_TEXT_COLUMNS),
-        metadata={"help": "Columns that make up the text (default: title body, else text)."},
-    )
-    column_names: list[str] | None = field(
-        default=None, metadata={"help": "Columns of a CSV or TSV file without a header line."}
-    )
-    output: str = field(
-        default="tagged.jsonl", metadata={"help": "File to write (default: tagged.jsonl)."}
-    )
-    threshold: float | None = field(
-        default=None,
-        metadata={"help": "One threshold for all labels (default: the tagger's own, per label)."},
-    )
-    block_size: int = field(
-        default=4096, metadata={"help": "Rows in memory at a time (default: 4096)."}
-    )
-    per_device_eval_batch_size: int = field(
-        default=32, metadata={"help": "Texts per batch and device (default: 32)."}
-    )
-    output_dir: str = field(
-        default="outputs/tag", metadata={"help": "Not used: nothing but --output is written."}
-    )
+    block_size: int = flag(4096, "Rows in memory at a time (default: 4096).")
+    per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
+    output_dir: str = flag("outputs/tag", "Not used: nothing but --output is written.")
     remove_unused_columns: bool = False  # the collator needs the text
 
 
@@ -123,9 +106,8 @@ def main() -> None:
     if args.process_index == 0:
         seconds = time.perf_counter() - started
         blank = f" ({n_rows - n_texts:,} without text)" if n_rows > n_texts else ""
-        print(
-            f"{n_rows:,} rows{blank} tagged in {args.output}: {n_texts / seconds:,.0f} texts per second"
-        )
+        print(f"{n_rows:,} rows{blank} tagged in {args.output}: ", end="")
+        print(f"{n_texts / seconds:,.0f} texts per second")
 
 
 def find_thresholds(args: TagArguments, config) -> list[float]:

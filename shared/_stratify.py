@@ -10,12 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-# Effort of `refine`: where one part has too much of a column and another too little, this many items
-# of the one are tried against this many of the other, and all columns are visited this many times.
-# Constants, so that the time does not depend on the number of items.
-ITEM_TRIES = 16
-PARTNER_TRIES = 64
-SWEEPS = 20
+# Effort of `refine`, in constants, so that the time does not depend on the number of items.
+ITEM_TRIES = 16  # items with a column tried for a part that has too little of it,
+PARTNER_TRIES = 64  # each of them with this many items of the part in exchange
+LEAST_GAIN = 0.005  # all columns once more, as long as that lowers the cost by this share
 
 MISSING = 1e6  # cost of a required column that a part lacks: above all deviations in one swap
 EPSILON = 1e-9  # differences in cost below this are rounding
@@ -33,10 +31,10 @@ class Items(NamedTuple):
     """Item i stands for `sizes[i]` rows and carries `columns[indptr[i]:indptr[i + 1]]`, ascending,
     each in as many of its rows as `values` says."""
 
-    indptr: np.ndarray  # int64, items + 1
-    columns: np.ndarray  # int32
-    values: np.ndarray  # int32
-    sizes: np.ndarray  # int64, items
+    indptr: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+    sizes: np.ndarray
 
 
 class State(NamedTuple):
@@ -56,7 +54,7 @@ def _counting_sort(members, keys, n_keys):
         bound[keys[member] + 2] += 1
     for k in range(n_keys):
         bound[k + 2] += bound[k + 1]
-    ordered = np.empty(members.size, np.int32)
+    ordered = np.empty(members.size, np.int64)
     for member in members:
         ordered[bound[keys[member] + 1]] = member
         bound[keys[member] + 1] += 1
@@ -72,7 +70,7 @@ def _holders(items, free, n_columns):
             start[items.columns[e] + 2] += 1
     for c in range(n_columns):
         start[c + 2] += start[c + 1]
-    holders = np.empty(start[n_columns + 1], np.int32)
+    holders = np.empty(start[n_columns + 1], np.int64)
     for i in free:
         for e in range(items.indptr[i], items.indptr[i + 1]):
             c = items.columns[e]
@@ -82,10 +80,10 @@ def _holders(items, free, n_columns):
 
 
 @_compile
-def _count(items, state, i, part, times):
-    """Count item i in the part once more (times = 1) or less (times = -1)."""
+def _count(items, state, i, part, sign):
+    """Count item i in the part (sign = 1) or no more in the part (sign = -1)."""
     for e in range(items.indptr[i], items.indptr[i + 1]):
-        state.counts[items.columns[e], part] += times * items.values[e]
+        state.counts[items.columns[e], part] += sign * items.values[e]
 
 
 @_compile
@@ -99,7 +97,7 @@ def _desire(state, column, part):
 
 @_compile
 def distribute(items, free, lots, room, state, part):
-    """Iterative stratification (Sechidis et al. 2011, figure 1) into parts of exact size.
+    """Iterative stratification (Sechidis et al. 2011) into parts of exact size.
 
     The column with the fewest items left comes first. Each of its items goes to the part that
     desires the column most, among equals to the one with most room, among equals by lot. At the
@@ -110,7 +108,7 @@ def distribute(items, free, lots, room, state, part):
     Parameters
     ----------
     items : Items
-    free : int32 array
+    free : int64 array
         The items to distribute, in the order in which they take their turn.
     lots : float64 array (items,)
         Uniform in [0, 1).
@@ -118,18 +116,22 @@ def distribute(items, free, lots, room, state, part):
         How many more rows each part takes.
     state : State
         Its counts are changed.
-    part : int32 array (items,), changed
+    part : int64 array (items,), changed
         The part of each item, -1 for the free ones.
     """
     indptr, columns, _, sizes = items
     n_columns, n_parts = state.counts.shape
+    for i in range(part.size):
+        if part[i] >= 0:
+            room[part[i]] -= sizes[i]
+            _count(items, state, i, part[i], 1)
     start, holders = _holders(items, free, n_columns)
 
     # A bucket queue: `queue` has the columns by ascending number of items left, those with m of
     # them from `bucket[m]` on. A column that loses an item changes places with the first of its
     # bucket, whose bound then steps over it: the order holds at constant cost.
-    left = np.empty(n_columns, np.int32)
-    queue = np.empty(n_columns, np.int32)
+    left = np.empty(n_columns, np.int64)
+    queue = np.empty(n_columns, np.int64)
     for c in range(n_columns):
         left[c] = start[c + 1] - start[c]
         queue[c] = c
@@ -202,25 +204,19 @@ def _change(state, column, part, rows):
 
 
 @_compile
-def _swap_cost(items, state, r, a, s, b):
-    """How the cost changes when item r of part a and item s of part b change places."""
-    indptr, columns, values, _ = items
-    none = state.counts.shape[0]
-    e, f = indptr[r], indptr[s]
+def _transfer_cost(items, state, i, a, b, back):
+    """How the cost changes when item i goes from part a to part b.
+
+    For each column, `back[column]` rows come back in exchange; what that costs by itself is left
+    out.
+    """
     cost = 0.0
-    while e < indptr[r + 1] or f < indptr[s + 1]:
-        column_r = columns[e] if e < indptr[r + 1] else none
-        column_s = columns[f] if f < indptr[s + 1] else none
-        column = min(column_r, column_s)
-        rows = 0
-        if column_r == column:
-            rows += values[e]
-            e += 1
-        if column_s == column:
-            rows -= values[f]
-            f += 1
-        if rows != 0:
-            cost += _change(state, column, a, -rows) + _change(state, column, b, rows)
+    for e in range(items.indptr[i], items.indptr[i + 1]):
+        c = items.columns[e]
+        rows = items.values[e] - back[c]
+        cost += _change(state, c, a, -rows) + _change(state, c, b, rows)
+        if back[c] > 0:
+            cost -= _change(state, c, a, back[c]) + _change(state, c, b, -back[c])
     return cost
 
 
@@ -235,95 +231,124 @@ def _is_needed(items, state, i, part):
 
 
 @_compile
-def _find_swap(items, state, part, column, a, b, holders, partners, turn, balance):
-    """A swap that takes an item with the column from part a to part b: (cost, item, partner).
+def _find_swap(items, state, part, column, b, holders, partners, turn, balance, back):
+    """An item with the column for part b and one of part b in exchange, or (-1, -1).
 
-    Looks at some holders of the column and some partners in part b from `turn` on, round and round.
-    Where the column is required and missing it looks on until an item covers it at no loss; where
-    it is not, only if told to balance.
+    From `turn` on, round and round, some holders of the column are tried, each with some partners
+    in part b. If the column is required and missing all holders are, and those that can be spared
+    with all partners until one will do; if it is not, none unless told to balance.
     """
-    nothing = 0.0, -1, -1
-    if state.counts[column, a] == 0:
-        return nothing
-    if (
-        _change(state, column, a, -1) + _change(state, column, b, 1)
-        > -1e-2 * state.weight[column, b]
-    ):
-        return nothing
     missing = state.required[column, b] and state.counts[column, b] == 0
     if not missing and not balance:
-        return nothing
+        return -1, -1
+    gain = _change(state, column, b, 1)
+    loss = np.inf
+    for a in range(state.counts.shape[1]):
+        if a != b and state.counts[column, a] > 0:
+            loss = min(loss, _change(state, column, a, -1))
+    if loss + gain > -EPSILON:
+        return -1, -1
+
+    enough = EPSILON if balance else MISSING / 2
+    first_partner = turn
     tries = 0
     for t in range(holders.size):
+        if tries == ITEM_TRIES and not missing:
+            break
         r = holders[(turn + t) % holders.size]
-        if part[r] != a:
+        a = part[r]
+        if a == b or _change(state, column, a, -1) + gain > -EPSILON:
             continue
+        tries += 1
         exhaustive = missing and not _is_needed(items, state, r, a)
-        best_cost, s = -EPSILON, -1
+        alone = _transfer_cost(items, state, r, a, b, back)
+        for e in range(items.indptr[r], items.indptr[r + 1]):
+            back[items.columns[e]] = items.values[e]
+        least, s = -enough - alone, -1
         for u in range(partners.size):
             if u >= PARTNER_TRIES and (s >= 0 or not exhaustive):
                 break
-            i = partners[(turn + u) % partners.size]
-            cost = _swap_cost(items, state, r, a, i, b)
-            if cost < best_cost:
-                best_cost, s = cost, i
+            partner = partners[(first_partner + u) % partners.size]
+            cost = _transfer_cost(items, state, partner, b, a, back)
+            if cost < least:
+                least, s = cost, partner
+        for e in range(items.indptr[r], items.indptr[r + 1]):
+            back[items.columns[e]] = 0
         if s >= 0:
-            return best_cost, r, s
-        turn += PARTNER_TRIES
-        tries += 1
-        if tries == ITEM_TRIES and not missing:
-            break
-    return nothing
+            return r, s
+        first_partner += PARTNER_TRIES
+    return -1, -1
+
+
+@_compile
+def _imbalance(state):
+    """The cost but for what is missing, and how often a required column is missing."""
+    imbalance, misses = 0.0, 0
+    for c in range(state.counts.shape[0]):
+        for j in range(state.counts.shape[1]):
+            imbalance += state.weight[c, j] * abs(state.counts[c, j] - state.target[c, j])
+            misses += int(state.required[c, j] and state.counts[c, j] == 0)
+    return imbalance, misses
 
 
 @_compile
 def refine(items, free, state, part):
-    """Lower the cost by swaps of two items in different parts, until no swap or effort is left.
+    """Lower the cost by swaps of two items in different parts.
 
     The cost is the sum over columns and parts of weight * |count - target|, plus `MISSING` for
-    each required column with count 0. Swaps are sought where a column would gain by one, and
-    without limit where a required column is missing.
+    each required column with count 0. The search ends when it hardly lowers the cost any more and
+    has tried everything for the columns that are missing.
 
     Parameters
     ----------
     items : Items
-    free : int32 array
+    free : int64 array
         The items that may be swapped, in random order.
     state : State
         Its counts are changed.
-    part : int32 array (items,), changed
+    part : int64 array (items,), changed
         The part of each item.
+
+    Returns
+    -------
+    misses : int
+        How often a required column has count 0 in the end.
     """
     n_columns, n_parts = state.counts.shape
     start, holders = _holders(items, free, n_columns)
-    bound, seats = _counting_sort(free, part, n_parts)
+    bound, seats = _counting_sort(free, part, n_parts)  # a swap exchanges two seats
     seat_of = np.empty(part.size, np.int64)
     for seat in range(seats.size):
         seat_of[seats[seat]] = seat
 
-    turn = 0
-    sweep = 0
+    back = np.zeros(n_columns, np.int64)  # scratch of `_transfer_cost`
+    turn = np.int64(0)  # a plain 0 would make numba compile a version for it alone
+    imbalance, misses = _imbalance(state)
+    balance = misses >= 0  # true, for the same reason not written so
     changed = True
     while changed:
         changed = False
         for column in range(n_columns):
             own = holders[start[column] : start[column + 1]]
-            for a in range(n_parts):
-                for b in range(n_parts):
-                    while a != b:
-                        partners = seats[bound[b] : bound[b + 1]]
-                        cost, r, s = _find_swap(
-                            items, state, part, column, a, b, own, partners, turn, sweep < SWEEPS
-                        )
-                        turn += PARTNER_TRIES
-                        if s < 0:
-                            break
-                        changed = True
-                        _count(items, state, r, a, -1)
-                        _count(items, state, r, b, 1)
-                        _count(items, state, s, b, -1)
-                        _count(items, state, s, a, 1)
-                        part[r], part[s] = b, a
-                        seat_of[r], seat_of[s] = seat_of[s], seat_of[r]
-                        seats[seat_of[r]], seats[seat_of[s]] = r, s
-        sweep += 1
+            for b in range(n_parts):
+                partners = seats[bound[b] : bound[b + 1]]
+                while True:
+                    r, s = _find_swap(
+                        items, state, part, column, b, own, partners, turn, balance, back
+                    )
+                    turn += PARTNER_TRIES
+                    if r < 0:
+                        break
+                    changed = True
+                    a = part[r]
+                    _count(items, state, r, a, -1)
+                    _count(items, state, r, b, 1)
+                    _count(items, state, s, b, -1)
+                    _count(items, state, s, a, 1)
+                    part[r], part[s] = b, a
+                    seat_of[r], seat_of[s] = seat_of[s], seat_of[r]
+                    seats[seat_of[r]], seats[seat_of[s]] = r, s
+        before, misses_before = imbalance, misses
+        imbalance, misses = _imbalance(state)
+        balance = balance and (misses < misses_before or imbalance < (1 - LEAST_GAIN) * before)
+    return misses

@@ -6,11 +6,19 @@ import difflib
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from shared.errors import UserError
 
 Arguments = TypeVar("Arguments")
+
+
+def flag(default: Any, help: str) -> Any:
+    """Declare a flag of an arguments dataclass: its default and what ``--help`` says."""
+    metadata = {"help": help.replace("%", "%%")}  # argparse formats it with the % operator
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse_arguments(
@@ -63,23 +71,17 @@ def parse_arguments(
         # HfArgumentParser adds --no_x for every switch x that is on by default.
         if flag not in parser._option_string_actions:
             raise UserError(f"unknown flag {flag}{_suggest(flag[2:], known, '--')}")
-    path, _ = _config_parser().parse_known_args(argv)
-    defaults = _config_flags(path.config, known) if path.config is not None else []
-    try:
-        parser.parse_args(defaults)
-    except UserError as error:
-        raise UserError(f"--config {path.config}: {error}") from None
-    namespace = parser.parse_args([*defaults, *argv])
+    namespace = parser.parse_args(argv)
+    if (path := namespace.config) is not None:
+        try:
+            defaults = parser.parse_args(_config_flags(path, known))
+        except UserError as error:
+            raise UserError(f"--config {path}: {error}") from None
+        namespace = parser.parse_args(argv, defaults)
     try:
         return arguments_class(**{name: getattr(namespace, name) for name in known})
     except (ValueError, TypeError) as error:
         raise UserError(f"these flags do not fit together: {error}") from error
-
-
-def _config_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
-    return parser
 
 
 def _config_flags(path: str, known: set[str]) -> list[str]:
@@ -89,15 +91,15 @@ def _config_flags(path: str, known: set[str]) -> list[str]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from error
+        raise UserError(error.strerror) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: not valid YAML: {error}") from error
+        raise UserError(f"not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"--config {path}: expected 'flag: value' lines")
+        raise UserError("expected 'flag: value' lines")
     flags = []
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"--config {path}: unknown flag {name!r}{_suggest(str(name), known)}")
+            raise UserError(f"unknown flag {name!r}{_suggest(str(name), known)}")
         if isinstance(value, list):
             flags += [f"--{name}", *map(str, value)]
         elif value is not None:

@@ -33,7 +33,7 @@ DEFAULT_TEXT_COLUMNS = ("title", "body")
 DEFAULT_LABEL_COLUMN = "labels"
 NEAR_DUPLICATE = 0.8  # Jaccard similarity of five-word shingles from which texts are alike
 
-CACHE_FORMAT = 1  # raise it whenever the same source and flags lead to another file
+CACHE_FORMAT = 2  # raise it whenever the same source and flags lead to another file
 BATCH_ROWS, BATCH_CHARACTERS = 1000, 1 << 24
 
 
@@ -129,7 +129,7 @@ class Corpus:
     dataset : memory-mapped `datasets.Dataset` of n rows in the order of the source, with columns
         `text` (string); `labels` (sorted list of ClassLabel; null: unlabelled, empty: none of the
         labels applies); `row` (int64, 1-based row in the source); `group` (int64, the same for
-        near duplicates).
+        near duplicates); `words` (int32, words of the text).
     report : counts of what was read, kept and left out, as plain JSON values.
     """
 
@@ -652,6 +652,7 @@ def _write(
             "labels": List(ClassLabel(names=names)),
             "row": Value("int64"),
             "group": Value("int64"),
+            "words": Value("int32"),
         }
     )
     schema = features.arrow_schema
@@ -667,5 +668,6 @@ def _write(
                 labels[part].filter(here),
                 rows,
                 pa.array(groups[written : (written := written + len(rows))]),
+                batch["words"].filter(here),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))

@@ -10,6 +10,17 @@ from contextlib import contextmanager
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+_ADVICE = {
+    errno.ENOSPC: "free some space or choose another --output_dir, then run again "
+    "(--resume_from_checkpoint true continues from the newest complete checkpoint)",
+    errno.EDQUOT: "free some of your quota or choose another --output_dir",
+    errno.EACCES: "choose another --output_dir or change the permissions",
+    errno.EPERM: "choose another --output_dir or change the permissions",
+    errno.EROFS: "the file system is read-only, choose another --output_dir",
+}
+# safetensors and torch.save put exceptions of their own in the place of the system's.
+_SIGNS_OF_A_FULL_DISK = ("No space left on device", "unexpected pos", "PytorchStreamWriter failed")
+
 
 class UserError(Exception):
     """A mistake the user can mend: says what is wrong, where (file, row, label, flag), what to do.
@@ -31,23 +42,15 @@ def exit_on_user_error() -> Iterator[None]:
         yield
     except UserError as error:
         _exit(str(error), EXIT_USER_ERROR)
-    except OSError as error:
-        if not (advice := _advice(error)):
+    except Exception as error:
+        full = any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK)
+        number = errno.ENOSPC if full else getattr(error, "errno", None)
+        if number not in _ADVICE:
             raise
-        _exit(f"{error.filename or 'output'}: {error.strerror}; {advice}", EXIT_USER_ERROR)
+        where = getattr(error, "filename", None) or "output"
+        _exit(f"{where}: {os.strerror(number)}; {_ADVICE[number]}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
-
-
-def _advice(error: OSError) -> str:
-    return {
-        errno.ENOSPC: "free some space or choose another --output_dir, then run again "
-        "(--resume_from_checkpoint true continues from the newest complete checkpoint)",
-        errno.EDQUOT: "free some of your quota or choose another --output_dir",
-        errno.EACCES: "choose another --output_dir or change the permissions",
-        errno.EPERM: "choose another --output_dir or change the permissions",
-        errno.EROFS: "the file system is read-only, choose another --output_dir",
-    }.get(error.errno, "")
 
 
 def _exit(message: str, code: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,9 +58,8 @@ def make_output_dir(path: str) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "writable") as file:
-            file.write("\n")
-        (folder / "writable").unlink()
+        with tempfile.TemporaryFile(dir=folder) as file:  # nameless: in no one's way
+            file.write(b"\n")
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--output_dir {path}: a file is in the way") from None
     except OSError as error:

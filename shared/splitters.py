@@ -4,39 +4,44 @@
 interface, so that any `cv=` takes them; `train_valid_test_split` and `nested_slices` return index
 arrays; `label_distribution_error` judges a split.
 
-The method is iterative stratification, of labels (order 1: Sechidis, Tsoumakas and Vlahavas, "On
-the Stratification of Multi-Label Data", ECML PKDD 2011) or of pairs of labels as well (order 2:
-Szymanski and Kajdanowicz, "A Network Perspective on Stratification of Multi-Label Data", LIDTA
-2017), into parts of exact size. Rows then change places between parts as long as that brings the
-odds of the labels nearer to those of the whole, or a rare label into a part that lacks it.
+Method
+------
+Iterative stratification of the labels (order 1) [1]_, or of the labels and the pairs of labels that
+occur together (order 2) [2]_, into parts of exact size. Rows then change places between parts as
+long as that brings the odds of the labels, at order 2 of the pairs too, nearer to those of the
+whole, or a rare label into a part that lacks it. Time and memory grow linearly with the number of
+positives, at order 2 of pairs; a sparse y is never made dense.
 
-What all of them share:
+Rare labels
+-----------
+Without groups, a label with at least as many positives as there are parts has one in every part.
+Labels that share rows can be at odds about this, and there may be no split that serves all.
+Exactly: such a label is missing from a part only if the part has fewer rows than there are such
+labels, or if none of the label's positives can be spared where it is, each being its part's only
+positive of this or of another such label. Where rows have one label each all can be served.
 
-y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
-    Rows without a label are welcome. Time grows linearly with the number of positives (order 2:
-    of pairs), and so does memory: a sparse y is never made dense.
-groups : array-like (rows,), optional
-    Rows of one group, such as near duplicates, stay in one part. Sizes are then as near to those
-    asked for as the groups allow, and rare labels are spread as well as the groups allow.
-order : {1, 2}, default 1
-    What is spread evenly: the labels, or also the pairs of labels that occur together.
-random_state : int, None, numpy.random.Generator or numpy.random.RandomState, default None
-    An int gives the same split every time, of a dense and of a sparse y; None another each time.
-    NumPy's global generator is left alone, unless it is what is passed.
+Groups
+------
+Rows of one group, such as near duplicates, stay in one part; labels are counted per group. Sizes
+are then as close to those asked for as the search gets with whole groups: with enough groups of one
+row they are exact. Rare labels are spread as far as that goes.
 
-Rare labels: without groups, a label with at least as many positives as there are parts has one in
-every part. Labels that share rows can be at odds about this, and there may be no split that serves
-all. Exactly: such a label is missing from a part only if the part has fewer rows than there are
-such labels, or if no positive can be spared where it is, each being its part's only positive of
-this or another such label. The latter cannot happen when rows have one label each.
+Randomness
+----------
+An int `random_state` gives the same split every time, of a dense and of a sparse y; None another
+each time; a Generator or RandomState is drawn from. NumPy's global generator is left alone.
 
-All raise `shared.errors.UserError`, naming the parameter, for what cannot be split: values other
-than 0 and 1, fewer rows or groups than parts, sizes beyond the number of rows, and the like.
+References
+----------
+.. [1] Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data. ECML PKDD 2011.
+.. [2] Szymanski, Kajdanowicz: A Network Perspective on Stratification of Multi-Label Data. LIDTA
+   2017.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -49,22 +54,31 @@ from shared.errors import UserError
 REDRAW_ROWS = 1000
 REDRAWS = 20
 
-# With groups, one row too many or too few in a part costs as much as this many rows of a label.
-SIZE_WEIGHT = 1e3
+# What a row too many or too few in a part costs when groups make sizes a matter of search, in rows
+# of the label that weighs most: a rare label that is missing costs ten times as much.
+SIZE_WEIGHT = 1e5
 
 
 @dataclass(eq=False)
 class MultilabelStratifiedKFold:
     """K-fold cross-validation with every label spread evenly over the folds.
 
-    Fold sizes are those of scikit-learn's `KFold`: they differ by one row at most.
+    Fold sizes are those of scikit-learn's `KFold`: they differ by one row at most. For the method,
+    and for what is promised to rare labels, see `shared.splitters`.
 
     Parameters
     ----------
     n_splits : int, default 5
         Number of folds, at least 2.
-    order, random_state
-        See `shared.splitters`.
+    order : {1, 2}, default 1
+        Whether to spread labels, or labels and pairs of them.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState, default None
+        Seed, or source of randomness. None draws anew for each call of `split`.
+
+    Raises
+    ------
+    UserError
+        If a parameter is out of range; on `split`, also if y has fewer rows, or groups, than folds.
     """
 
     n_splits: int = 5
@@ -84,10 +98,11 @@ class MultilabelStratifiedKFold:
 
         Parameters
         ----------
-        X : sized or None
+        X : array-like (rows, ...) or None
             Only its number of rows is looked at.
-        y, groups
-            See `shared.splitters`.
+        y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
+        groups : array-like (rows,), optional
+            Rows of one group stay in one fold.
         """
         table = _read(y, order=self.order, groups=groups, X=X)
         if self.n_splits > table.n_rows:
@@ -103,15 +118,24 @@ class MultilabelStratifiedKFold:
 class MultilabelStratifiedShuffleSplit:
     """Random splits into train and test with every label spread in proportion.
 
+    For the method, and for what is promised to rare labels, see `shared.splitters`.
+
     Parameters
     ----------
     n_splits : int, default 10
         Number of splits, drawn independently of each other.
-    test_size, train_size : float, int or None
-        A fraction of the rows (rounded up for test, down for train, as scikit-learn does) or a
-        number of rows. By default each is what the other leaves, and test a tenth if both are None.
-    order, random_state
-        See `shared.splitters`.
+    test_size, train_size : float, int or None, default None
+        A fraction of the rows (rounded up for test, down for train, as in scikit-learn) or a number
+        of rows. One alone leaves the rest to the other; without either, test gets a tenth.
+    order : {1, 2}, default 1
+        Whether to spread labels, or labels and pairs of them.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState, default None
+        Seed, or source of randomness. None draws anew for each call of `split`.
+
+    Raises
+    ------
+    UserError
+        If a parameter is out of range; on `split`, also if the sizes are beyond the rows of y.
     """
 
     n_splits: int = 10
@@ -133,30 +157,30 @@ class MultilabelStratifiedShuffleSplit:
 
         Parameters
         ----------
-        X : sized or None
+        X : array-like (rows, ...) or None
             Only its number of rows is looked at.
-        y, groups
-            See `shared.splitters`.
+        y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
+        groups : array-like (rows,), optional
+            Rows of one group stay on one side.
         """
         table = _read(y, order=self.order, groups=groups, X=X)
         n = table.n_rows
-        test_size = 0.1 if self.test_size is None and self.train_size is None else self.test_size
         n_test = n_train = None
-        if test_size is not None:
-            n_test = _n_rows("test_size", test_size, n, math.ceil)
+        if self.test_size is not None:
+            n_test = _n_rows("test_size", self.test_size, n, math.ceil)
         if self.train_size is not None:
             n_train = _n_rows("train_size", self.train_size, n, math.floor)
         if n_test is None:
-            n_test = n - n_train
+            n_test = _n_rows("test_size", 0.1, n, math.ceil) if n_train is None else n - n_train
         if n_train is None:
             n_train = n - n_test
-        if n_train + n_test > n:
+        unused = n - n_train - n_test
+        if unused < 0:
             raise UserError(
                 f"train_size={self.train_size} and test_size={self.test_size} are {n_train} and "
-                f"{n_test} rows, more than the {n} of y"
+                f"{n_test} rows, together more than the {n} of y"
             )
-        unused = n - n_train - n_test
-        sizes = np.array([n_train, n_test] + [unused] * (unused > 0))
+        sizes = np.array([n_train, n_test, unused] if unused else [n_train, n_test])
         rng = _generator(self.random_state)
         for _ in range(self.n_splits):
             part = _split(table, sizes, 2, rng)
@@ -168,17 +192,29 @@ def train_valid_test_split(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split once into train, validation and test with every label spread in proportion.
 
+    For the method, and for what is promised to rare labels, see `shared.splitters`.
+
     Parameters
     ----------
+    y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
     valid_size, test_size : float or int, default 0.25
         A fraction of the rows, rounded up, or a number of rows. Train gets the rest.
-    y, groups, order, random_state
-        See `shared.splitters`.
+    groups : array-like (rows,), optional
+        Rows of one group stay in one part.
+    order : {1, 2}, default 1
+        Whether to spread labels, or labels and pairs of them.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState, default None
+        Seed, or source of randomness.
 
     Returns
     -------
     train, valid, test : int arrays
         Ascending row numbers. Each row is in one of them.
+
+    Raises
+    ------
+    UserError
+        If a parameter is out of range, or nothing is left to train on.
     """
     table = _read(y, order=order, groups=groups)
     n_valid = _n_rows("valid_size", valid_size, table.n_rows, math.ceil)
@@ -187,30 +223,38 @@ def train_valid_test_split(
     if n_train < 1:
         raise UserError(
             f"valid_size={valid_size} and test_size={test_size} are {n_valid} and {n_test} of the "
-            f"{table.n_rows} rows of y: none is left to train on"
+            f"{table.n_rows} rows of y and leave none to train on"
         )
     part = _split(table, np.array([n_train, n_valid, n_test]), 3, _generator(random_state))
-    return tuple(np.flatnonzero(part == j) for j in range(3))
+    return np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2)
 
 
 def nested_slices(y, sizes: Sequence[int], *, order=1, random_state=None) -> list[np.ndarray]:
     """Draw samples of growing size, each of which contains the smaller ones.
 
-    Every slice holds as many of the labels as can be found room for, then as nearly as possible
-    the odds of the whole. A slice with fewer rows than there are labels therefore leans to rows
-    with several labels.
+    Each slice is filled up from the one before: first with as many of the labels as the search
+    finds room for, then for odds of the labels as near as possible to those of the whole. A slice
+    of fewer rows than there are labels therefore leans towards rows with several labels.
 
     Parameters
     ----------
+    y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
     sizes : sequence of int
-        Rows in each slice, ascending; the last may be all rows.
-    y, order, random_state
-        See `shared.splitters`.
+        Rows in each slice, ascending, at most all rows.
+    order : {1, 2}, default 1
+        Whether to spread labels, or labels and pairs of them.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState, default None
+        Seed, or source of randomness.
 
     Returns
     -------
     slices : list of int arrays
-        Row numbers, `sizes[i]` of them in slice i; they begin with those of slice i - 1.
+        Row numbers, exactly `sizes[i]` in slice i; they begin with those of slice i - 1.
+
+    Raises
+    ------
+    UserError
+        If sizes are not whole numbers, not ascending, or beyond the rows of y.
     """
     table = _read(y, order=order)
     n = table.n_rows
@@ -218,14 +262,15 @@ def nested_slices(y, sizes: Sequence[int], *, order=1, random_state=None) -> lis
     for size in sizes:
         if not isinstance(size, Integral) or not 1 <= size <= n:
             raise UserError(
-                f"sizes={sizes}: {size!r} is not a number of rows from 1 to {n}, as y has"
+                f"sizes must be whole numbers from 1 to {n}, the rows of y: not {size!r}"
             )
-    if not sizes or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
-        raise UserError(f"sizes={sizes}: give at least one size, ascending, each of them once")
+    if not sizes or any(a >= b for a, b in pairwise(sizes)):
+        raise UserError(f"sizes must be given, ascending and each once: not {sizes}")
     rng = _generator(random_state)
-    part = np.full(n, -1, np.int32)
+
     required = np.zeros((table.totals.size, 2), bool)
     required[: table.n_labels, 0] = table.totals[: table.n_labels] > 0
+    part = np.full(n, -1, np.int64)  # 0 once a row is in the slice
     slices = [np.empty(0, np.int64)]
     for size in sizes:
         drawn = np.zeros_like(part)
@@ -240,31 +285,36 @@ def nested_slices(y, sizes: Sequence[int], *, order=1, random_state=None) -> lis
 def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
     """How far the odds of the labels in the parts are from those in the whole: 0 is perfect.
 
-    The measure LD of Sechidis et al. (2011), section 4: for each label and part the absolute
-    difference between positives / negatives in the part and in the whole, averaged over parts, then
-    over labels. Where there is no negative it is counted as one, to keep the odds finite.
+    The measure "labels distribution" (LD) of Sechidis et al. (2011): the absolute difference of
+    positives / negatives in the part and in the whole, averaged over parts, then over labels. Where
+    a label has no negatives one is assumed, to keep its odds finite.
 
     Parameters
     ----------
-    y
-        See `shared.splitters`.
+    y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
     parts : sequence of int arrays
-        Row numbers of each part: of all test folds, or of train and test.
+        Row numbers of each part: of the test folds, or of train and test.
+
+    Raises
+    ------
+    UserError
+        If there are no parts, or one has no rows.
     """
     indptr, labels, n_labels = _read_labels(y)
     n_rows = indptr.size - 1
     row = np.repeat(np.arange(n_rows), np.diff(indptr))
 
     def odds(members):
-        n = np.count_nonzero(members)
-        if n == 0:
-            raise UserError("parts: one of them has no rows")
         positives = np.bincount(labels[members[row]], minlength=n_labels)
-        return positives / np.maximum(n - positives, 1)
+        return positives / np.maximum(np.count_nonzero(members) - positives, 1)
 
     whole = odds(np.ones(n_rows, bool))
     errors = np.zeros(n_labels)
-    for part in parts:
+    if not len(parts):
+        raise UserError("parts is empty")
+    for i, part in enumerate(parts):
+        if not len(part):
+            raise UserError(f"parts[{i}] has no rows")
         members = np.zeros(n_rows, bool)
         members[part] = True
         errors += np.abs(odds(members) - whole)
@@ -272,10 +322,10 @@ def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
 
 
 class _Labels(NamedTuple):
-    """The positives of y: row i has `labels[indptr[i]:indptr[i + 1]]`, ascending."""
+    """The positives of y: row i has `labels[indptr[i]:indptr[i + 1]]`, ascending; int64."""
 
-    indptr: np.ndarray  # int64
-    labels: np.ndarray  # int32
+    indptr: np.ndarray
+    labels: np.ndarray
     n_labels: int
 
 
@@ -285,7 +335,7 @@ def _read_labels(y) -> _Labels:
         if y.ndim != 2:
             raise UserError(f"y must have two dimensions if it is sparse, not {y.ndim}")
         y = y.tocsr(copy=True)
-        y.sum_duplicates()  # sorts as well
+        y.sum_duplicates()  # which also sorts
         y.eliminate_zeros()
         indptr, labels, values, n_labels = y.indptr, y.indices, y.data, y.shape[1]
     else:
@@ -296,7 +346,8 @@ def _read_labels(y) -> _Labels:
                 "y must be a matrix of 0 and 1, but its rows differ in length"
             ) from None
         if y.ndim == 1:
-            return _read_classes(y)
+            classes = _number("y of one dimension", y)
+            return _Labels(np.arange(y.size + 1), classes, classes.max(initial=-1) + 1)
         if y.ndim != 2:
             raise UserError(f"y must have one or two dimensions, not {y.ndim}")
         n_rows, n_labels = y.shape
@@ -314,23 +365,27 @@ def _read_labels(y) -> _Labels:
             f"y must hold only 0 and 1, but row {row}, label {labels[e]} is "
             f"{values[e : e + 1].tolist()[0]!r}"
         )
-    return _Labels(indptr.astype(np.int64), labels.astype(np.int32), n_labels)
+    return _Labels(indptr.astype(np.int64), labels.astype(np.int64), n_labels)
 
 
-def _read_classes(y: np.ndarray) -> _Labels:
-    """One class per row is one label per row."""
-    if y.dtype.kind == "f" and not np.all(y == np.floor(y)):  # nor is NaN equal to itself
-        raise UserError("y must hold whole numbers or strings if it has one dimension")
-    if y.dtype.kind == "O":
-        types = {type(value) for value in y}
-        if types not in ({str}, {int}, {bool}):
-            names = ", ".join(sorted(t.__name__ for t in types))
-            raise UserError(
-                "y must hold whole numbers or strings, not both, if it has one dimension, but it "
-                f"holds values of type {names}"
-            )
-    classes, labels = np.unique(y, return_inverse=True)
-    return _Labels(np.arange(y.size + 1), labels.astype(np.int32), classes.size)
+def _number(name, values) -> np.ndarray:
+    """Number the different values, which must be whole numbers or strings, from 0."""
+    values = np.asarray(values)
+    if values.ndim != 1:
+        raise UserError(f"{name} must have one dimension, not {values.ndim}")
+    if values.dtype.kind == "O":
+        types = {type(value) for value in values}
+        fit = types in ({str}, {int}, {bool})
+    else:
+        types = {values.dtype.type}
+        fit = values.dtype.kind != "f" or np.all(values == np.floor(values))  # NaN equals nothing
+    if not fit:
+        names = ", ".join(sorted(t.__name__ for t in types))
+        raise UserError(
+            f"{name} must hold whole numbers or strings, one kind and none missing, but it has "
+            f"values of type {names}"
+        )
+    return np.unique(values, return_inverse=True)[1]
 
 
 class _Table(NamedTuple):
@@ -368,24 +423,18 @@ def _read(y, *, order, groups=None, X=None) -> _Table:
     weight[labels.n_labels :] *= labels.n_labels / max(n_columns - labels.n_labels, 1)
 
     if groups is None:
-        items = Items(indptr, columns, np.ones(columns.size, np.int32), np.ones(n_rows, np.int64))
+        items = Items(indptr, columns, np.ones(columns.size, np.int64), np.ones(n_rows, np.int64))
         return _Table(items, None, n_rows, labels.n_labels, totals, weight)
 
-    # An item is a group, and carries one column more: its size, so that sizes come out as counts do.
-    names, item_of_row = np.unique(np.asarray(groups), return_inverse=True)
-    if names.dtype.kind == "f" and np.isnan(names[-1]):
-        raise UserError("groups has missing values (NaN)")
+    # Groups are items with one column more, their size: so sizes are balanced as labels are.
+    item_of_row = _number("groups", groups)
     row = np.repeat(np.arange(n_rows), np.diff(indptr))
     item = np.concatenate([item_of_row[row], item_of_row])
     column = np.concatenate([columns, np.full(n_rows, n_columns)])
     entries, values = np.unique(item * (n_columns + 1) + column, return_counts=True)
     item, column = np.divmod(entries, n_columns + 1)
-    items = Items(
-        np.concatenate([[0], np.cumsum(np.bincount(item))]),
-        column.astype(np.int32),
-        values.astype(np.int32),
-        np.bincount(item_of_row),
-    )
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(item))])
+    items = Items(indptr, column, values, np.bincount(item_of_row))
     totals, weight = np.append(totals, n_rows), np.append(weight, 1.0)
     return _Table(items, item_of_row, n_rows, labels.n_labels, totals, weight)
 
@@ -405,7 +454,7 @@ def _with_pairs(labels: _Labels) -> _Labels:
     pair_indptr = np.concatenate(
         [[0], np.cumsum(np.bincount(row[left], minlength=indptr.size - 1))]
     )
-    columns = np.empty(label.size + pair.size, np.int32)
+    columns = np.empty(label.size + pair.size, np.int64)
     columns[entry + pair_indptr[row]] = label
     columns[np.arange(pair.size) + indptr[row[left] + 1]] = n_labels + pair
     return _Labels(indptr + pair_indptr, columns, n_labels + codes.size)
@@ -422,7 +471,7 @@ def _split(table: _Table, sizes, n_required, rng) -> np.ndarray:
     enough = np.bincount(table.items.columns, minlength=table.totals.size) >= n_required
     enough[table.n_labels :] = False
     required = np.outer(enough, np.arange(sizes.size) < n_required)
-    part = _stratify(table, sizes, required, np.full(n_items, -1, np.int32), rng)
+    part = _stratify(table, sizes, required, np.full(n_items, -1, np.int64), rng)
     return part if table.item_of_row is None else part[table.item_of_row]
 
 
@@ -435,7 +484,7 @@ def _stratify(table: _Table, sizes, required, part, rng) -> np.ndarray:
     weight /= weight.max(initial=0) or 1
     if table.item_of_row is not None:
         weight[-1] = SIZE_WEIGHT
-    free = np.flatnonzero(part < 0).astype(np.int32)
+    free = np.flatnonzero(part < 0)
 
     best, fewest = part, np.inf
     for _ in range(REDRAWS if part.size <= REDRAW_ROWS else 1):
@@ -445,11 +494,10 @@ def _stratify(table: _Table, sizes, required, part, rng) -> np.ndarray:
         if table.item_of_row is not None:  # large groups first, while there is room for them
             order = order[np.argsort(-table.items.sizes[order], kind="stable")]
         distribute(table.items, order, rng.random(part.size), sizes.copy(), state, drawn)
-        refine(table.items, order, state, drawn)
-        missing = np.count_nonzero(required & (state.counts == 0))
-        if missing < fewest:
-            best, fewest = drawn, missing
-        if missing == 0:
+        misses = refine(table.items, order, state, drawn)
+        if misses < fewest:
+            best, fewest = drawn, misses
+        if misses == 0:
             break
     return best
 

@@ -1,0 +1,153 @@
+"""What every recipe leaves in its output folder, beside a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.cards import write_model_card
+from shared.files import write_csv, write_json
+from shared.metrics import bootstrap_interval, classification_report, f1_scores, per_label_report
+from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
+from shared.predictions import write_predictions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from shared.data import Corpus
+
+CARD_METRICS = (
+    "test_micro_f1",
+    "test_micro_f1_low",
+    "test_micro_f1_high",
+    "test_macro_f1",
+    "test_average_precision",
+    "baseline_micro_f1",
+    "baseline_macro_f1",
+)
+
+
+def held_out_figures(
+    y_true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray
+) -> dict[str, float]:
+    """Return 95 % bootstrap bounds of the test F1, and the F1 of a baseline on the same rows.
+
+    Parameters
+    ----------
+    y_true, predicted, baseline : arrays of shape (rows, labels)
+        Multi-hot.
+
+    Returns
+    -------
+    dict
+        ``test_{micro,macro}_f1_{low,high}`` and ``baseline_*_f1``.
+    """
+    figures = {f"baseline_{name}": value for name, value in f1_scores(y_true, baseline).items()}
+    for metric in ("micro_f1", "macro_f1"):
+        low, high = bootstrap_interval(y_true, predicted, metric=metric)
+        figures |= {f"test_{metric}_low": low, f"test_{metric}_high": high}
+    return figures
+
+
+def summary(metrics: Mapping[str, float]) -> str:
+    """Return the test F1 with its interval, and the baseline's, in two lines."""
+    lines = []
+    for name, line in (("micro F1", "micro_f1"), ("macro F1", "macro_f1")):
+        value, low, high, baseline = (
+            metrics[key]
+            for key in (f"test_{line}", f"test_{line}_low", f"test_{line}_high", f"baseline_{line}")
+        )
+        lines.append(
+            f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f}); "
+            f"naive Bayes on the same rows {baseline:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def write_results(
+    output_dir: Path,
+    *,
+    base_model: str,
+    corpus: Corpus,
+    labels: Mapping[str, np.ndarray],
+    test_rows: Dataset,
+    scores: np.ndarray,
+    thresholds: Sequence[float],
+    metrics: Mapping[str, Any],
+    log_history: Sequence[Mapping[str, Any]],
+    max_length: int,
+) -> str:
+    """Write figures, predictions, plots and the model card; return the per-label report.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``, ``README.md``
+        (the card) and ``plots/``.
+    base_model : str
+        What was fine-tuned.
+    corpus : Corpus
+        The data that was trained on.
+    labels : mapping of part to array of shape (rows, labels)
+        Multi-hot labels of "train", "valid" and "test".
+    test_rows : Dataset
+        With ``row`` and ``text``.
+    scores : array of shape (test rows, labels)
+        Probabilities.
+    thresholds : sequence of float
+        One per label.
+    metrics : mapping
+        Flat; must hold `CARD_METRICS`.
+    log_history : sequence of mappings
+        ``trainer.state.log_history``.
+    max_length : int
+        Tokens the model reads.
+    """
+    names, y_test = corpus.label_names, labels["test"]
+    predicted = scores >= np.asarray(thresholds)
+    report = classification_report(y_test, predicted, names, thresholds=thresholds)
+    write_json(output_dir / "metrics.json", metrics)
+    write_csv(
+        output_dir / "per_label.csv",
+        per_label_report(y_test, predicted, names, thresholds=thresholds, scores=scores),
+    )
+    write_predictions(
+        output_dir / "test_predictions.jsonl", test_rows, names, y_test, scores, thresholds
+    )
+
+    plots = output_dir / "plots"
+    plots.mkdir(exist_ok=True)
+    words = corpus.dataset.data["words"].to_numpy()
+    plot_words_per_text(words, plots / "words_per_text.png")
+    counts = {
+        part: dict(zip(names, y.sum(axis=0, dtype=int).tolist(), strict=True))
+        for part, y in labels.items()
+    }
+    plot_label_counts(counts, plots / "label_counts.png")
+    plot_training_curve(log_history, plots / "training_curve.png")
+
+    write_model_card(
+        output_dir,
+        title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
+        base_model=base_model,
+        description=f"Gives a text any of {len(names)} labels, each with a score from 0 to 1.",
+        data=corpus.describe(),
+        label_names=names,
+        metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
+        report=report,
+        usage=f"""```python
+from transformers import pipeline
+
+tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
+tagger("Tokenizer drops the last word of every line", truncation=True)
+```
+
+A label applies where its score reaches its threshold, `tagger.model.config.thresholds`.""",
+        limits=f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
+        f"It reads the first {max_length} tokens of a text. A label with few rows in the table "
+        "above is known only roughly.",
+    )
+    return report

@@ -1,0 +1,92 @@
+"""A tiny model and a tiny labelled file, made once for all tests."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+# Nothing here may reach for the network, and two test processes on two cores need one thread each.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+KEYWORDS = {
+    "bug": "crash traceback error fails broken exception regression segfault",
+    "documentation": "docs typo docstring readme tutorial example page guide",
+    "feature": "add support option proposal allow wish extend request",
+    "speed": "slow memory faster latency throughput profile cache cores",
+}
+FILLER = (
+    "the a of to in when with model training run data file after before version install loading "
+    "batch epoch token label set call class method value return result please thanks help new old "
+    "script notebook server machine python first second again only some each many issue here"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_issues(tmp_path_factory):
+    """Path of a JSONL file with ``title``, ``body`` and ``labels``.
+
+    120 labelled rows, whose words tell their labels (the four of `KEYWORDS`, 24 or more rows
+    each, a fifth of the rows with two), then 12 rows without labels.
+    """
+    rng = np.random.default_rng(0)
+    names = list(KEYWORDS)
+    rows = []
+    for number in range(132):
+        labels = [names[number % 4]]
+        if number % 5 == 0:
+            labels.append(names[(number + 1 + number // 5 % 3) % 4])
+        words = list(rng.choice(FILLER.split(), size=int(rng.integers(8, 50))))
+        for label in labels:
+            words += list(rng.choice(KEYWORDS[label].split(), size=5))
+        rng.shuffle(words)
+        rows.append(
+            {
+                "title": " ".join(words[:5]),
+                "body": " ".join(words[5:]),
+                "labels": labels if number < 120 else [],
+            }
+        )
+    path = tmp_path_factory.mktemp("issues") / "tiny_issues.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Path of a folder with a random BERT encoder (32 wide, 2 layers, no dropout) and tokenizer.
+
+    The tokenizer knows the words of `tiny_issues`, and letters for all others.
+    """
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?()'-"
+    words = sorted(set(" ".join([FILLER, *KEYWORDS.values()]).split()) - set(letters))
+    vocabulary = [
+        *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *words,
+    ]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(config, add_pooling_layer=True).save_pretrained(folder)
+    return folder

@@ -1,0 +1,143 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import history, make_rows, make_trainer
+
+from shared.losses import MultilabelLoss, balanced_pos_weight
+from shared.models import load_sequence_classifier
+
+ROOT = Path(__file__).parents[2]
+POS_WEIGHT = [1.0, 2.0, 3.0, 4.0]
+TOLERANCE = 1e-5
+
+
+# --- the formula ---------------------------------------------------------------------------------
+
+
+def outputs(logits):
+    return {"logits": torch.as_tensor(logits)}
+
+
+@pytest.mark.parametrize("pos_weight", [None, POS_WEIGHT])
+def test_is_binary_cross_entropy_over_rows_and_labels(pos_weight):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 4))
+    labels = (rng.random((6, 4)) < 0.4).astype(np.float32)
+    p = 1 / (1 + np.exp(-logits))
+    weight = np.ones(4) if pos_weight is None else np.array(pos_weight)
+    pairs = -weight * labels * np.log(p) - (1 - labels) * np.log1p(-p)
+    loss = MultilabelLoss(None if pos_weight is None else torch.tensor(pos_weight))
+    assert loss(outputs(logits), torch.tensor(labels)).item() == pytest.approx(pairs.mean())
+    assert loss(outputs(logits), torch.tensor(labels), 48).item() == pytest.approx(pairs.sum() / 48)
+
+
+def test_is_computed_in_single_precision_from_half_precision_logits():
+    logits = torch.full((2, 4), 20.0)
+    labels = torch.ones(2, 4, dtype=torch.int64)
+    full, half = (
+        MultilabelLoss()(outputs(logits.to(dtype)), labels)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32
+    assert half == full
+    assert 0 < half < 1e-8
+
+
+def test_balanced_pos_weight():
+    weight = balanced_pos_weight([50, 20, 4, 1, 0, 90], 100)
+    # sqrt((n - k) / k); none below 1, none above the cap, no positives count as one.
+    expected = [1, 2, np.sqrt(24), np.sqrt(99), np.sqrt(99), 1]
+    assert weight.dtype == torch.float32
+    np.testing.assert_allclose(weight, expected, rtol=1e-6)
+    np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, power=1), [4, 20], rtol=1e-6)
+    np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, power=0), [1, 1])
+    np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, cap=3), [2, 3])
+
+
+# --- the scale under the real Trainer ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny_model, tmp_path_factory):
+    """Run `distributed_script.py` on two processes; return what it found, its folder and stderr."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    script = Path(__file__).with_name("distributed_script.py")
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", "2", script, tiny_model, folder),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (folder / "found.json").is_file(), run.stderr
+    found = json.loads((folder / "found.json").read_text())
+    return SimpleNamespace(
+        found=found, model=folder / "model", stderr=run.stderr, code=run.returncode
+    )
+
+
+def one_process(model, folder, pos_weight, accumulation, loss=MultilabelLoss):
+    """Return the losses and gradient norms of three steps of 16 rows."""
+    trainer = make_trainer(
+        model,
+        folder,
+        loss=loss(None if pos_weight is None else torch.tensor(pos_weight)),
+        per_device_train_batch_size=16 // accumulation,
+        gradient_accumulation_steps=accumulation,
+        optim="sgd",
+        num_train_epochs=1,
+    )
+    trainer.train()
+    return history(trainer, "loss", "grad_norm")
+
+
+@pytest.mark.parametrize("pos_weight", [None, POS_WEIGHT])
+def test_sixteen_rows_weigh_the_same_however_they_are_cut(
+    tiny_model, tmp_path, two_processes, pos_weight
+):
+    expected = one_process(tiny_model, tmp_path, pos_weight, 1)
+    assert np.shape(expected) == (2, 3)
+    cut = {
+        "4 x 4": one_process(tiny_model, tmp_path, pos_weight, 4),
+        "2 processes x 8": two_processes.found[f"{pos_weight} 1"],
+        "2 processes x 4 x 2": two_processes.found[f"{pos_weight} 4"],
+    }
+    for name, found in cut.items():
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0, err_msg=name)
+
+
+def test_the_plain_mean_would_grow_with_the_number_of_pieces(tiny_model, tmp_path):
+    class PlainMean(MultilabelLoss):
+        def __call__(self, outputs, labels, num_items_in_batch=None):
+            return super().__call__(outputs, labels)
+
+    (_, (whole, *_)), (_, (pieces, *_)) = (
+        one_process(tiny_model, tmp_path, None, accumulation, loss=PlainMean)
+        for accumulation in (1, 4)
+    )
+    assert pieces == pytest.approx(4 * whole, rel=0.01)
+
+
+def test_two_processes_predict_every_row_once_and_in_order(two_processes):
+    rows = make_rows(41, seed=2)
+    model = load_sequence_classifier(str(two_processes.model)).eval()
+    with torch.no_grad():
+        expected = [model(torch.tensor(ids)[None]).logits[0].tolist() for ids in rows["input_ids"]]
+    np.testing.assert_allclose(two_processes.found["predictions"], expected, atol=TOLERANCE)
+
+
+def test_a_loss_that_fails_in_one_process_stops_all_with_one_line(two_processes):
+    lines = [line for line in two_processes.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "the loss is nan at step 2" in lines[0]
+    assert two_processes.code != 0
