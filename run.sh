@@ -100,23 +100,26 @@ setup() {
   trap - EXIT
 }
 
-accelerate_config() {
-  local gpus
-  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)
-  case $gpus in
-    0) echo "$root/recipes/configs/accelerate/one_cpu.yaml" ;;
-    1) echo "$root/recipes/configs/accelerate/one_gpu.yaml" ;;
-    *) echo "$root/recipes/configs/accelerate/several_gpus.yaml" ;;
-  esac
-}
-
 launch() {
-  local script=$1
-  shift
+  local gpus threads config code=0 status
+  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)
+  threads=$(($(getconf _NPROCESSORS_ONLN) / (gpus > 0 ? gpus : 1)))
+  case $gpus in
+    0) config=(one_cpu.yaml) ;;
+    1) config=(one_gpu.yaml) ;;
+    *) config=(several_gpus.yaml --num_processes "$gpus") ;;
+  esac
+  config[0]=$root/recipes/configs/accelerate/${config[0]}
+  [[ -z ${ACCELERATE_CONFIG:-} ]] || config=("$ACCELERATE_CONFIG")
+  # The launcher turns every exit code into 1; the recipe leaves its own in a file.
+  status=$(mktemp)
   # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher waits for it.
   trap '' INT
-  "$venv/bin/accelerate" launch --quiet \
-    --config_file "${ACCELERATE_CONFIG:-$(accelerate_config)}" "$script" "$@"
+  RECIPE_EXIT_STATUS=$status "$venv/bin/accelerate" launch --quiet \
+    --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" || code=$?
+  [[ ! -s $status ]] || code=$(<"$status")
+  rm -f "$status"
+  exit "$code"
 }
 
 case ${1:-} in

@@ -32,13 +32,13 @@ from shared.data import DataArguments, load_data
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16
-from shared.heads import fit_head
+from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import multilabel_metrics, sigmoid
 from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
 from shared.predictions import headline, tags
 from shared.progress import quiet_libraries
-from shared.results import held_out_figures, summary, write_results
+from shared.results import contents, held_out_figures, write_results
 from shared.splitters import nested_slices, train_valid_test_split
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
@@ -55,37 +55,42 @@ class TaggerArguments(DataArguments, TrainingArguments):
     test_data: str | None = flag(None, "File of the test rows (default: a part of --data).")
     valid_size: float = flag(0.25, "Share of the labelled rows for validation (default: .25).")
     test_size: float = flag(0.25, "Share of the labelled rows for the test (default: .25).")
-    train_size: int | None = flag(
-        None,
-        "Labelled rows to train on; a larger slice of one seed holds the smaller (default: all).",
-    )
+    train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    pooling: Literal["mean", "first"] = flag(
+        "mean",
+        "Tokens a BERT classifier reads: all, by one more layer, or the first (default: mean).",
+    )
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
     )
     thresholds: Literal["global", "per_label"] = flag(
-        "per_label", "Tune one threshold on validation, or one per label (default: per_label)."
+        "global", "Tune one threshold on validation, or one per label (default: global)."
     )
-    patience: int = flag(
-        4, "Epochs without a better validation micro F1 to stop after (default: 4)."
-    )
+    patience: int = flag(4, "Epochs without a better micro F1 to stop after (default: 4).")
     # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
     output_dir: str = flag("outputs/github_tagger", "Folder (default: outputs/github_tagger).")
-    num_train_epochs: float = flag(20, "Passes over the training rows, at most (default: 20).")
-    learning_rate: float = flag(5e-4, "Peak rate (default: 5e-4; BERT-base and larger: 5e-5).")
+    num_train_epochs: float = flag(8, "Passes over the training rows, at most (default: 8).")
+    learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
     warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
     per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
     per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
     bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: str = "group_by_length"
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    logging_strategy: str = "epoch"
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "micro_f1"
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "group_by_length", "Order of the training rows (default: group_by_length)."
+    )
+    eval_strategy: str = flag("epoch", "When to validate: no, steps, epoch (default: epoch).")
+    save_strategy: str = flag("epoch", "When to save: no, steps, epoch, best (default: epoch).")
+    save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
+    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    load_best_model_at_end: bool = flag(True, "Keep the best epoch, not the last (default: true).")
+    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
+    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
 
     def __post_init__(self):
+        for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         if self.bf16 is None:
             self.bf16 = has_fast_bf16() and not self.fp16
         # The Trainer wants to be told that bfloat16 on the CPU is meant.
@@ -115,6 +120,10 @@ def main() -> None:
 
     # Split: near duplicates on one side, every label in every part as far as it has rows enough
     labels = corpus.label_matrix(corpus.labelled)
+    if len(labels) < (n := len(PARTS) - len(official)):
+        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
+    if labels.all():
+        raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
     train, valid, test = train_valid_test_split(
         labels,
         valid_size=0 if "valid" in official else args.valid_size,
@@ -124,26 +133,30 @@ def main() -> None:
     )
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
-            raise UserError(f"--train_size {args.train_size}: the training part has {len(train)}")
+            raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
         train = train[nested_slices(labels[train], [args.train_size], random_state=args.seed)[0]]
-    parts = {
-        name: (corpus, corpus.labelled[i])
-        for name, i in zip(PARTS, (train, valid, test), strict=True)
-    }
+    split = (corpus.labelled[i] for i in (train, valid, test))
+    parts = {name: (corpus, i) for name, i in zip(PARTS, split, strict=True)}
     parts |= {name: (other, other.labelled) for name, other in official.items()}
     parts["unlabelled"] = (corpus, corpus.unlabelled[:3])
     rows = {name: source.dataset.select(i) for name, (source, i) in parts.items()}
     y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
     say(f"split: {', '.join(f'{len(y[name]):,} {name}' for name in PARTS)} texts")
     for name in PARTS:
-        if missing := [
-            label for label, n in zip(label_names, y[name].sum(axis=0), strict=True) if not n
-        ]:
-            say(f"note: no {name} text has the label {', '.join(missing)}")
+        absent = [label for label, row in zip(label_names, y[name].T, strict=True) if not row.any()]
+        if len(absent) == len(label_names):
+            raise UserError(f"{parts[name][0].report['source']}: no {name} text has a label")
+        if absent:
+            say(f"note: no {name} text has the label {', '.join(absent)}")
 
-    # Tokenise; the collator pads, and makes the mask from the lengths
+    # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
+    model = load_sequence_classifier(model_folder, label_names, vocabulary_size=len(tokenizer))
+    shortest = tokenizer.num_special_tokens_to_add() + 1
+    longest = getattr(model.config, "max_position_embeddings", args.max_length)
+    if not shortest <= args.max_length <= longest:
+        raise UserError(f"--max_length {args.max_length}: must be {shortest} to {longest} tokens")
     tokenizer.model_max_length = args.max_length  # saved with it: whoever uses it cuts there, too
 
     def tokenize(batch):
@@ -151,17 +164,15 @@ def main() -> None:
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
     with args.main_process_first(desc="tokenising"):
-        tokens = {
-            name: part.map(tokenize, batched=True, desc="tokenising") for name, part in rows.items()
-        }
-    tokens["unlabelled"] = tokens["unlabelled"].remove_columns("labels")
+        tokens = {k: v.map(tokenize, batched=True, desc="tokenising") for k, v in rows.items()}
 
-    # Model, loss, Trainer
-    model = load_sequence_classifier(model_folder, label_names, vocabulary_size=len(tokenizer))
+    # Loss, head, Trainer
     collator = MultilabelCollator(tokenizer, len(label_names))
     loss = MultilabelLoss()
     if args.pos_weight == "balanced":
         loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
+    if args.pooling == "mean":
+        append_mean_pooling(model)
     if checkpoint is None:
         fit_head(model, tokens["train"], collator, loss, device=args.device, seed=args.seed)
 
@@ -199,7 +210,9 @@ def main() -> None:
     trainer.compute_metrics = multilabel_metrics(label_names, thresholds=thresholds)
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores = sigmoid(tested.predictions)
-    tagged = sigmoid(trainer.predict(tokens["unlabelled"]).predictions)
+    tagged = ()
+    if unlabelled := tokens["unlabelled"].remove_columns("labels"):
+        tagged = sigmoid(trainer.predict(unlabelled).predictions)
 
     # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
     trainer.save_model()
@@ -229,16 +242,11 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
-    print(summary(metrics))
     if len(tagged):
         print("\nTags for texts without labels")
         for text, row in zip(rows["unlabelled"]["text"], tagged, strict=True):
             print(f"  {headline(text)}\n    -> {tags(row, thresholds, label_names)}")
-    print(f"\nEverything is in {output_dir}: the model, README.md (its card), metrics.json,")
-    print("per_label.csv, test_predictions.jsonl and plots/. To tag a file with it:")
-    print(
-        f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE --output tagged.jsonl"
-    )
+    print(f"\n{contents(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,13 @@ memory whatever the size of the file.
 import itertools
 import json
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from datasets import Dataset
 from transformers import PrinterCallback, TrainingArguments
@@ -53,8 +57,16 @@ class TagArguments(TrainingArguments):
     )
     block_size: int = flag(4096, "Rows in memory at a time (default: 4096).")
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
-    output_dir: str = flag("outputs/tag", "Not used: nothing but --output is written.")
-    remove_unused_columns: bool = False  # the collator needs the text
+    # The Trainer creates its output folder; this one is there already.
+    output_dir: str = flag(tempfile.gettempdir(), "Not used: nothing but --output is written.")
+    remove_unused_columns: bool = flag(False, "Must stay false: the collator needs the text.")
+
+    def __post_init__(self):
+        if self.block_size < 1:
+            raise UserError(f"--block_size {self.block_size}: must be 1 or more")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
+        super().__post_init__()
 
 
 def main() -> None:
@@ -95,13 +107,9 @@ def main() -> None:
                 )
                 scores = sigmoid(trainer.predict(dataset).predictions)
                 tagged = tag(scores, thresholds, label_names)
-            for row, text in zip(block, texts, strict=True):
-                kept = {
-                    f"input_{name}" if name in ("labels", "scores") else name: row[name]
-                    for name in row
-                }
+            for number, (row, text) in enumerate(zip(block, texts, strict=True), n_rows + 1):
                 result = next(tagged) if text else {"labels": [], "scores": {}}
-                file.write(json.dumps(kept | result, ensure_ascii=False, default=str) + "\n")
+                file.write(output_line(row, result, f"{source.name}, row {number}"))
             n_rows, n_texts = n_rows + len(block), n_texts + len(known)
     if args.process_index == 0:
         seconds = time.perf_counter() - started
@@ -116,10 +124,16 @@ def find_thresholds(args: TagArguments, config) -> list[float]:
         raise UserError(
             f"{args.model}: the config names no labels; train with recipes/github_tagger.py"
         )
+    if config.problem_type != "multi_label_classification":
+        raise UserError(
+            f"{args.model}: its problem_type is {config.problem_type}, not "
+            "multi_label_classification; its scores do not stand for one label each"
+        )
     if args.threshold is not None:
         return [args.threshold] * config.num_labels
     thresholds = getattr(config, "thresholds", None)
-    if not isinstance(thresholds, list) or len(thresholds) != config.num_labels:
+    known = isinstance(thresholds, list) and len(thresholds) == config.num_labels
+    if not known or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
         raise UserError(
             f"{args.model}: the config holds no threshold for each label; train with "
             "recipes/github_tagger.py, or give one with --threshold"
@@ -135,12 +149,37 @@ def read_text(row: dict, columns: list[str], name: str, number: int) -> str:
         raise UserError(f"{name}, row {number}: {error}") from error
 
 
-def output_file(args: TagArguments):
+def output_line(row: dict, result: dict, where: str) -> str:
+    """Return a row and its result as a line of JSON."""
+    kept = {f"input_{name}" if name in result else name: value for name, value in row.items()}
+    if len(kept) < len(row):
+        raise UserError(
+            f"{where}: labels and scores are kept as input_labels and input_scores, which it has "
+            "as well; rename those"
+        )
+    line = json.dumps(kept | result, ensure_ascii=False, default=str)
+    # Half a surrogate pair, which UTF-8 cannot hold, stays the escape it was.
+    return line.encode(errors="backslashreplace").decode() + "\n"
+
+
+@contextmanager
+def output_file(args: TagArguments) -> Iterator[IO[str]]:
     """Open --output in the first process; the others have the same results and drop them."""
     if args.process_index != 0:
-        return open(os.devnull, "w", encoding="utf-8")
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    return atomic_write(args.output)
+        with open(os.devnull, "w", encoding="utf-8") as file:
+            yield file
+        return
+    path = Path(args.output)
+    if path.exists() and not path.is_file():
+        raise UserError(f"--output {path}: this is not a file; choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(
+            f"--output {path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
 
 
 if __name__ == "__main__":

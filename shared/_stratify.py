@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-# Effort of `refine`, in constants, so that the time does not depend on the number of items.
-ITEM_TRIES = 16  # items with a column tried for a part that has too little of it,
-PARTNER_TRIES = 64  # each of them with this many items of the part in exchange
-LEAST_GAIN = 0.005  # all columns once more, as long as that lowers the cost by this share
+# Effort of `refine`, in constants, so that the time does not depend on the number of items: for a
+# part that has too little of a column so many items with it are tried, each with so many items of
+# the part in exchange; and all columns once more, as long as that lowers the cost by this share.
+TRIES = 64
+LEAST_GAIN = 0.005
 
 MISSING = 1e6  # cost of a required column that a part lacks: above all deviations in one swap
 EPSILON = 1e-9  # differences in cost below this are rounding
@@ -221,22 +222,12 @@ def _transfer_cost(items, state, i, a, b, back):
 
 
 @_compile
-def _is_needed(items, state, i, part):
-    """Whether the part would lack a required column without its item i."""
-    for e in range(items.indptr[i], items.indptr[i + 1]):
-        c = items.columns[e]
-        if state.required[c, part] and state.counts[c, part] == items.values[e]:
-            return True
-    return False
-
-
-@_compile
 def _find_swap(items, state, part, column, b, holders, partners, turn, balance, back):
     """An item with the column for part b and one of part b in exchange, or (-1, -1).
 
     From `turn` on, round and round, some holders of the column are tried, each with some partners
     in part b. If the column is required and missing all holders are, and those that can be spared
-    with all partners until one will do; if it is not, none unless told to balance.
+    with all partners until one will do; if it is not, none are unless told to balance.
     """
     missing = state.required[column, b] and state.counts[column, b] == 0
     if not missing and not balance:
@@ -253,20 +244,20 @@ def _find_swap(items, state, part, column, b, holders, partners, turn, balance, 
     first_partner = turn
     tries = 0
     for t in range(holders.size):
-        if tries == ITEM_TRIES and not missing:
+        if tries == TRIES and not missing:
             break
         r = holders[(turn + t) % holders.size]
         a = part[r]
         if a == b or _change(state, column, a, -1) + gain > -EPSILON:
             continue
         tries += 1
-        exhaustive = missing and not _is_needed(items, state, r, a)
         alone = _transfer_cost(items, state, r, a, b, back)
+        exhaustive = missing and alone < -MISSING / 2  # else another column would go missing
         for e in range(items.indptr[r], items.indptr[r + 1]):
             back[items.columns[e]] = items.values[e]
         least, s = -enough - alone, -1
         for u in range(partners.size):
-            if u >= PARTNER_TRIES and (s >= 0 or not exhaustive):
+            if u >= TRIES and (s >= 0 or not exhaustive):
                 break
             partner = partners[(first_partner + u) % partners.size]
             cost = _transfer_cost(items, state, partner, b, a, back)
@@ -276,7 +267,7 @@ def _find_swap(items, state, part, column, b, holders, partners, turn, balance, 
             back[items.columns[e]] = 0
         if s >= 0:
             return r, s
-        first_partner += PARTNER_TRIES
+        first_partner += TRIES
     return -1, -1
 
 
@@ -336,7 +327,7 @@ def refine(items, free, state, part):
                     r, s = _find_swap(
                         items, state, part, column, b, own, partners, turn, balance, back
                     )
-                    turn += PARTNER_TRIES
+                    turn += TRIES
                     if r < 0:
                         break
                     changed = True

@@ -123,6 +123,8 @@ def _print_help(
             if base.__module__.split(".")[0] != "transformers"
         )
     )
+    for action in parser._actions:
+        action.option_strings = action.option_strings[:1]  # not --output-dir beside --output_dir
     formatter = parser.formatter_class(prog=parser.prog, width=100)
     formatter.add_text(parser.description)
     formatter.start_section("flags")

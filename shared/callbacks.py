@@ -18,6 +18,7 @@ class CheckpointOnSignal(TrainerCallback):
 
     def __init__(self):
         self.received = 0
+        self.agreed = 0
         self._previous = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -31,27 +32,45 @@ class CheckpointOnSignal(TrainerCallback):
         self.received = number
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint and the end if any process has received a signal."""
-        self.received = _agree(self.received)
-        if self.received:
-            control.should_save = True
-            control.should_evaluate = False
-            control.should_training_stop = True
+        """Ask for a checkpoint if any process has received a signal.
+
+        Not after the last step of an epoch: what belongs to the epoch's end comes first.
+        """
+        self.agreed = _agree(self.received)
+        control.should_save |= self.agreed > 0 and not state.epoch.is_integer()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Ask for a checkpoint at the end of an epoch."""
+        control.should_save |= self.agreed > 0
+
+    def on_save(self, args, state, control, **kwargs):
+        """End the process once the checkpoint is written.
+
+        Here rather than by ``should_training_stop``, after which the Trainer evaluates as at the
+        end of an epoch, draws random numbers for it, and deletes all but the best checkpoint.
+        """
+        if not self.agreed:
+            return
+        _agree(0)  # until the other processes have written their part
+        if state.is_world_process_zero:
+            print(
+                f"\nstopped by {signal.Signals(self.agreed).name} after step {state.global_step} "
+                f"of {state.max_steps}; checkpoint in "
+                f"{os.path.join(args.output_dir, f'checkpoint-{state.global_step}')}; "
+                "continue with the same command and --resume_from_checkpoint true",
+                file=sys.stderr,
+            )
+        self._stop(self.agreed)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Give the signals back; after an interruption, end the process."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if self.received:
-            if state.is_world_process_zero:
-                print(
-                    f"\nstopped by {signal.Signals(self.received).name} after step "
-                    f"{state.global_step} of {state.max_steps}; checkpoint in "
-                    f"{os.path.join(args.output_dir, f'checkpoint-{state.global_step}')}; "
-                    "continue with the same command and --resume_from_checkpoint true",
-                    file=sys.stderr,
-                )
-            sys.exit(128 + self.received)
+        """Give the signals back; one that came after the last step still ends the process."""
+        self._stop(self.received)
+
+    def _stop(self, number):
+        for received, handler in self._previous.items():
+            signal.signal(received, handler)
+        if number:
+            sys.exit(128 + number)
 
 
 def _agree(number: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared.files import atomic_write
 from shared.hardware import machine
+from shared.models import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
 
 
 def command_line() -> str:
@@ -53,7 +54,7 @@ def write_model_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     metadata = ModelCardData(
-        base_model=None if Path(base_model).is_dir() else base_model,
+        base_model=_hub_id(base_model),
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["text-classification", "multi-label-classification"],
@@ -116,3 +117,10 @@ on {machine()}, Python {platform.python_version()}.
 """
     with atomic_write(folder / "README.md") as file:
         file.write(card)
+
+
+def _hub_id(model: str) -> str | None:
+    """Return what the hub knows the model by; a folder has no such name."""
+    if model == DEFAULT_MODEL:
+        return DEFAULT_MODEL_ON_HUB
+    return None if Path(model).is_dir() else model

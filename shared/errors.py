@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -51,10 +52,20 @@ def exit_on_user_error() -> Iterator[None]:
         _exit(f"{where}: {os.strerror(number)}; {_ADVICE[number]}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
+    except SystemExit as end:
+        _leave_status(end.code)
+        raise
 
 
 def _exit(message: str, code: int) -> None:
     # Every process of a distributed run meets the same mistake; one line is enough.
     if os.environ.get("RANK", "0") == "0":
         print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _leave_status(code)
     sys.exit(code)
+
+
+def _leave_status(code: int | str | None) -> None:
+    # `accelerate launch` ends with 1 whatever its child ended with; run.sh reads the code here.
+    if (path := os.environ.get("RECIPE_EXIT_STATUS")) and isinstance(code, int):
+        Path(path).write_text(str(code))

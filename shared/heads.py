@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -93,3 +94,44 @@ def fit_head(
     with torch.no_grad():
         head.weight.copy_(weight / std)
         head.bias.copy_(bias - head.weight @ mean)
+
+
+def append_mean_pooling(model: PreTrainedModel, scale: float = 8.0) -> None:
+    """Let a stock BERT classifier read the mean of all tokens instead of the first token.
+
+    Sentence encoders are trained on the mean of their last hidden states; their first token holds
+    less, and a stock classifier reads nothing else. One more layer repairs that: its queries are
+    zero, so that every token attends to all alike, its values are the hidden states themselves,
+    and layer normalisation makes ``h_first + scale * mean(h)`` the direction of the mean. The
+    model remains a plain `BertForSequenceClassification` with one layer more, which any program
+    loads, and the layer trains on into attention pooling.
+
+    Parameters
+    ----------
+    model : BertForSequenceClassification
+        Changed in place. Other architectures, and a model that has the layer, stay as they are.
+    scale : float
+        Weight of the mean against the first token's own state.
+    """
+    import torch
+
+    if model.config.model_type != "bert" or getattr(model.config, "mean_pooling_layer", False):
+        return
+    encoder = model.base_model.encoder
+    layer = copy.deepcopy(encoder.layer[-1])
+    identity = torch.eye(model.config.hidden_size)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            parameter.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+        # Keys and the first half of the feed-forward block start at random: zero queries and a zero
+        # second half already make them idle, and with both zero no gradient would ever reach them.
+        layer.attention.self.key.weight.normal_(std=model.config.initializer_range)
+        layer.intermediate.dense.weight.normal_(std=model.config.initializer_range)
+        layer.attention.self.value.weight.copy_(identity)
+        layer.attention.output.dense.weight.copy_(scale * identity)
+        # Half-size inputs keep the pooler's tanh nearly linear.
+        model.base_model.pooler.dense.weight.copy_(0.5 * identity)
+        model.base_model.pooler.dense.bias.zero_()
+    encoder.layer.append(layer)
+    model.config.num_hidden_layers += 1
+    model.config.mean_pooling_layer = True

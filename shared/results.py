@@ -67,6 +67,18 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def contents(output_dir: Path) -> str:
+    """Return where everything lies, and the command that tags a file, for the end of a run."""
+    lines = [
+        f"Everything is in {output_dir}: the model, README.md (its card), metrics.json,",
+        "per_label.csv, test_predictions.jsonl and plots/.",
+    ]
+    if (Path(__file__).parent.parent / "recipes" / "tag.py").is_file():  # not in every copy
+        lines[-1] += " To tag a file with it:"
+        lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")
+    return "\n".join(lines)
+
+
 def write_results(
     output_dir: Path,
     *,
@@ -80,7 +92,7 @@ def write_results(
     log_history: Sequence[Mapping[str, Any]],
     max_length: int,
 ) -> str:
-    """Write figures, predictions, plots and the model card; return the per-label report.
+    """Write figures, predictions, plots and the model card; return report and summary to print.
 
     Parameters
     ----------
@@ -150,4 +162,4 @@ A label applies where its score reaches its threshold, `tagger.model.config.thre
         f"It reads the first {max_length} tokens of a text. A label with few rows in the table "
         "above is known only roughly.",
     )
-    return report
+    return f"{report}\n{summary(metrics)}"

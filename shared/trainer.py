@@ -99,6 +99,8 @@ class LengthGroupedTrainer(Trainer):
         Always in the precision of the weights, whatever `bf16` or `fp16` did for the training:
         scores then equal those of the saved model in any other program.
         """
+        if not self.accelerator._models:  # without a training, the loop below would wrap it
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         order = self._longest_first(test_dataset)
         output = super().predict(test_dataset.select(order), *args, **kwargs)
@@ -118,11 +120,12 @@ class LengthGroupedTrainer(Trainer):
         The log would show a harmless 0.0 for it (``logging_nan_inf_filter``).
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
+        # Gradients are shared between processes, and so is the news that they are spoilt.
+        if not torch.isfinite(self.accelerator.gather(loss)).all():
             kept = newest_complete_checkpoint(self.args.output_dir)
             raise UserError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower "
-                f"--learning_rate or check the data; "
+                f"the loss is not finite at step {self.state.global_step + 1}; lower "
+                "--learning_rate or check the data; "
                 + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was saved yet")
             )
         return loss

@@ -6,8 +6,10 @@ import os
 import numpy as np
 import pytest
 
-# Nothing here may reach for the network, and two test processes on two cores need one thread each.
+# Set before torch is imported, and inherited by the processes that tests start. No test may reach
+# for the network; tiny tensors are computed fastest, and always alike, by one thread.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 KEYWORDS = {

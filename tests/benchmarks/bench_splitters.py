@@ -18,6 +18,7 @@ import tempfile
 import time
 import tracemalloc
 import warnings
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -72,14 +73,14 @@ def iterative_stratification(y, split, seed):
 def libraries():
     """Name and function of each library that is here, ours first."""
     found = {
-        "ours, order 1": lambda *a: ours(*a, 1),
-        "ours, order 2": lambda *a: ours(*a, 2),
+        "ours, order 1": partial(ours, order=1),
+        "ours, order 2": partial(ours, order=2),
     }
     peers = {
         "iterative-stratification": {"iterative-stratification": iterative_stratification},
         "scikit-multilearn": {
-            "scikit-multilearn, order 1": lambda *a: scikit_multilearn(*a, 1),
-            "scikit-multilearn, order 2": lambda *a: scikit_multilearn(*a, 2),
+            "scikit-multilearn, order 1": partial(scikit_multilearn, order=1),
+            "scikit-multilearn, order 2": partial(scikit_multilearn, order=2),
         },
     }
     for package, functions in peers.items():
@@ -177,7 +178,7 @@ def speed(found, quick):
                     if slow:
                         print(f"(running {name} on {row[0]}: minutes)", file=sys.stderr)
                     repeats = 1 if slow else 3
-                    time_taken = seconds(lambda f=function: f(y, split, 0), repeats)
+                    time_taken = seconds(partial(function, y, split, 0), repeats)
                     first = first or time_taken
                     row.append(f"{time_taken:.4f} ({time_taken / first:.0f}x)")
                 yield row
@@ -190,7 +191,7 @@ def scaling(quick):
     def rows():
         for n_rows in (10_000, 100_000, 300_000, 1_000_000)[: 2 if quick else 4]:
             y = random_matrix(n_rows, 100, 0.05)
-            times = [seconds(lambda split=split: ours(y, split, 0, 1)) for split in SPLITS]
+            times = [seconds(partial(ours, y, split, 0, 1)) for split in SPLITS]
             tracemalloc.start()
             ours(y, "20 % test", 0, 1)
             peak = tracemalloc.get_traced_memory()[1]

@@ -58,6 +58,6 @@ def history(trainer, *names):
     return [[entry[name] for entry in trainer.state.log_history if name in entry] for name in names]
 
 
-def weights(trainer):
-    """Return the trained weights as one flat array."""
-    return np.concatenate([p.detach().numpy().ravel() for p in trainer.model.parameters()])
+def weights(model):
+    """Return all weights as one flat array."""
+    return np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])

@@ -1,0 +1,96 @@
+"""Run recipes as a person does, from the command line, and read what they leave."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.errors import exit_on_user_error
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON = sys.executable
+TWO_PROCESSES = (PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
+
+
+def run(*command, check=True, cwd=ROOT, **environment):
+    """Run a command; return the finished process with its output."""
+    result = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def load_recipe(name):
+    """Import recipes/NAME.py, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Recipe:
+    """A recipe's ``main()``, called in this process to save the seconds of a start."""
+
+    def __init__(self, name, monkeypatch, capfd):
+        self.module = load_recipe(name)
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, *flags):
+        """Run it; return what it printed."""
+        self.monkeypatch.setattr(sys, "argv", [self.module.__file__, *map(str, flags)])
+        self.capfd.readouterr()
+        self.module.main()
+        return self.capfd.readouterr().out
+
+    def mistake(self, *flags):
+        """Run it with a mistake: exit code 2 and one line, which is returned."""
+        with pytest.raises(SystemExit) as exit, exit_on_user_error():
+            self(*flags)
+        assert exit.value.code == 2
+        return the_line(self.capfd.readouterr().err)
+
+
+def the_line(stderr):
+    """Return the one line that a mistake prints, without "error: "."""
+    (line,) = stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path, content):
+    """Write rows as JSON lines, or text, or bytes; return the path."""
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def change_json(path, **values):
+    """Set keys of a JSON object in a file; None removes one."""
+    content = read_json(path) | values
+    kept = {name: value for name, value in content.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def truncate(path):
+    """Leave the first half of a file, as a crash does."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

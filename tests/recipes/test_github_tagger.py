@@ -1,0 +1,689 @@
+"""The GitHub tagger from its command line: what it leaves, what repeats, what stops it and how."""
+
+import csv
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from command_line import (
+    PYTHON,
+    ROOT,
+    TWO_PROCESSES,
+    Recipe,
+    change_json,
+    read_json,
+    read_lines,
+    run,
+    the_line,
+    truncate,
+    write,
+)
+from transformers import TrainingArguments, pipeline
+
+SCRIPT = "recipes/github_tagger.py"
+TIMINGS = ("_runtime", "_per_second")
+LABELS = ["bug", "documentation", "feature", "speed"]
+
+
+@pytest.fixture
+def tagger(monkeypatch, capfd):
+    return Recipe("github_tagger", monkeypatch, capfd)
+
+
+class Stopped(Exception):
+    """Carries the Trainer of a recipe that was stopped before its training."""
+
+
+@pytest.fixture
+def trainer_of(tagger, tagger_flags, tmp_path, monkeypatch):
+    """Call the recipe up to its training; return the Trainer it has built."""
+
+    def stop(trainer, **_):
+        raise Stopped(trainer)
+
+    monkeypatch.setattr(tagger.module.LengthGroupedTrainer, "train", stop)
+    monkeypatch.setattr(tagger.module, "fit_head", lambda *_, **__: None)
+
+    def call(*flags):
+        with pytest.raises(Stopped) as stopped:
+            tagger(*tagger_flags, "--output_dir", tmp_path / "out", *flags)
+        return stopped.value.args[0]
+
+    return call
+
+
+def figures(folder):
+    """The metrics of a run, without its timings."""
+    metrics = read_json(folder / "metrics.json")
+    return {name: value for name, value in metrics.items() if not name.endswith(TIMINGS)}
+
+
+# --- a finished run ------------------------------------------------------------------------------
+
+
+def test_the_output_folder_is_complete(trained):
+    folder, _ = trained
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        *("README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
+        *(f"plots/{name}.png" for name in ("words_per_text", "label_counts", "training_curve")),
+    }
+    assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in files if "plots" in name)
+
+
+def test_labels_problem_type_and_thresholds_are_in_the_config(trained):
+    folder, _ = trained
+    config = read_json(folder / "config.json")
+    assert config["id2label"] == {str(i): name for i, name in enumerate(LABELS)}
+    assert config["label2id"] == {name: i for i, name in enumerate(LABELS)}
+    assert config["problem_type"] == "multi_label_classification"
+    assert len(config["thresholds"]) == len(LABELS)
+    assert all(0 < threshold < 1 for threshold in config["thresholds"])
+
+
+def test_metrics_are_flat_and_agree_with_the_predictions(trained):
+    folder, _ = trained
+    metrics = read_json(folder / "metrics.json")
+    assert all(isinstance(value, (int, float)) for value in metrics.values())
+    assert (metrics["train_samples"], metrics["valid_samples"], metrics["test_samples"]) == (
+        *(60, 30, 30),
+    )
+    assert metrics["seed"] == 42
+    assert metrics["train_samples_per_second"] > 0
+    for name in ("micro_f1", "macro_f1"):
+        assert metrics[f"test_{name}_low"] <= metrics[f"test_{name}"]
+        assert metrics[f"test_{name}"] <= metrics[f"test_{name}_high"]
+        assert 0 <= metrics[f"baseline_{name}"] <= 1
+
+    rows = read_lines(folder / "test_predictions.jsonl")
+    assert len(rows) == 30
+    thresholds = dict(zip(LABELS, read_json(folder / "config.json")["thresholds"], strict=True))
+    for row in rows:
+        # Scores are written with six decimals; none of these lies so near its threshold.
+        chosen = [name for name, score in row["scores"].items() if score >= thresholds[name]]
+        assert row["labels"] == chosen
+        assert list(row["scores"].values()) == sorted(row["scores"].values(), reverse=True)
+    hits = sum(len(set(row["labels"]) & set(row["true_labels"])) for row in rows)
+    size = sum(len(row["labels"]) + len(row["true_labels"]) for row in rows)
+    assert metrics["test_micro_f1"] == pytest.approx(2 * hits / size, abs=1e-9)
+
+    with (folder / "per_label.csv").open(encoding="utf-8", newline="") as file:
+        per_label = list(csv.DictReader(file))
+    assert [row["label"] for row in per_label] == LABELS
+    for row in per_label:
+        name = row["label"]
+        assert float(row["threshold"]) == pytest.approx(thresholds[name])
+        assert int(row["support"]) == sum(name in line["true_labels"] for line in rows)
+        assert int(row["predicted"]) == sum(name in line["labels"] for line in rows)
+
+
+def test_test_rows_come_from_the_file_and_carry_their_labels(trained, tiny_issues):
+    folder, _ = trained
+    source = read_lines(tiny_issues)
+    for line in read_lines(folder / "test_predictions.jsonl"):
+        row = source[line["row"] - 1]
+        assert line["text"] == f"{row['title']}\n\n{row['body']}"
+        assert line["true_labels"] == sorted(row["labels"])
+
+
+def test_the_card_holds_the_figures_and_the_command(trained):
+    folder, process = trained
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    metrics = read_json(folder / "metrics.json")
+    assert f"| test micro f1 | {metrics['test_micro_f1']:.3f} |" in card
+    assert f"| baseline micro f1 | {metrics['baseline_micro_f1']:.3f} |" in card
+    assert f"accelerate launch {SCRIPT} --model" in card
+    assert f"--output_dir {folder}" in card
+
+
+def test_the_summary_shows_what_a_person_wants_to_know(trained):
+    folder, process = trained
+    metrics = read_json(folder / "metrics.json")
+    assert "132 texts: 120 labelled, 12 unlabelled (9%)" in process.stdout
+    assert "split: 60 train, 30 valid, 30 test texts" in process.stdout
+    for average in ("micro", "macro"):
+        value, low, high, baseline = (
+            metrics[name.format(average)]
+            for name in ("test_{}_f1", "test_{}_f1_low", "test_{}_f1_high", "baseline_{}_f1")
+        )
+        assert (
+            f"{average} F1 {value:.3f} (95 % interval {low:.3f} to {high:.3f}); "
+            f"naive Bayes on the same rows {baseline:.3f}"
+        ) in process.stdout
+    examples = process.stdout.split("Tags for texts without labels")[1]
+    assert examples.count("->") == 3
+    assert f"Everything is in {folder}" in examples
+
+
+def test_a_run_is_quiet(trained):
+    _, process = trained
+    assert process.stderr == ""
+    for noise in ("Warning", "warning", "Loading weights", "Traceback", "it/s"):
+        assert noise not in process.stdout
+
+
+def test_it_learns(trained):
+    folder, _ = trained
+    # Chance: every label on every row gives .46.
+    assert read_json(folder / "metrics.json")["test_micro_f1"] > 0.6
+
+
+def pipeline_scores(folder, texts):
+    tagger = pipeline("text-classification", model=str(folder), top_k=None, device="cpu")
+    return [
+        {item["label"]: item["score"] for item in row} for row in tagger(texts, truncation=True)
+    ]
+
+
+def test_the_pipeline_gives_the_same_scores(trained):
+    folder, _ = trained
+    rows = read_lines(folder / "test_predictions.jsonl")
+    for row, scores in zip(rows, pipeline_scores(folder, [r["text"] for r in rows]), strict=True):
+        assert row["scores"] == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_pipeline_gives_the_same_scores_after_training_in_bfloat16(
+    tagger, tagger_flags, tmp_path
+):
+    tagger(*tagger_flags, "--bf16", "true", "--max_steps", 3, "--output_dir", tmp_path)
+    rows = read_lines(tmp_path / "test_predictions.jsonl")
+    for row, scores in zip(rows, pipeline_scores(tmp_path, [r["text"] for r in rows]), strict=True):
+        assert row["scores"] == pytest.approx(scores, abs=1e-5)
+
+
+# --- what repeats --------------------------------------------------------------------------------
+
+
+def test_two_runs_with_one_seed_are_identical(trained, tagger_flags, tmp_path):
+    folder, _ = trained
+    run(PYTHON, SCRIPT, *tagger_flags, "--output_dir", tmp_path)
+    assert figures(tmp_path) == figures(folder)
+    assert weights_of(tmp_path) == weights_of(folder)
+
+
+def weights_of(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_two_processes_give_the_figures_of_one(trained, tagger_flags, tmp_path):
+    folder, _ = trained
+    process = run(
+        *(
+            *TWO_PROCESSES,
+            SCRIPT,
+            *tagger_flags,
+            "--per_device_train_batch_size",
+            6,
+            "--output_dir",
+            tmp_path,
+        ),
+    )
+    expected, found = figures(folder), figures(tmp_path)
+    # Each process counts the operations of its own, differently padded rows.
+    expected.pop("total_flos"), found.pop("total_flos")
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert process.stdout.count("Everything is in") == 1
+    assert "Warning" not in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_slices_of_the_training_rows_are_exact_and_nested(trainer_of):
+    slices = {}
+    for size in (1, 7, 20, 60):
+        trainer = trainer_of("--train_size", size)
+        slices[size] = set(trainer.train_dataset["row"])
+        held_out = list(trainer.eval_dataset["row"])
+        assert len(slices[size]) == size
+        assert len(held_out) == 30
+        assert not slices[size] & set(held_out)
+    assert slices[1] < slices[7] < slices[20] < slices[60]
+
+
+def test_another_seed_is_another_split(trainer_of):
+    first, second = (set(trainer_of("--seed", seed).train_dataset["row"]) for seed in (1, 2))
+    assert first != second
+
+
+# --- flags ---------------------------------------------------------------------------------------
+
+
+def test_every_flag_of_the_recipe_has_its_help(tagger):
+    arguments = tagger.module.TaggerArguments
+    own = set(arguments.__annotations__)
+    assert own >= {"model", "train_size", "pos_weight", "thresholds", "patience"}
+    for field in fields(arguments):
+        if field.name in own or field.name not in {f.name for f in fields(TrainingArguments)}:
+            assert field.metadata.get("help"), field.name
+
+
+def test_a_config_file_sets_defaults_and_flags_override_them(trainer_of, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("learning_rate: 1e-4\ntrain_size: 20\npos_weight: none\npatience: 7\n")
+    trainer = trainer_of("--config", config, "--train_size", 10)
+    # --learning_rate is among the flags of every test, so it wins as well.
+    assert (trainer.args.learning_rate, len(trainer.train_dataset)) == (2e-3, 10)
+    assert (trainer.args.pos_weight, trainer.args.patience) == ("none", 7)
+
+
+def test_positives_weigh_more_the_rarer_the_label(trainer_of):
+    trainer = trainer_of("--pos_weight", "balanced")
+    counts = np.zeros(4)
+    for labels in trainer.train_dataset["labels"]:
+        counts[labels] += 1
+    weights = trainer.compute_loss_func.pos_weight
+    assert (weights > 1).all()
+    assert weights.argsort(descending=True).tolist() == np.argsort(counts, kind="stable").tolist()
+    assert trainer_of("--pos_weight", "none").compute_loss_func.pos_weight is None
+
+
+def test_one_threshold_for_all_labels_or_one_for_each(tagger, tagger_flags, tmp_path, trained):
+    tagger(
+        *(*tagger_flags, "--thresholds", "global", "--max_steps", 2, "--output_dir", tmp_path),
+    )
+    assert len(set(read_json(tmp_path / "config.json")["thresholds"])) == 1
+    assert len(set(read_json(trained[0] / "config.json")["thresholds"])) == 4
+
+
+@pytest.mark.parametrize("separate", [["valid"], ["test"], ["valid", "test"]])
+def test_validation_and_test_rows_from_files_of_their_own(
+    separate, tagger, tagger_flags, tiny_issues, tmp_path
+):
+    lines = tiny_issues.read_text(encoding="utf-8").splitlines(keepends=True)
+    train = write(tmp_path / "train.jsonl", "".join(lines[:80]))
+    files = {name: write(tmp_path / f"{name}.jsonl", "".join(lines[80:])) for name in separate}
+    flags = [flag for name, file in files.items() for flag in (f"--{name}_data", file)]
+    out = tmp_path / "out"
+    tagger(*tagger_flags, "--data", train, *flags, "--max_steps", 2, "--output_dir", out)
+    metrics = read_json(out / "metrics.json")
+    sizes = {name: metrics[f"{name}_samples"] for name in ("train", "valid", "test")}
+    assert sizes == {name: 40 if name in separate else 20 for name in ("valid", "test")} | {
+        "train": {1: 60, 2: 80}[len(separate)]
+    }
+
+
+def test_without_unlabelled_rows(tagger, tagger_flags, tiny_issues, tmp_path):
+    rows = [row for row in read_lines(tiny_issues) if row["labels"]]
+    data = write(tmp_path / "labelled.jsonl", rows)
+    out = tmp_path / "out"
+    printed = tagger(*tagger_flags, "--data", data, "--max_steps", 1, "--output_dir", out)
+    assert "120 labelled, 0 unlabelled" in printed
+    assert "Tags for texts" not in printed
+    assert (out / "model.safetensors").is_file()
+
+
+def test_one_training_row(tagger, tagger_flags, tmp_path):
+    tagger(*tagger_flags, "--train_size", 1, "--output_dir", tmp_path)
+    assert read_json(tmp_path / "metrics.json")["train_samples"] == 1
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+SEND_SIGNAL = """
+import os, runpy, signal, sys
+from shared.trainer import LengthGroupedTrainer
+step, name = int(sys.argv[1]), sys.argv[2]
+training_step = LengthGroupedTrainer.training_step
+def training_step_with_signal(trainer, *args, **kwargs):
+    if trainer.state.global_step + 1 == step:
+        os.kill(os.getpid(), getattr(signal, name))
+    return training_step(trainer, *args, **kwargs)
+LengthGroupedTrainer.training_step = training_step_with_signal
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+KILL_IN_MID_CHECKPOINT = """
+import io, os, runpy, signal, sys, torch
+part = sys.argv[1]
+save = torch.save
+def save_half(value, file, *args, **kwargs):
+    if not str(file).endswith(part):
+        return save(value, file, *args, **kwargs)
+    whole = io.BytesIO()
+    save(value, whole)
+    with open(file, "wb") as half:
+        half.write(whole.getvalue()[: whole.tell() // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = save_half
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(
+    name, code, trained, tagger, tagger_flags, tmp_path
+):
+    flags = [*tagger_flags, "--output_dir", tmp_path]
+    stopped = run(PYTHON, "-c", SEND_SIGNAL, 8, name, SCRIPT, *flags, check=False)
+    assert stopped.returncode == code
+    assert "checkpoint-8" in checkpoints(tmp_path)
+    (line,) = stopped.stderr.strip().splitlines()
+    assert line.startswith(f"stopped by {name} after step 8 of 20; checkpoint in ")
+    assert str(tmp_path / "checkpoint-8") in line
+    assert "--resume_from_checkpoint true" in line
+    assert "Test" not in stopped.stdout
+
+    # Another start would mix two runs: it is refused, and nothing is lost.
+    line = tagger.mistake(*flags)
+    assert "checkpoint-8 of an unfinished run" in line
+    assert "--resume_from_checkpoint true" in line
+    assert "checkpoint-8" in checkpoints(tmp_path)
+
+    run(PYTHON, SCRIPT, *flags, "--resume_from_checkpoint", "true")
+    assert weights_of(tmp_path) == weights_of(trained[0])
+    expected, found = figures(trained[0]), figures(tmp_path)
+    expected.pop("train_loss"), found.pop("train_loss")  # that of the steps of this call
+    assert found == expected
+    assert checkpoints(tmp_path) == []
+
+
+def test_ctrl_c_while_it_runs(tagger_flags, tmp_path):
+    process = subprocess.Popen(
+        [PYTHON, "-u", SCRIPT, *map(str, tagger_flags), "--output_dir", str(tmp_path)]
+        + ["--num_train_epochs", "2000", "--patience", "2000"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:  # wherever it is once the first epoch has been reported
+        if "epoch" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    step = re.search(r"stopped by SIGINT after step (\d+) of 10000", stderr)[1]
+    assert f"checkpoint-{step}" in checkpoints(tmp_path)
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("part", ["checkpoint-15/optimizer.pt", "checkpoint-15/rng_state.pth"])
+def test_kill_in_mid_checkpoint_and_resume_end_where_an_uninterrupted_run_ends(
+    part, trained, tagger_flags, tmp_path
+):
+    flags = [*tagger_flags, "--output_dir", tmp_path]
+    killed = run(PYTHON, "-c", KILL_IN_MID_CHECKPOINT, part, SCRIPT, *flags, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert "checkpoint-15" in checkpoints(tmp_path)
+    resumed = run(PYTHON, SCRIPT, *flags, "--resume_from_checkpoint", "true")
+    assert "epoch  2.00" not in resumed.stdout  # it went on from there
+    assert "epoch  3.00" in resumed.stdout
+    assert weights_of(tmp_path) == weights_of(trained[0])
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_checkpoint_named_by_hand_must_be_whole(tagger, tagger_flags, tmp_path):
+    broken = tmp_path / "checkpoint-5"
+    broken.mkdir()
+    flags = [*tagger_flags, "--output_dir", tmp_path, "--resume_from_checkpoint"]
+    assert "holds no weights" in tagger.mistake(*flags, broken)
+    assert "no such folder" in tagger.mistake(*flags, tmp_path / "checkpoint-6")
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+GOOD = {"title": "crash", "body": "the data", "labels": ["bug"]}
+
+
+def same_text_rows():
+    return [{"title": "one text", "labels": [f"l{i % 3}"]} for i in range(12)]
+
+
+# What the file holds, further flags, and what the line says beside the file's name.
+DATA_MISTAKES = {
+    "empty file": ("", [], "the file is empty"),
+    "no rows": ("\n\n", [], "the file is empty"),
+    "invalid JSON": ('{"title": "a"}\n{"title": \n{"title": "b"}\n', [], "line 2: invalid JSON"),
+    "not JSON": ("title,labels\ncrash,bug\n", [], "neither a JSON array nor JSON lines"),
+    "no label column": ([{"title": "a"}], [], "no column 'labels' (found: title)"),
+    "no text column": ([{"labels": ["a"]}], [], "no column 'title' (found: labels)"),
+    "misspelt label column": ([GOOD], ["--label_column", "label"], "did you mean 'labels'?"),
+    "misspelt text column": ([GOOD], ["--text_columns", "titel"], "did you mean 'title'?"),
+    "blank texts": (
+        [{"title": text, "body": None, "labels": ["a"]} for text in ("", " ", "\n\t", None)],
+        [],
+        "no text left of 4 rows",
+    ),
+    "text that is none": ([GOOD, GOOD | {"title": 5}], [], "row 2: column 'title' holds 5 (int)"),
+    "NaN label": (
+        '{"title": "a", "labels": ["b"]}\n{"title": "a", "labels": NaN}\n',
+        [],
+        "row 2: the label is NaN (float)",
+    ),
+    "fractional label": ([GOOD, GOOD | {"labels": 1.5}], [], "row 2: the label is 1.5 (float)"),
+    "names and numbers": ([GOOD, GOOD | {"labels": [3]}], [], "row 2: the label is 3 (int)"),
+    "no labels": ([GOOD | {"labels": []}], [], "no row has a label"),
+    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label is on 2 rows"),
+    "same texts": (same_text_rows(), [], "all 12 texts are the same"),
+    "one row": ([GOOD], [], "1 labelled rows are too few for 3 parts"),
+    "two rows": ([GOOD, GOOD | {"title": "x"}], [], "2 labelled rows are too few for 3 parts"),
+    "one label everywhere": (
+        [GOOD | {"title": f"text {i}"} for i in range(9)],
+        [],
+        "every labelled row has every label",
+    ),
+    "latin-1": (
+        '{"title": "caf\xe9", "labels": ["a"]}\n'.encode("latin-1"),
+        [],
+        "line 1: not UTF-8",
+    ),
+    "mixed encodings": (
+        b'{"title": "a", "labels": ["b"]}\n{"title": "caf\xe9"}\n',
+        [],
+        "line 2: not UTF-8 (byte 0xe9",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DATA_MISTAKES)
+def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp_path):
+    content, flags, fragment = DATA_MISTAKES[case]
+    data = write(tmp_path / "mine.jsonl", content)
+    line = tagger.mistake(
+        *(*tagger_flags, "--data", data, "--output_dir", tmp_path / "out", *flags)
+    )
+    assert line.startswith(str(data))
+    assert fragment in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--data", "someone/something"], "someone/something: no such file, nor a usable hub"),
+        (["--model", "someone/something"], "--model someone/something: not in the local cache"),
+        (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
+        (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
+        (["--train_size", 0], "--train_size 0: the pool has 60 rows"),
+        (["--test_size", 1.5], "test_size must be a fraction between 0 and 1"),
+        (["--valid_size", 0.5, "--test_size", 0.5], "leave none to train on"),
+        (["--max_length", 65], "--max_length 65: must be 3 to 64 tokens"),
+        (["--max_length", 2], "--max_length 2: must be 3 to 64 tokens"),
+        (["--learning_rate", "nan"], "--learning_rate nan: must be above 0"),
+        (["--num_train_epochs", 0], "--num_train_epochs 0.0: must be above 0"),
+        (["--learn_rate", 1], "unknown flag --learn_rate; did you mean --learning_rate?"),
+        (["--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--eval_strategy", "no"], "--load_best_model_at_end requires the save and eval strategy"),
+    ],
+)
+def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_path):
+    assert expected in tagger.mistake(*tagger_flags, "--output_dir", tmp_path, *flags)
+
+
+def test_a_label_that_training_has_not_is_named_with_its_row(tagger, tagger_flags, tmp_path):
+    test = write(tmp_path / "test.jsonl", [GOOD, GOOD | {"labels": ["bug", "bugg"]}])
+    line = tagger.mistake(*tagger_flags, "--test_data", test, "--output_dir", tmp_path / "out")
+    assert line.startswith(f"{test}, row 2: the model does not know the label 'bugg'")
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_a_part_without_labels_is_refused(part, tagger, tagger_flags, tmp_path):
+    data = write(tmp_path / "blank.jsonl", [GOOD | {"labels": []}, {"title": "b", "labels": []}])
+    line = tagger.mistake(*tagger_flags, f"--{part}_data", data, "--output_dir", tmp_path / "out")
+    assert line == f"{data}: no {part} text has a label"
+
+
+def test_a_label_without_positives_in_a_part_is_noted(tagger, tagger_flags, tiny_issues, tmp_path):
+    rows = read_lines(tiny_issues)
+    rows[0]["labels"].append("rare")
+    rows[1]["labels"].append("rare")
+    data = write(tmp_path / "rare.jsonl", rows)
+    out = tmp_path / "out"
+    printed = tagger(*tagger_flags, "--data", data, "--max_steps", 1, "--output_dir", out)
+    assert len(re.findall(r"^note: no (valid|test) text has the label rare$", printed, re.M)) == 1
+    assert "note: no train text" not in printed
+    assert all(np.isfinite(value) for value in figures(out).values())
+
+
+def test_odd_texts_train_like_others(tagger, tagger_flags, tiny_issues, tmp_path):
+    rows = read_lines(tiny_issues)
+    rows[0]["body"] = "crash model " * 50_000
+    rows[1]["title"] = "\U0001f600 \0 \ud83d \u202e \u200b e\u0301"
+    rows[2] |= {"title": None, "body": "crash"}
+    rows[3] |= {"title": "   ", "body": "\n"}
+    rows[4]["title"] = "日本語のテキスト"
+    data = write(tmp_path / "odd.jsonl", rows)
+    out = tmp_path / "out"
+    printed = tagger(*tagger_flags, "--data", data, "--max_steps", 2, "--output_dir", out)
+    assert "left out: blank texts (rows 4) 1" in printed
+    assert "longest 100,0" in printed
+
+
+# --- models that are none ------------------------------------------------------------------------
+
+
+def pickle_instead(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+BROKEN_MODELS = {
+    "truncated weights": lambda folder: truncate(folder / "model.safetensors"),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "a pickle": pickle_instead,
+    "weights of another architecture": lambda folder: change_json(
+        folder / "config.json", model_type="distilbert", dim=32, n_heads=2, n_layers=2
+    ),
+    "weights of another size": lambda folder: change_json(folder / "config.json", hidden_size=16),
+    "truncated config": lambda folder: truncate(folder / "config.json"),
+    "no tokenizer": lambda folder: [path.unlink() for path in folder.glob("*token*")],
+    "truncated tokenizer": lambda folder: truncate(folder / "tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_MODELS)
+def test_broken_models_are_refused(case, tagger, tagger_flags, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "vocab.txt").unlink()  # the tokenizer.json beside it holds the same words
+    BROKEN_MODELS[case](model)
+    line = tagger.mistake(*tagger_flags, "--model", model, "--output_dir", tmp_path / "out")
+    assert line.startswith(str(model))
+    assert not list((tmp_path / "out").glob("model*"))
+
+
+def test_code_in_a_model_folder_is_not_run(tagger, tagger_flags, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    trap = tmp_path / "code was run"
+    (model / "code.py").write_text(f"open({str(trap)!r}, 'w')\n", encoding="utf-8")
+    auto_map = {"AutoConfig": "code.C", "AutoModelForSequenceClassification": "code.M"}
+    change_json(model / "config.json", model_type="unheard-of", auto_map=auto_map)
+    tagger.mistake(*tagger_flags, "--model", model, "--output_dir", tmp_path / "out")
+    assert not trap.exists()
+
+
+# --- places that cannot be written, numbers that explode --------------------------------------------
+
+
+def test_an_output_folder_that_cannot_be(tagger, tagger_flags, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
+        line = tagger.mistake(*tagger_flags, "--output_dir", path)
+        assert line.startswith(f"--output_dir {path}: ")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_full_disk_at_the_end_keeps_the_model(tagger, tagger_flags, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shared.files.os.fsync", full)
+    line = tagger.mistake(*tagger_flags, "--max_steps", 2, "--output_dir", tmp_path)
+    assert "No space left on device" in line
+    assert "free some space" in line
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_full_disk_in_a_checkpoint_keeps_the_last_one(
+    tagger, tagger_flags, tmp_path, monkeypatch
+):
+    save = torch.save
+
+    def full_later(value, file, *args, **kwargs):
+        if "checkpoint-10" in str(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        return save(value, file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full_later)
+    flags = [*tagger_flags, "--output_dir", tmp_path]
+    assert "No space left on device" in tagger.mistake(*flags)
+    line = tagger.mistake(*flags)
+    assert "checkpoint-5 of an unfinished run" in line
+
+
+def test_a_loss_that_explodes_stops_the_run(tagger, tagger_flags, tmp_path, monkeypatch):
+    explode = type(tagger.module.MultilabelLoss()).__call__
+
+    def nan_later(self, outputs, labels, num_items_in_batch=None):
+        calls.append(len(labels))
+        scale = float("nan") if calls.count(12) > 7 else 1.0
+        return explode(self, outputs, labels, num_items_in_batch) * scale
+
+    calls = []
+    monkeypatch.setattr(tagger.module.MultilabelLoss, "__call__", nan_later)
+    monkeypatch.setattr(tagger.module, "fit_head", lambda *_, **__: None)
+    line = tagger.mistake(*tagger_flags, "--output_dir", tmp_path)
+    assert "at step 8" in line
+    assert "--learning_rate" in line
+    assert f"the last good checkpoint is {tmp_path / 'checkpoint-5'}" in line
+    assert checkpoints(tmp_path) == ["checkpoint-5"]
+
+
+def test_a_mistake_is_one_line_and_exit_code_2():
+    process = run(PYTHON, SCRIPT, "--data", "nowhere.jsonl", check=False)
+    assert process.returncode == 2
+    assert the_line(process.stderr) == "nowhere.jsonl: no such file"
+    assert process.stdout == ""
+
+
+def test_a_mistake_is_one_line_from_two_processes(tagger_flags, tmp_path):
+    process = run(
+        *(*TWO_PROCESSES, SCRIPT, *tagger_flags, "--output_dir", tmp_path, "--train_size", 1000),
+        check=False,
+    )
+    lines = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == ["error: --train_size 1000: the pool has 60 rows"]
+
+
+def test_help_shows_the_recipe_and_its_flags():
+    process = run(PYTHON, SCRIPT, "--help")
+    assert process.stdout.startswith("Fine-tune an encoder")
+    assert "--train_size" in process.stdout
+    assert "--adam_beta1" not in process.stdout
+    assert process.stderr == ""

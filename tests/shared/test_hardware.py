@@ -1,0 +1,32 @@
+import torch
+
+from shared.hardware import has_fast_bf16, machine
+
+
+def test_bf16_is_fast_where_the_processor_has_instructions_for_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, expected in (("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
+        assert has_fast_bf16() is expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert has_fast_bf16() is False
+
+
+def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    for native in (True, False):
+        # Emulated bfloat16 is slower than single precision.
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, native=native: native or including_emulation,
+        )
+        assert has_fast_bf16() is native
+    assert machine() == "2 x Some GPU"
+
+
+def test_the_machine_is_described_without_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine().startswith(f"CPU, {torch.get_num_threads()} threads, ")

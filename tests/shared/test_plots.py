@@ -1,0 +1,96 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def png_size(path):
+    """Return width and height from the header of a PNG file."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[-8:-4] == b"IEND"
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def written(tmp_path, plot, *args, **kwargs):
+    path = tmp_path / "plot.png"
+    plot(*args, path, **kwargs)
+    return png_size(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        np.random.default_rng(0).lognormal(4.5, 0.8, 3000).astype(int),
+        [7],
+        [0, 0, 0],
+        [1, 100_000],
+        [50] * 200,
+    ],
+    ids=["usual", "one row", "empty texts", "a giant", "all alike"],
+)
+@pytest.mark.parametrize("max_words", [None, 180])
+def test_words_per_text(tmp_path, words, max_words):
+    width, height = written(
+        tmp_path, lambda path: plot_words_per_text(np.array(words), path, max_words=max_words)
+    )
+    assert (width, height) == (1050, 630)
+
+
+def test_label_counts_grow_with_the_number_of_labels(tmp_path):
+    parts = ("train", "valid", "test")
+    heights = []
+    for n in (1, 40):
+        counts = {part: {f"label {i}": i * 10 for i in range(n)} for part in parts}
+        heights.append(written(tmp_path, plot_label_counts, counts)[1])
+    assert heights[0] < heights[1]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"train": {"a": 3}, "valid": {"a": 0}, "test": {"a": 1}},
+        {"train": {"a": 0, "b": 0}, "valid": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}},
+        {"rows": {"a": 1, "b": 2}},
+        {"train": {"price in $": 1, r"$\nonsense$": 2, "a_b^c": 3, "x" * 80: 4}},
+        {"train": {"🐛 bug": 1, "文档": 2, "пример": 3}},
+    ],
+    ids=["one label", "no positives", "one part", "mathematics", "other scripts"],
+)
+def test_label_counts_of_odd_labels(tmp_path, counts):
+    written(tmp_path, plot_label_counts, counts)
+
+
+HISTORY = [
+    {"epoch": 1.0, "loss": 0.7, "grad_norm": 1.0},
+    {"epoch": 1.0, "eval_loss": 0.6, "eval_micro_f1": 0.4},
+    {"epoch": 2.0, "loss": 0.5},
+    {"epoch": 2.0, "eval_loss": 0.55, "eval_micro_f1": 0.6},
+    {"epoch": 2.0, "train_runtime": 3.0},
+]
+
+
+@pytest.mark.parametrize(
+    "log_history",
+    [HISTORY, [], HISTORY[:1], HISTORY[1:2], [{"epoch": 1.0, "eval_loss": float("nan")}]],
+    ids=["usual", "no log", "training only", "validation only", "nan"],
+)
+def test_training_curve(tmp_path, log_history):
+    written(tmp_path, plot_training_curve, log_history)
+
+
+def test_training_curve_shows_the_metric_asked_for(tmp_path):
+    sizes = []
+    for metric in ("eval_micro_f1", "eval_none"):
+        plot_training_curve(HISTORY, tmp_path / "plot.png", metric=metric)
+        sizes.append((tmp_path / "plot.png").read_bytes())
+    assert sizes[0] != sizes[1]
