@@ -54,7 +54,7 @@ def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: f
         lifts rare labels without drowning the frequent ones in false positives.
     cap : float
         Upper bound, so that a label with one positive does not dominate the gradient. A label
-        without any counts as if it had one.
+        without any counts as if it had one; one that most rows have keeps weight 1.
 
     Returns
     -------

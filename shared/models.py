@@ -98,7 +98,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: no usable tokenizer: {_first_line(error)}") from error
-    # Without its vocabulary, it is made of the special tokens alone and takes all words for unknown.
+    # Without its vocabulary it is made of special tokens alone, and every word is unknown to it.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(f"{folder}: no usable tokenizer: the vocabulary is missing")
     if tokenizer.pad_token_id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ def plot_label_counts(
 ) -> None:
     """Horizontal bars of how many texts carry each label, stacked by part.
 
+    Of more than 100 labels, the 100 most frequent are shown.
+
     Parameters
     ----------
     counts : mapping of part ("train", ...) to mapping of label to count
@@ -66,13 +69,16 @@ def plot_label_counts(
     """
     parts = list(counts)
     total = {label: sum(counts[part][label] for part in parts) for label in counts[parts[0]]}
-    labels = sorted(total, key=total.get)
+    labels = sorted(total, key=total.get)[-100:]
+    if len(labels) < len(total):
+        title = f"{title} (the {len(labels)} most frequent of {len(total):,})"
     figure, axes = _figure(height=1.4 + 0.3 * len(labels))
-    left = np.zeros(len(labels))
+    positions, left = np.arange(len(labels)), np.zeros(len(labels))
     for part, colour in zip(parts, (BLUE, ORANGE, GREY), strict=False):
         widths = np.array([counts[part][label] for label in labels])
-        axes.barh(labels, widths, left=left, color=colour, label=part)
+        axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths
+    axes.set_yticks(positions, labels, parse_math=False)  # a $ in a label is a $
     for position, label in enumerate(labels):
         axes.annotate(f" {total[label]:,}", (left[position], position), va="center", fontsize=9)
     axes.margins(x=0.1)
@@ -133,4 +139,7 @@ def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
+    with warnings.catch_warnings():
+        # Labels in a script the font lacks, or too long for the page, make a plain figure, no fuss.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(path, dpi=150)

@@ -65,13 +65,11 @@ runpy.run_path("recipes/github_tagger.py", run_name="__main__")
 
 
 class Side(NamedTuple):
-    """A script: how it is started, its flags, the file of its figures, its name of micro F1."""
-
     name: str
     code: str
     flags: str
-    figures: str
-    f1: str
+    figures: str  # file in the output folder
+    f1: str  # what micro F1 is called there
 
 
 def goemotions(n_rows):
@@ -120,15 +118,14 @@ def write_parts(parts, folder):
 
 def both_sides(max_length, epochs):
     """Flags of the two scripts; $ROWS and $MODEL are the folders of the rows and of the model."""
-    alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu "
-    alike += "--save_strategy no"
+    alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu --save_strategy no"
     # The example evaluates after training, on the rows it is given for that: the test rows.
     example = (
         f"{alike} --max_seq_length {max_length} --model_name_or_path $MODEL --do_train --do_eval "
         "--train_file $ROWS/train.json --validation_file $ROWS/test.json "
         "--text_column_names text --label_column_name labels"
     )
-    # The recipe evaluates after each epoch, for its early stopping; the delay keeps it from that.
+    # The recipe would evaluate after each epoch, for its early stopping, but for the delay.
     recipe = (
         f"{alike} --max_length {max_length} --model $MODEL --data $ROWS/train.json "
         "--valid_data $ROWS/valid.json --test_data $ROWS/test.json "
@@ -140,7 +137,7 @@ def both_sides(max_length, epochs):
     )
 
 
-def train(side, folder):
+def train(side, folder, n_rows):
     """Run a script in a fresh process; return its samples/s, these with its head, and micro F1."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     flags = side.flags.replace("$ROWS", str(folder)).replace("$MODEL", resolve_model(DEFAULT_MODEL))
@@ -150,6 +147,7 @@ def train(side, folder):
         if run.returncode:
             sys.exit(f"{run.stdout[-2000:]}{run.stderr[-4000:]}\nfailed: {side.name} {flags}")
         figures = json.loads((Path(output_dir) / side.figures).read_text())
+    assert figures["train_samples"] == n_rows, "not trained on the rows given"
     speed, seconds = figures["train_samples_per_second"], figures["train_runtime"]
     head = sum(map(float, re.findall(r"^fit_head: (.+)$", run.stdout, re.MULTILINE)))
     return speed, speed * seconds / (seconds + head), figures[side.f1]
@@ -161,7 +159,8 @@ def compare(name, parts, max_length, epochs, repeats):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_parts(parts, folder)
-        runs = [[train(side, folder) for side in sides] for _ in range(repeats)]
+        n_rows = len(parts["train"])
+        runs = [[train(side, folder, n_rows) for side in sides] for _ in range(repeats)]
     figures = np.array(runs).transpose(1, 2, 0)  # side, figure, run
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items())
     print(f"\n## {name}: {sizes} rows; epochs {epochs:g}, at most {max_length} tokens\n")
@@ -183,6 +182,7 @@ def main():
     parser.add_argument("--epochs", type=float, default=3, help="default: 3, the Trainer's")
     parser.add_argument("--repeats", type=int, default=1, help="turns of each script (default: 1)")
     args = parser.parse_args()
+
     example = os.environ.get("RUN_CLASSIFICATION", "")
     if not Path(example).is_file():
         sys.exit("skipped: RUN_CLASSIFICATION does not name transformers' run_classification.py")
@@ -190,15 +190,11 @@ def main():
         sys.exit(f"skipped: {DATA} does not exist; name the folder of the data by RECIPES_DATA")
     os.environ["RECIPES_DATA"] = str(DATA)  # the configuration of the issues refers to it
     os.environ["RUN_CLASSIFICATION"] = str(Path(example).resolve())
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    os.sched_setaffinity(0, cores)
-    precision = "fast bf16" if has_fast_bf16() else "no fast bf16"
-    print(f"{len(cores)} CPU cores, {precision}; {DEFAULT_MODEL}, batches of 8")
-    for name, parts, max_length in (
-        ("GoEmotions", goemotions, 128),
-        ("huggingface/datasets issues", issues, 256),
-    ):
-        compare(name, parts(args.rows), max_length, args.epochs, args.repeats)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # both sides inherit it
+    print(f"Two CPU cores, fast bf16: {has_fast_bf16()}; {DEFAULT_MODEL}, batches of 8")
+    options = args.epochs, args.repeats
+    compare("GoEmotions", goemotions(args.rows), 128, *options)
+    compare("huggingface/datasets issues", issues(args.rows), 256, *options)
 
 
 if __name__ == "__main__":

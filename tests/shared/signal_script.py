@@ -82,7 +82,9 @@ def main(model, folder):
             "steps": resumed.state.global_step,
             "same evaluations": evaluations == expected[0],
             "same best step": best == expected[1],
-            "same weights": [np.array_equal(*pair) for pair in zip(arrays, expected[2:], strict=True)],
+            "same weights": [
+                np.array_equal(*pair) for pair in zip(arrays, expected[2:], strict=True)
+            ],
             "signal given back": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         }
     (folder / "found.json").write_text(json.dumps(found))

@@ -83,8 +83,8 @@ def test_scientific_notation_in_a_file(config, number):
 def test_a_file_of_every_kind_of_value(config):
     arguments = parse(
         config(
-            '# a comment\noutput_dir: "a folder: with signs"\ncolumns: [text]\npos_weight: balanced\n'
-            "bf16: true\nshuffle: no\ntrain_size:\n"
+            '# a comment\noutput_dir: "a folder: with signs"\ncolumns: [text]\n'
+            "pos_weight: balanced\nbf16: true\nshuffle: no\ntrain_size:\n"
         )
     )
     assert arguments == Arguments(
@@ -156,7 +156,7 @@ def test_an_unknown_key_and_the_one_that_was_meant(config):
         (["--train_size"], ["--train_size", "expected one argument"]),
         (["--config"], ["--config", "expected one argument"]),
         (["stray"], ["stray"]),
-        (["–train_size", "1"], ["–train_size"]),
+        (["\u2013train_size", "1"], ["\u2013train_size"]),  # a dash as word processors set it
         (["--train_size", "13"], ["these flags do not fit together", "bad luck"]),
     ],
 )

@@ -61,11 +61,10 @@ def test_the_text_holds_every_part(tmp_path, monkeypatch):
     assert re.search(r"on (CPU, \d+ threads|\d+ x ).*, Python 3\.\d+\.\d+\.", text)
 
 
-def test_a_card_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_card_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     card(tmp_path)
-    monkeypatch.setattr(sys, "argv", [None])
     with pytest.raises(TypeError):
-        card(tmp_path, title="new")
+        card(tmp_path, title="new", metrics={"test_micro_f1": "no number"})
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert "# my tagger" in (tmp_path / "README.md").read_text()
 
@@ -78,3 +77,8 @@ def test_the_command_can_be_typed_as_it_stands(monkeypatch, tmp_path):
     assert words[:2] == ["accelerate", "launch"]
     assert Path(words[2]) == Path("a folder/recipes/x.py")
     assert words[3:] == ["--labels", "a b", "--x", "it's"]
+
+
+def test_the_default_model_has_its_name_on_the_hub(tmp_path):
+    data = card(tmp_path, base_model="all-MiniLM-L6-v2").data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"

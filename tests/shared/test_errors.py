@@ -100,3 +100,15 @@ def test_only_the_first_process_of_a_launch_speaks(rank, lines, capsys, monkeypa
     code, printed = outcome(UserError("wrong"), capsys)
     assert code == 2
     assert printed.count("\n") == lines
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserError("wrong"), "2"), (KeyboardInterrupt(), "130"), (SystemExit(143), "143")],
+)
+def test_the_exit_code_is_left_for_a_launcher_that_has_none(
+    error, code, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("RECIPE_EXIT_STATUS", str(tmp_path / "status"))
+    outcome(error, capsys)
+    assert (tmp_path / "status").read_text() == code

@@ -18,9 +18,14 @@ def names(folder):
 def test_an_error_leaves_the_old_file_whole_and_nothing_else(tmp_path, mode, error):
     path = tmp_path / "result.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), atomic_write(path, mode) as file:
-        file.write("half" if mode == "w" else b"half")
-        raise error
+
+    def fail():
+        with atomic_write(path, mode) as file:
+            file.write("half" if mode == "w" else b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["result.txt"]
 

@@ -63,11 +63,18 @@ def test_label_counts_grow_with_the_number_of_labels(tmp_path):
         {"rows": {"a": 1, "b": 2}},
         {"train": {"price in $": 1, r"$\nonsense$": 2, "a_b^c": 3, "x" * 80: 4}},
         {"train": {"🐛 bug": 1, "文档": 2, "пример": 3}},
+        {"train": {"long " * 60: 1, "b": 2}},
     ],
-    ids=["one label", "no positives", "one part", "mathematics", "other scripts"],
+    ids=["one label", "no positives", "one part", "mathematics", "other scripts", "long"],
 )
 def test_label_counts_of_odd_labels(tmp_path, counts):
     written(tmp_path, plot_label_counts, counts)
+
+
+def test_of_very_many_labels_the_most_frequent_are_shown(tmp_path):
+    # All of them would be an image higher than image files can be.
+    counts = {"train": {f"label {i}": i for i in range(3000)}}
+    assert written(tmp_path, plot_label_counts, counts)[1] < 6000
 
 
 HISTORY = [

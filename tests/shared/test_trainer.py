@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
 def test_a_loss_that_is_not_finite_at_once_has_no_checkpoint_to_name(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, loss=BrokenLoss(1, float("nan")))
     before = weights(trainer.model)
-    with pytest.raises(UserError, match="at step 1; .*; no checkpoint was saved yet"):
+    with pytest.raises(UserError, match=r"at step 1; .*; no checkpoint was saved yet"):
         trainer.train()
     np.testing.assert_array_equal(weights(trainer.model), before)
 
