@@ -68,10 +68,11 @@ setup() {
   [[ -x $venv/bin/python ]] || ((free >= 4)) ||
     fail "$root has $free GB free; the installation needs 4 GB"
 
-  # One installation at a time; a lock whose owner died is taken over.
+  # One installation at a time. The lock is a link to its owner's number, so that it never lies
+  # there without one; a lock whose owner died is taken over.
   local lock=$root/.venv.lock
-  while ! mkdir "$lock" 2>/dev/null; do
-    if kill -0 "$(cat "$lock/pid" 2>/dev/null)" 2>/dev/null; then
+  until ln -s $$ "$lock" 2>/dev/null; do
+    if kill -0 "$(readlink "$lock")" 2>/dev/null; then
       echo "waiting for another installation to finish ..." >&2
       sleep 5
       [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
@@ -79,8 +80,7 @@ setup() {
       rm -rf "$lock"
     fi
   done
-  echo $$ >"$lock/pid"
-  trap 'rm -rf "$root/.venv.lock"' EXIT
+  trap 'rm -f "$root/.venv.lock"' EXIT
 
   # A half-made environment, or one of another Python, is made anew; other changes are installed over.
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -96,7 +96,7 @@ setup() {
     fail "the installation failed; the whole log is $log; the next ./run.sh tries again"
   fi
   echo "$wanted" >"$stamp"
-  rm -rf "$lock"
+  rm -f "$lock"
   trap - EXIT
 }
 
@@ -145,7 +145,7 @@ case ${1:-} in
   copy)
     shift
     setup
-    exec "$venv/bin/python" -m shared.project "$root" "$@"
+    exec "$venv/bin/python" "$root/shared/project.py" "$root" "$@"
     ;;
   *)
     [[ -f $root/recipes/$1.py ]] || {

@@ -272,14 +272,14 @@ def _find_swap(items, state, part, column, b, holders, partners, turn, balance, 
 
 
 @_compile
-def _imbalance(state):
-    """The cost but for what is missing, and how often a required column is missing."""
-    imbalance, misses = 0.0, 0
+def _cost(state):
+    """How often a required column is missing, and the cost of all else."""
+    misses, imbalance = 0, 0.0
     for c in range(state.counts.shape[0]):
         for j in range(state.counts.shape[1]):
             imbalance += state.weight[c, j] * abs(state.counts[c, j] - state.target[c, j])
             misses += int(state.required[c, j] and state.counts[c, j] == 0)
-    return imbalance, misses
+    return misses, imbalance
 
 
 @_compile
@@ -302,8 +302,8 @@ def refine(items, free, state, part):
 
     Returns
     -------
-    misses : int
-        How often a required column has count 0 in the end.
+    misses, imbalance : int, float
+        How often a required column has count 0 in the end, and the rest of the cost.
     """
     n_columns, n_parts = state.counts.shape
     start, holders = _holders(items, free, n_columns)
@@ -314,7 +314,7 @@ def refine(items, free, state, part):
 
     back = np.zeros(n_columns, np.int64)  # scratch of `_transfer_cost`
     turn = np.int64(0)  # a plain 0 would make numba compile a version for it alone
-    imbalance, misses = _imbalance(state)
+    misses, imbalance = _cost(state)
     balance = misses >= 0  # true, for the same reason not written so
     changed = True
     while changed:
@@ -339,7 +339,9 @@ def refine(items, free, state, part):
                     part[r], part[s] = b, a
                     seat_of[r], seat_of[s] = seat_of[s], seat_of[r]
                     seats[seat_of[r]], seats[seat_of[s]] = r, s
-        before, misses_before = imbalance, misses
-        imbalance, misses = _imbalance(state)
-        balance = balance and (misses < misses_before or imbalance < (1 - LEAST_GAIN) * before)
-    return misses
+        misses_before, imbalance_before = misses, imbalance
+        misses, imbalance = _cost(state)
+        balance = balance and (
+            misses < misses_before or imbalance < (1 - LEAST_GAIN) * imbalance_before
+        )
+    return misses, imbalance

@@ -9,8 +9,9 @@ Method
 Iterative stratification of the labels (order 1) [1]_, or of the labels and the pairs of labels that
 occur together (order 2) [2]_, into parts of exact size. Rows then change places between parts as
 long as that brings the odds of the labels, at order 2 of the pairs too, nearer to those of the
-whole, or a rare label into a part that lacks it. Time and memory grow linearly with the number of
-positives, at order 2 of pairs; a sparse y is never made dense.
+whole, or a rare label into a part that lacks it. Small tables are split several times over and the
+best split is taken. Time and memory grow linearly with the number of positives, at order 2 of
+pairs; a sparse y is never made dense.
 
 Rare labels
 -----------
@@ -49,10 +50,10 @@ import numpy as np
 
 from shared.errors import UserError
 
-# A small table can be so tight that a rare label misses a part by bad luck. With up to this many
-# rows the split is then drawn again, this many times at most; the draw that misses least is kept.
-REDRAW_ROWS = 1000
-REDRAWS = 20
+# Chance decides how good a split gets where room is tight, that is in small tables: these are split
+# several times over, up to this many times and this many positives, and the best split is taken.
+DRAWS = 20
+DRAWN_POSITIVES = 50_000
 
 # What a row too many or too few in a part costs when groups make sizes a matter of search, in rows
 # of the label that weighs most: a rare label that is missing costs ten times as much.
@@ -486,19 +487,17 @@ def _stratify(table: _Table, sizes, required, part, rng) -> np.ndarray:
         weight[-1] = SIZE_WEIGHT
     free = np.flatnonzero(part < 0)
 
-    best, fewest = part, np.inf
-    for _ in range(REDRAWS if part.size <= REDRAW_ROWS else 1):
+    best, least = part, (np.inf, np.inf)
+    for _ in range(max(1, min(DRAWS, DRAWN_POSITIVES // max(1, table.items.columns.size)))):
         state = State(np.zeros(required.shape, np.int64), target, weight, required)
         drawn = part.copy()
         order = rng.permutation(free)
         if table.item_of_row is not None:  # large groups first, while there is room for them
             order = order[np.argsort(-table.items.sizes[order], kind="stable")]
         distribute(table.items, order, rng.random(part.size), sizes.copy(), state, drawn)
-        misses = refine(table.items, order, state, drawn)
-        if misses < fewest:
-            best, fewest = drawn, misses
-        if misses == 0:
-            break
+        cost = refine(table.items, order, state, drawn)
+        if cost < least:
+            best, least = drawn, cost
     return best
 
 

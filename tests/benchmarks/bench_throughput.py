@@ -118,18 +118,18 @@ def write_parts(parts, folder):
 
 def both_sides(max_length, epochs):
     """Flags of the two scripts; $ROWS and $MODEL are the folders of the rows and of the model."""
-    alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu --save_strategy no"
+    alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu"
     # The example evaluates after training, on the rows it is given for that: the test rows.
     example = (
         f"{alike} --max_seq_length {max_length} --model_name_or_path $MODEL --do_train --do_eval "
         "--train_file $ROWS/train.json --validation_file $ROWS/test.json "
-        "--text_column_names text --label_column_name labels"
+        "--text_column_names text --label_column_name labels --save_strategy no"
     )
     # The recipe would evaluate after each epoch, for its early stopping, but for the delay.
     recipe = (
         f"{alike} --max_length {max_length} --model $MODEL --data $ROWS/train.json "
         "--valid_data $ROWS/valid.json --test_data $ROWS/test.json "
-        "--load_best_model_at_end false --eval_delay 1000000"
+        "--save_strategy no --load_best_model_at_end false --eval_delay 1000000"
     )
     return (
         Side("run_classification.py", START_EXAMPLE, example, "all_results.json", "eval_f1"),
@@ -182,15 +182,14 @@ def main():
     parser.add_argument("--epochs", type=float, default=3, help="default: 3, the Trainer's")
     parser.add_argument("--repeats", type=int, default=1, help="turns of each script (default: 1)")
     args = parser.parse_args()
-
-    example = os.environ.get("RUN_CLASSIFICATION", "")
-    if not Path(example).is_file():
-        sys.exit("skipped: RUN_CLASSIFICATION does not name transformers' run_classification.py")
-    if not DATA.is_dir():
-        sys.exit(f"skipped: {DATA} does not exist; name the folder of the data by RECIPES_DATA")
-    os.environ["RECIPES_DATA"] = str(DATA)  # the configuration of the issues refers to it
-    os.environ["RUN_CLASSIFICATION"] = str(Path(example).resolve())
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # both sides inherit it
+    example = Path(os.environ.get("RUN_CLASSIFICATION") or "run_classification.py").resolve()
+    for path, variable in ((example, "RUN_CLASSIFICATION"), (DATA, "RECIPES_DATA")):
+        if not path.exists():
+            print(f"skipped: {path} does not exist; {variable} must name it")
+            return
+    # Both sides inherit these; the configuration of the issues refers to RECIPES_DATA.
+    os.environ |= {"RUN_CLASSIFICATION": str(example), "RECIPES_DATA": str(DATA.resolve())}
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(f"Two CPU cores, fast bf16: {has_fast_bf16()}; {DEFAULT_MODEL}, batches of 8")
     options = args.epochs, args.repeats
     compare("GoEmotions", goemotions(args.rows), 128, *options)

@@ -40,14 +40,18 @@ def load_recipe(name):
 
 
 class Recipe:
-    """A recipe's ``main()``, called in this process to save the seconds of a start."""
+    """A recipe's ``main()``, called in this process to save the seconds of a start.
 
-    def __init__(self, name, monkeypatch, capfd):
+    `flags` come before those of each call, which override them.
+    """
+
+    def __init__(self, name, monkeypatch, capfd, *flags):
         self.module = load_recipe(name)
-        self.monkeypatch, self.capfd = monkeypatch, capfd
+        self.monkeypatch, self.capfd, self.flags = monkeypatch, capfd, flags
 
     def __call__(self, *flags):
         """Run it; return what it printed."""
+        flags = [*self.flags, *flags]
         self.monkeypatch.setattr(sys, "argv", [self.module.__file__, *map(str, flags)])
         self.capfd.readouterr()
         self.module.main()

@@ -135,7 +135,7 @@ def test_test_rows_come_from_the_file_and_carry_their_labels(trained, tiny_issue
 
 
 def test_the_card_holds_the_figures_and_the_command(trained):
-    folder, process = trained
+    folder, _ = trained
     card = (folder / "README.md").read_text(encoding="utf-8")
     metrics = read_json(folder / "metrics.json")
     assert f"| test micro f1 | {metrics['test_micro_f1']:.3f} |" in card
@@ -392,8 +392,10 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(
 
 def test_ctrl_c_while_it_runs(tagger_flags, tmp_path):
     process = subprocess.Popen(
-        [PYTHON, "-u", SCRIPT, *map(str, tagger_flags), "--output_dir", str(tmp_path)]
-        + ["--num_train_epochs", "2000", "--patience", "2000"],
+        [
+            *(PYTHON, "-u", SCRIPT, *map(str, tagger_flags), "--output_dir", tmp_path),
+            *("--num_train_epochs", "2000", "--patience", "2000"),
+        ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -607,7 +609,7 @@ def test_code_in_a_model_folder_is_not_run(tagger, tagger_flags, tiny_model, tmp
     assert not trap.exists()
 
 
-# --- places that cannot be written, numbers that explode --------------------------------------------
+# --- places that cannot be written, numbers that explode -----------------------------------------
 
 
 def test_an_output_folder_that_cannot_be(tagger, tagger_flags, tmp_path):

@@ -1,0 +1,266 @@
+"""run.sh from its command line, and the project that it makes of one recipe.
+
+Nothing is installed: an interpreter of our own making answers for Python, pip and venv, and hands
+everything else to the interpreter that runs the tests.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+
+import pytest
+from command_line import PYTHON, ROOT, run
+
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+FAKE_PYTHON = f"""#!/bin/bash
+here=$(dirname "$0")
+log() {{ echo "$*" >>"$FAKE_LOG"; }}
+case "$*" in
+  *sys.version_info*) exit "${{FAKE_OLD:-0}}" ;;
+  "-c import venv"*) exit "${{FAKE_NO_VENV:-0}}" ;;
+  "-m venv "*)
+    log venv
+    mkdir -p "$3/bin"
+    cp "$0" "$3/bin/python"
+    cp "$here/accelerate" "$3/bin" ;;
+  "-m pip --version"*) exit 0 ;;
+  "-m pip install"*)
+    log pip
+    [ -z "$FAKE_BROKEN_PIP" ] || {{ echo "ERROR: No matching distribution"; exit 1; }} ;;
+  --version) echo Python 3.11.0 ;;
+  *) exec "{PYTHON}" "$@" ;;
+esac
+"""
+FAKE_ACCELERATE = f"""#!/bin/bash
+exec "{PYTHON}" -m accelerate.commands.accelerate_cli "$@"
+"""
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_issues):
+    """This project in a folder whose name has a space, without its environment; a tiny sample."""
+    folder = tmp_path_factory.mktemp("projects") / "my project"
+    folder.mkdir()
+    for name in ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / ".gitignore", folder)
+    ignore = shutil.ignore_patterns("__pycache__", "data")
+    shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignore)
+    shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=ignore)
+    (folder / "recipes" / "data").mkdir()
+    shutil.copy(tiny_issues, folder / "recipes" / "data" / "issues.jsonl")
+    (folder / "recipes" / "data" / "README.md").write_text("Tiny issues.\n")
+    return folder
+
+
+class RunSh:
+    """``./run.sh`` of a project with an interpreter that installs nothing, run from elsewhere."""
+
+    def __init__(self, project, tmp_path):
+        self.project = project
+        self.elsewhere = tmp_path / "some where else"
+        self.elsewhere.mkdir()
+        self.log = tmp_path / "installations"
+        self.python = executable(tmp_path / "fake bin" / "python3", FAKE_PYTHON)
+        executable(tmp_path / "fake bin" / "accelerate", FAKE_ACCELERATE)
+        self.venv = project / ".venv"
+        shutil.rmtree(self.venv, ignore_errors=True)
+
+    def __call__(self, *words, **environment):
+        environment = {"PYTHON": self.python, "FAKE_LOG": self.log} | environment
+        return run(
+            *("bash", self.project / "run.sh", *words),
+            check=False,
+            cwd=self.elsewhere,
+            PYTHONPATH=str(self.project),
+            **{name: str(value) for name, value in environment.items()},
+        )
+
+    def installations(self):
+        """What was called to install, oldest first."""
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@pytest.fixture
+def run_sh(project, tmp_path):
+    return RunSh(project, tmp_path)
+
+
+def last_line(process):
+    return process.stderr.strip().splitlines()[-1]
+
+
+# --- what there is -------------------------------------------------------------------------------
+
+
+def test_help_lists_the_recipes_with_their_purpose(run_sh):
+    process = run_sh("--help")
+    assert process.returncode == 0
+    listed = process.stdout.split("recipes:\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == RECIPES
+    for name, line in zip(RECIPES, listed, strict=True):
+        source = (ROOT / "recipes" / f"{name}.py").read_text(encoding="utf-8")
+        purpose = ast.get_docstring(ast.parse(source)).splitlines()[0]
+        assert line.split(maxsplit=1)[1] == purpose
+    for command in ("./run.sh test", "./run.sh copy NAME FOLDER", "PYTHON", "ACCELERATE_CONFIG"):
+        assert command in process.stdout
+    assert run_sh.installations() == []
+
+
+def test_an_unknown_recipe_is_exit_code_2(run_sh):
+    process = run_sh("github_tager")
+    assert process.returncode == 2
+    assert last_line(process) == "error: there is no recipe 'github_tager'"
+    assert "github_tagger" in process.stderr
+    assert run_sh.installations() == []
+
+
+# --- the installation ----------------------------------------------------------------------------
+
+
+def test_a_second_call_installs_nothing_and_changed_pins_do(run_sh):
+    assert run_sh("setup").returncode == 0
+    assert run_sh.installations() == ["venv", "pip"]
+    assert run_sh("setup").stderr == ""
+    assert run_sh.installations() == ["venv", "pip"]
+
+    pins = run_sh.project / "constraints.txt"
+    before = pins.read_text()
+    pins.write_text(before + "# another pin\n")
+    assert run_sh("setup").returncode == 0
+    assert run_sh.installations() == ["venv", "pip", "pip"]
+    pins.write_text(before)
+
+
+def test_a_failed_installation_is_repaired_by_the_next_call(run_sh):
+    process = run_sh("setup", FAKE_BROKEN_PIP=1)
+    assert process.returncode == 2
+    assert "ERROR: No matching distribution" in process.stderr
+    assert last_line(process).startswith("error: the installation failed; the whole log is ")
+    assert "ERROR" in (run_sh.venv / "install.log").read_text()
+    assert run_sh("setup").returncode == 0
+    assert run_sh.installations() == ["venv", "pip", "pip"]
+    assert not os.path.lexists(run_sh.project / ".venv.lock")
+
+
+def test_a_half_made_environment_and_the_lock_of_the_dead_are_replaced(run_sh):
+    (run_sh.venv / "bin").mkdir(parents=True)
+    (run_sh.venv / "bin" / "python").symlink_to("nowhere")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (run_sh.project / ".venv.lock").symlink_to(str(dead.pid))
+    process = run_sh("setup")
+    assert process.returncode == 0, process.stderr
+    assert run_sh.installations() == ["venv", "pip"]
+    assert not os.path.lexists(run_sh.project / ".venv.lock")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (
+            {"PYTHON": "/no/such/python"},
+            "error: PYTHON=/no/such/python is not a Python 3.10 to 3.13",
+        ),
+        ({"FAKE_OLD": 1}, "is not a Python 3.10 to 3.13"),
+        ({"FAKE_NO_VENV": 1}, "has no venv module; install it"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(environment, expected, run_sh):
+    process = run_sh("setup", **environment)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert expected in process.stderr
+    assert run_sh.installations() == []
+
+
+def test_too_little_space_is_said_before_anything_is_installed(run_sh, tmp_path):
+    columns = "Filesystem 1024-blocks Used Available Capacity Mounted"
+    df = f"#!/bin/sh\necho {columns}\necho /dev/x 9999999 8900000 1099999 90% /\n"
+    executable(tmp_path / "df bin" / "df", df)
+    process = run_sh("setup", PATH=f"{tmp_path / 'df bin'}:{os.environ['PATH']}")
+    assert process.returncode == 2
+    assert "has 1 GB free; the installation needs 4 GB" in process.stderr
+    assert run_sh.installations() == []
+
+
+# --- launching -----------------------------------------------------------------------------------
+
+
+def test_a_recipe_runs_from_any_folder_and_its_exit_code_comes_back(run_sh):
+    process = run_sh("github_tagger", "--data", "nowhere.jsonl")
+    assert process.returncode == 2
+    assert last_line(process) == "error: nowhere.jsonl: no such file"
+    assert "Traceback" not in process.stderr
+    # Paths are those of the folder one is in.
+    assert (run_sh.elsewhere / "outputs" / "github_tagger").is_dir()
+
+
+# --- a project of one recipe ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copy(project, tmp_path_factory):
+    """A project made of the tagger, away from this one."""
+    folder = tmp_path_factory.mktemp("copies")
+    process = RunSh(project, folder)("copy", "github_tagger", folder / "my tagger")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("\n") == 1
+    return folder / "my tagger"
+
+
+def run_copy(copy, *words, **options):
+    return run(*words, cwd=copy, PYTHONPATH=str(copy), **options)
+
+
+def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy):
+    process = run_copy(copy, PYTHON, "-c", "import shared; print(*shared.__path__)")
+    assert process.stdout.strip() == str(copy / "shared")
+    assert [path.name for path in copy.glob("recipes/*.py")] == ["github_tagger.py"]
+    assert not (copy / "shared" / "project.py").exists()
+    for path in copy.rglob("*"):
+        if path.is_file():
+            assert str(ROOT) not in path.read_text(encoding="utf-8")
+
+
+def test_the_copy_passes_its_own_smoke_test(copy):
+    # What `./run.sh test` does once it has set the copy up.
+    run_copy(copy, PYTHON, "-m", "ruff", "check", "--no-cache", ".")
+    run_copy(copy, PYTHON, "-m", "ruff", "format", "--check", "--no-cache", ".")
+    process = run_copy(copy, PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "2 passed" in process.stdout
+
+
+def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):
+    process = run_copy(copy, "bash", "run.sh", "--help")
+    assert process.stdout.count("\n  github_tagger ") == 1
+    assert "  tag " not in process.stdout
+    assert "./run.sh copy" not in process.stdout
+    assert "my-tagger" in (copy / "setup.cfg").read_text()
+
+
+def test_a_copy_needs_an_empty_folder_and_a_recipe(run_sh, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    process = run_sh("copy", "github_tagger", tmp_path / "mine")
+    assert process.returncode == 2
+    assert last_line(process) == (
+        f"error: copy: {tmp_path / 'mine'} is not an empty folder; choose another"
+    )
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    process = run_sh("copy", "tagger", tmp_path / "new")
+    assert process.returncode == 2
+    assert last_line(process) == (
+        f"error: copy: there is no recipe 'tagger'; the recipes are {', '.join(RECIPES)}"
+    )
+    process = run_sh("copy", "github_tagger")
+    assert process.returncode == 2
+    assert last_line(process) == "error: usage: ./run.sh copy NAME FOLDER"

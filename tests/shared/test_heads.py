@@ -1,0 +1,126 @@
+"""Heads: where they start, and what the added pooling layer computes."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import COLLATOR, LABELS, make_rows
+from transformers import (
+    AutoModelForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from shared.heads import append_mean_pooling, fit_head
+from shared.losses import MultilabelLoss
+from shared.models import load_sequence_classifier
+
+
+@pytest.fixture
+def model(tiny_model):
+    torch.manual_seed(0)
+    return load_sequence_classifier(str(tiny_model), LABELS).eval()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return COLLATOR(list(make_rows(8)))
+
+
+def logits(model, batch):
+    with torch.no_grad():
+        return model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+
+
+def test_the_layer_gives_the_first_token_the_direction_of_the_mean(model, batch):
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    mask = batch["attention_mask"][..., None]
+    with torch.no_grad():
+        states = model.base_model(**inputs).last_hidden_state
+        append_mean_pooling(model, scale=1000.0)
+        first = model.base_model(**inputs).last_hidden_state[:, 0]
+    mean = (states * mask).sum(1) / mask.sum(1)
+    mean = mean - mean.mean(1, keepdim=True)  # layer normalisation takes it off
+    assert torch.cosine_similarity(first, mean).min() > 0.999
+
+
+def test_padding_does_not_change_the_scores(model, batch):
+    append_mean_pooling(model)
+    wider = {name: torch.nn.functional.pad(batch[name], (0, 8)) for name in batch}
+    torch.testing.assert_close(logits(model, wider), logits(model, batch), atol=1e-5, rtol=0)
+
+
+def test_the_model_stays_a_stock_classifier(model, batch, tmp_path):
+    append_mean_pooling(model)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert type(loaded).__name__ == "BertForSequenceClassification"
+    torch.testing.assert_close(logits(loaded, batch), logits(model, batch), atol=1e-6, rtol=0)
+
+
+def test_a_model_gets_the_layer_once(model, tmp_path):
+    layers = model.config.num_hidden_layers
+    append_mean_pooling(model)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    append_mean_pooling(loaded)
+    assert loaded.config.num_hidden_layers == len(loaded.bert.encoder.layer) == layers + 1
+
+
+def test_every_part_that_starts_at_zero_learns(model, batch):
+    append_mean_pooling(model)
+    MultilabelLoss()(model(**batch), batch["labels"]).backward()
+    layer = model.bert.encoder.layer[-1]
+    for part in (layer.attention.self.query, layer.output.dense):
+        assert part.weight.grad.abs().max() > 0
+
+
+def test_other_architectures_stay_as_they_are():
+    config = DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
+    model = DistilBertForSequenceClassification(config)
+    before = copy.deepcopy(model.state_dict())
+    append_mean_pooling(model)
+    assert model.state_dict().keys() == before.keys()
+
+
+def fit(model, rows, **options):
+    fit_head(model, rows, COLLATOR, MultilabelLoss(), device=torch.device("cpu"), **options)
+
+
+def test_the_head_is_the_minimum_of_the_probes_objective(model):
+    """At a minimum the gradient of loss + decay vanishes, in the space of standardised features."""
+    rows = make_rows(64)
+    fit(model, rows, l2=0.1)
+    batch = COLLATOR(list(rows))
+    features = []
+    hook = model.classifier.register_forward_pre_hook(lambda _, x: features.append(x[0]))
+    logits(model, batch)
+    hook.remove()
+    x = features[0]
+    std, mean = x.std(0), x.mean(0)
+    weight = (model.classifier.weight.detach() * std).requires_grad_()
+    bias = (model.classifier.bias + model.classifier.weight @ mean).detach().requires_grad_()
+    z = (x - mean) / std @ weight.T + bias
+    objective = MultilabelLoss()({"logits": z}, batch["labels"]) + 0.1 * (weight**2).sum(1).mean()
+    objective.backward()
+    assert weight.grad.abs().max() < 1e-4
+    assert bias.grad.abs().max() < 1e-4
+
+
+def test_the_encoder_is_left_alone_and_the_head_repeats(model):
+    rows, other = make_rows(64), copy.deepcopy(model)
+    encoder = copy.deepcopy(model.bert.state_dict())
+    fit(model, rows)
+    fit(other, rows)
+    assert torch.equal(model.classifier.weight, other.classifier.weight)
+    for name, value in model.bert.state_dict().items():
+        assert torch.equal(value, encoder[name]), name
+
+
+def test_a_large_data_set_is_sampled(model):
+    rows, part = make_rows(64), copy.deepcopy(model)
+    drawn = np.random.default_rng(7).choice(64, 24, replace=False)
+    fit(model, rows, max_rows=24, seed=7)
+    fit(part, rows.select(drawn))
+    torch.testing.assert_close(model.classifier.weight, part.classifier.weight)
