@@ -2,7 +2,7 @@
 # Set up and run the recipes; see usage() below or ./run.sh --help.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$root/.venv
 log=$venv/install.log
 stamp=$venv/installed
@@ -57,7 +57,7 @@ fingerprint() {
 }
 
 setup() {
-  local wanted python free
+  local wanted python free owner
   wanted=$(fingerprint)
   [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
   python=$(find_python)
@@ -72,18 +72,24 @@ setup() {
   # there without one; a lock whose owner died is taken over.
   local lock=$root/.venv.lock
   until ln -s $$ "$lock" 2>/dev/null; do
-    if kill -0 "$(readlink "$lock")" 2>/dev/null; then
-      echo "waiting for another installation to finish ..." >&2
+    owner=$(readlink "$lock" || true)
+    if [[ $owner != "$$" ]] && kill -0 "$owner" 2>/dev/null; then
+      echo "waiting for another installation to finish (process $owner, $lock) ..." >&2
       sleep 5
-      [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
     else
       rm -rf "$lock"
     fi
   done
   trap 'rm -f "$root/.venv.lock"' EXIT
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then  # the other one has done it
+    rm -f "$lock"
+    trap - EXIT
+    return
+  fi
 
-  # A half-made environment, or one of another Python, is made anew; other changes are installed over.
-  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  # An environment whose installation was cut short may hold half a package: it is made anew.
+  # Changed pins are installed over a whole one.
+  if ! [[ -f $stamp ]] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
     "$python" -m venv "$venv"
   fi
@@ -101,8 +107,11 @@ setup() {
 }
 
 launch() {
-  local gpus threads config code=0 status
-  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)
+  local gpus=0 threads config code=0 status
+  # torch also heeds CUDA_VISIBLE_DEVICES.
+  if command -v nvidia-smi >/dev/null; then
+    gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
+  fi
   threads=$(($(getconf _NPROCESSORS_ONLN) / (gpus > 0 ? gpus : 1)))
   case $gpus in
     0) config=(one_cpu.yaml) ;;
@@ -115,7 +124,7 @@ launch() {
   status=$(mktemp)
   # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher waits for it.
   trap '' INT
-  RECIPE_EXIT_STATUS=$status "$venv/bin/accelerate" launch --quiet \
+  RECIPE_EXIT_STATUS=$status "$venv/bin/python" -m accelerate.commands.accelerate_cli launch --quiet \
     --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" || code=$?
   [[ ! -s $status ]] || code=$(<"$status")
   rm -f "$status"

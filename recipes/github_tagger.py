@@ -19,6 +19,7 @@ issues of 250 tokens in about a minute per epoch, 2 GB of memory.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
@@ -36,14 +37,12 @@ from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import multilabel_metrics, sigmoid
 from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
-from shared.predictions import headline, tags
+from shared.predictions import examples
 from shared.progress import quiet_libraries
-from shared.results import contents, held_out_figures, write_results
+from shared.results import contents, describe_split, held_out_figures, write_results
 from shared.splitters import nested_slices, train_valid_test_split
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
-
-PARTS = ("train", "valid", "test")
 
 
 @dataclass
@@ -59,7 +58,7 @@ class TaggerArguments(DataArguments, TrainingArguments):
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
     pooling: Literal["mean", "first"] = flag(
         "mean",
-        "Tokens a BERT classifier reads: all, by one more layer, or the first (default: mean).",
+        "Tokens a BERT classifier reads: all, by one layer, or the first (default: mean).",
     )
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
@@ -85,6 +84,7 @@ class TaggerArguments(DataArguments, TrainingArguments):
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
     load_best_model_at_end: bool = flag(True, "Keep the best epoch, not the last (default: true).")
     metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
+    restore_callback_states_from_checkpoint: bool = flag(True, "Resume patience, too.")
     ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
 
     def __post_init__(self):
@@ -120,7 +120,7 @@ def main() -> None:
 
     # Split: near duplicates on one side, every label in every part as far as it has rows enough
     labels = corpus.label_matrix(corpus.labelled)
-    if len(labels) < (n := len(PARTS) - len(official)):
+    if len(labels) < (n := 3 - len(official)):
         raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
     if labels.all():
         raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
@@ -134,20 +134,18 @@ def main() -> None:
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
-        train = train[nested_slices(labels[train], [args.train_size], random_state=args.seed)[0]]
+        # All rows in an order whose every beginning is a slice, so that any two are nested.
+        train = np.random.default_rng(args.seed).permutation(train)
+        sizes = np.unique(np.geomspace(1, len(train), 100).round().astype(int)).tolist()
+        order = nested_slices(labels[train], sizes, random_state=args.seed)[-1]
+        train = np.sort(train[order[: args.train_size]])
     split = (corpus.labelled[i] for i in (train, valid, test))
-    parts = {name: (corpus, i) for name, i in zip(PARTS, split, strict=True)}
+    parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
     parts |= {name: (other, other.labelled) for name, other in official.items()}
+    y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
+    say(describe_split(y, label_names))
     parts["unlabelled"] = (corpus, corpus.unlabelled[:3])
     rows = {name: source.dataset.select(i) for name, (source, i) in parts.items()}
-    y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
-    say(f"split: {', '.join(f'{len(y[name]):,} {name}' for name in PARTS)} texts")
-    for name in PARTS:
-        absent = [label for label, row in zip(label_names, y[name].T, strict=True) if not row.any()]
-        if len(absent) == len(label_names):
-            raise UserError(f"{parts[name][0].report['source']}: no {name} text has a label")
-        if absent:
-            say(f"note: no {name} text has the label {', '.join(absent)}")
 
     # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
@@ -190,12 +188,10 @@ def main() -> None:
         data_collator=collator,
         compute_loss_func=loss,
         compute_metrics=compute_metrics,
-        callbacks=[
-            CheckpointOnSignal(),
-            EarlyStoppingCallback(early_stopping_patience=args.patience),
-            ReadableProgress(),
-        ],
+        callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
+    if args.eval_strategy != "no":
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
 
@@ -223,7 +219,7 @@ def main() -> None:
     metrics = {
         **tested.metrics,
         **held_out_figures(y["test"], scores >= thresholds, baseline),
-        **{f"{part}_samples": len(y[part]) for part in PARTS},
+        **{f"{part}_samples": len(y[part]) for part in y},
         **trained.metrics,
         "seed": args.seed,
     }
@@ -244,8 +240,7 @@ def main() -> None:
     print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
     if len(tagged):
         print("\nTags for texts without labels")
-        for text, row in zip(rows["unlabelled"]["text"], tagged, strict=True):
-            print(f"  {headline(text)}\n    -> {tags(row, thresholds, label_names)}")
+        print(examples(rows["unlabelled"]["text"], tagged, thresholds, label_names))
     print(f"\n{contents(output_dir)}")
 
 

@@ -88,15 +88,6 @@ def _count(items, state, i, part, sign):
 
 
 @_compile
-def _desire(state, column, part):
-    """How many more rows with the column the part wants: at least one of a required column."""
-    target = state.target[column, part]
-    if state.required[column, part]:
-        target = max(target, 1.0)
-    return target - state.counts[column, part]
-
-
-@_compile
 def distribute(items, free, lots, room, state, part):
     """Iterative stratification (Sechidis et al. 2011) into parts of exact size.
 
@@ -162,7 +153,8 @@ def distribute(items, free, lots, room, state, part):
                 elif best >= 0:
                     more = 0.0
                     if fits and column >= 0:
-                        more = _desire(state, column, j) - _desire(state, column, best)
+                        more = state.target[column, j] - state.counts[column, j]
+                        more -= state.target[column, best] - state.counts[column, best]
                     if more == 0:
                         more = float(room[j] - room[best])
                 if more > 0:

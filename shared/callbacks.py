@@ -64,7 +64,7 @@ class CheckpointOnSignal(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Give the signals back; one that came after the last step still ends the process."""
-        self._stop(self.received)
+        self._stop(_agree(self.received))
 
     def _stop(self, number):
         for received, handler in self._previous.items():

@@ -78,7 +78,7 @@ def fit_head(
     hook.remove()
 
     x, y = torch.cat(features), torch.cat(labels)
-    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     x = (x - mean) / std
     weight = torch.zeros_like(head.weight, requires_grad=True)
     bias = torch.zeros_like(head.bias, requires_grad=True)

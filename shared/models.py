@@ -136,6 +136,7 @@ def load_sequence_classifier(
     UserError
         For missing, truncated or mismatched weights.
     """
+    import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -160,6 +161,7 @@ def load_sequence_classifier(
             **head,
             **config,
             use_safetensors=True,
+            dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
             trust_remote_code=False,
             ignore_mismatched_sizes=label_names is not None,
             output_loading_info=True,

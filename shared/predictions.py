@@ -69,3 +69,16 @@ def tags(scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[
     best, score = next(iter(prediction["scores"].items()))
     chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
     return ", ".join(chosen) or f"none (nearest: {best}, {score:.2f})"
+
+
+def examples(
+    texts: Iterable[str],
+    scores: np.ndarray,
+    thresholds: Sequence[float],
+    label_names: Sequence[str],
+) -> str:
+    """Return the headline of each text and, below it, its `tags`; scores are (texts, labels)."""
+    return "\n".join(
+        f"  {headline(text)}\n    -> {tags(row, thresholds, label_names)}"
+        for text, row in zip(texts, scores, strict=True)
+    )

@@ -45,7 +45,7 @@ def run(*flags):
 def test_it_explains_itself():
     run("--help")
 '''
-_TRAINING_SMOKE_TEST = '''
+_TRAINING_SMOKE_TEST = """
 
 def test_a_few_steps_end_in_figures(tmp_path):
     run(
@@ -54,7 +54,7 @@ def test_a_few_steps_end_in_figures(tmp_path):
     )
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert 0 <= figures["test_micro_f1"] <= 1
-'''
+"""
 
 
 def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:

@@ -491,11 +491,9 @@ def _stratify(table: _Table, sizes, required, part, rng) -> np.ndarray:
     for _ in range(max(1, min(DRAWS, DRAWN_POSITIVES // max(1, table.items.columns.size)))):
         state = State(np.zeros(required.shape, np.int64), target, weight, required)
         drawn = part.copy()
-        order = rng.permutation(free)
-        if table.item_of_row is not None:  # large groups first, while there is room for them
-            order = order[np.argsort(-table.items.sizes[order], kind="stable")]
-        distribute(table.items, order, rng.random(part.size), sizes.copy(), state, drawn)
-        cost = refine(table.items, order, state, drawn)
+        turns = rng.permutation(free)
+        distribute(table.items, turns, rng.random(part.size), sizes.copy(), state, drawn)
+        cost = refine(table.items, turns, state, drawn)
         if cost < least:
             best, least = drawn, cost
     return best
