@@ -288,7 +288,7 @@ def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
 
     The measure "labels distribution" (LD) of Sechidis et al. (2011): the absolute difference of
     positives / negatives in the part and in the whole, averaged over parts, then over labels. Where
-    a label has no negatives one is assumed, to keep its odds finite.
+    only the part has no negatives one is assumed, to keep the odds finite.
 
     Parameters
     ----------
@@ -304,6 +304,8 @@ def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
     indptr, labels, n_labels = _read_labels(y)
     n_rows = indptr.size - 1
     row = np.repeat(np.arange(n_rows), np.diff(indptr))
+    if not len(parts):
+        raise UserError("parts is empty")
 
     def odds(members):
         positives = np.bincount(labels[members[row]], minlength=n_labels)
@@ -311,14 +313,13 @@ def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
 
     whole = odds(np.ones(n_rows, bool))
     errors = np.zeros(n_labels)
-    if not len(parts):
-        raise UserError("parts is empty")
     for i, part in enumerate(parts):
         if not len(part):
             raise UserError(f"parts[{i}] has no rows")
         members = np.zeros(n_rows, bool)
         members[part] = True
         errors += np.abs(odds(members) - whole)
+    errors[np.bincount(labels, minlength=n_labels) == n_rows] = 0  # no negatives anywhere
     return float(np.mean(errors / len(parts)))
 
 

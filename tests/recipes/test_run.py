@@ -147,7 +147,7 @@ def test_a_failed_installation_is_repaired_by_the_next_call(run_sh):
     assert last_line(process).startswith("error: the installation failed; the whole log is ")
     assert "ERROR" in (run_sh.venv / "install.log").read_text()
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "pip"]
+    assert run_sh.installations() == ["venv", "pip", "venv", "pip"]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
 
 
