@@ -203,9 +203,9 @@ def test_the_pipeline_gives_the_same_scores_after_training_in_bfloat16(
 # --- what repeats --------------------------------------------------------------------------------
 
 
-def test_two_runs_with_one_seed_are_identical(trained, tagger_flags, tmp_path):
+def test_two_runs_with_one_seed_are_identical(trained, tagger, tagger_flags, tmp_path):
     folder, _ = trained
-    run(PYTHON, SCRIPT, *tagger_flags, "--output_dir", tmp_path)
+    tagger(*tagger_flags, "--output_dir", tmp_path)
     assert figures(tmp_path) == figures(folder)
     assert weights_of(tmp_path) == weights_of(folder)
 
@@ -362,16 +362,13 @@ def checkpoints(folder):
     return sorted(path.name for path in folder.glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_leaves_a_checkpoint_to_go_on_from(
-    name, code, trained, tagger, tagger_flags, tmp_path
-):
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(trained, tagger, tagger_flags, tmp_path):
     flags = [*tagger_flags, "--output_dir", tmp_path]
-    stopped = run(PYTHON, "-c", SEND_SIGNAL, 8, name, SCRIPT, *flags, check=False)
-    assert stopped.returncode == code
+    stopped = run(PYTHON, "-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
+    assert stopped.returncode == 143
     assert "checkpoint-8" in checkpoints(tmp_path)
     (line,) = stopped.stderr.strip().splitlines()
-    assert line.startswith(f"stopped by {name} after step 8 of 20; checkpoint in ")
+    assert line.startswith("stopped by SIGTERM after step 8 of 20; checkpoint in ")
     assert str(tmp_path / "checkpoint-8") in line
     assert "--resume_from_checkpoint true" in line
     assert "Test" not in stopped.stdout
@@ -382,7 +379,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(
     assert "--resume_from_checkpoint true" in line
     assert "checkpoint-8" in checkpoints(tmp_path)
 
-    run(PYTHON, SCRIPT, *flags, "--resume_from_checkpoint", "true")
+    tagger(*flags, "--resume_from_checkpoint", "true")
     assert weights_of(tmp_path) == weights_of(trained[0])
     expected, found = figures(trained[0]), figures(tmp_path)
     expected.pop("train_loss"), found.pop("train_loss")  # that of the steps of this call
@@ -413,17 +410,17 @@ def test_ctrl_c_while_it_runs(tagger_flags, tmp_path):
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("part", ["checkpoint-15/optimizer.pt", "checkpoint-15/rng_state.pth"])
-def test_kill_in_mid_checkpoint_and_resume_end_where_an_uninterrupted_run_ends(
-    part, trained, tagger_flags, tmp_path
+def test_a_run_killed_in_mid_checkpoint_ends_where_an_uninterrupted_one_ends(
+    trained, tagger, tagger_flags, tmp_path
 ):
     flags = [*tagger_flags, "--output_dir", tmp_path]
+    part = "checkpoint-15/optimizer.pt"
     killed = run(PYTHON, "-c", KILL_IN_MID_CHECKPOINT, part, SCRIPT, *flags, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert "checkpoint-15" in checkpoints(tmp_path)
-    resumed = run(PYTHON, SCRIPT, *flags, "--resume_from_checkpoint", "true")
-    assert "epoch  2.00" not in resumed.stdout  # it went on from there
-    assert "epoch  3.00" in resumed.stdout
+    printed = tagger(*flags, "--resume_from_checkpoint", "true")
+    assert "epoch  2.00" not in printed  # it went on from there
+    assert "epoch  3.00" in printed
     assert weights_of(tmp_path) == weights_of(trained[0])
     assert checkpoints(tmp_path) == []
 
@@ -686,9 +683,13 @@ def test_a_mistake_is_one_line_from_two_processes(tagger_flags, tmp_path):
     assert lines == ["error: --train_size 1000: the pool has 60 rows"]
 
 
-def test_help_shows_the_recipe_and_its_flags():
-    process = run(PYTHON, SCRIPT, "--help")
-    assert process.stdout.startswith("Fine-tune an encoder")
-    assert "--train_size" in process.stdout
-    assert "--adam_beta1" not in process.stdout
-    assert process.stderr == ""
+@pytest.mark.parametrize(("flag", "everything"), [("--help", False), ("--help_all", True)])
+def test_help_shows_the_recipe_and_its_flags(flag, everything, tagger):
+    with pytest.raises(SystemExit) as exit:
+        tagger(flag)
+    assert exit.value.code == 0
+    printed, errors = tagger.capfd.readouterr()
+    assert printed.startswith("Fine-tune an encoder")
+    assert "--train_size" in printed
+    assert ("--adam_beta1" in printed) == everything
+    assert errors == ""
