@@ -404,7 +404,8 @@ def test_sparse_y_is_never_made_dense():
 
 def test_label_distribution_error_by_hand():
     y = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
-    # Label 0: odds 1, in the parts 2 / 1 (one negative assumed) and 0 / 2. Label 1: odds 1 everywhere.
+    # Label 0: odds 1, in the parts 2 / 1 (one negative assumed) and 0 / 2.
+    # Label 1: odds 1 everywhere.
     assert label_distribution_error(y, [[0, 1], [2, 3]]) == pytest.approx((1 + 1) / 2 / 2)
     assert label_distribution_error(sp.csr_array(y), [[0, 2], [1, 3]]) == pytest.approx(0)
     assert label_distribution_error(np.ones((4, 1)), [[0, 1], [2, 3]]) == 0
