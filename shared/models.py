@@ -163,7 +163,7 @@ def load_sequence_classifier(
             use_safetensors=True,
             dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
             trust_remote_code=False,
-            ignore_mismatched_sizes=label_names is not None,
+            ignore_mismatched_sizes=True,  # judged below, with what is missing
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

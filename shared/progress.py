@@ -29,13 +29,15 @@ def progress(iterable: Iterable, description: str, *, unit: str = "rows", total=
 
 
 def quiet_libraries() -> None:
-    """Leave out the bars of `datasets` where nobody watches, and those that last no time anywhere.
+    """Leave out the bars of `datasets` where nobody watches, and the chatter of transformers.
 
-    transformers draws one for each file of weights it reads or writes.
+    It draws a bar for each file of weights it reads or writes.
     """
     from datasets import disable_progress_bars
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # It warns of sorting checkpoints by number where two are less than a second apart.
+    logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         disable_progress_bars()

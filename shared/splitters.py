@@ -199,7 +199,8 @@ def train_valid_test_split(
     ----------
     y : array-like or scipy sparse (rows, labels) of 0 and 1, or array-like (rows,) of classes
     valid_size, test_size : float or int, default 0.25
-        A fraction of the rows, rounded up, or a number of rows. Train gets the rest.
+        A fraction of the rows, rounded up, or a number of rows; 0 for none, where these rows come
+        from elsewhere. Train gets the rest.
     groups : array-like (rows,), optional
         Rows of one group stay in one part.
     order : {1, 2}, default 1
@@ -218,15 +219,17 @@ def train_valid_test_split(
         If a parameter is out of range, or nothing is left to train on.
     """
     table = _read(y, order=order, groups=groups)
-    n_valid = _n_rows("valid_size", valid_size, table.n_rows, math.ceil)
-    n_test = _n_rows("test_size", test_size, table.n_rows, math.ceil)
+    n_valid = _n_rows("valid_size", valid_size, table.n_rows, math.ceil) if valid_size != 0 else 0
+    n_test = _n_rows("test_size", test_size, table.n_rows, math.ceil) if test_size != 0 else 0
     n_train = table.n_rows - n_valid - n_test
     if n_train < 1:
         raise UserError(
             f"valid_size={valid_size} and test_size={test_size} are {n_valid} and {n_test} of the "
             f"{table.n_rows} rows of y and leave none to train on"
         )
-    part = _split(table, np.array([n_train, n_valid, n_test]), 3, _generator(random_state))
+    sizes = np.array([n_train, n_valid, n_test])
+    wanted = np.flatnonzero(sizes)
+    part = wanted[_split(table, sizes[wanted], len(wanted), _generator(random_state))]
     return np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2)
 
 

@@ -494,7 +494,7 @@ Y = simple_matrix(10)
             lambda: train_valid_test_split(Y, valid_size=5, test_size=0.5),
             "valid_size=5 and test_size=0.5 are 5 and 5 of the 10 rows",
         ),
-        (lambda: train_valid_test_split(Y, valid_size=0), "valid_size=0 is 0 of the 10 rows"),
+        (lambda: train_valid_test_split(Y, valid_size=-1), "valid_size=-1 is -1 of the 10 rows"),
         (lambda: nested_slices(Y, []), r"sizes must be given, .* not \[\]"),
         (lambda: nested_slices(Y, [4, 2]), r"sizes must be .* ascending .* not \[4, 2\]"),
         (lambda: nested_slices(Y, [2, 2]), r"sizes must be .* each once: not \[2, 2\]"),
@@ -539,3 +539,11 @@ def test_works_without_a_place_for_compiled_code(tmp_path):
     code = "from shared.splitters import *; print(nested_slices([0, 1] * 4, [4])[0].size)"
     nowhere = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "NUMBA_CACHE_DIR": ""}
     assert run(code, tmp_path, **nowhere).strip() == "4"
+
+
+@pytest.mark.parametrize(("valid_size", "test_size"), [(0, 0.25), (0.25, 0), (0, 0)])
+def test_a_part_of_no_rows_is_empty(valid_size, test_size):
+    y = np.random.default_rng(0).random((40, 3)) < 0.3
+    parts = train_valid_test_split(y, valid_size=valid_size, test_size=test_size, random_state=0)
+    assert [len(part) for part in parts[1:]] == [valid_size * 40, test_size * 40]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(40))
