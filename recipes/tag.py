@@ -9,7 +9,7 @@ Each output line is the input row as JSON, with `labels` (those whose score reac
 the tagger was saved with, best first) and `scores` (all labels). Columns of these names in the
 input are kept as `input_labels` and `input_scores`. A row without text gets no label and no score.
 
-Expect on two CPU cores, default encoder, texts of 200 tokens: about 60 texts per second, 1 GB of
+Expect on two CPU cores, default encoder, texts of 200 tokens: 20 texts per second or more, 1 GB of
 memory whatever the size of the file.
 """
 
