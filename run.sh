@@ -120,6 +120,7 @@ launch() {
   esac
   config[0]=$root/recipes/configs/accelerate/${config[0]}
   [[ -z ${ACCELERATE_CONFIG:-} ]] || config=("$ACCELERATE_CONFIG")
+  [[ -f ${config[0]} ]] || fail "ACCELERATE_CONFIG=${config[0]}: no such file"
   # The launcher turns every exit code into 1; the recipe leaves its own in a file.
   status=$(mktemp)
   # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher waits for it.

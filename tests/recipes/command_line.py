@@ -57,11 +57,11 @@ class Recipe:
         self.module.main()
         return self.capfd.readouterr().out
 
-    def mistake(self, *flags):
-        """Run it with a mistake: exit code 2 and one line, which is returned."""
+    def mistake(self, *flags, code=2):
+        """Run it with a mistake: an exit code and one line, which is returned."""
         with pytest.raises(SystemExit) as exit, exit_on_user_error():
             self(*flags)
-        assert exit.value.code == 2
+        assert exit.value.code == code
         return the_line(self.capfd.readouterr().err)
 
 

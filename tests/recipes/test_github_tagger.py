@@ -26,6 +26,7 @@ from command_line import (
     truncate,
     write,
 )
+from safetensors.torch import load_file
 from transformers import TrainingArguments, pipeline
 
 SCRIPT = "recipes/github_tagger.py"
@@ -177,6 +178,22 @@ def test_it_learns(trained):
     assert read_json(folder / "metrics.json")["test_micro_f1"] > 0.6
 
 
+def test_the_best_epoch_is_kept_and_the_run_stops_without_a_better_one(
+    tagger, tagger_flags, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tagger.module, "remove_checkpoints", lambda _: None)
+    flags = ["--patience", 2, "--learning_rate", 2e-2, "--num_train_epochs", 50]
+    tagger(*tagger_flags, *flags, "--save_total_limit", 50, "--output_dir", tmp_path)
+    folders = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    history = read_json(folders[-1] / "trainer_state.json")["log_history"]
+    scores = [entry["eval_micro_f1"] for entry in history if "eval_micro_f1" in entry]
+    best = int(np.argmax(scores))  # the first of equals
+    assert len(scores) == len(folders) == best + 1 + 2 < 50
+    assert figures(tmp_path)["epoch"] == len(scores)
+    same = [load_file(folder / "model.safetensors") for folder in (tmp_path, folders[best])]
+    assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
+
+
 def pipeline_scores(folder, texts):
     tagger = pipeline("text-classification", model=str(folder), top_k=None, device="cpu")
     return [
@@ -317,6 +334,17 @@ def test_without_unlabelled_rows(tagger, tagger_flags, tiny_issues, tmp_path):
     assert "120 labelled, 0 unlabelled" in printed
     assert "Tags for texts" not in printed
     assert (out / "model.safetensors").is_file()
+
+
+def test_whole_numbers_are_labels_too(tagger, tagger_flags, tiny_issues, tmp_path):
+    rows = read_lines(tiny_issues)
+    for row in rows:
+        row["labels"] = [10 + LABELS.index(label) for label in row["labels"]]
+    data = write(tmp_path / "numbers.jsonl", rows)
+    out = tmp_path / "out"
+    tagger(*tagger_flags, "--data", data, "--max_steps", 1, "--output_dir", out)
+    names = read_json(out / "config.json")["id2label"]
+    assert names == {"0": "10", "1": "11", "2": "12", "3": "13"}
 
 
 def test_one_training_row(tagger, tagger_flags, tmp_path):
@@ -672,15 +700,6 @@ def test_a_mistake_is_one_line_and_exit_code_2():
     assert process.returncode == 2
     assert the_line(process.stderr) == "nowhere.jsonl: no such file"
     assert process.stdout == ""
-
-
-def test_a_mistake_is_one_line_from_two_processes(tagger_flags, tmp_path):
-    process = run(
-        *(*TWO_PROCESSES, SCRIPT, *tagger_flags, "--output_dir", tmp_path, "--train_size", 1000),
-        check=False,
-    )
-    lines = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert lines == ["error: --train_size 1000: the pool has 60 rows"]
 
 
 @pytest.mark.parametrize(("flag", "everything"), [("--help", False), ("--help_all", True)])

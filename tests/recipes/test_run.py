@@ -204,17 +204,30 @@ def test_a_recipe_runs_from_any_folder_and_its_exit_code_comes_back(run_sh):
     assert (run_sh.elsewhere / "outputs" / "github_tagger").is_dir()
 
 
+def test_an_accelerate_config_that_is_not_there_is_named(run_sh):
+    process = run_sh("github_tagger", ACCELERATE_CONFIG="nowhere.yaml")
+    assert process.returncode == 2
+    assert last_line(process) == "error: ACCELERATE_CONFIG=nowhere.yaml: no such file"
+
+
 # --- a project of one recipe ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def copy(project, tmp_path_factory):
-    """A project made of the tagger, away from this one."""
+def copies(project, tmp_path_factory):
+    """A project made of each recipe, away from this one."""
     folder = tmp_path_factory.mktemp("copies")
-    process = RunSh(project, folder)("copy", "github_tagger", folder / "my tagger")
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("\n") == 1
-    return folder / "my tagger"
+    run_sh = RunSh(project, folder)
+    for name in RECIPES:
+        process = run_sh("copy", name, folder / f"my {name}")
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.count("\n") == 1
+    return {name: folder / f"my {name}" for name in RECIPES}
+
+
+@pytest.fixture
+def copy(copies):
+    return copies["github_tagger"]
 
 
 def run_copy(copy, *words, **options):
@@ -231,12 +244,14 @@ def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy
             assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
-def test_the_copy_passes_its_own_smoke_test(copy):
+@pytest.mark.parametrize(("name", "n_tests"), [("github_tagger", 2), ("tag", 1)])
+def test_a_copy_passes_its_own_tests(name, n_tests, copies):
     # What `./run.sh test` does once it has set the copy up.
-    run_copy(copy, PYTHON, "-m", "ruff", "check", "--no-cache", ".")
-    run_copy(copy, PYTHON, "-m", "ruff", "format", "--check", "--no-cache", ".")
-    process = run_copy(copy, PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert "2 passed" in process.stdout
+    python = (copies[name], PYTHON, "-m")
+    run_copy(*python, "ruff", "check", "--no-cache", ".")
+    run_copy(*python, "ruff", "format", "--check", "--no-cache", ".")
+    process = run_copy(*python, "pytest", "-q", "-p", "no:cacheprovider", OMP_NUM_THREADS="2")
+    assert f"{n_tests} passed" in process.stdout
 
 
 def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):
@@ -244,7 +259,7 @@ def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):
     assert process.stdout.count("\n  github_tagger ") == 1
     assert "  tag " not in process.stdout
     assert "./run.sh copy" not in process.stdout
-    assert "my-tagger" in (copy / "setup.cfg").read_text()
+    assert "my-github-tagger" in (copy / "setup.cfg").read_text()
 
 
 def test_a_copy_needs_an_empty_folder_and_a_recipe(run_sh, tmp_path):

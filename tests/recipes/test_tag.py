@@ -268,6 +268,16 @@ def test_a_full_disk_leaves_no_output(tag, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
 
 
+def test_ctrl_c_leaves_no_output(tag, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tag.module.LengthGroupedTrainer, "predict", interrupt)
+    data = write(tmp_path / "new.jsonl", ROWS)
+    assert tag.mistake("--data", data, code=130) == "interrupted"
+    assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
+
+
 def test_the_input_may_be_the_output(tag, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
     tag("--data", data, "--output", data, "--block_size", 1)
