@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,13 @@ class Recipe:
         flags = [*self.flags, *flags]
         self.monkeypatch.setattr(sys, "argv", [self.module.__file__, *map(str, flags)])
         self.capfd.readouterr()
-        self.module.main()
+        # A training that ends with an error ends the process, usually; its handlers stay.
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.module.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return self.capfd.readouterr().out
 
     def mistake(self, *flags, code=2):
