@@ -16,7 +16,7 @@ Expect on two CPU cores, default encoder (22 M parameters): the sample in about 
 issues of 250 tokens in about a minute per epoch, 2 GB of memory.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from shared.baselines import naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
 from shared.collators import MultilabelCollator
-from shared.data import DataArguments, load_data
+from shared.data import DataArguments, load_data, load_held_out
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16
@@ -110,16 +110,17 @@ def main() -> None:
     # Load
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
-        official = {
-            part: load_data(replace(args, data=data), label_names=corpus.label_names)
-            for part, data in (("valid", args.valid_data), ("test", args.test_data))
-            if data is not None
-        }
+        files = {"valid": args.valid_data, "test": args.test_data}
+        official = {k: load_held_out(v, args, corpus) for k, v in files.items() if v is not None}
     label_names = corpus.label_names
     say(f"\nData\n{corpus.describe()}")
 
     # Split: near duplicates on one side, every label in every part as far as it has rows enough
-    labels = corpus.label_matrix(corpus.labelled)
+    repeated = corpus.repeated_in(list(official.values()))[corpus.labelled]
+    labelled = corpus.labelled[~repeated]
+    if repeated.any():
+        say(f"left out: {repeated.sum():,} labelled texts that a held-out file repeats")
+    labels = corpus.label_matrix(labelled)
     if len(labels) < (n := 3 - len(official)):
         raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
     if labels.all():
@@ -128,7 +129,7 @@ def main() -> None:
         labels,
         valid_size=0 if "valid" in official else args.valid_size,
         test_size=0 if "test" in official else args.test_size,
-        groups=corpus.groups[corpus.labelled],
+        groups=corpus.groups[labelled],
         random_state=args.seed,
     )
     if args.train_size is not None:
@@ -139,7 +140,7 @@ def main() -> None:
         sizes = np.unique(np.geomspace(1, len(train), 100).round().astype(int)).tolist()
         order = nested_slices(labels[train], sizes, random_state=args.seed)[-1]
         train = np.sort(train[order[: args.train_size]])
-    split = (corpus.labelled[i] for i in (train, valid, test))
+    split = (labelled[i] for i in (train, valid, test))
     parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
     parts |= {name: (other, other.labelled) for name, other in official.items()}
     y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
@@ -172,7 +173,8 @@ def main() -> None:
     if args.pooling == "mean":
         append_mean_pooling(model)
     if checkpoint is None:
-        fit_head(model, tokens["train"], collator, loss, device=args.device, seed=args.seed)
+        start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+        fit_head(model, tokens["train"], collator, loss, **start)
 
     def compute_metrics(prediction):
         # Epochs are compared at the threshold that each would be used with.

@@ -14,7 +14,7 @@ import os
 import tempfile
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -184,6 +184,25 @@ class Corpus:
         matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
         return matrix
 
+    def repeated_in(self, others: Sequence[Corpus]) -> np.ndarray:
+        """Rows that other data sets hold as well: to leave out of training, when those are tests.
+
+        Returns
+        -------
+        bool array of shape (n,): the row has a near duplicate in one of `others`.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        from shared.duplicates import near_duplicate_groups
+
+        if not others:
+            return np.zeros(len(self.dataset), bool)
+        chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
+        groups = near_duplicate_groups(pa.chunked_array(chunks), threshold=NEAR_DUPLICATE)
+        own, other = np.split(groups, [len(self.dataset)])
+        return np.isin(own, other)
+
     def describe(self) -> str:
         """Summary of the report in about ten lines."""
         r = self.report
@@ -285,6 +304,21 @@ def load_data(args: DataArguments, *, label_names: Sequence[str] | None = None) 
             "free some space or name another folder"
         ) from error
     return _open_prepared(path)
+
+
+def load_held_out(data: str, args: DataArguments, corpus: Corpus) -> Corpus:
+    """Read a validation or test file of its own, with the labels that `corpus` has.
+
+    Labels left out of `corpus`, by a flag or because they are too rare, are left out here as well.
+
+    Raises
+    ------
+    UserError : as `load_data`.
+    """
+    # By their name in the file; one that another label was renamed to stays.
+    absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
+    args = replace(args, data=data, drop_labels=[*args.drop_labels, *absent])
+    return load_data(args, label_names=corpus.label_names)
 
 
 def find_text_columns(columns: Sequence[str], args: DataArguments, source: str) -> list[str]:

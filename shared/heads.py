@@ -26,6 +26,7 @@ def fit_head(
     l2: float = 1e-2,
     max_rows: int = 8192,
     batch_size: int = 64,
+    bf16: bool = False,
     seed: int = 0,
 ) -> None:
     """Set a classifier's last layer to the best linear probe on the features it starts with.
@@ -33,7 +34,8 @@ def fit_head(
     Linear probing, then fine-tuning (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained
     Features and Underperform Out-of-Distribution", section 4). A random head spends the first
     epochs pulling the encoder towards noise, and rare labels never recover from it; a fitted one
-    starts from the figures of a probe.
+    starts from the figures of a probe. A head that scores every token or has no bias, as decoders
+    have it, keeps its random start.
 
     Parameters
     ----------
@@ -51,6 +53,8 @@ def fit_head(
     max_rows : int
         Rows to fit on, drawn at random from larger data sets.
     batch_size : int
+    bf16 : bool
+        Compute the features in bfloat16, as the training that follows does; a start needs no more.
     seed : int
         Of the draw. Every process of a launch fits the same head.
     """
@@ -66,10 +70,12 @@ def fit_head(
         dataset = dataset.select(rows)
     dataset = dataset.select(np.argsort(dataset.with_format("numpy")["length"][:]))
 
+    if head.bias is None:
+        return
     features, labels = [], []
     hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
     model.to(device).eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for start in progress(range(0, len(dataset), batch_size), "fitting head", unit="batches"):
             stop = min(start + batch_size, len(dataset))
             batch = collator([dataset[row] for row in range(start, stop)])
@@ -77,8 +83,12 @@ def fit_head(
             model(**{name: value.to(device) for name, value in batch.items()})
     hook.remove()
 
+    if features[0].dim() != 2:
+        return
     x, y = torch.cat(features), torch.cat(labels)
-    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    mean, std = x.mean(0), x.std(0, correction=0)
+    # A feature that hardly varies would get a huge weight, and with it the rounding of its value.
+    std = std.clamp(min=max(0.1 * float(std.mean()), 1e-6))
     x = (x - mean) / std
     weight = torch.zeros_like(head.weight, requires_grad=True)
     bias = torch.zeros_like(head.bias, requires_grad=True)

@@ -6,61 +6,82 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from shared.checkpoints import newest_complete_checkpoint
 from shared.errors import UserError
 
 
-class LengthGroupedSampler(torch.utils.data.Sampler):
-    """Shuffle rows so that each global batch holds texts of similar length.
+class LengthGroupedBatches(Sampler):
+    """Shuffle rows into batches that hold texts of similar length.
 
     Rows are shuffled, cut into pools of 50 batches, sorted by length within a pool, cut into
     batches, and the batches shuffled; the longest comes first, so that a batch too large for the
     memory fails at once. Padding falls to a few per cent of the tokens.
 
-    The order depends on (seed, epoch) alone: a resumed run sees the batches of an uninterrupted
-    one, and N processes share the global batches of one process (transformers' own sampler groups
-    by the batch of one device, and draws from the global generator).
+    Every row comes once per epoch. Batches differ by one row at most, where others end with the
+    few rows left over, whose gradient would count as much as that of a full batch.
+
+    The batches depend on (seed, epoch) alone: a resumed run sees those of an uninterrupted one, and
+    N processes share those of one process, each taking pieces of every batch (transformers' own
+    samplers group by the batch of one device, repeat rows to fill the last batch of N processes,
+    and draw from the global generator).
 
     Parameters
     ----------
     lengths : array of shape (rows,)
         Tokens of each row.
     batch_size : int
-        Rows per optimiser step, over all devices and accumulation steps.
+        Rows per optimiser step at most, over all devices and accumulation steps.
     seed : int
         Together with the epoch, seeds the order.
     epoch : callable
         Returns the number of the epoch that is about to start. Asked rather than told: the hooks
         that tell a sampler its epoch do not reach it in a resumed run on several processes.
+    pieces : int
+        Devices times accumulation steps: each batch comes as so many lists of rows, one after
+        another. A batch with fewer rows than that repeats its first.
     """
 
     pool = 50
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, epoch: Callable[[], int]):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        pieces: int = 1,
+    ):
         self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
+        self.n_batches = -(-len(self.lengths) // batch_size)
         self.seed = seed
         self.epoch = epoch
+        self.pieces = pieces
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.n_batches * self.pieces
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
+        if not self.n_batches:
+            return
         rng = np.random.default_rng((self.seed, self.epoch()))
         order = rng.permutation(len(self.lengths))
-        size = self.pool * self.batch_size
-        pools = np.arange(len(order)) // size
+        pools = np.concatenate(
+            [np.full(len(b), i // self.pool) for i, b in enumerate(self._cut(order))]
+        )
         order = order[np.lexsort((-self.lengths[order], pools))]
-        full = len(order) // self.batch_size * self.batch_size
-        batches = rng.permutation(order[:full].reshape(-1, self.batch_size))
-        if len(batches):
-            longest = int(self.lengths[batches].max(axis=1).argmax())
-            batches[[0, longest]] = batches[[longest, 0]]
-        # The incomplete batch stays last, so that every other step has the full size.
-        return iter(np.concatenate([batches.ravel(), order[full:]]).tolist())
+        batches = self._cut(order)
+        longest = int(np.argmax([self.lengths[batch[0]] for batch in batches]))
+        others = rng.permutation([i for i in range(self.n_batches) if i != longest])
+        for i in (longest, *others):
+            for piece in np.array_split(batches[i], self.pieces):
+                yield piece.tolist() or batches[i][:1].tolist()
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        return np.array_split(order, self.n_batches)
 
 
 class LengthGroupedTrainer(Trainer):
@@ -72,26 +93,56 @@ class LengthGroupedTrainer(Trainer):
     shuffled, and `predict` runs from the longest text to the shortest and puts the rows back.
     """
 
-    def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        # The argument has already lost the columns that the model does not take.
-        lengths = self._lengths(self.train_dataset)
-        batch_size = (
-            self.args.train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size
+    def get_train_dataloader(self) -> DataLoader:
+        """Train on batches of similar length, the same for any number of processes."""
+        args = self.args
+        if args.train_sampling_strategy != "group_by_length":
+            return super().get_train_dataloader()
+        pieces = args.gradient_accumulation_steps * args.world_size
+        batches = LengthGroupedBatches(
+            self._lengths(self.train_dataset),
+            args.train_batch_size * pieces,
+            args.seed if args.data_seed is None else args.data_seed,
+            lambda: int(self.state.epoch or 0),
+            pieces,
         )
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedSampler(lengths, batch_size, seed, lambda: int(self.state.epoch or 0))
+        loader = DataLoader(
+            self._remove_unused_columns(self.train_dataset, description="training"),
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        # Each process takes every N-th piece; there is nothing to even out.
+        config = self.accelerator.dataloader_config
+        even, config.even_batches = config.even_batches, False
+        try:
+            return self.accelerator.prepare(loader)
+        finally:
+            config.even_batches = even
 
     def _get_eval_sampler(self, eval_dataset):
-        return torch.utils.data.SequentialSampler(eval_dataset)
+        return SequentialSampler(eval_dataset)
 
     def get_eval_dataloader(self, eval_dataset=None):
         """Evaluate from the longest row to the shortest; no metric depends on the order."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
+        """Take the loss over all rows at once.
+
+        The stock mean over batches weighs rows unequally where the last batch of N processes is
+        filled with repeated rows.
+        """
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if f"{metric_key_prefix}_loss" in output.metrics and self.compute_loss_func is not None:
+            logits, labels = map(torch.as_tensor, (output.predictions, output.label_ids))
+            loss = self.compute_loss_func({"logits": logits}, labels)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(loss)
+        return output
 
     def predict(self, test_dataset, *args, **kwargs) -> PredictionOutput:
         """Predict from the longest row to the shortest; outputs are in the order of the rows.

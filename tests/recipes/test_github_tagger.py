@@ -231,13 +231,16 @@ def weights_of(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_two_processes_give_the_figures_of_one(trained, tagger_flags, tmp_path):
-    folder, _ = trained
+def test_two_processes_give_the_figures_of_one(tagger, tagger_flags, tmp_path):
+    """Also where the rows fill neither the last training batch nor that of an evaluation."""
+    flags = [*tagger_flags, "--train_size", 55, "--num_train_epochs", 2]
+    one, two = tmp_path / "one", tmp_path / "two"
+    tagger(*flags, "--output_dir", one, "--per_device_eval_batch_size", 14)
     process = run(
-        *(*TWO_PROCESSES, SCRIPT, *tagger_flags, "--output_dir", tmp_path),
-        *("--per_device_train_batch_size", 6, "--per_device_eval_batch_size", 15),
+        *(*TWO_PROCESSES, SCRIPT, *flags, "--output_dir", two),
+        *("--per_device_train_batch_size", 6, "--per_device_eval_batch_size", 7),
     )
-    expected, found = figures(folder), figures(tmp_path)
+    expected, found = figures(one), figures(two)
     # Each process counts the operations of its own, differently padded rows.
     expected.pop("total_flos"), found.pop("total_flos")
     assert found == pytest.approx(expected, abs=1e-4)
@@ -324,6 +327,18 @@ def test_validation_and_test_rows_from_files_of_their_own(
     assert sizes == {name: 40 if name in separate else 20 for name in ("valid", "test")} | {
         "train": {1: 60, 2: 80}[len(separate)]
     }
+
+
+def test_training_leaves_out_what_a_held_out_file_repeats(
+    tagger, tagger_flags, tiny_issues, tmp_path
+):
+    lines = tiny_issues.read_text(encoding="utf-8").splitlines(keepends=True)
+    test = write(tmp_path / "test.jsonl", "".join(lines[:12]))
+    out = tmp_path / "out"
+    flags = ["--test_data", test, "--valid_data", test, "--max_steps", 1, "--output_dir", out]
+    printed = tagger(*tagger_flags, *flags)
+    assert "12 labelled texts that a held-out file repeats" in printed
+    assert figures(out)["train_samples"] == 108
 
 
 def test_without_unlabelled_rows(tagger, tagger_flags, tiny_issues, tmp_path):

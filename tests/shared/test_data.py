@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from shared import data as module
 from shared._labels import LabelEncoder
-from shared.data import DataArguments, join_text, load_data
+from shared.data import DataArguments, join_text, load_data, load_held_out
 from shared.errors import UserError
 from shared.readers import ROOT
 
@@ -265,6 +265,31 @@ def test_labels_of_a_trained_model(load, mistake):
     assert "--drop_labels" in found
     assert load(rows, label_names=["a", "b"], drop_labels=["c"]).label_names == ["a", "b"]
     assert len(load([issue(1), issue(2)], label_names=["a"]).labelled) == 0
+
+
+def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
+    rows = [issue(1, "bug"), issue(2, "bug"), issue(3, "rare"), issue(4, "unwanted", "bug")]
+    flags = {"min_label_count": 2, "drop_labels": ["unwanted"], "cache_dir": str(tmp_path)}
+    corpus = load(rows, **flags)
+    file = write(tmp_path / "test.jsonl", "".join(json.dumps(row) + "\n" for row in rows[1:]))
+    held_out = load_held_out(str(file), DataArguments(**flags), corpus)
+    assert held_out.label_names == corpus.label_names == ["bug"]
+    assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
+    file.write_text(json.dumps(issue(5, "bugg")))
+    with pytest.raises(UserError, match="row 1: the model does not know the label 'bugg'"):
+        load_held_out(str(file), DataArguments(**flags), corpus)
+
+
+def test_rows_that_another_file_repeats(load, tmp_path):
+    words = [f"w{i}" for i in range(60)]
+    nearly = " ".join([*words[:-1], "changed"])
+    rows = [issue(1, "a"), issue(2, "a", title=" ".join(words)), issue(3, "a"), issue(4, "a")]
+    corpus = load(rows)
+    test = load([issue(9, "a", title=nearly), issue(10, "a")], cache_dir=str(tmp_path / "b"))
+    valid = load([issue(4, "a"), issue(11, "a")], cache_dir=str(tmp_path / "c"))
+    assert corpus.repeated_in([]).tolist() == [False] * 4
+    assert corpus.repeated_in([test]).tolist() == [False, True, False, False]
+    assert corpus.repeated_in([valid, test]).tolist() == [False, True, False, True]
 
 
 def test_label_matrix_of_any_rows(load):

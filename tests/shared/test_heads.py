@@ -10,6 +10,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
 )
 
 from shared.heads import append_mean_pooling, fit_head
@@ -124,3 +126,31 @@ def test_a_large_data_set_is_sampled(model):
     fit(model, rows, max_rows=24, seed=7)
     fit(part, rows.select(drawn))
     torch.testing.assert_close(model.classifier.weight, part.classifier.weight)
+
+
+def test_a_feature_that_hardly_varies_gets_no_huge_weight(model):
+    with torch.no_grad():  # the pooler's tanh of nearly the same number for every text
+        model.bert.pooler.dense.weight[0].mul_(1e-6)
+    fit(model, make_rows(64))
+    weight = model.classifier.weight.abs().max(dim=0).values
+    assert weight[0] < 20 * weight[1:].mean()
+
+
+def test_features_in_bfloat16_give_nearly_the_same_head(model):
+    rows, other = make_rows(64), copy.deepcopy(model)
+    fit(model, rows)
+    fit(other, rows, bf16=True)
+    batch = COLLATOR(list(rows))
+    difference = (logits(model, batch) - logits(other, batch)).abs().mean()
+    assert difference < 0.1 * logits(model, batch).std()
+
+
+def test_a_head_that_scores_every_token_keeps_its_start():
+    model = GPT2ForSequenceClassification(
+        GPT2Config(
+            vocab_size=200, n_embd=8, n_layer=1, n_head=2, num_labels=len(LABELS), pad_token_id=0
+        )
+    )
+    before = model.score.weight.clone()
+    fit(model, make_rows(16))
+    assert torch.equal(model.score.weight, before)

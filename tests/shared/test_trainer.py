@@ -9,13 +9,13 @@ from transformers import TrainerCallback
 from shared.errors import UserError
 from shared.losses import MultilabelLoss
 from shared.models import load_sequence_classifier
-from shared.trainer import LengthGroupedSampler
+from shared.trainer import LengthGroupedBatches
 
-# --- LengthGroupedSampler ------------------------------------------------------------------------
+# --- LengthGroupedBatches ------------------------------------------------------------------------
 
 
-def order(lengths, batch_size=4, seed=0, epoch=0):
-    return list(LengthGroupedSampler(np.asarray(lengths), batch_size, seed, lambda: epoch))
+def batches(lengths, batch_size=4, seed=0, epoch=0, pieces=1):
+    return list(LengthGroupedBatches(np.asarray(lengths), batch_size, seed, lambda: epoch, pieces))
 
 
 @settings(max_examples=150, deadline=None)
@@ -25,53 +25,69 @@ def order(lengths, batch_size=4, seed=0, epoch=0):
     st.integers(0, 3),
     st.integers(0, 3),
 )
-def test_every_row_once_the_longest_first_the_incomplete_batch_last(
-    lengths, batch_size, seed, epoch
-):
-    found = order(lengths, batch_size, seed, epoch)
-    assert sorted(found) == list(range(len(lengths)))
-    assert found == order(lengths, batch_size, seed, epoch)
-    assert len(LengthGroupedSampler(lengths, batch_size, seed, lambda: 0)) == len(lengths)
-    full = len(found) // batch_size * batch_size
-    batches = np.asarray(lengths)[found[:full]].reshape(-1, batch_size)
-    if len(batches):
-        assert batches[0].max() == batches.max()
+def test_every_row_once_in_batches_of_one_size_the_longest_first(lengths, batch_size, seed, epoch):
+    found = batches(lengths, batch_size, seed, epoch)
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    assert found == batches(lengths, batch_size, seed, epoch)
+    assert len(found) == -(-len(lengths) // batch_size)
+    if found:
+        sizes = [len(batch) for batch in found]
+        assert max(sizes) <= min(batch_size, min(sizes) + 1)
+        longest = [max(lengths[row] for row in batch) for batch in found]
+        assert longest[0] == max(longest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_pieces_make_up_the_batches_of_one_piece(n, size, pieces, epoch):
+    lengths = np.random.default_rng(n).integers(1, 100, size=n)
+    whole = batches(lengths, size * pieces, epoch=epoch)
+    found = batches(lengths, size * pieces, epoch=epoch, pieces=pieces)
+    sampler = LengthGroupedBatches(lengths, size * pieces, 0, lambda: 0, pieces)
+    assert len(found) == len(whole) * pieces == len(sampler)
+    assert all(1 <= len(piece) <= size for piece in found)
+    for i, batch in enumerate(whole):
+        cut = found[i * pieces : (i + 1) * pieces]
+        joined = [row for piece in cut for row in piece]
+        if len(batch) < pieces:
+            joined = joined[: len(batch)]
+        assert joined == batch
 
 
 def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else():
     lengths = np.random.default_rng(0).integers(5, 300, size=500)
-    first = order(lengths)
-    assert first != order(lengths, epoch=1)
-    assert first != order(lengths, seed=1)
+    first = batches(lengths)
+    assert first != batches(lengths, epoch=1)
+    assert first != batches(lengths, seed=1)
     np.random.seed(7)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    assert first == order(lengths)
+    assert first == batches(lengths)
     assert torch.equal(state, torch.get_rng_state())
     assert np.random.random() == np.random.RandomState(7).random()
 
 
 def test_the_epoch_is_asked_for_when_a_pass_begins():
     epoch = 0
-    sampler = LengthGroupedSampler(np.arange(1, 101), 4, 0, lambda: epoch)
+    sampler = LengthGroupedBatches(np.arange(1, 101), 4, 0, lambda: epoch)
     first = list(sampler)
     epoch = 1
-    assert list(sampler) == order(np.arange(1, 101), epoch=1) != first
+    assert list(sampler) == batches(np.arange(1, 101), epoch=1) != first
 
 
 def test_little_is_padded_and_batches_differ_between_epochs():
     lengths = np.random.default_rng(0).lognormal(4.5, 0.8, size=5000).astype(int).clip(5, 512)
 
-    def padding(rows):
-        batches = lengths[rows].reshape(-1, 16)
-        return 1 - batches.sum() / (batches.max(axis=1) * 16).sum()
+    def padding(found):
+        padded = sum(len(rows) * lengths[rows].max() for rows in found)
+        return 1 - lengths.sum() / padded
 
-    assert padding(order(lengths[:4992], 16)) < 0.05
-    assert padding(np.random.default_rng(0).permutation(4992)) > 0.5
+    assert padding(batches(lengths, 16)) < 0.05
+    assert padding(np.array_split(np.random.default_rng(0).permutation(5000), 313)) > 0.5
     # Rows do not stay together: a batch of one epoch is spread over many of the next.
-    batch = {row: i // 16 for i, row in enumerate(order(lengths, 16, epoch=1))}
-    together = [len({batch[row] for row in order(lengths, 16)[i : i + 16]}) for i in (0, 1600)]
-    assert min(together) > 8
+    batch = {row: i for i, rows in enumerate(batches(lengths, 16, epoch=1)) for row in rows}
+    together = [len({batch[row] for row in batches(lengths, 16)[i]}) for i in (0, 100)]
+    assert min(together) > 5
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -100,11 +116,15 @@ def test_batches_of_all_devices_and_accumulation_steps_hold_texts_of_one_length(
         gradient_accumulation_steps=3,
         seed=5,
     )
-    assert list(trainer._get_train_sampler()) == order(rows["length"], 12, seed=5)
+
+    def found():
+        return list(trainer.get_train_dataloader().batch_sampler)
+
+    assert found() == batches(rows["length"], 12, seed=5, pieces=3)
     trainer.args.data_seed = 6
-    assert list(trainer._get_train_sampler()) == order(rows["length"], 12, seed=6)
+    assert found() == batches(rows["length"], 12, seed=6, pieces=3)
     trainer.args.train_sampling_strategy = "sequential"
-    assert list(trainer._get_train_sampler()) == list(range(48))
+    assert found() == np.arange(48).reshape(-1, 4).tolist()
 
 
 class BrokenLoss(MultilabelLoss):
