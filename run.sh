@@ -107,7 +107,7 @@ setup() {
 }
 
 launch() {
-  local gpus=0 threads config code=0 status
+  local gpus=0 threads config code status launcher
   # torch also heeds CUDA_VISIBLE_DEVICES.
   if command -v nvidia-smi >/dev/null; then
     gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
@@ -123,10 +123,15 @@ launch() {
   [[ -f ${config[0]} ]] || fail "ACCELERATE_CONFIG=${config[0]}: no such file"
   # The launcher turns every exit code into 1; the recipe leaves its own in a file.
   status=$(mktemp)
-  # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher waits for it.
+  # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher is deaf to it and waits. A
+  # SIGTERM, which reaches this script alone, is handed on to the recipe for the same end.
   trap '' INT
   RECIPE_EXIT_STATUS=$status "$venv/bin/python" -m accelerate.commands.accelerate_cli launch --quiet \
-    --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" || code=$?
+    --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" <&0 &
+  launcher=$!
+  trap 'pkill -TERM -P "$launcher"' TERM
+  # A signal ends a wait, not the launcher.
+  until wait "$launcher" && code=0 || code=$?; ! kill -0 "$launcher" 2>/dev/null; do :; done
   [[ ! -s $status ]] || code=$(<"$status")
   rm -f "$status"
   exit "$code"

@@ -19,8 +19,6 @@ issues of 250 tokens in about a minute per epoch, 2 GB of memory.
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import ProgressCallback
 
@@ -32,15 +30,21 @@ from shared.collators import MultilabelCollator
 from shared.data import DataArguments, load_data, load_held_out
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import has_fast_bf16
+from shared.hardware import has_fast_bf16, runs_on_cpu
 from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import multilabel_metrics, sigmoid
-from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_sequence_classifier,
+    load_tokenizer,
+    resolve_model,
+)
 from shared.predictions import examples
 from shared.progress import quiet_libraries
 from shared.results import contents, describe_split, held_out_figures, write_results
-from shared.splitters import nested_slices, train_valid_test_split
+from shared.splitters import nested_slice, train_valid_test_split
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
@@ -91,10 +95,13 @@ class TaggerArguments(DataArguments, TrainingArguments):
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: must be 0 to {2**32 - 1}")
+        on_cpu = runs_on_cpu(self.use_cpu)
         if self.bf16 is None:
-            self.bf16 = has_fast_bf16() and not self.fp16
+            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
         # The Trainer wants to be told that bfloat16 on the CPU is meant.
-        self.use_cpu = self.use_cpu or (self.bf16 and not torch.cuda.is_available())
+        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
         super().__post_init__()
 
 
@@ -135,11 +142,7 @@ def main() -> None:
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
-        # All rows in an order whose every beginning is a slice, so that any two are nested.
-        train = np.random.default_rng(args.seed).permutation(train)
-        sizes = np.unique(np.geomspace(1, len(train), 100).round().astype(int)).tolist()
-        order = nested_slices(labels[train], sizes, random_state=args.seed)[-1]
-        train = np.sort(train[order[: args.train_size]])
+        train = train[nested_slice(labels[train], args.train_size, random_state=args.seed)]
     split = (labelled[i] for i in (train, valid, test))
     parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
     parts |= {name: (other, other.labelled) for name, other in official.items()}
@@ -151,12 +154,8 @@ def main() -> None:
     # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
-    model = load_sequence_classifier(model_folder, label_names, vocabulary_size=len(tokenizer))
-    shortest = tokenizer.num_special_tokens_to_add() + 1
-    longest = getattr(model.config, "max_position_embeddings", args.max_length)
-    if not shortest <= args.max_length <= longest:
-        raise UserError(f"--max_length {args.max_length}: must be {shortest} to {longest} tokens")
-    tokenizer.model_max_length = args.max_length  # saved with it: whoever uses it cuts there, too
+    model = load_sequence_classifier(model_folder, label_names, tokenizer=tokenizer)
+    limit_length(tokenizer, model, args.max_length)
 
     def tokenize(batch):
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]

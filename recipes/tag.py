@@ -77,7 +77,7 @@ def main() -> None:
     columns = find_text_columns(source.columns, args, source.name)
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
-    model = load_sequence_classifier(folder, vocabulary_size=len(tokenizer))
+    model = load_sequence_classifier(folder, tokenizer=tokenizer)
     label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     thresholds = find_thresholds(args, model.config)
     pad = MultilabelCollator(tokenizer, len(label_names))

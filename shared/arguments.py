@@ -74,7 +74,8 @@ def parse_arguments(
     namespace = parser.parse_args(argv)
     if (path := namespace.config) is not None:
         try:
-            defaults = parser.parse_args(_config_flags(path, known))
+            switches = {name for name in known if _is_switch(parser, name)}
+            defaults = parser.parse_args(_config_flags(path, known, switches))
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
@@ -84,7 +85,13 @@ def parse_arguments(
         raise UserError(f"these flags do not fit together: {error}") from error
 
 
-def _config_flags(path: str, known: set[str]) -> list[str]:
+def _is_switch(parser: argparse.ArgumentParser, name: str) -> bool:
+    from transformers.hf_argparser import string_to_bool
+
+    return parser._option_string_actions[f"--{name}"].type is string_to_bool
+
+
+def _config_flags(path: str, known: set[str], switches: set[str]) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
     import yaml
 
@@ -100,6 +107,8 @@ def _config_flags(path: str, known: set[str]) -> list[str]:
     for name, value in values.items():
         if name not in known:
             raise UserError(f"unknown flag {name!r}{_suggest(str(name), known)}")
+        if isinstance(value, bool) and name not in switches:
+            value = "yes" if value else "no"  # YAML reads the words yes and no as true and false
         if isinstance(value, list):
             flags += [f"--{name}", *map(str, value)]
         elif value is not None:

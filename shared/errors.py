@@ -34,8 +34,9 @@ class UserError(Exception):
 def exit_on_user_error() -> Iterator[None]:
     """Run a recipe's ``main()``: one line and exit code 2 for a user's mistake, 130 for Ctrl-C.
 
-    A full disk and a folder that may not be written count as mistakes a user can mend. Anything
-    else is a fault of the program and keeps its traceback.
+    A full disk, a folder that may not be written, an optional package that is not installed and a
+    hub that cannot be reached count as mistakes a user can mend. Anything else is a fault of the
+    program and keeps its traceback.
     """
     # A launcher that shields itself from Ctrl-C hands the deaf ear down to its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,6 +45,10 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         _exit(str(error), EXIT_USER_ERROR)
     except Exception as error:
+        if isinstance(error, (ImportError, RuntimeError)) and "pip install" in str(error):
+            _exit(str(error), EXIT_USER_ERROR)  # such as the package that --report_to wants
+        if type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx"):
+            _exit(f"the hub: {first_line(error)}", EXIT_USER_ERROR)
         full = any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK)
         number = errno.ENOSPC if full else getattr(error, "errno", None)
         if number not in _ADVICE:
@@ -63,6 +68,11 @@ def _exit(message: str, code: int) -> None:
         print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     _leave_status(code)
     sys.exit(code)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says anything, else its type."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _leave_status(code: int | str | None) -> None:

@@ -1,17 +1,25 @@
 """What the machine can do, and what to call it beside a timing."""
 
+import os
 import platform
 
 import torch
 
 
-def has_fast_bf16() -> bool:
-    """Whether bfloat16 arithmetic is native here: on the GPU if there is one, else on the CPU.
+def runs_on_cpu(use_cpu: bool) -> bool:
+    """Whether a run takes the CPU: told to, by ``--use_cpu`` or accelerate's config, or for want
+    of a CUDA device."""
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    return use_cpu or told or not torch.cuda.is_available()
+
+
+def has_fast_bf16(*, on_cpu: bool) -> bool:
+    """Whether bfloat16 arithmetic is native, on the CPU or on the GPU.
 
     On a CPU with AVX-512 BF16 or AMX a small encoder trains about twice as fast in it; on others
     it is emulated and slower.
     """
-    if torch.cuda.is_available():
+    if not on_cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.errors import UserError
+from shared.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +97,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: no usable tokenizer: {_first_line(error)}") from error
+        raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
     # Without its vocabulary it is made of special tokens alone, and every word is unknown to it.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(f"{folder}: no usable tokenizer: the vocabulary is missing")
@@ -109,7 +109,11 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 
 def load_sequence_classifier(
-    folder: str, label_names: list[str] | None = None, *, vocabulary_size: int = 0, **config
+    folder: str,
+    label_names: list[str] | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **config,
 ) -> PreTrainedModel:
     """Load a multilabel sequence classifier; a new head is initialised where labels are given.
 
@@ -120,8 +124,9 @@ def load_sequence_classifier(
     label_names : list of str, optional
         Labels of a head to train. None loads a finished classifier with its own labels and
         refuses weights that lack a part of it.
-    vocabulary_size : int
-        The tokenizer's; the model's embeddings must hold at least as many rows.
+    tokenizer : PreTrainedTokenizerBase, optional
+        The model's embeddings must hold at least its tokens; a config that names no padding token
+        takes its own.
     **config
         Further attributes of the model's config, such as dropout rates.
 
@@ -167,7 +172,7 @@ def load_sequence_classifier(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot load the model: {_first_line(error)}") from error
+        raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
 
@@ -182,16 +187,45 @@ def load_sequence_classifier(
             f"another size, first {min(missing)}; they belong to another architecture or are "
             "incomplete"
         )
-    rows = model.get_input_embeddings().num_embeddings
-    if vocabulary_size > rows:
+    if model.config.is_encoder_decoder:
         raise UserError(
-            f"{folder}: the tokenizer has {vocabulary_size} tokens but the model only {rows} "
+            f"{folder}: an encoder-decoder ({model.config.model_type}); name an encoder"
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if tokenizer is not None and len(tokenizer) > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {rows} "
             "embeddings; they do not belong together"
         )
-    if model.config.pad_token_id is None:
-        raise UserError(f"{folder}: the model's config names no pad_token_id")
+    if model.config.pad_token_id is None and tokenizer is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def limit_length(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int
+) -> None:
+    """Cut texts at `max_length` tokens, here and wherever the tokenizer is saved to.
+
+    Raises
+    ------
+    UserError
+        If that leaves no room for a token of text, or is more than the model can read.
+    """
+    shortest = tokenizer.num_special_tokens_to_add() + 1
+    longest = longest_input(model) or max_length
+    if not shortest <= max_length <= longest:
+        raise UserError(f"--max_length {max_length}: must be {shortest} to {longest} tokens")
+    tokenizer.model_max_length = max_length
+
+
+def longest_input(model: PreTrainedModel) -> int | None:
+    """Tokens a model can read at once; None where its positions have no end."""
+    import torch
+
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin number positions from behind that of the padding.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
+    return getattr(model.config, "max_position_embeddings", None)

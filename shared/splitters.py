@@ -286,6 +286,38 @@ def nested_slices(y, sizes: Sequence[int], *, order=1, random_state=None) -> lis
     return slices[1:]
 
 
+def nested_slice(y, size: int, *, random_state: int) -> np.ndarray:
+    """Draw one sample such that those of separate calls are nested, whatever their sizes.
+
+    The first `size` rows of an order that y and the seed alone decide: that of `nested_slices` at
+    a hundred sizes from one row to all. Between two of these a slice is not stratified.
+
+    Parameters
+    ----------
+    y : array or scipy sparse (rows, labels) of 0 and 1
+    size : int
+        Rows, at most all.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    rows : int array of shape (size,), ascending
+
+    Raises
+    ------
+    UserError
+        If size is not a number of rows of y.
+    """
+    n = y.shape[0]
+    if not 1 <= size <= n:
+        raise UserError(f"a slice of {size} rows: there are {n} to draw from")
+    rows = np.random.default_rng(random_state).permutation(n)
+    sizes = np.unique(np.geomspace(1, n, 100).round().astype(int)).tolist()
+    order = nested_slices(y[rows], sizes, random_state=random_state)[-1]
+    return np.sort(rows[order[:size]])
+
+
 def label_distribution_error(y, parts: Sequence[np.ndarray]) -> float:
     """How far the odds of the labels in the parts are from those in the whole: 0 is perfect.
 

@@ -172,11 +172,21 @@ class LengthGroupedTrainer(Trainer):
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Gradients are shared between processes, and so is the news that they are spoilt.
-        if not torch.isfinite(self.accelerator.gather(loss)).all():
+        self._stop_unless_finite("loss", self.accelerator.gather(loss))
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # A finite loss can have such a gradient; fp16 scales its own down.
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None:
+            self._stop_unless_finite("gradient", torch.as_tensor(norm))
+        return norm
+
+    def _stop_unless_finite(self, name: str, value: torch.Tensor) -> None:
+        if not torch.isfinite(value).all():
             kept = newest_complete_checkpoint(self.args.output_dir)
             raise UserError(
-                f"the loss is not finite at step {self.state.global_step + 1}; lower "
+                f"the {name} is not finite at step {self.state.global_step + 1}; lower "
                 "--learning_rate or check the data; "
                 + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was saved yet")
             )
-        return loss

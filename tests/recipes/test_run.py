@@ -14,7 +14,6 @@ from command_line import PYTHON, ROOT, run
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
 FAKE_PYTHON = f"""#!/bin/bash
-here=$(dirname "$0")
 log() {{ echo "$*" >>"$FAKE_LOG"; }}
 case "$*" in
   *sys.version_info*) exit "${{FAKE_OLD:-0}}" ;;
@@ -22,8 +21,7 @@ case "$*" in
   "-m venv "*)
     log venv
     mkdir -p "$3/bin"
-    cp "$0" "$3/bin/python"
-    cp "$here/accelerate" "$3/bin" ;;
+    cp "$0" "$3/bin/python" ;;
   "-m pip --version"*) exit 0 ;;
   "-m pip install"*)
     log pip
@@ -31,9 +29,6 @@ case "$*" in
   --version) echo Python 3.11.0 ;;
   *) exec "{PYTHON}" "$@" ;;
 esac
-"""
-FAKE_ACCELERATE = f"""#!/bin/bash
-exec "{PYTHON}" -m accelerate.commands.accelerate_cli "$@"
 """
 
 
@@ -70,18 +65,20 @@ class RunSh:
         self.elsewhere.mkdir()
         self.log = tmp_path / "installations"
         self.python = executable(tmp_path / "fake bin" / "python3", FAKE_PYTHON)
-        executable(tmp_path / "fake bin" / "accelerate", FAKE_ACCELERATE)
         self.venv = project / ".venv"
         shutil.rmtree(self.venv, ignore_errors=True)
 
+    def environment(self, **changes):
+        """The variables to run under."""
+        ours = {"PYTHON": self.python, "FAKE_LOG": self.log, "PYTHONPATH": self.project} | changes
+        return os.environ | {name: str(value) for name, value in ours.items()}
+
     def __call__(self, *words, **environment):
-        environment = {"PYTHON": self.python, "FAKE_LOG": self.log} | environment
         return run(
             *("bash", self.project / "run.sh", *words),
             check=False,
             cwd=self.elsewhere,
-            PYTHONPATH=str(self.project),
-            **{name: str(value) for name, value in environment.items()},
+            **self.environment(**environment),
         )
 
     def installations(self):
@@ -202,6 +199,28 @@ def test_a_recipe_runs_from_any_folder_and_its_exit_code_comes_back(run_sh):
     assert "Traceback" not in process.stderr
     # Paths are those of the folder one is in.
     assert (run_sh.elsewhere / "outputs" / "github_tagger").is_dir()
+
+
+def test_a_termination_reaches_the_recipe_which_saves_a_checkpoint(run_sh, tagger_flags, tmp_path):
+    words = [*tagger_flags, "--output_dir", tmp_path / "out", "--patience", 2000]
+    process = subprocess.Popen(
+        [
+            *("bash", run_sh.project / "run.sh", "github_tagger", *map(str, words)),
+            *("--num_train_epochs", "2000"),
+        ],
+        env=run_sh.environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "epoch" in line:
+            process.terminate()  # the script alone, as a service manager does
+            break
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM after step" in stderr
+    assert list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_an_accelerate_config_that_is_not_there_is_named(run_sh):

@@ -166,6 +166,17 @@ def test_a_wrong_value_names_flag_and_value(argv, words):
         assert word in message
 
 
+def test_the_words_yes_and_no_stay_words_where_words_are_wanted(config):
+    args = parse_arguments(
+        RecipeArguments,
+        [config("save_strategy: no\nshuffle: no\nbf16: off\nlogging_strategy: 'no'\n")],
+    )
+    assert args.save_strategy == "no"
+    assert args.logging_strategy == "no"
+    assert not args.shuffle
+    assert not args.bf16
+
+
 def test_a_wrong_value_in_a_file_names_the_file(config):
     path = config("train_size: many")
     message = refusal(path)

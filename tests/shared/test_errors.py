@@ -3,6 +3,7 @@ import os
 import signal
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from shared.errors import UserError, exit_on_user_error
 
@@ -72,6 +73,20 @@ def test_a_full_disk_is_recognised_in_any_disguise(error, capsys):
     assert printed.startswith("error: ")
     assert "No space left on device; free some space" in printed
     assert "--resume_from_checkpoint true" in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("XCallback requires x. Run `pip install x`."), "XCallback requires x. Run"),
+        (OfflineModeIsEnabled("Cannot reach the hub:\nHF_HUB_OFFLINE is set"), "the hub: Cannot"),
+    ],
+)
+def test_what_is_not_there_is_named(error, expected, capsys):
+    code, printed = outcome(error, capsys)
+    assert code == 2
+    assert printed.startswith(f"error: {expected}")
     assert printed.count("\n") == 1
 
 

@@ -1,15 +1,14 @@
 import torch
 
-from shared.hardware import has_fast_bf16, machine
+from shared.hardware import has_fast_bf16, machine, runs_on_cpu
 
 
 def test_bf16_is_fast_where_the_processor_has_instructions_for_it(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name, expected in (("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
-        assert has_fast_bf16() is expected
+        assert has_fast_bf16(on_cpu=True) is expected
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    assert has_fast_bf16() is False
+    assert has_fast_bf16(on_cpu=True) is False
 
 
 def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
@@ -23,8 +22,20 @@ def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
             "is_bf16_supported",
             lambda including_emulation=True, native=native: native or including_emulation,
         )
-        assert has_fast_bf16() is native
+        assert has_fast_bf16(on_cpu=False) is native
     assert machine() == "2 x Some GPU"
+
+
+def test_the_flag_accelerate_and_the_want_of_a_gpu_choose_the_cpu(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runs_on_cpu(use_cpu=True)
+    assert not runs_on_cpu(use_cpu=False)
+    for value, expected in (("True", True), ("False", False)):  # as `accelerate launch` sets it
+        monkeypatch.setenv("ACCELERATE_USE_CPU", value)
+        assert runs_on_cpu(use_cpu=False) is expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runs_on_cpu(use_cpu=False)
 
 
 def test_the_machine_is_described_without_its_name(monkeypatch):

@@ -8,10 +8,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    T5Config,
+    T5ForSequenceClassification,
+)
 
 from shared import models
 from shared.errors import UserError
-from shared.models import DEFAULT_MODEL, load_sequence_classifier, load_tokenizer, resolve_model
+from shared.models import (
+    DEFAULT_MODEL,
+    load_sequence_classifier,
+    load_tokenizer,
+    longest_input,
+    resolve_model,
+)
 
 LABELS = ["bug", "docs", "speed"]
 
@@ -167,7 +182,9 @@ def test_a_tokenizer_without_padding_pads_with_its_end(folder):
 
 
 def test_a_new_head_on_an_encoder(tiny_model):
-    model = load_sequence_classifier(str(tiny_model), LABELS, vocabulary_size=175)
+    model = load_sequence_classifier(
+        str(tiny_model), LABELS, tokenizer=load_tokenizer(str(tiny_model))
+    )
     assert model.config.num_labels == 3
     assert model.config.id2label == dict(enumerate(LABELS))
     assert model.config.label2id == {name: i for i, name in enumerate(LABELS)}
@@ -294,11 +311,44 @@ def test_weights_of_another_size_are_refused(folder, labels):
 
 
 def test_a_tokenizer_larger_than_the_embeddings_is_refused(tiny_model):
-    load_sequence_classifier(str(tiny_model), LABELS, vocabulary_size=175)
-    message = refusal(load_sequence_classifier, str(tiny_model), LABELS, vocabulary_size=176)
-    assert "the tokenizer has 176 tokens but the model only 175 embeddings" in message
+    tokenizer = load_tokenizer(str(tiny_model))
+    load_sequence_classifier(str(tiny_model), LABELS, tokenizer=tokenizer)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["oneword"])
+    message = refusal(load_sequence_classifier, str(tiny_model), LABELS, tokenizer=tokenizer)
+    expected = f"the tokenizer has {size + 1} tokens but the model only {size} embeddings"
+    assert expected in message
 
 
-def test_a_model_without_a_padding_id_is_refused(folder):
+def test_a_config_without_a_padding_token_takes_the_tokenizers(folder):
     edit_config(folder, pad_token_id=None)
-    assert "pad_token_id" in refusal(load_sequence_classifier, str(folder), LABELS)
+    tokenizer = load_tokenizer(str(folder))
+    model = load_sequence_classifier(str(folder), LABELS, tokenizer=tokenizer)
+    assert model.config.pad_token_id == tokenizer.pad_token_id is not None
+
+
+SMALL = {
+    "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (BertConfig(**SMALL, max_position_embeddings=32), 32),
+        (RobertaConfig(**SMALL, max_position_embeddings=34, pad_token_id=1), 32),
+        (DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8), 512),
+        (ModernBertConfig(**SMALL, max_position_embeddings=64, pad_token_id=0), 64),
+    ],
+)
+def test_the_longest_input_is_one_that_the_model_reads(config, longest):
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert longest_input(model) == longest
+    model(input_ids=torch.full((1, longest), 5), attention_mask=torch.ones(1, longest).long())
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5ForSequenceClassification(config).save_pretrained(tmp_path)
+    assert "an encoder-decoder (t5)" in refusal(load_sequence_classifier, str(tmp_path), LABELS)

@@ -27,6 +27,7 @@ from shared.splitters import (
     MultilabelStratifiedKFold,
     MultilabelStratifiedShuffleSplit,
     label_distribution_error,
+    nested_slice,
     nested_slices,
     train_valid_test_split,
 )
@@ -123,6 +124,21 @@ def test_nested_slices_begin_with_the_smaller_ones(y, sizes, order, seed):
     assert len(np.unique(slices[-1])) == sizes[-1]
     for smaller, larger in pairwise(slices):
         np.testing.assert_array_equal(larger[: len(smaller)], smaller)
+
+
+def test_slices_of_separate_calls_are_nested():
+    y = np.random.default_rng(0).random((300, 5)) < [0.4, 0.2, 0.1, 0.05, 0.02]
+    sizes = [1, 2, 7, 8, 60, 61, 299, 300]
+    slices = [nested_slice(y, size, random_state=3) for size in sizes]
+    for size, rows in zip(sizes, slices, strict=True):
+        assert np.array_equal(rows, np.unique(rows))
+        assert len(rows) == size
+    assert all(set(a) < set(b) for a, b in pairwise(slices))
+    assert y[slices[4]].any(axis=0).all()
+    assert not np.array_equal(slices[4], nested_slice(y, 60, random_state=4))
+    for size in (0, 301):
+        with pytest.raises(UserError, match=f"a slice of {size} rows: there are 300"):
+            nested_slice(y, size, random_state=3)
 
 
 def test_nested_slices_may_end_with_all_rows():

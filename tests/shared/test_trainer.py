@@ -175,6 +175,32 @@ def test_a_loss_that_is_not_finite_at_once_has_no_checkpoint_to_name(tiny_model,
     np.testing.assert_array_equal(weights(trainer.model), before)
 
 
+class BrokenGradient(torch.autograd.Function):
+    """Lets its input pass, and no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
+    tiny_model, tmp_path
+):
+    class Loss(MultilabelLoss):
+        def __call__(self, *args, **kwargs):
+            return BrokenGradient.apply(super().__call__(*args, **kwargs))
+
+    trainer = make_trainer(tiny_model, tmp_path, loss=Loss())
+    before = weights(trainer.model)
+    with pytest.raises(UserError, match="the gradient is not finite at step 1; "):
+        trainer.train()
+    np.testing.assert_array_equal(weights(trainer.model), before)
+
+
 # --- evaluation and prediction -------------------------------------------------------------------
 
 
