@@ -40,6 +40,8 @@ from shared.progress import progress, quiet_libraries
 from shared.readers import open_source
 from shared.trainer import LengthGroupedTrainer
 
+_TRAIN = "train a tagger with the recipe github_tagger"
+
 
 @dataclass
 class TagArguments(TrainingArguments):
@@ -75,6 +77,8 @@ def main() -> None:
     quiet_libraries()
     source = open_source(args.data, column_names=args.column_names)
     columns = find_text_columns(source.columns, args, source.name)
+    if args.model == TagArguments.model and not Path(args.model).is_dir():
+        raise UserError(f"--model {args.model}: no such folder; {_TRAIN}, or name its folder")
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
     model = load_sequence_classifier(folder, tokenizer=tokenizer)
@@ -121,9 +125,7 @@ def main() -> None:
 def find_thresholds(args: TagArguments, config) -> list[float]:
     """Return one threshold per label, from --threshold or the tagger's config."""
     if config.id2label == {i: f"LABEL_{i}" for i in range(config.num_labels)}:
-        raise UserError(
-            f"{args.model}: the config names no labels; train with recipes/github_tagger.py"
-        )
+        raise UserError(f"{args.model}: the config names no labels; {_TRAIN}")
     if config.problem_type != "multi_label_classification":
         raise UserError(
             f"{args.model}: its problem_type is {config.problem_type}, not "
@@ -135,8 +137,8 @@ def find_thresholds(args: TagArguments, config) -> list[float]:
     known = isinstance(thresholds, list) and len(thresholds) == config.num_labels
     if not known or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
         raise UserError(
-            f"{args.model}: the config holds no threshold for each label; train with "
-            "recipes/github_tagger.py, or give one with --threshold"
+            f"{args.model}: the config holds no threshold for each label; {_TRAIN}, or give one "
+            "with --threshold"
         )
     return thresholds
 

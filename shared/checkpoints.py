@@ -54,6 +54,37 @@ def newest_complete_checkpoint(output_dir: str) -> str | None:
     return str(max(complete, key=_step)) if complete else None
 
 
+def check_same_model(checkpoint: str, config) -> None:
+    """Refuse to resume a model of another architecture, or one with other labels.
+
+    Its weights would not fit, or worse, fit and stand for other labels.
+
+    Parameters
+    ----------
+    checkpoint : str
+        Folder to resume from; one without a config.json (sharded weights) is not judged.
+    config : PretrainedConfig
+        That of the model to train.
+
+    Raises
+    ------
+    UserError
+        If the two differ.
+    """
+    path = Path(checkpoint, "config.json")
+    if not path.is_file():
+        return
+    found = type(config).from_json_file(path)
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label"):
+        theirs, ours = getattr(found, name, None), getattr(config, name, None)
+        if theirs != ours:
+            what = "labels" if name == "id2label" else name
+            raise UserError(
+                f"{checkpoint} was trained with other {what} than this run has; resume with the "
+                "same --data and --model, or choose another --output_dir to start afresh"
+            )
+
+
 def remove_checkpoints(output_dir: str) -> None:
     """Delete every ``checkpoint-STEP`` folder: once a model is final they only take space."""
     for folder in _checkpoints(output_dir):

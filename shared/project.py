@@ -6,6 +6,7 @@ smoke test and a README; nothing else, and nothing that points back here.
 
 import ast
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -97,8 +98,6 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     smoke_test = _SMOKE_TEST.format(name=name)
     if root / "shared" / "results.py" in modules:  # it leaves figures
         smoke_test += _TRAINING_SMOKE_TEST
-    else:
-        smoke_test = smoke_test.replace("import json\n", "")
     written = {
         folder / "README.md": _README.format(name=name, purpose=purpose),
         folder / "tests" / "test_smoke.py": smoke_test,
@@ -150,7 +149,7 @@ def main() -> None:
         raise UserError("usage: ./run.sh copy NAME FOLDER")
     root, name, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     files = copy_recipe(root, name, folder)
-    print(f"{len(files)} files in {folder}; next: cd {folder} && ./run.sh")
+    print(f"{len(files)} files in {folder}; next: cd {shlex.quote(str(folder))} && ./run.sh")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
-from shared.checkpoints import newest_complete_checkpoint
+from shared.checkpoints import check_same_model, newest_complete_checkpoint
 from shared.errors import UserError
 
 
@@ -92,6 +92,12 @@ class LengthGroupedTrainer(Trainer):
     prediction, so that row i of the output is not row i of the input; here only training is
     shuffled, and `predict` runs from the longest text to the shortest and puts the rows back.
     """
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
+        """Train; go on from a checkpoint only if it is one of the same model and labels."""
+        if resume_from_checkpoint is not None:
+            check_same_model(resume_from_checkpoint, self.model.config)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Train on batches of similar length, the same for any number of processes."""

@@ -468,6 +468,13 @@ def test_a_run_killed_in_mid_checkpoint_ends_where_an_uninterrupted_one_ends(
     assert checkpoints(tmp_path) == []
 
 
+def test_other_labels_cannot_go_on_from_a_checkpoint(tagger, tagger_flags, tmp_path):
+    flags = [*tagger_flags, "--output_dir", tmp_path / "out"]
+    run(PYTHON, "-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
+    line = tagger.mistake(*flags, "--drop_labels", "speed", "--resume_from_checkpoint", "true")
+    assert "was trained with other labels than this run has" in line
+
+
 def test_a_checkpoint_named_by_hand_must_be_whole(tagger, tagger_flags, tmp_path):
     broken = tmp_path / "checkpoint-5"
     broken.mkdir()
@@ -561,6 +568,9 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--learning_rate", "nan"], "--learning_rate nan: must be above 0"),
         (["--num_train_epochs", 0], "--num_train_epochs 0.0: must be above 0"),
         (["--learn_rate", 1], "unknown flag --learn_rate; did you mean --learning_rate?"),
+        (["--seed", -1], "--seed -1: must be 0 to"),
+        (["--report_to", "comet_ml"], "comet-ml"),
+        (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
         (["--config"], "argument --config: expected one argument"),

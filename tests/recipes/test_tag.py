@@ -205,6 +205,13 @@ def test_a_folder_that_is_no_tagger_is_refused(case, tag, tagger_copy, tmp_path)
     assert not (tmp_path / "tagged.jsonl").exists()
 
 
+def test_before_any_training_the_next_step_is_named(tag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "new.jsonl", ROWS)
+    line = tag.mistake("--model", "outputs/github_tagger", "--data", "new.jsonl")
+    assert line.startswith("--model outputs/github_tagger: no such folder; train a tagger with")
+
+
 def test_an_encoder_without_a_head_is_no_tagger(tag, tiny_model, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
     line = tag.mistake("--model", tiny_model, "--data", data)

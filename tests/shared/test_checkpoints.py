@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from tiny_training import make_trainer
+from transformers import BertConfig
 
 from shared.checkpoints import (
+    check_same_model,
     checkpoint_fault,
     newest_complete_checkpoint,
     remove_checkpoints,
@@ -165,3 +167,15 @@ def test_remove_checkpoints_removes_nothing_else(run):
 
 def test_the_state_that_is_checked_is_the_one_the_trainer_reads(checkpoint):
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 2
+
+
+def test_a_checkpoint_of_another_model_or_of_other_labels_is_refused(tmp_path):
+    def config(labels=("a", "b"), **changes):
+        return BertConfig(id2label=dict(enumerate(labels)), **changes)
+
+    config().save_pretrained(tmp_path)
+    check_same_model(str(tmp_path), config())
+    check_same_model(str(tmp_path / "without one"), config())
+    for other, what in ((config("bc"), "labels"), (config(hidden_size=24), "hidden_size")):
+        with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
+            check_same_model(str(tmp_path), other)
