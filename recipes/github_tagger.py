@@ -177,7 +177,7 @@ def main() -> None:
 
     def compute_metrics(prediction):
         # Epochs are compared at the threshold that each would be used with.
-        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids)
+        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
         return multilabel_metrics(label_names, thresholds=best)(prediction)
 
     trainer = LengthGroupedTrainer(
@@ -201,8 +201,9 @@ def main() -> None:
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
     # Thresholds on validation, then one look at the test rows
-    valid_scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
-    thresholds = tune_thresholds(valid_scores, y["valid"], per_label=args.thresholds == "per_label")
+    per_label = args.thresholds == "per_label"
+    scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
+    thresholds = tune_thresholds(scores, y["valid"], per_label=per_label, tolerance=2)
     model.config.thresholds = thresholds.tolist()
     trainer.compute_metrics = multilabel_metrics(label_names, thresholds=thresholds)
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")

@@ -18,6 +18,7 @@ def tune_thresholds(
     metric: str = "micro_f1",
     per_label: bool = False,
     shrinkage: float = 10.0,
+    tolerance: float = 0.0,
 ) -> np.ndarray:
     """Find the thresholds that maximise micro or macro F1. Use validation rows only.
 
@@ -33,6 +34,9 @@ def tune_thresholds(
         Only with `per_label`: the number of positive rows at which a label's own threshold and the
         global one weigh the same. 0 gives every label its own; choose less than the default where
         labels are calibrated very differently.
+    tolerance : float, default 0.0
+        Standard errors by which the global threshold may fall short of the best one; of all that
+        do not, it is the nearest to 0.5. 0 takes the best.
 
     Returns
     -------
@@ -48,6 +52,15 @@ def tune_thresholds(
 
     Notes
     -----
+    *Tolerance.* Trained scores lie near 0 and 1, so that F1 hardly changes between, say, 0.4 and
+    0.9; where it peaks on a few hundred rows is chance, and a high peak costs the rare labels. With
+    positives weighted by their rarity (`shared.losses.balanced_pos_weight`) the best threshold is
+    near 0.5, and a tolerance of 2 leaves it only for a difference that is significant at 5 %: the
+    standard-error rule of Breiman et al. (1984, Classification and Regression Trees, section
+    3.4.3), with the standard error of the paired difference by linearisation. On 384 test issues,
+    over 16 states of training (4 of other runs): micro F1 .816 at the best validation threshold,
+    .819 with a tolerance of 2 (.827, .823); macro F1 .438 and .460 (.500, .530).
+
     *Exactness.* Every distinct set of predictions that some threshold gives is compared, equal
     scores always together. The threshold returned lies midway between the neighbouring scores, so
     that rounding in other hardware or precision does not flip a prediction. Of several best
@@ -79,8 +92,9 @@ def tune_thresholds(
         raise ValueError("scores must be probabilities from 0 to 1: pass logits through a sigmoid")
     if metric not in ("micro_f1", "macro_f1"):
         raise ValueError(f"metric must be micro_f1 or macro_f1, not {metric!r}")
-    if not shrinkage >= 0:
-        raise ValueError(f"shrinkage must be 0 or more, not {shrinkage}")
+    for name, value in (("shrinkage", shrinkage), ("tolerance", tolerance)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be 0 or more, not {value}")
     if not y_true.any():
         raise UserError(
             "thresholds cannot be tuned: no validation row has a label; "
@@ -89,7 +103,10 @@ def tune_thresholds(
 
     ranked, true_positives = sort_by_score(y_true, scores)
     true_positives = np.pad(true_positives, ((0, 0), (1, 0)))  # the first cut predicts nothing
-    thresholds = np.full(len(ranked), _global_threshold(ranked, true_positives, metric))
+    best = _global_threshold(ranked, true_positives, metric)
+    if tolerance > 0:
+        best = _nearest_to_half(best, scores, y_true, metric, tolerance)
+    thresholds = np.full(len(ranked), best)
     if not per_label:
         return thresholds
 
@@ -140,6 +157,32 @@ def _global_threshold(ranked: np.ndarray, true_positives: np.ndarray, metric: st
     else:
         values = over_all_labels(_f1(true_positives, true_positives[:, -1:]))
     return cuts[_best_cut(values, cuts)]
+
+
+def _nearest_to_half(
+    best: float, scores: np.ndarray, y_true: np.ndarray, metric: str, tolerance: float
+) -> float:
+    """Go from 0.5 to the best threshold; stop where the difference is within the tolerance."""
+    most, influence = _f1_and_influence(scores >= best, y_true, metric)
+    for share in np.linspace(0, 1, 20, endpoint=False):
+        threshold = float(sigmoid(share * _logit(best)))
+        value, other = _f1_and_influence(scores >= threshold, y_true, metric)
+        if most - value <= tolerance * np.sqrt(((influence - other) ** 2).sum()):
+            return threshold
+    return best
+
+
+def _f1_and_influence(
+    y_pred: np.ndarray, y_true: np.ndarray, metric: str
+) -> tuple[float, np.ndarray]:
+    """F1, and its derivative by the weight of each row."""
+    hits = (y_pred & y_true).astype(np.float64)
+    sizes = y_pred.astype(np.float64) + y_true
+    if metric == "micro_f1":
+        hits, sizes = hits.sum(axis=1, keepdims=True), sizes.sum(axis=1, keepdims=True)
+    total = np.maximum(sizes.sum(axis=0), 1)
+    f1 = 2 * hits.sum(axis=0) / total
+    return float(f1.mean()), ((2 * hits - f1 * sizes) / total).mean(axis=1)
 
 
 def _maximise_macro_f1(cuts: np.ndarray, true_positives: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score
 
+from shared import thresholds
 from shared.errors import UserError
 from shared.metrics import f1_scores, sigmoid
 from shared.thresholds import tune_thresholds
@@ -127,8 +128,8 @@ def test_shrinkage_weighs_positives_on_the_logit_scale(metric):
     positives = y_true.sum(axis=0)
 
     def tuned_logits(**options):
-        thresholds = tune_thresholds(scores, y_true, metric=metric, **options)
-        return np.log(thresholds / (1 - thresholds))
+        found = tune_thresholds(scores, y_true, metric=metric, **options)
+        return np.log(found / (1 - found))
 
     single, own = tuned_logits(), tuned_logits(per_label=True, shrinkage=0)
     for shrinkage in (1, 5, 50):
@@ -147,6 +148,39 @@ def test_label_without_positives_gets_the_global_threshold(metric, shrinkage):
     thresholds = tune_thresholds(scores, y_true, metric=metric, per_label=True, shrinkage=shrinkage)
     assert thresholds[2] == single[2]
     assert (thresholds != single).sum() == 3
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_standard_error_is_that_of_resampled_rows(metric):
+    """Of the difference between two thresholds; 2,000 resamples give it to about 2 %."""
+    rng = np.random.default_rng(2)
+    scores, y_true = miscalibrated(rng, 400, np.array([0.1, 0.2, 0.4]), np.array([-1, 0, 1]))
+    (f, a), (g, b) = (
+        thresholds._f1_and_influence(scores >= t, y_true, metric) for t in (0.4, 0.8)
+    )
+    assert f == pytest.approx(f1_scores(y_true, scores >= 0.4)[metric])
+    differences = []
+    for _ in range(2000):
+        rows = rng.integers(0, 400, 400)
+        found = [f1_scores(y_true[rows], scores[rows] >= t)[metric] for t in (0.4, 0.8)]
+        differences.append(found[0] - found[1])
+    assert np.sqrt(((a - b) ** 2).sum()) == pytest.approx(np.std(differences), rel=0.1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_tolerance_leaves_one_half_only_for_a_clear_difference(metric):
+    rng = np.random.default_rng(3)
+    rates = np.array([0.2, 0.3, 0.4])
+    scores, y_true = miscalibrated(rng, 200, rates, np.zeros(3))  # one half is about right
+    assert tune_thresholds(scores, y_true, metric=metric)[0] != 0.5
+    assert tune_thresholds(scores, y_true, metric=metric, tolerance=2)[0] == 0.5
+
+    low, y_true = miscalibrated(rng, 200, rates, np.full(3, -4.0))  # far too high
+    best, near = (tune_thresholds(low, y_true, metric=metric, tolerance=t)[0] for t in (0, 2))
+    assert best < near < 0.2
+    found = [f1_scores(y_true, low >= t)[metric] for t in (0.5, near, best)]
+    assert found[0] < found[1] - 0.1
+    assert found[2] - found[1] < 0.05
 
 
 @pytest.mark.parametrize("spread", [0, 0.2])
@@ -188,3 +222,5 @@ def test_user_errors_are_named():
         tune_thresholds(np.array([[0.5, 0.5]]), y_true, metric="f1")
     with pytest.raises(ValueError, match="shrinkage must be"):
         tune_thresholds(np.array([[0.5, 0.5]]), y_true, per_label=True, shrinkage=-1)
+    with pytest.raises(ValueError, match="tolerance must be"):
+        tune_thresholds(np.array([[0.5, 0.5]]), y_true, tolerance=-1)
