@@ -19,8 +19,7 @@ issues of 250 tokens in about a minute per epoch, 2 GB of memory.
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import ProgressCallback
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.baselines import naive_bayes
@@ -61,9 +60,9 @@ class TaggerArguments(DataArguments, TrainingArguments):
     train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
     pooling: Literal["mean", "first"] = flag(
-        "mean",
-        "Tokens a BERT classifier reads: all, by one layer, or the first (default: mean).",
+        "mean", "What a BERT classifier reads: all tokens or the first (default: mean)."
     )
+    dropout: float | None = flag(None, "Dropout while training (default: the model's own).")
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
     )
@@ -95,8 +94,9 @@ class TaggerArguments(DataArguments, TrainingArguments):
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed {self.seed}: must be 0 to {2**32 - 1}")
+        for name, end in (("dropout", 1), ("seed", 2**32)):
+            if not 0 <= (getattr(self, name) or 0) < end:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
         on_cpu = runs_on_cpu(self.use_cpu)
         if self.bf16 is None:
             self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
@@ -154,7 +154,8 @@ def main() -> None:
     # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
-    model = load_sequence_classifier(model_folder, label_names, tokenizer=tokenizer)
+    head = {"label_names": label_names, "dropout": args.dropout}
+    model = load_sequence_classifier(model_folder, tokenizer=tokenizer, **head)
     limit_length(tokenizer, model, args.max_length)
 
     def tokenize(batch):
@@ -193,8 +194,6 @@ def main() -> None:
     )
     if args.eval_strategy != "no":
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
 
     # Train; the best epoch by validation micro F1 is kept
     say("\nTraining")

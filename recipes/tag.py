@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from datasets import Dataset
-from transformers import PrinterCallback, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers import TrainingArguments
 
 from shared.arguments import flag, parse_arguments
 from shared.collators import MultilabelCollator
@@ -93,8 +92,6 @@ def main() -> None:
         return pad([{"input_ids": row} for row in ids])
 
     trainer = LengthGroupedTrainer(model=model, args=args, data_collator=collate)
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
 
     started, n_rows, n_texts = time.perf_counter(), 0, 0
     rows = iter(progress(source.read(), f"tagging {source.name}"))

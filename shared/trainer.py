@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from shared.checkpoints import check_same_model, newest_complete_checkpoint
@@ -91,7 +92,14 @@ class LengthGroupedTrainer(Trainer):
     ``--train_sampling_strategy group_by_length``, the stock Trainer also shuffles evaluation and
     prediction, so that row i of the output is not row i of the input; here only training is
     shuffled, and `predict` runs from the longest text to the shortest and puts the rows back.
+
+    It prints nothing of itself: `shared.callbacks.ReadableProgress` does, where it is added.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
         """Train; go on from a checkpoint only if it is one of the same model and labels."""
@@ -144,7 +152,9 @@ class LengthGroupedTrainer(Trainer):
         filled with repeated rows.
         """
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if f"{metric_key_prefix}_loss" in output.metrics and self.compute_loss_func is not None:
+        # Without a metric function the stock loop keeps no predictions to take it over.
+        known = output.predictions is not None and output.label_ids is not None
+        if known and self.compute_loss_func is not None:
             logits, labels = map(torch.as_tensor, (output.predictions, output.label_ids))
             loss = self.compute_loss_func({"logits": logits}, labels)
             output.metrics[f"{metric_key_prefix}_loss"] = float(loss)

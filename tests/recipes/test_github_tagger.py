@@ -292,6 +292,14 @@ def test_a_config_file_sets_defaults_and_flags_override_them(trainer_of, tmp_pat
     assert (trainer.args.pos_weight, trainer.args.patience) == ("none", 7)
 
 
+def test_dropout_is_the_models_own_or_that_of_the_flag(trainer_of):
+    rates = []
+    for flags in ([], ["--dropout", 0.3]):
+        model = trainer_of(*flags).model
+        rates.append({m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)})
+    assert rates == [{0.0}, {0.0, 0.3}]  # that of the attention stays 0
+
+
 def test_positives_weigh_more_the_rarer_the_label(trainer_of):
     trainer = trainer_of("--pos_weight", "balanced")
     counts = np.zeros(4)
@@ -568,7 +576,9 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--learning_rate", "nan"], "--learning_rate nan: must be above 0"),
         (["--num_train_epochs", 0], "--num_train_epochs 0.0: must be above 0"),
         (["--learn_rate", 1], "unknown flag --learn_rate; did you mean --learning_rate?"),
-        (["--seed", -1], "--seed -1: must be 0 to"),
+        (["--seed", -1], "--seed -1: must be 0 or more, below 4294967296"),
+        (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
+        (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
         (["--report_to", "comet_ml"], "comet-ml"),
         (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ModernBertConfig,
     RobertaConfig,
@@ -209,7 +210,7 @@ def test_attention_dropout_is_off_and_other_rates_can_be_set(folder):
     model = load_sequence_classifier(str(folder), LABELS)
     assert model.config.attention_probs_dropout_prob == 0.0
     assert model.config.hidden_dropout_prob == 0.1
-    model = load_sequence_classifier(str(folder), LABELS, hidden_dropout_prob=0.3)
+    model = load_sequence_classifier(str(folder), LABELS, dropout=0.3)
     assert model.config.hidden_dropout_prob == 0.3
 
 
@@ -346,6 +347,29 @@ def test_the_longest_input_is_one_that_the_model_reads(config, longest):
     model = AutoModelForSequenceClassification.from_config(config)
     assert longest_input(model) == longest
     model(input_ids=torch.full((1, longest), 5), attention_mask=torch.ones(1, longest).long())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**SMALL),
+        RobertaConfig(**SMALL, max_position_embeddings=34, pad_token_id=1),
+        DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8),
+        ModernBertConfig(**SMALL, pad_token_id=0),
+        DebertaV2Config(**SMALL, pad_token_id=0, pooler_hidden_size=8),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_dropout_reaches_all_but_the_attention(config, tmp_path):
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = load_sequence_classifier(str(tmp_path), LABELS, dropout=0.3)
+    rates = {
+        name: module.p
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("Dropout") and "attention.self" not in name
+    }
+    assert rates
+    assert {round(p, 1) for name, p in rates.items() if "attention" not in name} == {0.3}
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):

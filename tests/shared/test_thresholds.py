@@ -155,9 +155,7 @@ def test_the_standard_error_is_that_of_resampled_rows(metric):
     """Of the difference between two thresholds; 2,000 resamples give it to about 2 %."""
     rng = np.random.default_rng(2)
     scores, y_true = miscalibrated(rng, 400, np.array([0.1, 0.2, 0.4]), np.array([-1, 0, 1]))
-    (f, a), (g, b) = (
-        thresholds._f1_and_influence(scores >= t, y_true, metric) for t in (0.4, 0.8)
-    )
+    (f, a), (_, b) = (thresholds._f1_and_influence(scores >= t, y_true, metric) for t in (0.4, 0.8))
     assert f == pytest.approx(f1_scores(y_true, scores >= 0.4)[metric])
     differences = []
     for _ in range(2000):

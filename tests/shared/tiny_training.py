@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
 
 from shared.collators import MultilabelCollator
 from shared.losses import MultilabelLoss
@@ -41,7 +40,7 @@ def make_trainer(model, output_dir, *, dropout=0.0, loss=None, rows=None, callba
         **flags,
     }
     trainer = LengthGroupedTrainer(
-        model=load_sequence_classifier(str(model), LABELS, hidden_dropout_prob=dropout),
+        model=load_sequence_classifier(str(model), LABELS, dropout=dropout),
         args=TrainingArguments(output_dir=str(output_dir), **flags),
         train_dataset=make_rows() if rows is None else rows,
         eval_dataset=make_rows(20, seed=1),
@@ -49,7 +48,6 @@ def make_trainer(model, output_dir, *, dropout=0.0, loss=None, rows=None, callba
         compute_loss_func=loss or MultilabelLoss(),
         callbacks=list(callbacks),
     )
-    trainer.remove_callback(PrinterCallback)
     return trainer
 
 
