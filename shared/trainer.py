@@ -145,6 +145,15 @@ class LengthGroupedTrainer(Trainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
 
+    def evaluate(self, *args, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
+        """Evaluate, and refuse a `metric_for_best_model` that there is not."""
+        metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        wanted = self.args.metric_for_best_model
+        names = [name.removeprefix("eval_") for name in metrics]
+        if metric_key_prefix == "eval" and wanted and wanted.removeprefix("eval_") not in names:
+            raise UserError(f"--metric_for_best_model {wanted}: there are {', '.join(names)}")
+        return metrics
+
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
         """Take the loss over all rows at once.
 
