@@ -106,6 +106,14 @@ setup() {
   trap - EXIT
 }
 
+# To the launcher's children; to itself as long as it has none. It must not fail: set -e holds here.
+hand_on_termination() {
+  local children
+  children=$(pgrep -P "$1" 2>/dev/null || cat "/proc/$1/task/$1/children" 2>/dev/null || true)
+  # shellcheck disable=SC2086  # several numbers
+  kill -TERM ${children:-$1} 2>/dev/null || true
+}
+
 launch() {
   local gpus=0 threads config code status launcher
   # torch also heeds CUDA_VISIBLE_DEVICES.
@@ -129,7 +137,7 @@ launch() {
   RECIPE_EXIT_STATUS=$status "$venv/bin/python" -m accelerate.commands.accelerate_cli launch --quiet \
     --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" <&0 &
   launcher=$!
-  trap 'pkill -TERM -P "$launcher"' TERM
+  trap 'hand_on_termination "$launcher"' TERM
   # A signal ends a wait, not the launcher.
   until wait "$launcher" && code=0 || code=$?; ! kill -0 "$launcher" 2>/dev/null; do :; done
   [[ ! -s $status ]] || code=$(<"$status")

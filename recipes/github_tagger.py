@@ -9,11 +9,10 @@ what that chapter leaves out: stratified splits, thresholds tuned on validation,
     accelerate launch recipes/github_tagger.py --config recipes/configs/hf_datasets_issues.yaml
 
 Data: one row per text, as GitHub's REST API returns issues, or with columns for text and labels
-(--text_columns, --label_column). Rows without labels are left out of training; three of them are
-tagged at the end.
+(--text_columns, --label_column). Rows without labels are left out of training; three are tagged.
 
-Expect on two CPU cores, default encoder (22 M parameters): the sample in about a minute, 1,000
-issues of 250 tokens in about a minute per epoch, 2 GB of memory.
+Expect on two CPU cores, default encoder (22 M parameters): a thousand issues of 250 tokens in
+about a minute per epoch, 2 GB of memory.
 """
 
 from dataclasses import dataclass
@@ -114,19 +113,19 @@ def main() -> None:
     say = print if args.process_index == 0 else lambda *_: None
     set_seed(args.seed)
 
-    # Load
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
         files = {"valid": args.valid_data, "test": args.test_data}
         official = {k: load_held_out(v, args, corpus) for k, v in files.items() if v is not None}
     label_names = corpus.label_names
     say(f"\nData\n{corpus.describe()}")
+    for name, other in official.items():
+        say(f"{name} rows: {other.describe(brief=True)}")
 
     # Split: near duplicates on one side, every label in every part as far as it has rows enough
-    repeated = corpus.repeated_in(list(official.values()))[corpus.labelled]
-    labelled = corpus.labelled[~repeated]
-    if repeated.any():
-        say(f"left out: {repeated.sum():,} labelled texts that a held-out file repeats")
+    labelled = corpus.labelled_outside(list(official.values()))
+    if repeated := len(corpus.labelled) - len(labelled):
+        say(f"left out: {repeated:,} labelled texts that a held-out file repeats")
     labels = corpus.label_matrix(labelled)
     if len(labels) < (n := 3 - len(official)):
         raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
@@ -145,7 +144,8 @@ def main() -> None:
         train = train[nested_slice(labels[train], args.train_size, random_state=args.seed)]
     split = (labelled[i] for i in (train, valid, test))
     parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
-    parts |= {name: (other, other.labelled) for name, other in official.items()}
+    tests = {"valid": [official[name] for name in official if name == "test"], "test": []}
+    parts |= {k: (other, other.labelled_outside(tests[k])) for k, other in official.items()}
     y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
     say(describe_split(y, label_names))
     parts["unlabelled"] = (corpus, corpus.unlabelled[:3])

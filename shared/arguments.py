@@ -74,8 +74,7 @@ def parse_arguments(
     namespace = parser.parse_args(argv)
     if (path := namespace.config) is not None:
         try:
-            switches = {name for name in known if _is_switch(parser, name)}
-            defaults = parser.parse_args(_config_flags(path, known, switches))
+            defaults = parser.parse_args(_config_flags(path, known))
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
@@ -85,18 +84,21 @@ def parse_arguments(
         raise UserError(f"these flags do not fit together: {error}") from error
 
 
-def _is_switch(parser: argparse.ArgumentParser, name: str) -> bool:
-    from transformers.hf_argparser import string_to_bool
-
-    return parser._option_string_actions[f"--{name}"].type is string_to_bool
-
-
-def _config_flags(path: str, known: set[str], switches: set[str]) -> list[str]:
+def _config_flags(path: str, known: set[str]) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
     import yaml
 
+    class Words(yaml.SafeLoader):
+        """Leaves yes, no, on and off the words they are, as on a command line."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        text = Path(path).read_text(encoding="utf-8")
+        values, words = yaml.safe_load(text) or {}, yaml.load(text, Words)
     except OSError as error:
         raise UserError(error.strerror) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -107,12 +109,12 @@ def _config_flags(path: str, known: set[str], switches: set[str]) -> list[str]:
     for name, value in values.items():
         if name not in known:
             raise UserError(f"unknown flag {name!r}{_suggest(str(name), known)}")
-        if isinstance(value, bool) and name not in switches:
-            value = "yes" if value else "no"  # YAML reads the words yes and no as true and false
-        if isinstance(value, list):
-            flags += [f"--{name}", *map(str, value)]
+        if isinstance(value, dict):
+            flags.append(f"--{name}={json.dumps(value)}")
+        elif isinstance(value, list):
+            flags += [f"--{name}", *map(str, words[name])]
         elif value is not None:
-            flags.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+            flags.append(f"--{name}={words[name]}")
     return flags
 
 

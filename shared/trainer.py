@@ -23,7 +23,8 @@ class LengthGroupedBatches(Sampler):
     memory fails at once. Padding falls to a few per cent of the tokens.
 
     Every row comes once per epoch. Batches differ by one row at most, where others end with the
-    few rows left over, whose gradient would count as much as that of a full batch.
+    few rows left over, whose gradient would count as much as that of a full batch, or drop them
+    (``--dataloader_drop_last`` has nothing to drop here).
 
     The batches depend on (seed, epoch) alone: a resumed run sees those of an uninterrupted one, and
     N processes share those of one process, each taking pieces of every batch (transformers' own
@@ -43,7 +44,7 @@ class LengthGroupedBatches(Sampler):
         that tell a sampler its epoch do not reach it in a resumed run on several processes.
     pieces : int
         Devices times accumulation steps: each batch comes as so many lists of rows, one after
-        another. A batch with fewer rows than that repeats its first.
+        another. A batch with fewer rows than that repeats its first: the one exception to once.
     """
 
     pool = 50
@@ -101,9 +102,9 @@ class LengthGroupedTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
         """Train; go on from a checkpoint only if it is one of the same model and labels."""
-        if resume_from_checkpoint is not None:
+        if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -115,7 +116,7 @@ class LengthGroupedTrainer(Trainer):
         pieces = args.gradient_accumulation_steps * args.world_size
         batches = LengthGroupedBatches(
             self._lengths(self.train_dataset),
-            args.train_batch_size * pieces,
+            self._train_batch_size * pieces,  # smaller where auto_find_batch_size found it so
             args.seed if args.data_seed is None else args.data_seed,
             lambda: int(self.state.epoch or 0),
             pieces,
@@ -128,6 +129,8 @@ class LengthGroupedTrainer(Trainer):
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
         )
         # Each process takes every N-th piece; there is nothing to even out.
         config = self.accelerator.dataloader_config
@@ -203,7 +206,7 @@ class LengthGroupedTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         # A finite loss can have such a gradient; fp16 scales its own down.
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None:
+        if self.accelerator.scaler is None and norm is not None:
             self._stop_unless_finite("gradient", torch.as_tensor(norm))
         return norm
 

@@ -190,7 +190,7 @@ def main():
     # Both sides inherit these; the configuration of the issues refers to RECIPES_DATA.
     os.environ |= {"RUN_CLASSIFICATION": str(example), "RECIPES_DATA": str(DATA.resolve())}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    print(f"Two CPU cores, fast bf16: {has_fast_bf16()}; {DEFAULT_MODEL}, batches of 8")
+    print(f"Two CPU cores, fast bf16: {has_fast_bf16(on_cpu=True)}; {DEFAULT_MODEL}, batches of 8")
     options = args.epochs, args.repeats
     compare("GoEmotions", goemotions(args.rows), 128, *options)
     compare("huggingface/datasets issues", issues(args.rows), 256, *options)

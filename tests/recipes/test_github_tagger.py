@@ -341,12 +341,15 @@ def test_training_leaves_out_what_a_held_out_file_repeats(
     tagger, tagger_flags, tiny_issues, tmp_path
 ):
     lines = tiny_issues.read_text(encoding="utf-8").splitlines(keepends=True)
-    test = write(tmp_path / "test.jsonl", "".join(lines[:12]))
+    valid = write(tmp_path / "valid.jsonl", "".join(lines[:20]))
+    test = write(tmp_path / "test.jsonl", "".join(lines[12:30]))
     out = tmp_path / "out"
-    flags = ["--test_data", test, "--valid_data", test, "--max_steps", 1, "--output_dir", out]
+    flags = ["--test_data", test, "--valid_data", valid, "--max_steps", 1, "--output_dir", out]
     printed = tagger(*tagger_flags, *flags)
-    assert "12 labelled texts that a held-out file repeats" in printed
-    assert figures(out)["train_samples"] == 108
+    assert "30 labelled texts that a held-out file repeats" in printed
+    assert f"test rows: {test}: 18 rows read" in printed
+    sizes = [figures(out)[f"{part}_samples"] for part in ("train", "valid", "test")]
+    assert sizes == [90, 12, 18]
 
 
 def test_without_unlabelled_rows(tagger, tagger_flags, tiny_issues, tmp_path):

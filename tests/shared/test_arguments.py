@@ -169,8 +169,17 @@ def test_a_wrong_value_names_flag_and_value(argv, words):
 def test_the_words_yes_and_no_stay_words_where_words_are_wanted(config):
     args = parse_arguments(
         RecipeArguments,
-        [config("save_strategy: no\nshuffle: no\nbf16: off\nlogging_strategy: 'no'\n")],
+        [
+            config(
+                "save_strategy: no\nshuffle: no\nbf16: false\nlogging_strategy: 'no'\n"
+                "columns: [yes, no]\nresume_from_checkpoint: true\n"
+                "accelerator_config: {split_batches: true}\n"
+            )
+        ],
     )
+    assert args.columns == ["yes", "no"]
+    assert args.resume_from_checkpoint == "true"
+    assert args.accelerator_config.split_batches is True
     assert args.save_strategy == "no"
     assert args.logging_strategy == "no"
     assert not args.shuffle

@@ -321,6 +321,12 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tiny_model):
     assert expected in message
 
 
+def test_a_config_of_the_wrong_type_is_named(folder):
+    edit_config(folder, hidden_size="wide")
+    message = refusal(load_sequence_classifier, str(folder), LABELS)
+    assert message.startswith(f"{folder}: cannot load the model: ")
+
+
 def test_a_config_without_a_padding_token_takes_the_tokenizers(folder):
     edit_config(folder, pad_token_id=None)
     tokenizer = load_tokenizer(str(folder))

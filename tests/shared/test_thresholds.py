@@ -181,6 +181,14 @@ def test_a_tolerance_leaves_one_half_only_for_a_clear_difference(metric):
     assert found[2] - found[1] < 0.05
 
 
+def test_a_tolerance_does_not_end_where_nothing_is_found():
+    rng = np.random.default_rng(0)
+    scores, y_true = rng.random((30, 1)) * 0.4, np.zeros((30, 1))
+    scores[:1], y_true[:3] = 0.45, 1  # one half would find none of the three
+    found = tune_thresholds(scores, y_true, tolerance=2)
+    assert f1_scores(y_true, scores >= found)["micro_f1"] > 0
+
+
 @pytest.mark.parametrize("spread", [0, 0.2])
 @pytest.mark.parametrize("metric", METRICS)
 def test_default_shrinkage_beats_both_raw_choices_on_new_rows(metric, spread):
