@@ -73,15 +73,22 @@ class Side(NamedTuple):
 
 
 def goemotions(n_rows):
-    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice."""
-    parts, label_names = {}, None
+    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice.
+
+    Without the rows that a later part repeats, which the recipe would leave out.
+    """
+    corpora, label_names = {}, None
     for part, file in zip(PARTS, ("train", "dev", "test"), strict=True):
         source = str(DATA / "goemotions" / f"{file}.tsv.gz")
         args = DataArguments(data=source, column_names=["text", "labels", "id"])
         corpus = load_data(args, label_names=label_names)
         label_names = corpus.label_names
-        parts[part] = corpus.dataset.select(cut(corpus, corpus.labelled, n_rows))
-    return parts
+        corpora[part] = corpus
+    later = {"train": [corpora["valid"], corpora["test"]], "valid": [corpora["test"]], "test": []}
+    return {
+        part: corpus.dataset.select(cut(corpus, corpus.labelled_outside(later[part]), n_rows))
+        for part, corpus in corpora.items()
+    }
 
 
 def issues(n_rows):
