@@ -326,14 +326,17 @@ def test_validation_and_test_rows_from_files_of_their_own(
 ):
     lines = tiny_issues.read_text(encoding="utf-8").splitlines(keepends=True)
     train = write(tmp_path / "train.jsonl", "".join(lines[:80]))
-    files = {name: write(tmp_path / f"{name}.jsonl", "".join(lines[80:])) for name in separate}
+    part = {"valid": lines[80:95], "test": lines[95:120]}
+    files = {name: write(tmp_path / f"{name}.jsonl", "".join(part[name])) for name in separate}
     flags = [flag for name, file in files.items() for flag in (f"--{name}_data", file)]
     out = tmp_path / "out"
     tagger(*tagger_flags, "--data", train, *flags, "--max_steps", 2, "--output_dir", out)
     metrics = read_json(out / "metrics.json")
     sizes = {name: metrics[f"{name}_samples"] for name in ("train", "valid", "test")}
-    assert sizes == {name: 40 if name in separate else 20 for name in ("valid", "test")} | {
-        "train": {1: 60, 2: 80}[len(separate)]
+    assert sizes == {
+        "train": {1: 60, 2: 80}[len(separate)],
+        "valid": 15 if "valid" in separate else 20,
+        "test": 25 if "test" in separate else 20,
     }
 
 
