@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -39,5 +40,7 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
     # It warns of sorting checkpoints by number where two are less than a second apart.
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)
+    # The Trainer asks for pinned memory also where there is no accelerator to copy it to.
+    warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
     if not sys.stderr.isatty():
         disable_progress_bars()

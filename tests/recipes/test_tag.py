@@ -107,7 +107,7 @@ def test_two_processes_write_what_one_writes(tag, trained, tiny_issues, tmp_path
 
 def test_a_run_is_quiet_and_leaves_one_file(trained, tiny_issues, tmp_path):
     process = run(
-        *(PYTHON, SCRIPT, "--model", trained[0], "--data", tiny_issues, "--use_cpu"),
+        *(PYTHON, SCRIPT, "--model", trained[0], "--data", tiny_issues),
         *("--output", tmp_path / "new folder" / "tagged.jsonl"),
     )
     assert process.stderr == ""
