@@ -144,8 +144,8 @@ def main() -> None:
         train = train[nested_slice(labels[train], args.train_size, random_state=args.seed)]
     split = (labelled[i] for i in (train, valid, test))
     parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
-    tests = {"valid": [official[name] for name in official if name == "test"], "test": []}
-    parts |= {k: (other, other.labelled_outside(tests[k])) for k, other in official.items()}
+    later = {"valid": [official["test"]]} if "test" in official else {}
+    parts |= {k: (c, c.labelled_outside(later.get(k, []))) for k, c in official.items()}
     y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
     say(describe_split(y, label_names))
     parts["unlabelled"] = (corpus, corpus.unlabelled[:3])

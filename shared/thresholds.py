@@ -58,10 +58,7 @@ def tune_thresholds(
     positives weighted by their rarity (`shared.losses.balanced_pos_weight`) the best threshold is
     near 0.5, and a tolerance of 2 leaves it only for a difference that is significant at 5 %: the
     standard-error rule of Breiman et al. (1984, Classification and Regression Trees, section
-    3.4.3), with the standard error of the paired difference by linearisation. On the issues of
-    huggingface/datasets, over 12 states of one training and 4 other models: micro F1 .816 at the
-    best validation threshold, .819 with a tolerance of 2 (.827, .823); macro F1 .438 and .460
-    (.500, .530).
+    3.4.3), with the standard error of the paired difference by linearisation.
 
     *Exactness.* For the best, every distinct set of predictions that some threshold gives is
     compared, equal scores always together. It lies midway between the neighbouring scores, so

@@ -71,9 +71,8 @@ class LengthGroupedBatches(Sampler):
             return
         rng = np.random.default_rng((self.seed, self.epoch()))
         order = rng.permutation(len(self.lengths))
-        pools = np.concatenate(
-            [np.full(len(b), i // self.pool) for i, b in enumerate(self._cut(order))]
-        )
+        sizes = [len(batch) for batch in self._cut(order)]
+        pools = np.repeat(np.arange(self.n_batches) // self.pool, sizes)
         order = order[np.lexsort((-self.lengths[order], pools))]
         batches = self._cut(order)
         longest = int(np.argmax([self.lengths[batch[0]] for batch in batches]))

@@ -29,7 +29,7 @@ def card(tmp_path, **changes):
 def test_the_metadata_is_what_the_hub_reads(tmp_path):
     data = card(tmp_path).data
     assert data.base_model == "owner/encoder"
-    assert data.library_name == "transformers"
+    assert data.to_dict()["library_name"] == "transformers"
     assert data.pipeline_tag == "text-classification"
     assert data.model_name == "my tagger"
     figures = {result.metric_type: result.metric_value for result in data.eval_results}
