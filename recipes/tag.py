@@ -29,7 +29,7 @@ from transformers import TrainingArguments
 
 from shared.arguments import flag, parse_arguments
 from shared.collators import MultilabelCollator
-from shared.data import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
+from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
 from shared.errors import UserError, exit_on_user_error
 from shared.files import atomic_write
 from shared.metrics import sigmoid
@@ -75,7 +75,7 @@ def main() -> None:
     args = parse_arguments(TagArguments, description=__doc__)
     quiet_libraries()
     source = open_source(args.data, column_names=args.column_names)
-    columns = find_text_columns(source.columns, args, source.name)
+    columns = find_text_columns(source.columns, args.text_columns, source.name)
     if args.model == TagArguments.model and not Path(args.model).is_dir():
         raise UserError(f"--model {args.model}: no such folder; {_TRAIN}, or name its folder")
     folder = resolve_model(args.model)

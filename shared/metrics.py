@@ -1,4 +1,4 @@
-"""Metric functions for the Trainer, the building blocks behind them, reports and intervals.
+"""Metric functions for the Trainer, their building blocks, and reports.
 
 Everything is computed with NumPy from counts: one pass over the labels gives micro, macro, weighted
 and sample averages, one sort per label gives average precision and ROC-AUC. The figures equal
@@ -137,7 +137,7 @@ def label_averages(label_counts: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "micro": _precision_recall_f1(*label_counts.sum(axis=1)),
         "macro": per_label.mean(axis=1),
-        "weighted": per_label @ _ratio(support, support.sum()),
+        "weighted": per_label @ ratio(support, support.sum()),
     }
 
 
@@ -155,7 +155,7 @@ def multilabel_averages(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, np.
         ``zero_division=0``: a label without positives that is never predicted counts as 0, and so
         does a row without true and predicted labels.
     """
-    y_true, y_pred = _multi_hot_pair(y_true, y_pred)
+    y_true, y_pred = multi_hot_pair(y_true, y_pred)
     per_row = _precision_recall_f1(*_counts(y_true, y_pred, axis=1))
     return {**label_averages(_counts(y_true, y_pred, axis=0)), "samples": per_row.mean(axis=1)}
 
@@ -172,7 +172,7 @@ def f1_scores(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
 
 def subset_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Share of the rows whose labels are all right; takes (rows, labels) arrays of 0 and 1."""
-    y_true, y_pred = _multi_hot_pair(y_true, y_pred)
+    y_true, y_pred = multi_hot_pair(y_true, y_pred)
     return float((y_true == y_pred).all(axis=1).mean())
 
 
@@ -250,8 +250,8 @@ def average_precision_and_roc_auc(
     positives = true_positives[:, -1]
     pairs = positives * false_positives[:, -1]
     return (
-        _ratio(precision_steps.sum(axis=1), positives, undefined=np.nan),
-        _ratio(trapezes.sum(axis=1), pairs, undefined=np.nan),
+        ratio(precision_steps.sum(axis=1), positives, undefined=np.nan),
+        ratio(trapezes.sum(axis=1), pairs, undefined=np.nan),
     )
 
 
@@ -320,7 +320,7 @@ def per_label_report(
         (rows the label was predicted for), and where asked for ``threshold`` and
         ``average_precision`` (None for a label without positives).
     """
-    y_true, y_pred = _multi_hot_pair(y_true, y_pred)
+    y_true, y_pred = multi_hot_pair(y_true, y_pred)
     true_positives, predicted, support = _counts(y_true, y_pred, axis=0)
     precision, recall, f1 = _precision_recall_f1(true_positives, predicted, support)
     columns = {
@@ -347,7 +347,7 @@ def classification_report(
     The first columns read as in `sklearn.metrics.classification_report`; ``predicted`` follows,
     and what `per_label_report` adds for the `extra` arguments.
     """
-    y_true, y_pred = _multi_hot_pair(y_true, y_pred)
+    y_true, y_pred = multi_hot_pair(y_true, y_pred)
     rows = per_label_report(y_true, y_pred, label_names, **extra)
     totals = {"support": int(y_true.sum()), "predicted": int(y_pred.sum())}
     averages = [
@@ -371,137 +371,10 @@ def classification_report(
     return "\n".join([header, "", *block(rows), "", *block(averages)]) + "\n"
 
 
-# --- intervals -----------------------------------------------------------------------------------
-
-
-def bootstrap_interval(
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    *,
-    metric: str = "micro_f1",
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    random_state: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, over resampled rows.
-
-    Parameters
-    ----------
-    y_true, y_pred : (rows, labels) array of bool or of 0 and 1
-        For a task with one label per row pass one-hot rows; micro F1 is then the accuracy.
-    metric : {"micro_f1", "macro_f1", "subset_accuracy"}, default "micro_f1"
-    n_resamples : int, default 1000
-    confidence : float, default 0.95
-        Probability mass between the two bounds.
-    random_state : int, default 0
-        Seed of the resampling.
-
-    Returns
-    -------
-    low, high : float
-
-    Notes
-    -----
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3. The interval speaks
-    of the test rows drawn, not of the spread between training seeds. In macro F1 a label that a
-    resample misses counts as 0, as in the metric itself: with labels of very few rows the interval
-    lies low.
-    """
-    resampled = _resample([_row_terms(y_true, y_pred, metric)], n_resamples, random_state)[0]
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def paired_bootstrap(
-    y_true: np.ndarray,
-    pred_a: np.ndarray,
-    pred_b: np.ndarray,
-    *,
-    metric: str = "micro_f1",
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    random_state: int = 0,
-) -> dict[str, float]:
-    """Compare two systems on the same rows by resampling those rows.
-
-    Parameters
-    ----------
-    y_true, pred_a, pred_b : (rows, labels) array of bool or of 0 and 1
-    metric, n_resamples, confidence, random_state
-        As in `bootstrap_interval`.
-
-    Returns
-    -------
-    comparison : dict of float
-        ``difference`` (a minus b), its percentile interval ``low`` and ``high``, and the two-sided
-        ``p_value`` of no difference: how often a resampled difference lies further from the
-        observed one than the observed one lies from 0, the observed one counted in.
-
-    Notes
-    -----
-    Berg-Kirkpatrick, Burkett and Klein (2012), An Empirical Investigation of Statistical
-    Significance in NLP, section 2, which gives the one-sided form.
-    """
-    terms = [_row_terms(y_true, y_pred, metric) for y_pred in (pred_a, pred_b)]
-    value_a, value_b = (_ratio(*term.sum(axis=0)).mean() for term in terms)
-    resampled_a, resampled_b = _resample(terms, n_resamples, random_state)
-    difference, resampled = value_a - value_b, resampled_a - resampled_b
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # The tolerance keeps rounding from hiding the equality of two equal differences.
-    extreme = np.abs(resampled - difference) >= np.abs(difference) - 1e-12
-    return {
-        "difference": float(difference),
-        "low": float(low),
-        "high": float(high),
-        "p_value": float((extreme.sum() + 1) / (n_resamples + 1)),
-    }
-
-
-def _row_terms(y_true: np.ndarray, y_pred: np.ndarray, metric: str) -> np.ndarray:
-    """What each row adds to a metric: (rows, 2, k), numerators and denominators of k ratios.
-
-    The metric is the mean of the k ratios of the sums over rows.
-    """
-    y_true, y_pred = _multi_hot_pair(y_true, y_pred)
-    if metric == "subset_accuracy":
-        matches = (y_true == y_pred).all(axis=1, keepdims=True).astype(np.int64)
-        return np.stack([matches, np.ones_like(matches)], axis=1)
-    f1_terms = np.stack([2 * (y_true & y_pred), y_true.astype(np.int64) + y_pred], axis=1)
-    if metric == "macro_f1":
-        return f1_terms
-    if metric == "micro_f1":
-        return f1_terms.sum(axis=2, keepdims=True)
-    raise ValueError(f"metric must be micro_f1, macro_f1 or subset_accuracy, not {metric!r}")
-
-
-def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
-    """Values of the metric on resampled rows, (n_resamples,) for each array of row terms.
-
-    Drawing rows with replacement is a multinomial draw over the *distinct* rows, of which there are
-    few: the cost hardly depends on the number of rows, and a draw is one matrix product.
-    """
-    n_rows = len(terms[0])
-    columns = np.concatenate([term.reshape(n_rows, -1) for term in terms], axis=1)
-    distinct, counts = np.unique(columns, axis=0, return_counts=True)
-    rng = np.random.default_rng(random_state)
-    block = max(1, 2**24 // len(distinct))  # resamples at a time, to bound the memory to 128 MiB
-    totals = np.concatenate(
-        [
-            rng.multinomial(n_rows, counts / n_rows, size=min(block, n_resamples - start))
-            @ distinct.astype(np.float64)
-            for start in range(0, n_resamples, block)
-        ]
-    )
-    parts = np.split(totals, np.cumsum([term[0].size for term in terms])[:-1], axis=1)
-    return [
-        _ratio(*np.moveaxis(part.reshape(n_resamples, 2, -1), 1, 0)).mean(axis=1) for part in parts
-    ]
-
-
 # --- counts and checks ---------------------------------------------------------------------------
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray, undefined: float = 0.0) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray, undefined: float = 0.0) -> np.ndarray:
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     ratio = np.full(numerator.shape, undefined)
     return np.divide(numerator, denominator, out=ratio, where=denominator != 0)
@@ -517,9 +390,9 @@ def _precision_recall_f1(
 ) -> np.ndarray:
     return np.stack(
         [
-            _ratio(true_positives, predicted),
-            _ratio(true_positives, positives),
-            _ratio(2 * true_positives, predicted + positives),
+            ratio(true_positives, predicted),
+            ratio(true_positives, positives),
+            ratio(2 * true_positives, predicted + positives),
         ]
     )
 
@@ -529,7 +402,7 @@ def _check_same_shape(a: np.ndarray, b: np.ndarray, name_a: str, name_b: str) ->
         raise ValueError(f"{name_a} has shape {a.shape}, {name_b} {b.shape}: they must agree")
 
 
-def _multi_hot_pair(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def multi_hot_pair(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y_true, y_pred = as_multi_hot(y_true, "y_true"), as_multi_hot(y_pred, "y_pred")
     _check_same_shape(y_true, y_pred, "y_true", "y_pred")
     return y_true, y_pred

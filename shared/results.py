@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.bootstrap import bootstrap_interval
 from shared.cards import write_model_card
 from shared.errors import UserError
 from shared.files import write_csv, write_json
-from shared.metrics import bootstrap_interval, classification_report, f1_scores, per_label_report
+from shared.metrics import classification_report, f1_scores, per_label_report
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.predictions import write_predictions
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from shared.data import Corpus
+    from shared.corpus import Corpus
 
 CARD_METRICS = (
     "test_micro_f1",

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from shared import data as module
 from shared._labels import LabelEncoder
-from shared.data import DataArguments, join_text, load_data, load_held_out
+from shared.columns import join_text
+from shared.data import DataArguments, load_data, load_held_out
 from shared.errors import UserError
 from shared.readers import ROOT
 
@@ -366,7 +367,7 @@ def test_second_load_reads_nothing(load, tmp_path, monkeypatch):
     rows = [issue(1, "a"), issue(2, "b")]
     first = load(rows)
     path = tmp_path / "rows.jsonl"
-    monkeypatch.setattr(module, "_stream_rows", None)
+    monkeypatch.setattr(module, "prepare", None)
     second = load(path)
     assert second.report == first.report
     assert second.dataset[:] == first.dataset[:]

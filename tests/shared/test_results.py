@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from huggingface_hub import ModelCard
 
-from shared.data import Corpus
+from shared.corpus import Corpus
 from shared.metrics import f1_scores
 from shared.results import CARD_METRICS, held_out_figures, summary, write_results
 
