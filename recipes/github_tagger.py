@@ -25,7 +25,8 @@ from shared.baselines import naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
 from shared.collators import MultilabelCollator
-from shared.data import DataArguments, load_data, load_held_out
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16, runs_on_cpu
@@ -39,29 +40,27 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
+from shared.parts import split_corpus
 from shared.predictions import examples
 from shared.progress import quiet_libraries
-from shared.results import contents, describe_split, held_out_figures, write_results
-from shared.splitters import nested_slice, train_valid_test_split
+from shared.results import contents, held_out_figures, write_results
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
 
 @dataclass
-class TaggerArguments(DataArguments, TrainingArguments):
+class TaggerArguments(SplitArguments, TrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    valid_data: str | None = flag(None, "File of the validation rows (default: a part of --data).")
-    test_data: str | None = flag(None, "File of the test rows (default: a part of --data).")
-    valid_size: float = flag(0.25, "Share of the labelled rows for validation (default: .25).")
-    test_size: float = flag(0.25, "Share of the labelled rows for the test (default: .25).")
-    train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
     pooling: Literal["mean", "first"] = flag(
         "mean", "What a BERT classifier reads: all tokens or the first (default: mean)."
     )
     dropout: float | None = flag(None, "Dropout while training (default: the model's own).")
+    r_drop: float = flag(
+        0.0, "Pull two passes under different dropout together; twice the time (default: 0, off)."
+    )
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
     )
@@ -93,7 +92,7 @@ class TaggerArguments(DataArguments, TrainingArguments):
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        for name, end in (("dropout", 1), ("seed", 2**32)):
+        for name, end in (("dropout", 1), ("r_drop", 100), ("seed", 2**32)):
             if not 0 <= (getattr(self, name) or 0) < end:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
         on_cpu = runs_on_cpu(self.use_cpu)
@@ -115,41 +114,17 @@ def main() -> None:
 
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
-        files = {"valid": args.valid_data, "test": args.test_data}
-        official = {k: load_held_out(v, args, corpus) for k, v in files.items() if v is not None}
+        held_out = load_held_out(args, corpus)
     label_names = corpus.label_names
     say(f"\nData\n{corpus.describe()}")
-    for name, other in official.items():
+    for name, other in held_out.items():
         say(f"{name} rows: {other.describe(brief=True)}")
 
     # Split: near duplicates on one side, every label in every part as far as it has rows enough
-    labelled = corpus.labelled_outside(list(official.values()))
-    if repeated := len(corpus.labelled) - len(labelled):
-        say(f"left out: {repeated:,} labelled texts that a held-out file repeats")
-    labels = corpus.label_matrix(labelled)
-    if len(labels) < (n := 3 - len(official)):
-        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
-    if labels.all():
-        raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
-    train, valid, test = train_valid_test_split(
-        labels,
-        valid_size=0 if "valid" in official else args.valid_size,
-        test_size=0 if "test" in official else args.test_size,
-        groups=corpus.groups[labelled],
-        random_state=args.seed,
-    )
-    if args.train_size is not None:
-        if not 0 < args.train_size <= len(train):
-            raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
-        train = train[nested_slice(labels[train], args.train_size, random_state=args.seed)]
-    split = (labelled[i] for i in (train, valid, test))
-    parts = {name: (corpus, i) for name, i in zip(("train", "valid", "test"), split, strict=True)}
-    later = {"valid": [official["test"]]} if "test" in official else {}
-    parts |= {k: (c, c.labelled_outside(later.get(k, []))) for k, c in official.items()}
-    y = {name: source.label_matrix(i) for name, (source, i) in parts.items()}
-    say(describe_split(y, label_names))
-    parts["unlabelled"] = (corpus, corpus.unlabelled[:3])
-    rows = {name: source.dataset.select(i) for name, (source, i) in parts.items()}
+    parts = split_corpus(corpus, held_out, args, seed=args.seed)
+    say(parts.describe())
+    y = parts.labels
+    rows = {**parts.rows, "unlabelled": corpus.dataset.select(corpus.unlabelled[:3])}
 
     # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
@@ -167,9 +142,10 @@ def main() -> None:
 
     # Loss, head, Trainer
     collator = MultilabelCollator(tokenizer, len(label_names))
-    loss = MultilabelLoss()
+    pos_weight = None
     if args.pos_weight == "balanced":
-        loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
+        pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
+    loss = MultilabelLoss(pos_weight, r_drop=args.r_drop)
     if args.pooling == "mean":
         append_mean_pooling(model)
     if checkpoint is None:
@@ -189,6 +165,7 @@ def main() -> None:
         processing_class=tokenizer,
         data_collator=collator,
         compute_loss_func=loss,
+        passes=2 if args.r_drop else 1,
         compute_metrics=compute_metrics,
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )

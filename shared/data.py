@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shared._prepare import prepare
 from shared.corpus import Corpus
-from shared.data_arguments import DataArguments
+from shared.data_arguments import DataArguments, SplitArguments
 from shared.errors import UserError
 from shared.readers import Source, expand_path, open_source
 
@@ -73,10 +73,14 @@ def load_data(args: DataArguments, *, label_names: Sequence[str] | None = None) 
     return _open_prepared(path)
 
 
-def load_held_out(data: str, args: DataArguments, corpus: Corpus) -> Corpus:
-    """Read a validation or test file of its own, with the labels that `corpus` has.
+def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
+    """Read `args.valid_data` and `args.test_data`, with the labels that `corpus` has.
 
     Labels left out of `corpus`, by a flag or because they are too rare, are left out here as well.
+
+    Returns
+    -------
+    dict of "valid" and "test" to Corpus, as far as they have files of their own.
 
     Raises
     ------
@@ -84,8 +88,14 @@ def load_held_out(data: str, args: DataArguments, corpus: Corpus) -> Corpus:
     """
     # By their name in the file; one that another label was renamed to stays.
     absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
-    args = replace(args, data=data, drop_labels=[*args.drop_labels, *absent])
-    return load_data(args, label_names=corpus.label_names)
+    drop_labels = [*args.drop_labels, *absent]
+    return {
+        part: load_data(
+            replace(args, data=data, drop_labels=drop_labels), label_names=corpus.label_names
+        )
+        for part, data in (("valid", args.valid_data), ("test", args.test_data))
+        if data is not None
+    }
 
 
 def _read_label_map(path: str) -> dict[str, str]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from shared.bootstrap import bootstrap_interval
 from shared.cards import write_model_card
-from shared.errors import UserError
 from shared.files import write_csv, write_json
 from shared.metrics import classification_report, f1_scores, per_label_report
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
@@ -30,33 +29,6 @@ CARD_METRICS = (
     "baseline_micro_f1",
     "baseline_macro_f1",
 )
-
-
-def describe_split(labels: Mapping[str, np.ndarray], label_names: Sequence[str]) -> str:
-    """Return how many texts each part has, and which labels are on none of them.
-
-    Parameters
-    ----------
-    labels : mapping of part to array of shape (rows, labels)
-        Multi-hot labels of "train", "valid" and "test".
-    label_names : sequence of str
-
-    Raises
-    ------
-    UserError
-        If no text of a part has a label: nothing could be learned or measured there.
-    """
-    lines = [f"split: {', '.join(f'{len(y):,} {part}' for part, y in labels.items())} texts"]
-    for part, y in labels.items():
-        if not y.any():
-            raise UserError(
-                f"no {part} text has a label; label more rows of --data, or give others "
-                "(--valid_data, --test_data)"
-            )
-        absent = [name for name, n in zip(label_names, y.sum(axis=0), strict=True) if not n]
-        if absent:
-            lines.append(f"note: no {part} text has the label {', '.join(absent)}")
-    return "\n".join(lines)
 
 
 def held_out_figures(

@@ -94,10 +94,18 @@ class LengthGroupedTrainer(Trainer):
     shuffled, and `predict` runs from the longest text to the shortest and puts the rows back.
 
     It prints nothing of itself: `shared.callbacks.ReadableProgress` does, where it is added.
+
+    Parameters
+    ----------
+    passes : int
+        How often a training batch goes through the model in each step, as one batch so many times
+        as large: dropout differs between the passes. The loss function gets the logits of all
+        passes, one after another, and the labels once (see `shared.losses.MultilabelLoss`).
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, passes: int = 1, **kwargs):
         super().__init__(*args, **kwargs)
+        self.passes = passes
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
@@ -193,10 +201,15 @@ class LengthGroupedTrainer(Trainer):
         return np.asarray(dataset.with_format("numpy")[self.args.length_column_name][:])
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Stop on a non-finite loss, before the optimiser spoils the weights with it.
+        """Make the passes, and stop on a non-finite loss before the optimiser uses its gradient.
 
-        The log would show a harmless 0.0 for it (``logging_nan_inf_filter``).
+        The log would show a harmless 0.0 for such a loss (``logging_nan_inf_filter``).
         """
+        if self.passes > 1:
+            inputs = {
+                name: value if name in self.label_names else torch.cat([value] * self.passes)
+                for name, value in inputs.items()
+            }
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Gradients are shared between processes, and so is the news that they are spoilt.
         self._stop_unless_finite("loss", self.accelerator.gather(loss))

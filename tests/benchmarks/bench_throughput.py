@@ -26,10 +26,12 @@ import numpy as np
 
 from recipes.github_tagger import TaggerArguments
 from shared.arguments import parse_arguments
-from shared.data import DataArguments, load_data
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
 from shared.hardware import has_fast_bf16
 from shared.models import DEFAULT_MODEL, resolve_model
-from shared.splitters import nested_slices, train_valid_test_split
+from shared.parts import split_corpus
+from shared.splitters import nested_slice
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RECIPES_DATA", ROOT.parent / "shared" / "data"))
@@ -73,44 +75,28 @@ class Side(NamedTuple):
 
 
 def goemotions(n_rows):
-    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice.
-
-    Without the rows that a later part repeats, which the recipe would leave out.
-    """
-    corpora, label_names = {}, None
-    for part, file in zip(PARTS, ("train", "dev", "test"), strict=True):
-        source = str(DATA / "goemotions" / f"{file}.tsv.gz")
-        args = DataArguments(data=source, column_names=["text", "labels", "id"])
-        corpus = load_data(args, label_names=label_names)
-        label_names = corpus.label_names
-        corpora[part] = corpus
-    later = {"train": [corpora["valid"], corpora["test"]], "valid": [corpora["test"]], "test": []}
-    return {
-        part: corpus.dataset.select(cut(corpus, corpus.labelled_outside(later[part]), n_rows))
-        for part, corpus in corpora.items()
+    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice."""
+    files = {
+        flag: str(DATA / "goemotions" / f"{name}.tsv.gz")
+        for flag, name in (("data", "train"), ("valid_data", "dev"), ("test_data", "test"))
     }
+    args = SplitArguments(**files, column_names=["text", "labels", "id"])
+    corpus = load_data(args)
+    parts = split_corpus(corpus, load_held_out(args, corpus), args, seed=0)
+    return {part: cut(parts, part, n_rows) for part in PARTS}
 
 
 def issues(n_rows):
     """The issues of huggingface/datasets, split as their configuration says."""
     config = ROOT / "recipes" / "configs" / "hf_datasets_issues.yaml"
     args = parse_arguments(TaggerArguments, ["--config", str(config)])
-    corpus = load_data(args)
-    split = train_valid_test_split(
-        corpus.label_matrix(corpus.labelled),
-        valid_size=args.valid_size,
-        test_size=args.test_size,
-        groups=corpus.groups[corpus.labelled],
-        random_state=args.seed,
-    )
-    train, valid, test = (corpus.labelled[rows] for rows in split)
-    rows = zip(PARTS, (cut(corpus, train, n_rows), valid, test), strict=True)
-    return {part: corpus.dataset.select(indices) for part, indices in rows}
+    parts = split_corpus(load_data(args), {}, args, seed=args.seed)
+    return {**parts.rows, "train": cut(parts, "train", n_rows)}
 
 
-def cut(corpus, rows, n_rows):
-    slices = nested_slices(corpus.label_matrix(rows), [min(n_rows, len(rows))], random_state=0)
-    return rows[slices[0]]
+def cut(parts, part, n_rows):
+    labels = parts.labels[part]
+    return parts.rows[part].select(nested_slice(labels, min(n_rows, len(labels)), random_state=0))
 
 
 def write_parts(parts, folder):

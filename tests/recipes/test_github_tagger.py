@@ -277,7 +277,7 @@ def test_another_seed_is_another_split(trainer_of):
 def test_every_flag_of_the_recipe_has_its_help(tagger):
     arguments = tagger.module.TaggerArguments
     own = set(arguments.__annotations__)
-    assert own >= {"model", "train_size", "pos_weight", "thresholds", "patience"}
+    assert own >= {"model", "r_drop", "pos_weight", "thresholds", "patience"}
     for field in fields(arguments):
         if field.name in own or field.name not in {f.name for f in fields(TrainingArguments)}:
             assert field.metadata.get("help"), field.name
@@ -298,6 +298,13 @@ def test_dropout_is_the_models_own_or_that_of_the_flag(trainer_of):
         model = trainer_of(*flags).model
         rates.append({m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)})
     assert rates == [{0.0}, {0.0, 0.3}]  # that of the attention stays 0
+
+
+def test_r_drop_passes_every_text_twice_and_is_off_by_default(trainer_of):
+    trainer = trainer_of()
+    assert (trainer.passes, trainer.compute_loss_func.r_drop) == (1, 0)
+    trainer = trainer_of("--r_drop", 2)
+    assert (trainer.passes, trainer.compute_loss_func.r_drop) == (2, 2)
 
 
 def test_positives_weigh_more_the_rarer_the_label(trainer_of):
@@ -586,6 +593,7 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--seed", -1], "--seed -1: must be 0 or more, below 4294967296"),
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
+        (["--r_drop", -1], "--r_drop -1.0: must be 0 or more, below 100"),
         (["--report_to", "comet_ml"], "comet-ml"),
         (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from shared import data as module
 from shared._labels import LabelEncoder
 from shared.columns import join_text
-from shared.data import DataArguments, load_data, load_held_out
+from shared.data import load_data, load_held_out
+from shared.data_arguments import DataArguments, SplitArguments
 from shared.errors import UserError
 from shared.readers import ROOT
 
@@ -273,12 +274,14 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     flags = {"min_label_count": 2, "drop_labels": ["unwanted"], "cache_dir": str(tmp_path)}
     corpus = load(rows, **flags)
     file = write(tmp_path / "test.jsonl", "".join(json.dumps(row) + "\n" for row in rows[1:]))
-    held_out = load_held_out(str(file), DataArguments(**flags), corpus)
+    args = SplitArguments(**flags, test_data=str(file))
+    held_out = load_held_out(args, corpus)["test"]
     assert held_out.label_names == corpus.label_names == ["bug"]
     assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
     file.write_text(json.dumps(issue(5, "bugg")))
     with pytest.raises(UserError, match="row 1: the model does not know the label 'bugg'"):
-        load_held_out(str(file), DataArguments(**flags), corpus)
+        load_held_out(args, corpus)
+    assert load_held_out(SplitArguments(**flags), corpus) == {}
 
 
 def test_rows_that_another_file_repeats(load, tmp_path):

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +37,23 @@ def test_is_binary_cross_entropy_over_rows_and_labels(pos_weight):
     loss = MultilabelLoss(None if pos_weight is None else torch.tensor(pos_weight))
     assert loss(outputs(logits), torch.tensor(labels)).item() == pytest.approx(pairs.mean())
     assert loss(outputs(logits), torch.tensor(labels), 48).item() == pytest.approx(pairs.sum() / 48)
+
+
+def test_two_passes_are_averaged_and_r_drop_adds_their_divergence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 6, 4))
+    labels = torch.tensor(rng.random((6, 4)) < 0.4).float()
+    first, second = (MultilabelLoss()(outputs(z), labels).item() for z in logits)
+    p, q = 1 / (1 + np.exp(-logits))
+    one_way, other_way = (
+        a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b)) for a, b in ((p, q), (q, p))
+    )
+    cross_entropy, divergence = first + second, (one_way + other_way).mean() / 2
+    for weight in (0, 1, 3):
+        loss = MultilabelLoss(r_drop=weight)
+        found = loss(outputs(logits.reshape(12, 4)), labels).item()
+        assert found == pytest.approx((cross_entropy + weight * divergence) / 2)
+        assert loss(outputs(logits[0]), labels).item() == pytest.approx(first)  # in an evaluation
 
 
 def test_is_computed_in_single_precision_from_half_precision_logits():
@@ -86,7 +104,7 @@ def two_processes(tiny_model, tmp_path_factory):
     )
 
 
-def one_process(model, folder, pos_weight, accumulation, loss=MultilabelLoss):
+def one_process(model, folder, pos_weight, accumulation, loss=MultilabelLoss, **options):
     """Return the losses and gradient norms of three steps of 16 rows."""
     trainer = make_trainer(
         model,
@@ -96,6 +114,7 @@ def one_process(model, folder, pos_weight, accumulation, loss=MultilabelLoss):
         gradient_accumulation_steps=accumulation,
         optim="sgd",
         num_train_epochs=1,
+        **options,
     )
     trainer.train()
     return history(trainer, "loss", "grad_norm")
@@ -114,6 +133,22 @@ def test_sixteen_rows_weigh_the_same_however_they_are_cut(
     }
     for name, found in cut.items():
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0, err_msg=name)
+
+
+def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
+    tiny_model, tmp_path
+):
+    def r_drop(pos_weight):
+        return MultilabelLoss(pos_weight, r_drop=1000.0)
+
+    run = partial(one_process, tiny_model, tmp_path, None)
+    once = run(1)
+    for accumulation in (1, 4):
+        twice = run(accumulation, loss=r_drop, passes=2)
+        np.testing.assert_allclose(twice, once, atol=TOLERANCE, rtol=0)
+    (plain, *_), _ = run(1, passes=2, dropout=0.5)
+    (pulled, *_), _ = run(1, loss=r_drop, passes=2, dropout=0.5)
+    assert pulled > plain + 0.02  # the same passes, and how far they lie apart
 
 
 def test_the_plain_mean_would_grow_with_the_number_of_pieces(tiny_model, tmp_path):

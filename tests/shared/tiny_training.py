@@ -25,7 +25,9 @@ def make_rows(n=48, seed=0):
     return Dataset.from_list([{**row, "length": len(row["input_ids"])} for row in rows])
 
 
-def make_trainer(model, output_dir, *, dropout=0.0, loss=None, rows=None, callbacks=(), **flags):
+def make_trainer(
+    model, output_dir, *, dropout=0.0, loss=None, passes=1, rows=None, callbacks=(), **flags
+):
     """Build a trainer on a fresh copy of the model in a folder."""
     set_seed(0)
     flags = {
@@ -46,6 +48,7 @@ def make_trainer(model, output_dir, *, dropout=0.0, loss=None, rows=None, callba
         eval_dataset=make_rows(20, seed=1),
         data_collator=COLLATOR,
         compute_loss_func=loss or MultilabelLoss(),
+        passes=passes,
         callbacks=list(callbacks),
     )
     return trainer

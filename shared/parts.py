@@ -1,0 +1,106 @@
+"""Rows to train on, to choose by and to test on, none of which knows another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.splitters import nested_slice, train_valid_test_split
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from shared.corpus import Corpus
+    from shared.data_arguments import SplitArguments
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Labelled rows in three parts: "train", "valid" and "test".
+
+    Attributes
+    ----------
+    rows : part to `datasets.Dataset` with the columns of `Corpus.dataset`.
+    labels : part to uint8 array of shape (rows, labels), multi-hot.
+    repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
+    """
+
+    rows: dict[str, Dataset]
+    labels: dict[str, np.ndarray]
+    repeated: int
+
+    def describe(self) -> str:
+        """Return how many texts each part has, and which labels are on none of them.
+
+        Raises
+        ------
+        UserError
+            If no text of a part has a label: nothing could be learned or measured there.
+        """
+        lines = []
+        if self.repeated:
+            lines.append(f"left out: {self.repeated:,} labelled texts that a held-out file repeats")
+        sizes = ", ".join(f"{len(y):,} {part}" for part, y in self.labels.items())
+        lines.append(f"split: {sizes} texts")
+        names = self.rows["train"].features["labels"].feature.names
+        for part, y in self.labels.items():
+            if not y.any():
+                raise UserError(
+                    f"no {part} text has a label; label more rows of --data, or give others "
+                    "(--valid_data, --test_data)"
+                )
+            absent = [name for name, n in zip(names, y.sum(axis=0), strict=True) if not n]
+            if absent:
+                lines.append(f"note: no {part} text has the label {', '.join(absent)}")
+        return "\n".join(lines)
+
+
+def split_corpus(
+    corpus: Corpus, held_out: Mapping[str, Corpus], args: SplitArguments, *, seed: int
+) -> Parts:
+    """Split the labelled rows: near duplicates on one side, labels spread as evenly as possible.
+
+    Parameters
+    ----------
+    corpus : what `--data` holds.
+    held_out : "valid" and "test" as far as they have files of their own, from `load_held_out`.
+    args : `valid_size` and `test_size` are shares of the labelled rows; `train_size` is a number of
+        training rows, drawn so that smaller ones are part of larger ones.
+    seed : same seed, same parts.
+
+    Raises
+    ------
+    UserError
+        For too few rows, labels that are on all of them, or a training size beyond the pool.
+    """
+    labelled = corpus.labelled_outside(list(held_out.values()))
+    labels = corpus.label_matrix(labelled)
+    if len(labels) < (n := 3 - len(held_out)):
+        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
+    if labels.all():
+        raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
+    train, valid, test = train_valid_test_split(
+        labels,
+        valid_size=0 if "valid" in held_out else args.valid_size,
+        test_size=0 if "test" in held_out else args.test_size,
+        groups=corpus.groups[labelled],
+        random_state=seed,
+    )
+    if args.train_size is not None:
+        if not 0 < args.train_size <= len(train):
+            raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
+        train = train[nested_slice(labels[train], args.train_size, random_state=seed)]
+    parts = {"train": train, "valid": valid, "test": test}
+    parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
+    for name, other in held_out.items():
+        tested_on = [held_out["test"]] if name == "valid" and "test" in held_out else []
+        parts[name] = (other, other.labelled_outside(tested_on))
+    return Parts(
+        rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},
+        labels={name: source.label_matrix(rows) for name, (source, rows) in parts.items()},
+        repeated=len(corpus.labelled) - len(labelled),
+    )

@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.errors import UserError
+from shared.parts import split_corpus
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Split rows of (text, labels); other keywords are files of such rows, or flags."""
+
+    def run(rows, seed=0, **flags):
+        for name, value in {"data": rows, **flags}.items():
+            if isinstance(value, list):
+                lines = (json.dumps({"text": text, "labels": labels}) for text, labels in value)
+                (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+                flags[name] = str(tmp_path / f"{name}.jsonl")
+        args = SplitArguments(**flags, cache_dir=str(tmp_path / "cache"))
+        corpus = load_data(args)
+        return split_corpus(corpus, load_held_out(args, corpus), args, seed=seed)
+
+    return run
+
+
+def some_rows(n, prefix="text"):
+    return [(f"{prefix} {i}", ["ab"[i % 2]]) for i in range(n)]
+
+
+def texts(parts, part):
+    return list(parts.rows[part]["text"])
+
+
+def test_parts_are_disjoint_have_their_sizes_and_the_labels_of_their_rows(split):
+    parts = split([*some_rows(40), ("nobody looked at it", None)])
+    assert [len(parts.rows[part]) for part in ("train", "valid", "test")] == [20, 10, 10]
+    together = texts(parts, "train") + texts(parts, "valid") + texts(parts, "test")
+    assert sorted(together) == sorted(text for text, _ in some_rows(40))
+    for part, y in parts.labels.items():
+        assert y.dtype == np.uint8
+        assert [np.flatnonzero(row).tolist() for row in y] == list(parts.rows[part]["labels"])
+        assert y.sum(axis=0).tolist() == [len(y) / 2] * 2
+    assert parts.describe() == "split: 20 train, 10 valid, 10 test texts"
+
+
+def test_the_seed_decides(split):
+    assert texts(split(some_rows(40)), "test") == texts(split(some_rows(40)), "test")
+    assert texts(split(some_rows(40)), "test") != texts(split(some_rows(40), seed=1), "test")
+
+
+def test_training_sizes_are_nested_and_leave_the_other_parts_alone(split):
+    whole = split(some_rows(40))
+    slices = [split(some_rows(40), train_size=size) for size in (4, 10, 20)]
+    for smaller, larger in zip(slices, [*slices[1:], whole], strict=True):
+        assert set(texts(smaller, "train")) <= set(texts(larger, "train"))
+        assert texts(smaller, "test") == texts(whole, "test")
+    assert [len(parts.rows["train"]) for parts in slices] == [4, 10, 20]
+    for size in (0, 21):
+        with pytest.raises(UserError, match=f"--train_size {size}: the pool has 20 rows"):
+            split(some_rows(40), train_size=size)
+
+
+def test_files_of_their_own_take_the_place_of_parts_and_are_not_trained_on(split):
+    rows = some_rows(20)
+    test = [*some_rows(3, "test"), rows[4]]
+    valid = [*some_rows(3, "valid"), rows[5], test[0]]
+    parts = split(rows, test_data=test)
+    assert texts(parts, "test") == [text for text, _ in test]
+    assert len(parts.rows["train"]) + len(parts.rows["valid"]) == 19
+    assert rows[4][0] not in texts(parts, "train") + texts(parts, "valid")
+    assert parts.describe().startswith("left out: 1 labelled texts that a held-out file repeats\n")
+
+    parts = split(rows, valid_data=valid, test_data=test)
+    assert texts(parts, "train") == [text for text, _ in rows[:4] + rows[6:]]
+    assert texts(parts, "valid") == [text for text, _ in valid[:4]]  # the last is tested on
+
+
+def test_a_label_without_rows_in_a_part_is_named(split):
+    parts = split([*some_rows(20), ("the only c", ["c"])])
+    missing = [part for part, y in parts.labels.items() if not y[:, 2].any()]
+    assert len(missing) == 2
+    for part in missing:
+        assert f"note: no {part} text has the label c" in parts.describe()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (some_rows(2), "data.jsonl: 2 labelled rows are too few for 3 parts"),
+        ([(f"text {i}", ["a"]) for i in range(9)], "every labelled row has every label"),
+    ],
+)
+def test_nothing_to_split(split, rows, message):
+    with pytest.raises(UserError, match=message):
+        split(rows)
+
+
+def test_a_part_without_any_label_is_refused(split):
+    nothing = [(f"test {i}", []) for i in range(3)]
+    parts = split(some_rows(9), test_data=nothing, empty_labels="negative")
+    with pytest.raises(UserError, match="no test text has a label; label more rows of --data"):
+        parts.describe()
