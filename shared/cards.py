@@ -24,13 +24,13 @@ def write_model_card(
     folder: Path,
     *,
     title: str,
-    base_model: str,
+    base_model: str | None,
     description: str,
     data: str,
     label_names: Sequence[str],
     metrics: Mapping[str, float],
     report: str,
-    usage: str,
+    usage: str | None,
     limits: str,
 ) -> None:
     """Write ``README.md`` with the hub's metadata block.
@@ -40,8 +40,8 @@ def write_model_card(
     folder : Path
         The model's folder.
     title, description, usage, limits : str
-        Markdown.
-    base_model : str
+        Markdown; without a model to use there is no usage.
+    base_model : str, optional
         What was fine-tuned; goes into the metadata if it is a hub id.
     data : str
         Plain-text description of the data, shown verbatim.
@@ -54,8 +54,8 @@ def write_model_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     metadata = ModelCardData(
-        base_model=_hub_id(base_model),
-        library_name="transformers",
+        base_model=base_model and _hub_id(base_model),
+        library_name="transformers" if base_model else "sklearn",
         pipeline_tag="text-classification",
         tags=["text-classification", "multi-label-classification"],
         model_name=title,
@@ -73,6 +73,7 @@ def write_model_card(
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()
     )
+    paragraph = "\n\n"
     card = f"""---
 {metadata.to_yaml()}
 ---
@@ -99,11 +100,7 @@ Labels: {", ".join(f"`{name}`" for name in label_names)}.
 {data}
 ```
 
-## Use
-
-{usage}
-
-## Limits
+{f"## Use{paragraph}{usage}{paragraph}" if usage else ""}## Limits
 
 {limits}
 

@@ -32,21 +32,23 @@ CARD_METRICS = (
 
 
 def held_out_figures(
-    y_true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray
+    y_true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray | None = None
 ) -> dict[str, float]:
     """Return 95 % bootstrap bounds of the test F1, and the F1 of a baseline on the same rows.
 
     Parameters
     ----------
     y_true, predicted, baseline : arrays of shape (rows, labels)
-        Multi-hot.
+        Multi-hot; a recipe that is a baseline itself has none.
 
     Returns
     -------
     dict
         ``test_{micro,macro}_f1_{low,high}`` and ``baseline_*_f1``.
     """
-    figures = {f"baseline_{name}": value for name, value in f1_scores(y_true, baseline).items()}
+    figures = {}
+    if baseline is not None:
+        figures = {f"baseline_{name}": value for name, value in f1_scores(y_true, baseline).items()}
     for metric in ("micro_f1", "macro_f1"):
         low, high = bootstrap_interval(y_true, predicted, metric=metric)
         figures |= {f"test_{metric}_low": low, f"test_{metric}_high": high}
@@ -54,26 +56,23 @@ def held_out_figures(
 
 
 def summary(metrics: Mapping[str, float]) -> str:
-    """Return the test F1 with its interval, and the baseline's, in two lines."""
+    """Return the test F1 with its interval, and the baseline's if any, in two lines."""
     lines = []
-    for name, line in (("micro F1", "micro_f1"), ("macro F1", "macro_f1")):
-        value, low, high, baseline = (
-            metrics[key]
-            for key in (f"test_{line}", f"test_{line}_low", f"test_{line}_high", f"baseline_{line}")
-        )
-        lines.append(
-            f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f}); "
-            f"naive Bayes on the same rows {baseline:.3f}"
-        )
+    for name, key in (("micro F1", "micro_f1"), ("macro F1", "macro_f1")):
+        value, low, high = (metrics[f"test_{key}{bound}"] for bound in ("", "_low", "_high"))
+        line = f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        if f"baseline_{key}" in metrics:
+            line += f"; naive Bayes on the same rows {metrics[f'baseline_{key}']:.3f}"
+        lines.append(line)
     return "\n".join(lines)
 
 
 def contents(output_dir: Path) -> str:
-    """Return where everything lies, and the command that tags a file, for the end of a run."""
-    lines = [
-        f"Everything is in {output_dir}: the model, README.md (its card), metrics.json,",
-        "per_label.csv, test_predictions.jsonl and plots/.",
-    ]
+    """Return where everything lies, and how to use it if it is a model, for the end of a run."""
+    files = "README.md (a card), metrics.json, per_label.csv, test_predictions.jsonl and plots/."
+    if not (output_dir / "config.json").is_file():
+        return f"Everything is in {output_dir}:\n{files}"
+    lines = [f"Everything is in {output_dir}: the model,", files]
     if (Path(__file__).parent.parent / "recipes" / "tag.py").is_file():  # not in every copy
         lines[-1] += " To tag a file with it:"
         lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")
@@ -83,15 +82,15 @@ def contents(output_dir: Path) -> str:
 def write_results(
     output_dir: Path,
     *,
-    base_model: str,
     corpus: Corpus,
     labels: Mapping[str, np.ndarray],
     test_rows: Dataset,
     scores: np.ndarray,
     thresholds: Sequence[float],
     metrics: Mapping[str, Any],
-    log_history: Sequence[Mapping[str, Any]],
-    max_length: int,
+    base_model: str | None = None,
+    log_history: Sequence[Mapping[str, Any]] = (),
+    max_length: int | None = None,
 ) -> str:
     """Write figures, predictions, plots and the model card; return report and summary to print.
 
@@ -100,8 +99,6 @@ def write_results(
     output_dir : Path
         Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``, ``README.md``
         (the card) and ``plots/``.
-    base_model : str
-        What was fine-tuned.
     corpus : Corpus
         The data that was trained on.
     labels : mapping of part to array of shape (rows, labels)
@@ -113,11 +110,13 @@ def write_results(
     thresholds : sequence of float
         One per label.
     metrics : mapping
-        Flat; must hold `CARD_METRICS`.
+        Flat; those of `CARD_METRICS` go into the card.
+    base_model : str, optional
+        What was fine-tuned; without it the card tells no one to load a model from the folder.
     log_history : sequence of mappings
-        ``trainer.state.log_history``.
-    max_length : int
-        Tokens the model reads.
+        ``trainer.state.log_history``; empty where nothing was trained in epochs.
+    max_length : int, optional
+        Tokens the model reads; None reads all.
     """
     names, y_test = corpus.label_names, labels["test"]
     predicted = scores >= np.asarray(thresholds)
@@ -140,7 +139,8 @@ def write_results(
         for part, y in labels.items()
     }
     plot_label_counts(counts, plots / "label_counts.png")
-    plot_training_curve(log_history, plots / "training_curve.png")
+    if log_history:
+        plot_training_curve(log_history, plots / "training_curve.png")
 
     write_model_card(
         output_dir,
@@ -151,7 +151,8 @@ def write_results(
         label_names=names,
         metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
         report=report,
-        usage=f"""```python
+        usage=base_model
+        and f"""```python
 from transformers import pipeline
 
 tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
@@ -160,7 +161,7 @@ tagger("Tokenizer drops the last word of every line", truncation=True)
 
 A label applies where its score reaches its threshold, `tagger.model.config.thresholds`.""",
         limits=f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
-        f"It reads the first {max_length} tokens of a text. A label with few rows in the table "
-        "above is known only roughly.",
+        + (f"It reads the first {max_length} tokens of a text. " if max_length else "")
+        + "A label with few rows in the table above is known only roughly.",
     )
     return f"{report}\n{summary(metrics)}"

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from command_line import ROOT, load_recipe
-from transformers import TrainingArguments
 
 from shared.arguments import parse_arguments
 from shared.errors import UserError
@@ -28,9 +28,7 @@ def arguments_class(recipe):
     (found,) = (
         value
         for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, TrainingArguments)
-        and value.__module__ == module.__name__
+        if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     )
     return found
 

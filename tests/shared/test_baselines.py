@@ -1,36 +1,50 @@
 import numpy as np
+import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-from shared.baselines import naive_bayes
+from shared.baselines import fit_and_score, naive_bayes, tfidf_logistic_regression
 
 TRAIN = ["crash error", "error again", "docs typo", "typo in docs", "slow docs", "slow error"]
 TEST = ["error error", "docs", "slow slow typo", "nothing known", ""]
 LABELS = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1]])
+CLASSICS = pytest.mark.parametrize("classic", [naive_bayes, tfidf_logistic_regression])
 
 
-def test_is_one_multinomial_classifier_per_label():
+def test_naive_bayes_is_one_multinomial_classifier_per_label():
     vectorizer = CountVectorizer().fit(TRAIN)
+    counts = vectorizer.transform(TEST)
     expected = [
-        MultinomialNB().fit(vectorizer.transform(TRAIN), y).predict(vectorizer.transform(TEST))
+        MultinomialNB().fit(vectorizer.transform(TRAIN), y).predict_proba(counts)[:, 1]
         for y in LABELS.T
     ]
     for labels in (LABELS, LABELS.astype(bool), LABELS.astype(np.float32)):
-        predicted = naive_bayes(TRAIN, labels, TEST)
-        assert predicted.dtype == bool
-        np.testing.assert_array_equal(predicted, np.transpose(expected))
-    assert predicted[:2].tolist() == [[True, False, False], [False, True, False]]
+        (scores,) = fit_and_score(naive_bayes(), TRAIN, labels, TEST)
+        np.testing.assert_allclose(scores, np.transpose(expected))
 
 
-def test_a_label_that_all_rows_or_none_have_is_predicted_so():
+@CLASSICS
+def test_words_tell_labels(classic):
+    train, test, nothing = fit_and_score(classic(), TRAIN, LABELS, TRAIN, TEST, [])
+    np.testing.assert_array_equal(train >= 0.5, LABELS)
+    assert (test[:2] >= 0.5).tolist() == [[True, False, False], [False, True, False]]
+    assert nothing.shape == (0, 3)
+
+
+@CLASSICS
+def test_a_label_that_all_rows_or_none_have_is_predicted_so(classic):
     labels = np.column_stack([np.ones(6), np.zeros(6), LABELS[:, 0]])
-    predicted = naive_bayes(TRAIN, labels, TEST)
-    assert predicted[:, 0].all()
-    assert not predicted[:, 1].any()
-    np.testing.assert_array_equal(predicted[:, 2], naive_bayes(TRAIN, LABELS, TEST)[:, 0])
+    (scores,) = fit_and_score(classic(), TRAIN, labels, TEST)
+    assert (scores[:, 0] == 1).all()
+    assert (scores[:, 1] == 0).all()
+    (alone,) = fit_and_score(classic(), TRAIN, LABELS[:, :1], TEST)
+    np.testing.assert_allclose(scores[:, 2:], alone)
+    (scores,) = fit_and_score(classic(), TRAIN, labels[:, :2], TEST)
+    assert scores.tolist() == [[1, 0]] * 5
 
 
-def test_texts_without_a_word_have_no_label():
-    predicted = naive_bayes(["? !"] * 6, LABELS, TEST)
-    assert predicted.shape == (5, 3)
-    assert not predicted.any()
+@CLASSICS
+def test_texts_without_a_word_have_no_label(classic):
+    (scores,) = fit_and_score(classic(), ["? !"] * 6, LABELS, TEST)
+    assert scores.shape == (5, 3)
+    assert not scores.any()

@@ -1,0 +1,108 @@
+"""Classify texts by their words: naive Bayes, or TF-IDF with logistic regression.
+
+Why: done in seconds on any machine, hard to beat with very few labels, and the figure that any
+model with a training time must beat. `naive_bayes` is the baseline of "Natural Language Processing
+with Transformers", chapter 9 (counts of words, one multinomial classifier per label);
+`logistic_regression` weighs words and pairs of words by TF-IDF and is the stronger one from a few
+dozen labels up.
+
+    accelerate launch recipes/naive_bayes.py --config recipes/configs/naive_bayes_sample.yaml
+    accelerate launch recipes/naive_bayes.py --classifier logistic_regression --data issues.jsonl
+
+Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
+their figures compare.
+
+Expect on the sample (219 training texts, mean of three seeds), in a few seconds: micro F1 .60 and
+macro F1 .39 with naive Bayes, .68 and .55 with logistic regression.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.arguments import flag, parse_arguments
+from shared.baselines import fit_and_score, naive_bayes, tfidf_logistic_regression
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir
+from shared.metrics import f1_scores, ranking_scores
+from shared.parts import split_corpus
+from shared.predictions import examples
+from shared.progress import quiet_libraries
+from shared.results import contents, held_out_figures, write_results
+from shared.thresholds import tune_thresholds
+
+CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
+
+
+@dataclass
+class NaiveBayesArguments(SplitArguments):
+    """Flags of this recipe; there is no Trainer, so none of its flags."""
+
+    classifier: Literal["naive_bayes", "logistic_regression"] = flag(
+        "naive_bayes", "How to classify (default: naive_bayes)."
+    )
+    thresholds: Literal["global", "per_label"] = flag(
+        "global", "Tune one threshold on validation, or one per label (default: global)."
+    )
+    output_dir: str = flag("outputs/naive_bayes", "Folder (default: outputs/naive_bayes).")
+    seed: int = flag(42, "Of the split (default: 42).")
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: must be 0 or more, below {2**32}")
+
+
+def main() -> None:
+    """Load, split, fit, score, save."""
+    args = parse_arguments(NaiveBayesArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    corpus = load_data(args)
+    print(f"\nData\n{corpus.describe()}")
+    parts = split_corpus(corpus, load_held_out(args, corpus), args, seed=args.seed)
+    print(parts.describe())
+    rows, y = parts.rows, parts.labels
+
+    # Fit on the training texts; score the others
+    started = time.perf_counter()
+    unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
+    texts = (rows["valid"]["text"], rows["test"]["text"], unlabelled)
+    classifier = CLASSIFIERS[args.classifier]()
+    scores = fit_and_score(classifier, rows["train"]["text"], y["train"], *texts)
+    scores = dict(zip(("valid", "test", "unlabelled"), scores, strict=True))
+    seconds = time.perf_counter() - started
+
+    # Thresholds on validation, then one look at the test rows
+    per_label = args.thresholds == "per_label"
+    thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
+    metrics = {}
+    for part in ("valid", "test"):
+        found = f1_scores(y[part], scores[part] >= thresholds)
+        found |= ranking_scores(y[part], scores[part])
+        metrics |= {f"{part}_{name}": value for name, value in found.items()}
+
+    # Save: figures, predictions, plots, card
+    metrics |= held_out_figures(y["test"], scores["test"] >= thresholds)
+    metrics |= {f"{part}_samples": len(y[part]) for part in y}
+    report = write_results(
+        output_dir,
+        corpus=corpus,
+        labels=y,
+        test_rows=rows["test"],
+        scores=scores["test"],
+        thresholds=thresholds,
+        metrics=metrics | {"train_runtime": seconds, "seed": args.seed},
+    )
+
+    print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
+    if len(unlabelled):
+        print("\nTags for texts without labels")
+        print(examples(unlabelled, scores["unlabelled"], thresholds, corpus.label_names))
+    print(f"\n{contents(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
