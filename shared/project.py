@@ -45,15 +45,16 @@ def run(*flags):
 def test_it_explains_itself():
     run("--help")
 '''
-_TRAINING_SMOKE_TEST = """
+_FIGURES_SMOKE_TEST = """
 
-def test_a_few_steps_end_in_figures(tmp_path):
+def test_it_ends_in_figures(tmp_path):
     run(
-        *("--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache"),
-        *("--max_steps", "2", "--max_length", "32", "--use_cpu"),
+        *("--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache"),{training_flags}
     )
     assert '"test_micro_f1"' in (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
 """
+_A_FEW_STEPS = """
+        *("--max_steps", "2", "--max_length", "32", "--use_cpu"),"""
 
 
 def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
@@ -87,9 +88,10 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
 
-    main = f"{name} --config recipes/configs/sample.yaml"
-    if configs / "sample.yaml" not in files:
-        main = name
+    main = name
+    for config in (configs / "sample.yaml", configs / f"{name}_sample.yaml"):
+        if config in files:
+            main = f"{name} --config {config.relative_to(root)}"
     _replace(folder / "run.sh", r"(?m)^main_recipe=.*$", f"main_recipe=({main})")
     project = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or name
     _replace(folder / "setup.cfg", r"(?m)^name = .*$", f"name = {project}")
@@ -97,7 +99,8 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
     smoke_test = _SMOKE_TEST.format(name=name)
     if root / "shared" / "results.py" in modules:  # it leaves figures
-        smoke_test += _TRAINING_SMOKE_TEST
+        trains = root / "shared" / "trainer.py" in modules
+        smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
         folder / "README.md": _README.format(name=name, purpose=purpose),
         folder / "tests" / "test_smoke.py": smoke_test,

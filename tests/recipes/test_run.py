@@ -263,7 +263,9 @@ def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy
             assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("name", "n_tests"), [("github_tagger", 2), ("tag", 1)])
+@pytest.mark.parametrize(
+    ("name", "n_tests"), [("github_tagger", 2), ("naive_bayes", 2), ("tag", 1)]
+)
 def test_a_copy_passes_its_own_tests(name, n_tests, copies):
     # What `./run.sh test` does once it has set the copy up.
     python = (copies[name], PYTHON, "-m")
