@@ -1,4 +1,4 @@
-"""Classic text classifiers: what a fine-tuned model must beat."""
+"""Classic classifiers, of texts or of their vectors: what a fine-tuned model must beat."""
 
 from __future__ import annotations
 
@@ -47,11 +47,21 @@ def tfidf_logistic_regression() -> Pipeline:
     )
 
 
+def logistic_probe() -> Pipeline:
+    """One logistic regression per label on vectors of length one, rare labels weighed up."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from skmultilearn.problem_transform import BinaryRelevance
+
+    classifier = LogisticRegression(class_weight="balanced", max_iter=500)
+    return make_pipeline(BinaryRelevance(classifier, require_dense=[True, True]))
+
+
 def fit_and_score(
     pipeline: Pipeline,
-    train_texts: Sequence[str],
+    train_texts: Sequence[str] | np.ndarray,
     train_labels: np.ndarray,
-    *texts: Sequence[str],
+    *texts: Sequence[str] | np.ndarray,
 ) -> list[np.ndarray]:
     """Fit a pipeline and score sets of texts.
 
@@ -62,10 +72,11 @@ def fit_and_score(
     ----------
     pipeline : Pipeline
         One of this module.
-    train_texts : sequence of str
+    train_texts : sequence of str, or array of shape (train rows, width)
+        What the pipeline takes: texts, or their vectors.
     train_labels : array of shape (train rows, labels)
         Multi-hot.
-    *texts : sequences of str
+    *texts : the like, to be scored
 
     Returns
     -------

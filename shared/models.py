@@ -151,11 +151,7 @@ def load_sequence_classifier(
     UserError
         For missing, truncated or mismatched weights.
     """
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
+    from transformers import AutoModelForSequenceClassification
 
     head = {}
     if label_names is not None:
@@ -165,34 +161,83 @@ def load_sequence_classifier(
             "label2id": {name: i for i, name in enumerate(label_names)},
             "problem_type": "multi_label_classification",
         }
+    model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout)
+    if label_names is not None:  # the head is new, and may be
+        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+        missing = [key for key in missing if "pooler" not in key]
+    _check(model, missing, tokenizer, folder)
+    return model
+
+
+def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Load an encoder or a decoder without a head, for its hidden states.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    tokenizer : PreTrainedTokenizerBase
+        As in `load_sequence_classifier`.
+
+    Raises
+    ------
+    UserError
+        For missing, truncated or mismatched weights.
+    """
+    from transformers import AutoModel
+
+    model, missing = _load(AutoModel, folder)
+    _check(model, [key for key in missing if "pooler" not in key], tokenizer, folder)
+    return model
+
+
+def _load(
+    auto_class, folder: str, settings: dict | None = None, dropout: float | None = None
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model in single precision; return it and the names of the weights it did not find."""
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    settings = dict(settings or {})
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report on a new head is checked below, not printed
+    logging.set_verbosity_error()  # the report on a new head is checked by the caller, not printed
     try:
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        for name, value in settings.to_dict().items():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name, value in config.to_dict().items():
             if name in _ATTENTION_DROPOUT:
-                head[name] = 0.0
+                settings[name] = 0.0
             elif name in _DROPOUT and dropout is not None and value is not None:
-                head[name] = dropout
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+                settings[name] = dropout
+        model, report = auto_class.from_pretrained(
             folder,
-            **head,
+            **settings,
             use_safetensors=True,
             dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # judged below, with what is missing
+            ignore_mismatched_sizes=True,  # judged by the caller, with what is missing
             output_loading_info=True,
         )
     except (*_UNREADABLE, StrictDataclassError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
+    # A tensor of another size is made anew like a missing one.
+    return model, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
 
-    # A tensor of another size is made anew like a missing one; only a new head may be either.
-    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if label_names is not None:
-        encoder = f"{model.base_model_prefix}."
-        missing = [key for key in missing if key.startswith(encoder) and "pooler" not in key]
+
+def _check(
+    model: PreTrainedModel,
+    missing: list[str],
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: str,
+) -> None:
+    """Refuse a model that lacks weights, has a decoder, or knows fewer tokens than its tokenizer.
+
+    A config that names no padding token takes that of the tokenizer.
+    """
     if missing:
         raise UserError(
             f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
@@ -211,7 +256,6 @@ def load_sequence_classifier(
         )
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    return model
 
 
 def limit_length(

@@ -26,11 +26,13 @@ class Parts:
     ----------
     rows : part to `datasets.Dataset` with the columns of `Corpus.dataset`.
     labels : part to uint8 array of shape (rows, labels), multi-hot.
+    sources : part to the `Corpus` that its rows come from, and their indices there, int64.
     repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
     """
 
     rows: dict[str, Dataset]
     labels: dict[str, np.ndarray]
+    sources: dict[str, tuple[Corpus, np.ndarray]]
     repeated: int
 
     def describe(self) -> str:
@@ -102,5 +104,6 @@ def split_corpus(
     return Parts(
         rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},
         labels={name: source.label_matrix(rows) for name, (source, rows) in parts.items()},
+        sources=parts,
         repeated=len(corpus.labelled) - len(labelled),
     )

@@ -128,6 +128,35 @@ def plot_training_curve(
     _save(figure, path)
 
 
+def plot_neighbour_grid(
+    grids: Mapping[str, np.ndarray], best: tuple[int, int], path: Path, *, title: str = "Neighbours"
+) -> None:
+    """Heat maps of F1 over k neighbours (rows) and the m votes that a label needs (columns).
+
+    Parameters
+    ----------
+    grids : mapping of "micro_f1" and "macro_f1" to array of shape (K, K)
+        From `shared.neighbours.f1_grid`.
+    best : (k, m)
+        Marked by a cross.
+    path : Path
+    title : str
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, (name, grid) in zip(figure.subplots(1, len(grids)), grids.items(), strict=True):
+        edge = len(grid) + 0.5
+        image = axes.imshow(grid, origin="lower", cmap="viridis", extent=(0.5, edge, 0.5, edge))
+        axes.plot(best[1], best[0], "x", color=ORANGE, ms=9, mew=2)
+        axes.set(xlabel="m, votes needed", ylabel="k, neighbours")
+        axes.set_title(f"{title}: {name.replace('_f1', '')} F1")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+        figure.colorbar(image, ax=axes, shrink=0.85)
+    _save(figure, path)
+
+
 def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     # Figure() rather than pyplot: no window system, no global state.
     from matplotlib.figure import Figure

@@ -89,7 +89,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         shutil.copy(source, target)
 
     main = name
-    for config in (configs / "sample.yaml", configs / f"{name}_sample.yaml"):
+    for config in sorted(configs.glob("*sample.yaml")):
         if config in files:
             main = f"{name} --config {config.relative_to(root)}"
     _replace(folder / "run.sh", r"(?m)^main_recipe=.*$", f"main_recipe=({main})")

@@ -1,0 +1,187 @@
+"""Classify texts by their nearest labelled neighbours, or by a probe, in an embedding space.
+
+Why: no training beyond one pass of an encoder over the texts, and good figures from a handful of
+labels. A label applies if m of the k nearest labelled texts have it; all k and m are compared on
+validation in one pass. "Natural Language Processing with Transformers", chapter 9 (embeddings as a
+lookup table). `--head logistic` fits one logistic regression per label on the same vectors: the
+stronger of the two from some dozens of labels up.
+
+    accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
+    accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
+
+Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
+their figures compare. Vectors are kept in the cache: a second run on the same texts takes seconds.
+
+Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import datasets
+import numpy as np
+from transformers import TrainingArguments
+
+from shared.arguments import flag, parse_arguments
+from shared.baselines import fit_and_score, logistic_probe
+from shared.callbacks import ReadableProgress
+from shared.collators import MultilabelCollator
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.embeddings import MeanPooling, cached_vectors, normalized
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir
+from shared.metrics import f1_scores, ranking_scores
+from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
+from shared.neighbours import NearestNeighbours, f1_grid
+from shared.parts import split_corpus
+from shared.plots import plot_neighbour_grid
+from shared.predictions import examples
+from shared.progress import quiet_libraries
+from shared.results import contents, held_out_figures, write_results
+from shared.thresholds import tune_thresholds
+from shared.trainer import LengthGroupedTrainer
+
+
+@dataclass
+class LookupArguments(SplitArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    head: Literal["neighbours", "logistic"] = flag(
+        "neighbours", "Vote of neighbours, or logistic regression (default: neighbours)."
+    )
+    max_neighbours: int = flag(50, "Largest k to try, as far as there are rows (default: 50).")
+    label_name_rows: int = flag(
+        0,
+        "How often each label's name stands among the labelled texts as one of its own "
+        "(default: 0, not at all).",
+    )
+    thresholds: Literal["global", "per_label"] = flag(
+        "global", "Of the logistic head, tuned on validation (default: global)."
+    )
+    per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
+    output_dir: str = flag(
+        "outputs/embedding_lookup", "Folder (default: outputs/embedding_lookup)."
+    )
+
+    def __post_init__(self):
+        for name, least in (("max_neighbours", 1), ("label_name_rows", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, split, embed, choose k and m on validation (or fit the probe), test, save."""
+    args = parse_arguments(LookupArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    say = print if args.process_index == 0 else lambda *_: None
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args)
+        held_out = load_held_out(args, corpus)
+    say(f"\nData\n{corpus.describe()}")
+    parts = split_corpus(corpus, held_out, args, seed=args.seed)
+    say(parts.describe())
+    rows, y = parts.rows, parts.labels
+
+    # One vector per text; those of all labelled rows, which other seeds and slices use again
+    model_folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(model_folder)
+    encoder = load_encoder(model_folder, tokenizer=tokenizer)
+    limit_length(tokenizer, encoder, args.max_length)
+    trainer = LengthGroupedTrainer(
+        model=MeanPooling(encoder),
+        args=args,
+        data_collator=MultilabelCollator(tokenizer, n_labels=0),
+        callbacks=[ReadableProgress()],
+    )
+    cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
+
+    def embed(texts):
+        def compute():
+            ids = tokenizer(list(texts), truncation=True)["input_ids"]
+            lengths = [len(row) for row in ids]
+            tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
+            return trainer.predict(tokens).predictions
+
+        return normalized(cached_vectors(texts, model_folder, args.max_length, cache_dir, compute))
+
+    started = perf_counter()
+    known = {
+        id(source): embed(source.dataset.select(source.labelled)["text"])
+        for source in (corpus, *held_out.values())
+    }
+    vectors = {
+        part: known[id(source)][np.searchsorted(source.labelled, indices)]
+        for part, (source, indices) in parts.sources.items()
+    }
+    unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
+    if len(unlabelled):
+        vectors["unlabelled"] = embed(unlabelled)
+    train_labels = y["train"]
+    for _ in range(args.label_name_rows):
+        vectors["train"] = np.concatenate([vectors["train"], embed(corpus.label_names)])
+        one_each = np.eye(len(corpus.label_names), dtype=np.uint8)
+        train_labels = np.concatenate([train_labels, one_each])
+    embedded = perf_counter()
+    if args.process_index != 0:
+        return
+
+    # Choose on validation: k and m, or the threshold of the probe
+    asked = [part for part in ("valid", "test", "unlabelled") if part in vectors]
+    figures, grid = {}, None
+    if args.head == "neighbours":
+        lookup = NearestNeighbours(vectors["train"], train_labels)
+        neighbours = lookup.search(vectors["valid"], min(args.max_neighbours, len(train_labels)))
+        grid = f1_grid(neighbours, train_labels, y["valid"])
+        best = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
+        k, m = (int(index) + 1 for index in best)
+        say(f"best on validation: a label applies if {m} of the {k} nearest texts have it")
+        scores = {part: lookup.scores(vectors[part], k) for part in asked}
+        thresholds = np.full(len(corpus.label_names), m / k)
+        figures = {"neighbours": k, "votes": m}
+    else:
+        found = fit_and_score(
+            logistic_probe(), vectors["train"], train_labels, *(vectors[part] for part in asked)
+        )
+        scores = dict(zip(asked, found, strict=True))
+        per_label = args.thresholds == "per_label"
+        thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
+
+    # One look at the test rows; then everything a person wants to see
+    for part in ("valid", "test"):
+        found = f1_scores(y[part], scores[part] >= thresholds)
+        found |= ranking_scores(y[part], scores[part])
+        figures |= {f"{part}_{name}": value for name, value in found.items()}
+    figures |= held_out_figures(y["test"], scores["test"] >= thresholds)
+    figures |= {f"{part}_samples": len(y[part]) for part in y}
+    figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
+    report = write_results(
+        output_dir,
+        corpus=corpus,
+        labels=y,
+        test_rows=rows["test"],
+        scores=scores["test"],
+        thresholds=thresholds,
+        metrics={**figures, "seed": args.seed},
+        max_length=args.max_length,
+    )
+    if grid is not None:
+        lookup.save(output_dir, model=args.model, max_length=args.max_length, k=k, m=m)
+        plot_neighbour_grid(grid, (k, m), output_dir / "plots" / "neighbours.png")
+
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    if len(unlabelled):
+        print("\nTags for texts without labels")
+        print(examples(unlabelled, scores["unlabelled"], thresholds, corpus.label_names))
+    print(f"\n{contents(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

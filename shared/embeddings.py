@@ -1,0 +1,88 @@
+"""One vector per text: the mean of a model's last hidden states."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.files import atomic_write
+
+
+class MeanPooling(torch.nn.Module):
+    """An encoder or decoder whose output is the mean of its last hidden states, padding left out.
+
+    What sentence encoders are trained for (Reimers and Gurevych 2019, "Sentence-BERT", section 3).
+    `trainer.predict` returns the vectors as ``predictions``, of shape (rows, width).
+
+    Parameters
+    ----------
+    encoder : PreTrainedModel
+        From `shared.models.load_encoder`.
+    """
+
+    def __init__(self, encoder: torch.nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Pool rows of shape (rows, length); a row of padding alone gives zeros."""
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        hidden = output.last_hidden_state
+        mask = attention_mask[..., None].to(hidden.dtype)
+        return {"logits": (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)}
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (rows, width) of length one, float32: their inner products are cosines.
+
+    A zero vector stays one.
+    """
+    vectors = np.asarray(vectors, dtype=np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, np.finfo(np.float32).tiny)
+
+
+def cached_vectors(
+    texts: Iterable[str],
+    model_folder: str,
+    max_length: int,
+    cache_dir: str | Path,
+    compute: Callable[[], np.ndarray],
+) -> np.ndarray:
+    """Vectors of texts, from the cache if the same model has embedded the same texts before.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    model_folder : str
+        Folder or hub id; a folder counts as changed when its weights do.
+    max_length : int
+        Tokens of a text that the model reads.
+    cache_dir : str or Path
+        Receives one file per set of texts.
+    compute : callable
+        Returns the array of shape (texts, width) where it is not known yet.
+    """
+    key = hashlib.sha256(f"1 {model_folder} {max_length}".encode())
+    for path in sorted(Path(model_folder).glob("*.safetensors")):
+        stat = path.stat()
+        key.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    for text in texts:
+        encoded = text.encode()
+        key.update(len(encoded).to_bytes(8, "little") + encoded)
+    path = Path(cache_dir) / f"vectors-{key.hexdigest()[:32]}.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError):  # not there, or damaged
+        pass
+    vectors = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, "wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    return vectors

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run
+
+from shared.metrics import f1_scores
+from shared.models import load_encoder, load_tokenizer
+from shared.neighbours import NearestNeighbours
+
+SCRIPT = "recipes/embedding_lookup.py"
+
+
+@pytest.fixture
+def flags(tiny_model, tiny_issues, tmp_path):
+    return [
+        *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
+        *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("embedding_lookup", monkeypatch, capfd, *flags)
+
+
+def predictions(folder):
+    """Names of the labels, what is true, predicted and scored: each array (rows, labels)."""
+    lines = read_lines(folder / "test_predictions.jsonl")
+    names = sorted(lines[0]["scores"])
+    true, labels = (
+        np.array([[name in line[key] for name in names] for line in lines])
+        for key in ("true_labels", "labels")
+    )
+    return names, true, labels, np.array([[line["scores"][n] for n in names] for line in lines])
+
+
+def pooled(model, texts):
+    """Vectors of length one, one text at a time."""
+    import torch
+
+    tokenizer = load_tokenizer(str(model))
+    encoder = load_encoder(str(model), tokenizer=tokenizer).eval()
+    rows = []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=48, return_tensors="pt")
+        with torch.no_grad():
+            vector = encoder(**ids).last_hidden_state[0].mean(0).numpy()
+        rows.append(vector / np.linalg.norm(vector))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("head", ["neighbours", "logistic"])
+def test_figures_and_files(head, recipe, tmp_path):
+    printed = recipe("--head", head)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    _, true, predicted, _ = predictions(tmp_path / "out")
+    found = f1_scores(true, predicted)
+    for name in ("micro_f1", "macro_f1"):
+        assert metrics[f"test_{name}"] == found[name]
+        assert 0 < metrics[f"valid_{name}"] <= 1
+    assert metrics["train_samples"] == 60
+    plots = {path.name for path in (tmp_path / "out" / "plots").iterdir()}
+    assert ("neighbours.png" in plots) == (head == "neighbours")
+    assert "training_curve.png" not in plots
+    assert f"micro F1 {found['micro_f1']:.3f}" in printed
+    assert "Tags for texts without labels" in printed
+
+
+def test_votes_are_those_of_the_nearest_texts_and_the_saved_index_gives_them_again(
+    recipe, tiny_model, tmp_path
+):
+    recipe("--max_neighbours", 9)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    k, m = metrics["neighbours"], metrics["votes"]
+    assert 1 <= m <= k <= 9
+    _, _, predicted, scores = predictions(tmp_path / "out")
+    np.testing.assert_array_equal(predicted, np.rint(scores * k) >= m)
+    lookup = NearestNeighbours.load(tmp_path / "out")
+    texts = [line["text"] for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")]
+    again = lookup.scores(pooled(tiny_model, texts), k)
+    # Where rounding swaps two neighbours at the same distance, one vote differs.
+    assert np.isclose(again, scores, atol=1e-5).mean() > 0.98
+    assert read_json(tmp_path / "out" / "lookup.json") == {
+        **{"model": str(tiny_model), "max_length": 48, "k": k, "m": m}
+    }
+
+
+def test_vectors_are_computed_once_for_all_seeds_and_sizes(recipe, monkeypatch, tmp_path):
+    recipe()
+    trainer = recipe.module.LengthGroupedTrainer
+    monkeypatch.setattr(trainer, "predict", lambda *args: pytest.fail("embedded again"))
+    for flags in ([], ["--train_size", 8], ["--seed", 7], ["--head", "logistic"]):
+        recipe(*flags)
+    with pytest.raises(pytest.fail.Exception, match="embedded again"):
+        recipe("--max_length", 32)
+
+
+def test_names_of_labels_stand_among_the_texts(recipe, tmp_path):
+    recipe("--train_size", 8, "--label_name_rows", 2)
+    lookup = NearestNeighbours.load(tmp_path / "out")
+    assert lookup.labels.shape == (8 + 2 * 4, 4)
+    np.testing.assert_array_equal(lookup.labels[8:], np.tile(np.eye(4), (2, 1)))
+    assert read_json(tmp_path / "out" / "metrics.json")["train_samples"] == 8
+
+
+def test_a_file_of_test_rows_of_its_own(recipe, tiny_issues, tmp_path):
+    lines = tiny_issues.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[:100]), encoding="utf-8")
+    (tmp_path / "test.jsonl").write_text("".join(lines[90:120]), encoding="utf-8")
+    recipe("--data", tmp_path / "train.jsonl", "--test_data", tmp_path / "test.jsonl")
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(1, 31))
+
+
+def test_two_processes_give_the_figures_of_one(recipe, flags, tmp_path):
+    recipe()
+    one = read_json(tmp_path / "out" / "metrics.json")
+    two_flags = [*flags, "--cache_dir", tmp_path / "other", "--output_dir", tmp_path / "two"]
+    process = run(*TWO_PROCESSES, SCRIPT, *two_flags)
+    two = read_json(tmp_path / "two" / "metrics.json")
+    for metrics in (one, two):
+        metrics.pop("embed_runtime"), metrics.pop("train_runtime")
+    assert two == pytest.approx(one, abs=1e-4)
+    assert process.stdout.count("Everything is in") == 1
+
+
+def test_through_accelerate_launch(flags, tmp_path):
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
+    )
+    assert "best on validation: a label applies if" in process.stdout
+    assert "Warning" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
+        (["--max_neighbours", 0], "--max_neighbours 0: must be 1 or more"),
+        (["--label_name_rows", -1], "--label_name_rows -1: must be 0 or more"),
+        (["--max_length", 65], "--max_length 65: must be 3 to 64 tokens"),
+        (["--train_size", 0], "--train_size 0: the pool has 60 rows"),
+        (["--seed", -1], "--seed -1: must be 0 or more"),
+    ],
+)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)
