@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -82,7 +83,10 @@ def cached_vectors(
     except (OSError, ValueError):  # not there, or damaged
         pass
     vectors = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "wb") as file:
-        np.save(file, vectors, allow_pickle=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+    except OSError as error:  # they are there all the same
+        print(f"note: {path.parent}: vectors not kept ({error.strerror})", file=sys.stderr)
     return vectors

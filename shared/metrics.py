@@ -359,7 +359,7 @@ def classification_report(
     width = max(len(row["label"]) for row in rows + averages)
 
     def line(label: str, cells: list[str]) -> str:
-        return f"{label:>{width}s} " + "".join(f" {cell:>9}" for cell in cells)
+        return (f"{label:>{width}s} " + "".join(f" {cell:>9}" for cell in cells)).rstrip()
 
     def cell(value: float | int | None) -> str:
         return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"

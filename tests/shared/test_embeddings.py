@@ -66,6 +66,15 @@ def test_another_length_or_changed_weights_are_another_model(vectors):
     assert vectors(["a"]) == 3
 
 
+def test_vectors_that_cannot_be_kept_are_not_lost(vectors, capsys):
+    (vectors.folder / "cache").write_text("a file in the way")
+    assert vectors(["a"]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"note: {vectors.folder / 'cache'}: vectors not kept (File exists)\n"
+    )
+
+
 def test_a_damaged_file_is_computed_again(vectors):
     vectors(["a"])
     (file,) = (vectors.folder / "cache").iterdir()

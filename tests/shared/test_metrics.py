@@ -237,7 +237,8 @@ def test_report_text_begins_as_sklearn_prints_it():
     )
     header, *lines = ours.rstrip("\n").split("\n")
     assert header.endswith("predicted threshold  avg prec")
-    assert {len(line) for line in lines if line} == {len(header)}
+    assert {len(line) for line in lines[1:6]} == {len(header)}
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_per_label_report_holds_plain_values():
