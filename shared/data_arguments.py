@@ -72,4 +72,9 @@ class SplitArguments(DataArguments):
     test_data: str | None = flag(None, "File of the test rows (default: a part of --data).")
     valid_size: float = flag(0.25, "Share of the labelled rows for validation (default: .25).")
     test_size: float = flag(0.25, "Share of the labelled rows for the test (default: .25).")
+    drop_repeated: bool = flag(
+        True,
+        "Leave out what a file of held-out rows nearly repeats; false only for figures beside "
+        "published ones that were trained on such rows (default: true).",
+    )
     train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")

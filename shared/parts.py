@@ -79,7 +79,7 @@ def split_corpus(
     UserError
         For too few rows, labels that are on all of them, or a training size beyond the pool.
     """
-    labelled = corpus.labelled_outside(list(held_out.values()))
+    labelled = corpus.labelled_outside(list(held_out.values()) if args.drop_repeated else [])
     labels = corpus.label_matrix(labelled)
     if len(labels) < (n := 3 - len(held_out)):
         raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
@@ -99,7 +99,8 @@ def split_corpus(
     parts = {"train": train, "valid": valid, "test": test}
     parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
     for name, other in held_out.items():
-        tested_on = [held_out["test"]] if name == "valid" and "test" in held_out else []
+        repeats = args.drop_repeated and name == "valid" and "test" in held_out
+        tested_on = [held_out["test"]] if repeats else []
         parts[name] = (other, other.labelled_outside(tested_on))
     return Parts(
         rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},

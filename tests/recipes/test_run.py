@@ -265,7 +265,13 @@ def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy
 
 @pytest.mark.parametrize(
     ("name", "n_tests"),
-    [("embedding_lookup", 2), ("github_tagger", 2), ("naive_bayes", 2), ("tag", 1)],
+    [
+        ("embedding_lookup", 2),
+        ("few_label_probe", 2),
+        ("github_tagger", 2),
+        ("naive_bayes", 2),
+        ("tag", 1),
+    ],
 )
 def test_a_copy_passes_its_own_tests(name, n_tests, copies):
     # What `./run.sh test` does once it has set the copy up.

@@ -77,6 +77,10 @@ def test_files_of_their_own_take_the_place_of_parts_and_are_not_trained_on(split
     assert texts(parts, "train") == [text for text, _ in rows[:4] + rows[6:]]
     assert texts(parts, "valid") == [text for text, _ in valid[:4]]  # the last is tested on
 
+    parts = split(rows, valid_data=valid, test_data=test, drop_repeated=False)
+    assert [len(parts.rows[part]) for part in ("train", "valid", "test")] == [20, 5, 4]
+    assert "left out" not in parts.describe()
+
 
 def test_a_label_without_rows_in_a_part_is_named(split):
     parts = split([*some_rows(20), ("the only c", ["c"])])

@@ -1,0 +1,175 @@
+"""Classify texts from 8 to a few hundred labelled ones: a probe on meaning and vocabulary.
+
+Why: the recipe to take when labels are few. Each text becomes two vectors: the embedding of a
+sentence encoder, which knows language, and its place in the vocabulary of your own texts, learned
+from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
+of things. One logistic regression per label on both together, rare labels weighed up, is fitted in
+a second and has nothing to tune: validation rows only tell how good it is. If every training text
+has a label, every text gets its best one; others apply where they are more likely than not.
+
+    accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
+    accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
+
+Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
+their figures compare. Vectors are kept in the cache: a second run on the same texts takes seconds.
+
+Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory. On the
+sample (9 labels, mean of three seeds) micro F1 .36 with 8 training texts, .45 with 16, .70 with 64,
+and .81 with all 219.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import datasets
+import numpy as np
+from transformers import TrainingArguments
+
+from shared.arguments import flag, parse_arguments
+from shared.baselines import fit_and_score, logistic_probe
+from shared.callbacks import ReadableProgress
+from shared.collators import MultilabelCollator
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.embeddings import MeanPooling, cached_vectors, normalized
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir
+from shared.lsa import latent_semantic_vectors
+from shared.metrics import f1_scores, ranking_scores
+from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
+from shared.parts import split_corpus
+from shared.predictions import examples
+from shared.progress import quiet_libraries
+from shared.results import contents, held_out_figures, write_results
+from shared.thresholds import at_least_one
+from shared.trainer import LengthGroupedTrainer
+
+THRESHOLD = 0.5
+
+
+@dataclass
+class ProbeArguments(SplitArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    vocabulary_size: int = flag(256, "Dimensions of the vocabulary, at most (default: 256).")
+    max_unlabelled: int = flag(
+        20_000, "Unlabelled texts to learn the vocabulary from, at most (default: 20,000)."
+    )
+    per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
+    output_dir: str = flag("outputs/few_label_probe", "Folder (default: outputs/few_label_probe).")
+
+    def __post_init__(self):
+        for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, split, embed, learn the vocabulary, fit, score, save."""
+    args = parse_arguments(ProbeArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    say = print if args.process_index == 0 else lambda *_: None
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args)
+        held_out = load_held_out(args, corpus)
+    say(f"\nData\n{corpus.describe()}")
+    parts = split_corpus(corpus, held_out, args, seed=args.seed)
+    say(parts.describe())
+    rows, y = parts.rows, parts.labels
+
+    # What a text means: one vector each; those of all labelled rows, which other runs use again
+    model_folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(model_folder)
+    encoder = load_encoder(model_folder, tokenizer=tokenizer)
+    limit_length(tokenizer, encoder, args.max_length)
+    trainer = LengthGroupedTrainer(
+        model=MeanPooling(encoder),
+        args=args,
+        data_collator=MultilabelCollator(tokenizer, n_labels=0),
+        callbacks=[ReadableProgress()],
+    )
+    cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
+
+    def embed(texts):
+        def compute():
+            ids = tokenizer(list(texts), truncation=True)["input_ids"]
+            lengths = [len(row) for row in ids]
+            tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
+            return trainer.predict(tokens).predictions
+
+        return normalized(cached_vectors(texts, model_folder, args.max_length, cache_dir, compute))
+
+    started = perf_counter()
+    known = {
+        id(source): embed(source.dataset.select(source.labelled)["text"])
+        for source in (corpus, *held_out.values())
+    }
+    meaning = {
+        part: known[id(source)][np.searchsorted(source.labelled, indices)]
+        for part, (source, indices) in parts.sources.items()
+    }
+    texts = {part: rows[part]["text"] for part in rows}
+    if len(corpus.unlabelled):
+        texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]
+        meaning["unlabelled"] = embed(texts["unlabelled"])
+    embedded = perf_counter()
+    if args.process_index != 0:
+        return
+
+    # The vocabulary of the texts, without those that are held out; then the probe on both
+    drawn = corpus.unlabelled
+    if len(drawn) > args.max_unlabelled:
+        rng = np.random.default_rng(args.seed)
+        drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
+    learn_from = [*texts["train"], *corpus.dataset.select(drawn)["text"]]
+    vocabulary = latent_semantic_vectors(
+        learn_from, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
+    )
+    both = {
+        part: np.concatenate([meaning[part], words], axis=1)
+        for part, words in zip(texts, vocabulary, strict=True)
+    }
+    asked = [part for part in both if part != "train"]
+    found = fit_and_score(
+        logistic_probe(), both["train"], y["train"], *(both[part] for part in asked)
+    )
+    scores = dict(zip(asked, found, strict=True))
+    if y["train"].any(axis=1).all():
+        scores = {part: at_least_one(found, THRESHOLD) for part, found in scores.items()}
+
+    # Figures of validation, and one look at the test rows; then everything a person wants to see
+    figures = {}
+    for part in ("valid", "test"):
+        found = f1_scores(y[part], scores[part] >= THRESHOLD)
+        found |= ranking_scores(y[part], scores[part])
+        figures |= {f"{part}_{name}": value for name, value in found.items()}
+    figures |= held_out_figures(y["test"], scores["test"] >= THRESHOLD)
+    figures |= {f"{part}_samples": len(y[part]) for part in y}
+    figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
+    thresholds = [THRESHOLD] * len(corpus.label_names)
+    report = write_results(
+        output_dir,
+        corpus=corpus,
+        labels=y,
+        test_rows=rows["test"],
+        scores=scores["test"],
+        thresholds=thresholds,
+        metrics={**figures, "seed": args.seed},
+        max_length=args.max_length,
+    )
+
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    if "unlabelled" in texts:
+        print("\nTags for texts without labels")
+        print(examples(texts["unlabelled"], scores["unlabelled"], thresholds, corpus.label_names))
+    print(f"\n{contents(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

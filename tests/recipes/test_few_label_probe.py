@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+
+from shared.metrics import f1_scores
+
+SCRIPT = "recipes/few_label_probe.py"
+
+
+@pytest.fixture
+def flags(tiny_model, tiny_issues, tmp_path):
+    return [
+        *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
+        *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("few_label_probe", monkeypatch, capfd, *flags)
+
+
+def predicted(folder):
+    """What is true and what is predicted: arrays of shape (rows, labels)."""
+    lines = read_lines(folder / "test_predictions.jsonl")
+    names = sorted(lines[0]["scores"])
+    return (
+        np.array([[name in line[key] for name in names] for line in lines])
+        for key in ("true_labels", "labels")
+    )
+
+
+def test_figures_and_files(recipe, tmp_path):
+    printed = recipe()
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    y, found = predicted(tmp_path / "out")
+    for name in ("micro_f1", "macro_f1"):
+        assert metrics[f"test_{name}"] == f1_scores(y, found)[name]
+        assert 0 < metrics[f"valid_{name}"] <= 1
+    # The encoder is random; the words tell the labels.
+    assert metrics["test_micro_f1"] > 0.8
+    assert f"micro F1 {metrics['test_micro_f1']:.3f}" in printed
+    assert "Tags for texts without labels" in printed
+
+
+def test_every_text_has_a_label_where_every_training_text_has_one(recipe, tmp_path, tiny_issues):
+    recipe("--train_size", 4)
+    _, found = predicted(tmp_path / "out")
+    assert found.any(axis=1).all()
+    rows = read_lines(tiny_issues)
+    for row in rows[:60]:
+        row["labels"] = []
+    data = write(tmp_path / "some_without.jsonl", rows)
+    recipe("--data", data, "--empty_labels", "negative")
+    _, found = predicted(tmp_path / "out")
+    assert not found.any(axis=1).all()
+
+
+def test_the_vocabulary_is_learned_from_training_and_unlabelled_texts_alone(
+    recipe, monkeypatch, tmp_path, tiny_issues
+):
+    learned = []
+    original = recipe.module.latent_semantic_vectors
+
+    def spy(fit_texts, *texts, **options):
+        learned.append(list(fit_texts))
+        return original(fit_texts, *texts, **options)
+
+    monkeypatch.setattr(recipe.module, "latent_semantic_vectors", spy)
+    recipe("--train_size", 8)
+    recipe("--train_size", 8, "--max_unlabelled", 5)
+    assert [len(texts) for texts in learned] == [8 + 12, 8 + 5]
+    tested = {line["text"] for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")}
+    assert not tested & set(learned[0])
+    assert set(learned[1]) < set(learned[0])
+
+
+def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_path):
+    figures = []
+    for _ in range(2):
+        recipe()
+        figures.append(read_json(tmp_path / "out" / "metrics.json"))
+    other = [*flags, "--cache_dir", tmp_path / "other", "--output_dir", tmp_path / "two"]
+    run(*TWO_PROCESSES, SCRIPT, *other)
+    figures.append(read_json(tmp_path / "two" / "metrics.json"))
+    for metrics in figures:
+        metrics.pop("embed_runtime"), metrics.pop("train_runtime")
+    assert figures[0] == figures[1]
+    assert figures[2] == pytest.approx(figures[0], abs=1e-4)
+
+
+def test_data_without_unlabelled_texts(recipe, tmp_path, tiny_issues):
+    data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
+    assert "Tags for texts" not in recipe("--data", data)
+
+
+def test_through_accelerate_launch(flags):
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
+    )
+    assert "Everything is in" in process.stdout
+    assert "Warning" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
+        (["--vocabulary_size", 0], "--vocabulary_size 0: must be 1 or more"),
+        (["--max_unlabelled", -1], "--max_unlabelled -1: must be 0 or more"),
+        (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
+    ],
+)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)
