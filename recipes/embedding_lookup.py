@@ -69,7 +69,7 @@ class LookupArguments(SplitArguments, TrainingArguments):
     )
 
     def __post_init__(self):
-        for name, least in (("max_neighbours", 1), ("label_name_rows", 0), ("seed", 0)):
+        for name, least in (("max_neighbours", 1), ("label_name_rows", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         super().__post_init__()
@@ -85,6 +85,8 @@ def main() -> None:
         corpus = load_data(args)
         held_out = load_held_out(args, corpus)
     say(f"\nData\n{corpus.describe()}")
+    for name, other in held_out.items():
+        say(f"{name} rows: {other.describe(brief=True)}")
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
     rows, y = parts.rows, parts.labels
@@ -171,8 +173,11 @@ def main() -> None:
         metrics={**figures, "seed": args.seed},
         max_length=args.max_length,
     )
+    for name in ("index.faiss", "labels.npy", "lookup.json", "plots/neighbours.png"):
+        (output_dir / name).unlink(missing_ok=True)  # of an earlier run with another head
     if grid is not None:
-        lookup.save(output_dir, model=args.model, max_length=args.max_length, k=k, m=m)
+        settings = {"model": args.model, "max_length": args.max_length, "k": k, "m": m}
+        lookup.save(output_dir, **settings, label_names=corpus.label_names)
         plot_neighbour_grid(grid, (k, m), output_dir / "plots" / "neighbours.png")
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

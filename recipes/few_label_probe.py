@@ -4,8 +4,9 @@ Why: the recipe to take when labels are few. Each text becomes two vectors: the 
 sentence encoder, which knows language, and its place in the vocabulary of your own texts, learned
 from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
 of things. One logistic regression per label on both together, rare labels weighed up, is fitted in
-a second and has nothing to tune: validation rows only tell how good it is. If every training text
-has a label, every text gets its best one; others apply where they are more likely than not.
+a second and has nothing to tune: validation rows only tell how good it is. Every text gets its best
+label, and each other one that is more likely than not; with --empty_labels negative, where a text
+may have none, only the latter.
 
     accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
@@ -62,7 +63,7 @@ class ProbeArguments(SplitArguments, TrainingArguments):
     output_dir: str = flag("outputs/few_label_probe", "Folder (default: outputs/few_label_probe).")
 
     def __post_init__(self):
-        for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0), ("seed", 0)):
+        for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         super().__post_init__()
@@ -78,6 +79,8 @@ def main() -> None:
         corpus = load_data(args)
         held_out = load_held_out(args, corpus)
     say(f"\nData\n{corpus.describe()}")
+    for name, other in held_out.items():
+        say(f"{name} rows: {other.describe(brief=True)}")
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
     rows, y = parts.rows, parts.labels
@@ -121,8 +124,8 @@ def main() -> None:
     if args.process_index != 0:
         return
 
-    # The vocabulary of the texts, without those that are held out; then the probe on both
-    drawn = corpus.unlabelled
+    # The vocabulary of the texts, without any that is held out; then the probe on both
+    drawn = parts.unlabelled
     if len(drawn) > args.max_unlabelled:
         rng = np.random.default_rng(args.seed)
         drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
@@ -138,15 +141,16 @@ def main() -> None:
     found = fit_and_score(
         logistic_probe(), both["train"], y["train"], *(both[part] for part in asked)
     )
-    scores = dict(zip(asked, found, strict=True))
-    if y["train"].any(axis=1).all():
-        scores = {part: at_least_one(found, THRESHOLD) for part, found in scores.items()}
+    probabilities = dict(zip(asked, found, strict=True))
+    scores = probabilities
+    if args.empty_labels == "unlabelled":
+        scores = {part: at_least_one(p, THRESHOLD) for part, p in probabilities.items()}
 
     # Figures of validation, and one look at the test rows; then everything a person wants to see
     figures = {}
     for part in ("valid", "test"):
         found = f1_scores(y[part], scores[part] >= THRESHOLD)
-        found |= ranking_scores(y[part], scores[part])
+        found |= ranking_scores(y[part], probabilities[part])
         figures |= {f"{part}_{name}": value for name, value in found.items()}
     figures |= held_out_figures(y["test"], scores["test"] >= THRESHOLD)
     figures |= {f"{part}_samples": len(y[part]) for part in y}
@@ -160,7 +164,6 @@ def main() -> None:
         scores=scores["test"],
         thresholds=thresholds,
         metrics={**figures, "seed": args.seed},
-        max_length=args.max_length,
     )
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

@@ -35,6 +35,7 @@ from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import multilabel_metrics, sigmoid
 from shared.models import (
     DEFAULT_MODEL,
+    has_dropout,
     limit_length,
     load_sequence_classifier,
     load_tokenizer,
@@ -59,7 +60,9 @@ class TaggerArguments(SplitArguments, TrainingArguments):
     )
     dropout: float | None = flag(None, "Dropout while training (default: the model's own).")
     r_drop: float = flag(
-        0.0, "Pull two passes under different dropout together; twice the time (default: 0, off)."
+        0.0,
+        "Weight of R-Drop, 1 to 5: two passes under different dropout are pulled together, in "
+        "twice the time; for a thousand rows or fewer (default: 0, off).",
     )
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of positives: alike, or more the rarer the label (default: balanced)."
@@ -132,6 +135,8 @@ def main() -> None:
     head = {"label_names": label_names, "dropout": args.dropout}
     model = load_sequence_classifier(model_folder, tokenizer=tokenizer, **head)
     limit_length(tokenizer, model, args.max_length)
+    if args.r_drop and not has_dropout(model):
+        raise UserError("--r_drop: two passes of this model are the same; give it --dropout 0.1")
 
     def tokenize(batch):
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]
@@ -220,7 +225,7 @@ def main() -> None:
     if len(tagged):
         print("\nTags for texts without labels")
         print(examples(rows["unlabelled"]["text"], tagged, thresholds, label_names))
-    print(f"\n{contents(output_dir)}")
+    print(f"\n{contents(output_dir, model=True)}")
 
 
 if __name__ == "__main__":

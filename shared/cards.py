@@ -55,8 +55,8 @@ def write_model_card(
 
     metadata = ModelCardData(
         base_model=base_model and _hub_id(base_model),
-        library_name="transformers" if base_model else "sklearn",
-        pipeline_tag="text-classification",
+        library_name="transformers" if base_model else None,
+        pipeline_tag="text-classification" if base_model else None,
         tags=["text-classification", "multi-label-classification"],
         model_name=title,
         eval_results=[

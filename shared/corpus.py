@@ -77,14 +77,10 @@ class Corpus:
         matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
         return matrix
 
-    def labelled_outside(self, others: Sequence[Corpus]) -> np.ndarray:
-        """Labelled rows without a near duplicate in other data sets.
+    def repeats(self, others: Sequence[Corpus]) -> np.ndarray:
+        """Which rows have a near duplicate in other data sets: bool, shape (n,).
 
         What the test holds must not be trained or tuned on.
-
-        Returns
-        -------
-        int64 indices, a part of `labelled`.
         """
         import numpy as np
         import pyarrow as pa
@@ -92,11 +88,11 @@ class Corpus:
         from shared.duplicates import near_duplicate_groups
 
         if not others:
-            return self.labelled
+            return np.zeros(len(self.dataset), bool)
         chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
         groups = near_duplicate_groups(pa.chunked_array(chunks))
         own, other = np.split(groups, [len(self.dataset)])
-        return self.labelled[~np.isin(own[self.labelled], other)]
+        return np.isin(own, other)
 
     def describe(self, *, brief: bool = False) -> str:
         """Summary of the report in about ten lines; brief: what was read and what left out."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -71,18 +73,23 @@ def cached_vectors(
         Returns the array of shape (texts, width) where it is not known yet.
     """
     key = hashlib.sha256(f"1 {model_folder} {max_length}".encode())
-    for path in sorted(Path(model_folder).glob("*.safetensors")):
+    files = (path for path in Path(model_folder).glob("*") if path.is_file())
+    for path in sorted(files):  # the tokenizer counts as much as the weights
         stat = path.stat()
         key.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     for text in texts:
         encoded = text.encode()
         key.update(len(encoded).to_bytes(8, "little") + encoded)
     path = Path(cache_dir) / f"vectors-{key.hexdigest()[:32]}.npy"
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError):  # not there, or damaged
-        pass
+    vectors = None
+    with contextlib.suppress(OSError, ValueError, EOFError):  # not there, or damaged
+        vectors = np.load(path, allow_pickle=False)
+    # Processes compute together: none may start while another has found its file and gone on.
+    if _all_processes(vectors is not None):
+        return vectors
     vectors = compute()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return vectors
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
@@ -90,3 +97,12 @@ def cached_vectors(
     except OSError as error:  # they are there all the same
         print(f"note: {path.parent}: vectors not kept ({error.strerror})", file=sys.stderr)
     return vectors
+
+
+def _all_processes(found: bool) -> bool:
+    if not torch.distributed.is_initialized():
+        return found
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    agreed = torch.tensor(int(found), device=device)
+    torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MIN)
+    return bool(agreed)

@@ -38,6 +38,7 @@ def latent_semantic_vectors(
     from sklearn.preprocessing import normalize
 
     # A limit in texts rather than a share: half of three texts would be one.
+    nothing = [np.zeros((len(part), 1), np.float32) for part in texts]
     most = max(2, len(fit_texts) // 2)
     words = TfidfVectorizer(sublinear_tf=True, min_df=min(2, most), max_df=most)
     try:
@@ -45,7 +46,9 @@ def latent_semantic_vectors(
     except ValueError as error:
         if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
             raise
-        return [np.zeros((len(part), 1), np.float32) for part in texts]
+        return nothing
+    if min(known.shape) < 2:
+        return nothing
     n_components = min(n_components, min(known.shape))
     decomposition = TruncatedSVD(n_components, random_state=seed).fit(known)
     vectors = []

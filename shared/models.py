@@ -275,6 +275,13 @@ def limit_length(
     tokenizer.model_max_length = max_length
 
 
+def has_dropout(model: PreTrainedModel) -> bool:
+    """Whether two passes of the same text differ in training."""
+    import torch
+
+    return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+
 def longest_input(model: PreTrainedModel) -> int | None:
     """Tokens a model can read at once; None where its positions have no end."""
     import torch

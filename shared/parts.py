@@ -20,29 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """Labelled rows in three parts: "train", "valid" and "test".
+    """Labelled rows in three parts, "train", "valid" and "test", and what is left besides.
 
     Attributes
     ----------
     rows : part to `datasets.Dataset` with the columns of `Corpus.dataset`.
     labels : part to uint8 array of shape (rows, labels), multi-hot.
     sources : part to the `Corpus` that its rows come from, and their indices there, int64.
+    unlabelled : int64 indices of the unlabelled rows of `--data` that repeat no held-out row.
     repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
     """
 
     rows: dict[str, Dataset]
     labels: dict[str, np.ndarray]
     sources: dict[str, tuple[Corpus, np.ndarray]]
+    unlabelled: np.ndarray
     repeated: int
 
     def describe(self) -> str:
-        """Return how many texts each part has, and which labels are on none of them.
-
-        Raises
-        ------
-        UserError
-            If no text of a part has a label: nothing could be learned or measured there.
-        """
+        """Return how many texts each part has, and which labels are on none of them."""
         lines = []
         if self.repeated:
             lines.append(f"left out: {self.repeated:,} labelled texts that a held-out file repeats")
@@ -50,11 +46,6 @@ class Parts:
         lines.append(f"split: {sizes} texts")
         names = self.rows["train"].features["labels"].feature.names
         for part, y in self.labels.items():
-            if not y.any():
-                raise UserError(
-                    f"no {part} text has a label; label more rows of --data, or give others "
-                    "(--valid_data, --test_data)"
-                )
             absent = [name for name, n in zip(names, y.sum(axis=0), strict=True) if not n]
             if absent:
                 lines.append(f"note: no {part} text has the label {', '.join(absent)}")
@@ -77,12 +68,18 @@ def split_corpus(
     Raises
     ------
     UserError
-        For too few rows, labels that are on all of them, or a training size beyond the pool.
+        For too few rows, labels that are on all of them or on none of a part, or a training size
+        beyond the pool.
     """
-    labelled = corpus.labelled_outside(list(held_out.values()) if args.drop_repeated else [])
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed}: must be 0 or more, below {2**32}")
+    outside = ~corpus.repeats(list(held_out.values()) if args.drop_repeated else [])
+    labelled = corpus.labelled[outside[corpus.labelled]]
+    repeated = len(corpus.labelled) - len(labelled)
     labels = corpus.label_matrix(labelled)
     if len(labels) < (n := 3 - len(held_out)):
-        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts")
+        but = f" ({repeated} more repeat held-out rows)" if repeated else ""
+        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts{but}")
     if labels.all():
         raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
     train, valid, test = train_valid_test_split(
@@ -92,6 +89,9 @@ def split_corpus(
         groups=corpus.groups[labelled],
         random_state=seed,
     )
+    kept_back = corpus.groups[labelled[np.concatenate([valid, test])]]
+    unlabelled = corpus.unlabelled[outside[corpus.unlabelled]]
+    unlabelled = unlabelled[~np.isin(corpus.groups[unlabelled], kept_back)]
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
@@ -99,12 +99,22 @@ def split_corpus(
     parts = {"train": train, "valid": valid, "test": test}
     parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
     for name, other in held_out.items():
-        repeats = args.drop_repeated and name == "valid" and "test" in held_out
-        tested_on = [held_out["test"]] if repeats else []
-        parts[name] = (other, other.labelled_outside(tested_on))
+        rows = other.labelled
+        if name == "valid" and "test" in held_out and args.drop_repeated:
+            rows = rows[~other.repeats([held_out["test"]])[rows]]
+            repeated += len(other.labelled) - len(rows)
+        parts[name] = (other, rows)
+    labels = {name: source.label_matrix(rows) for name, (source, rows) in parts.items()}
+    for name, y in labels.items():
+        if not y.any():
+            raise UserError(
+                f"no {name} text has a label; label more rows of --data, or give others "
+                "(--valid_data, --test_data)"
+            )
     return Parts(
         rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},
-        labels={name: source.label_matrix(rows) for name, (source, rows) in parts.items()},
+        labels=labels,
         sources=parts,
-        repeated=len(corpus.labelled) - len(labelled),
+        unlabelled=unlabelled,
+        repeated=repeated,
     )

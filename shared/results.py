@@ -67,10 +67,10 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def contents(output_dir: Path) -> str:
-    """Return where everything lies, and how to use it if it is a model, for the end of a run."""
+def contents(output_dir: Path, *, model: bool = False) -> str:
+    """Return where everything lies, and how to use the model if one was saved, to end a run."""
     files = "README.md (a card), metrics.json, per_label.csv, test_predictions.jsonl and plots/."
-    if not (output_dir / "config.json").is_file():
+    if not model:
         return f"Everything is in {output_dir}:\n{files}"
     lines = [f"Everything is in {output_dir}: the model,", files]
     if (Path(__file__).parent.parent / "recipes" / "tag.py").is_file():  # not in every copy

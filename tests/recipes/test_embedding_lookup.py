@@ -80,8 +80,11 @@ def test_votes_are_those_of_the_nearest_texts_and_the_saved_index_gives_them_aga
     # Where rounding swaps two neighbours at the same distance, one vote differs.
     assert np.isclose(again, scores, atol=1e-5).mean() > 0.98
     assert read_json(tmp_path / "out" / "lookup.json") == {
-        **{"model": str(tiny_model), "max_length": 48, "k": k, "m": m}
+        **{"model": str(tiny_model), "max_length": 48, "k": k, "m": m},
+        "label_names": ["bug", "documentation", "feature", "speed"],
     }
+    recipe("--head", "logistic")
+    assert not list((tmp_path / "out").glob("*index*"))  # nothing of the earlier run is left
 
 
 def test_vectors_are_computed_once_for_all_seeds_and_sizes(recipe, monkeypatch, tmp_path):

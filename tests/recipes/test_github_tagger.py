@@ -303,7 +303,7 @@ def test_dropout_is_the_models_own_or_that_of_the_flag(trainer_of):
 def test_r_drop_passes_every_text_twice_and_is_off_by_default(trainer_of):
     trainer = trainer_of()
     assert (trainer.passes, trainer.compute_loss_func.r_drop) == (1, 0)
-    trainer = trainer_of("--r_drop", 2)
+    trainer = trainer_of("--r_drop", 2, "--dropout", 0.1)
     assert (trainer.passes, trainer.compute_loss_func.r_drop) == (2, 2)
 
 
@@ -594,6 +594,7 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
         (["--r_drop", -1], "--r_drop -1.0: must be 0 or more, below 100"),
+        (["--r_drop", 1], "--r_drop: two passes of this model are the same; give it --dropout"),
         (["--report_to", "comet_ml"], "comet-ml"),
         (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),

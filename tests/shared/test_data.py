@@ -291,9 +291,9 @@ def test_rows_that_another_file_repeats(load, tmp_path):
     corpus = load(rows)
     test = load([issue(9, "a", title=nearly), issue(10, "a")], cache_dir=str(tmp_path / "b"))
     valid = load([issue(4, "a"), issue(11, "a")], cache_dir=str(tmp_path / "c"))
-    assert corpus.labelled_outside([]).tolist() == [0, 1, 2, 3]
-    assert corpus.labelled_outside([test]).tolist() == [0, 2, 3]
-    assert corpus.labelled_outside([valid, test]).tolist() == [0, 2]
+    assert corpus.repeats([]).tolist() == [False] * 4
+    assert corpus.repeats([test]).tolist() == [False, True, False, False]
+    assert corpus.repeats([valid, test]).tolist() == [False, True, False, True]
 
 
 def test_label_matrix_of_any_rows(load):

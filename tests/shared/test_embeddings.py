@@ -75,8 +75,9 @@ def test_vectors_that_cannot_be_kept_are_not_lost(vectors, capsys):
     )
 
 
-def test_a_damaged_file_is_computed_again(vectors):
+@pytest.mark.parametrize("content", [b"", b"half a fi"])
+def test_a_damaged_file_is_computed_again(content, vectors):
     vectors(["a"])
     (file,) = (vectors.folder / "cache").iterdir()
-    file.write_bytes(b"half a fi")
+    file.write_bytes(content)
     assert [vectors(["a"]), vectors(["a"])] == [2, 2]

@@ -24,7 +24,13 @@ def test_shapes_lengths_and_seed():
     np.testing.assert_array_equal(many, again)
 
 
-@pytest.mark.parametrize("fit", [["one text"], ["? !"] * 4, ["same words"] * 3, ["a b", "b c"]])
+@pytest.mark.parametrize(
+    "fit",
+    [
+        *(["one text"], ["? !"] * 4, ["same words"] * 3, ["a b", "b c"]),
+        ["alpha one", "alpha two", "three four", "five six"],  # one word comes twice
+    ],
+)
 def test_a_collection_too_small_to_learn_from(fit):
     (vectors,) = latent_semantic_vectors(fit, ["one same b", "?"])
     assert len(vectors) == 2

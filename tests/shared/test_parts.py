@@ -61,6 +61,9 @@ def test_training_sizes_are_nested_and_leave_the_other_parts_alone(split):
     for size in (0, 21):
         with pytest.raises(UserError, match=f"--train_size {size}: the pool has 20 rows"):
             split(some_rows(40), train_size=size)
+    for seed in (-1, 2**32):
+        with pytest.raises(UserError, match=f"--seed {seed}: must be 0 or more, below 4294967296"):
+            split(some_rows(40), seed=seed)
 
 
 def test_files_of_their_own_take_the_place_of_parts_and_are_not_trained_on(split):
@@ -76,6 +79,7 @@ def test_files_of_their_own_take_the_place_of_parts_and_are_not_trained_on(split
     parts = split(rows, valid_data=valid, test_data=test)
     assert texts(parts, "train") == [text for text, _ in rows[:4] + rows[6:]]
     assert texts(parts, "valid") == [text for text, _ in valid[:4]]  # the last is tested on
+    assert parts.repeated == 3
 
     parts = split(rows, valid_data=valid, test_data=test, drop_repeated=False)
     assert [len(parts.rows[part]) for part in ("train", "valid", "test")] == [20, 5, 4]
@@ -104,6 +108,25 @@ def test_nothing_to_split(split, rows, message):
 
 def test_a_part_without_any_label_is_refused(split):
     nothing = [(f"test {i}", []) for i in range(3)]
-    parts = split(some_rows(9), test_data=nothing, empty_labels="negative")
     with pytest.raises(UserError, match="no test text has a label; label more rows of --data"):
-        parts.describe()
+        split(some_rows(9), test_data=nothing, empty_labels="negative")
+
+
+def test_a_held_out_file_that_repeats_everything_is_to_blame(split):
+    with pytest.raises(UserError, match=r"0 labelled .* too few for 2 parts \(9 more repeat held"):
+        split(some_rows(9), test_data=some_rows(9))
+
+
+def test_unlabelled_rows_repeat_no_held_out_row(split):
+    words = [f"word{i}" for i in range(40)]
+    long = [(" ".join([*words, f"text{i}"]), ["ab"[i % 2]]) for i in range(1)]
+    rows = [*some_rows(24), *long]
+    near = (" ".join([*words, "nearly"]), None)
+    test = [*some_rows(3, "test"), ("unlabelled but tested", ["a"])]
+    unlabelled = [("nobody looked", None), near, ("unlabelled but tested", None)]
+    for seed in range(4):
+        parts = split([*rows, *unlabelled], seed=seed, test_data=test)
+        source, _ = parts.sources["train"]
+        found = source.dataset.select(parts.unlabelled)["text"]
+        held = long[0][0] in texts(parts, "valid")
+        assert sorted(found) == (["nobody looked"] if held else ["nobody looked", near[0]])
