@@ -74,7 +74,7 @@ def contents(output_dir: Path, *, model: bool = False) -> str:
         return f"Everything is in {output_dir}:\n{files}"
     lines = [f"Everything is in {output_dir}: the model,", files]
     if (Path(__file__).parent.parent / "recipes" / "tag.py").is_file():  # not in every copy
-        lines[-1] += " To tag a file with it:"
+        lines.append("To tag a file with it:")
         lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")
     return "\n".join(lines)
 
