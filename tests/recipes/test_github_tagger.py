@@ -356,7 +356,8 @@ def test_training_leaves_out_what_a_held_out_file_repeats(
     out = tmp_path / "out"
     flags = ["--test_data", test, "--valid_data", valid, "--max_steps", 1, "--output_dir", out]
     printed = tagger(*tagger_flags, *flags)
-    assert "30 labelled texts that a held-out file repeats" in printed
+    # 30 of the training file, 8 of the validation file that are tested on
+    assert "38 labelled texts that a held-out file repeats" in printed
     assert f"test rows: {test}: 18 rows read" in printed
     sizes = [figures(out)[f"{part}_samples"] for part in ("train", "valid", "test")]
     assert sizes == [90, 12, 18]
