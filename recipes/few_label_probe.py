@@ -33,7 +33,7 @@ from shared.callbacks import ReadableProgress
 from shared.collators import MultilabelCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
-from shared.embeddings import MeanPooling, cached_vectors, normalized
+from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.lsa import latent_semantic_vectors
@@ -108,14 +108,7 @@ def main() -> None:
         return normalized(cached_vectors(texts, model_folder, args.max_length, cache_dir, compute))
 
     started = perf_counter()
-    known = {
-        id(source): embed(source.dataset.select(source.labelled)["text"])
-        for source in (corpus, *held_out.values())
-    }
-    meaning = {
-        part: known[id(source)][np.searchsorted(source.labelled, indices)]
-        for part, (source, indices) in parts.sources.items()
-    }
+    meaning = part_vectors(parts, embed)
     texts = {part: rows[part]["text"] for part in rows}
     if len(corpus.unlabelled):
         texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]

@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from shared.files import atomic_write
+
+if TYPE_CHECKING:
+    from shared.parts import Parts
 
 
 class MeanPooling(torch.nn.Module):
@@ -49,6 +53,22 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(length, np.finfo(np.float32).tiny)
+
+
+def part_vectors(
+    parts: Parts, embed: Callable[[Sequence[str]], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """One vector for each row of "train", "valid" and "test": arrays of shape (rows, width).
+
+    All labelled texts of a source are embedded at once, whatever the seed and the training size
+    leave of them, so that the cache serves the next run with others.
+    """
+    vectors, known = {}, {}
+    for part, (source, indices) in parts.sources.items():
+        if id(source) not in known:
+            known[id(source)] = embed(source.dataset.select(source.labelled)["text"])
+        vectors[part] = known[id(source)][np.searchsorted(source.labelled, indices)]
+    return vectors
 
 
 def cached_vectors(
