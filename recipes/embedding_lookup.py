@@ -33,14 +33,13 @@ from shared.data_arguments import SplitArguments
 from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.metrics import f1_scores, ranking_scores
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
 from shared.neighbours import NearestNeighbours, f1_grid
 from shared.parts import split_corpus
 from shared.plots import plot_neighbour_grid
 from shared.predictions import examples
 from shared.progress import quiet_libraries
-from shared.results import contents, held_out_figures, write_results
+from shared.results import contents, part_figures, write_results
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
@@ -149,12 +148,7 @@ def main() -> None:
         thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
 
     # One look at the test rows; then everything a person wants to see
-    for part in ("valid", "test"):
-        found = f1_scores(y[part], scores[part] >= thresholds)
-        found |= ranking_scores(y[part], scores[part])
-        figures |= {f"{part}_{name}": value for name, value in found.items()}
-    figures |= held_out_figures(y["test"], scores["test"] >= thresholds)
-    figures |= {f"{part}_samples": len(y[part]) for part in y}
+    figures |= part_figures(y, scores, thresholds)
     figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
     report = write_results(
         output_dir,

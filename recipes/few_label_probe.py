@@ -37,12 +37,11 @@ from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vect
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.lsa import latent_semantic_vectors
-from shared.metrics import f1_scores, ranking_scores
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
 from shared.parts import split_corpus
 from shared.predictions import examples
 from shared.progress import quiet_libraries
-from shared.results import contents, held_out_figures, write_results
+from shared.results import contents, part_figures, write_results
 from shared.thresholds import at_least_one
 from shared.trainer import LengthGroupedTrainer
 
@@ -140,13 +139,7 @@ def main() -> None:
         scores = {part: at_least_one(p, THRESHOLD) for part, p in probabilities.items()}
 
     # Figures of validation, and one look at the test rows; then everything a person wants to see
-    figures = {}
-    for part in ("valid", "test"):
-        found = f1_scores(y[part], scores[part] >= THRESHOLD)
-        found |= ranking_scores(y[part], probabilities[part])
-        figures |= {f"{part}_{name}": value for name, value in found.items()}
-    figures |= held_out_figures(y["test"], scores["test"] >= THRESHOLD)
-    figures |= {f"{part}_samples": len(y[part]) for part in y}
+    figures = part_figures(y, scores, THRESHOLD, ranked_by=probabilities)
     figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
     thresholds = [THRESHOLD] * len(corpus.label_names)
     report = write_results(

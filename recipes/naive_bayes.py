@@ -27,11 +27,10 @@ from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.errors import exit_on_user_error
 from shared.files import make_output_dir
-from shared.metrics import f1_scores, ranking_scores
 from shared.parts import split_corpus
 from shared.predictions import examples
 from shared.progress import quiet_libraries
-from shared.results import contents, held_out_figures, write_results
+from shared.results import contents, part_figures, write_results
 from shared.thresholds import tune_thresholds
 
 CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
@@ -79,15 +78,9 @@ def main() -> None:
     # Thresholds on validation, then one look at the test rows
     per_label = args.thresholds == "per_label"
     thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
-    metrics = {}
-    for part in ("valid", "test"):
-        found = f1_scores(y[part], scores[part] >= thresholds)
-        found |= ranking_scores(y[part], scores[part])
-        metrics |= {f"{part}_{name}": value for name, value in found.items()}
+    metrics = part_figures(y, scores, thresholds)
 
     # Save: figures, predictions, plots, card
-    metrics |= held_out_figures(y["test"], scores["test"] >= thresholds)
-    metrics |= {f"{part}_samples": len(y[part]) for part in y}
     report = write_results(
         output_dir,
         corpus=corpus,

@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 
-import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+from shared.processes import highest
 
 
 class CheckpointOnSignal(TrainerCallback):
@@ -36,7 +37,7 @@ class CheckpointOnSignal(TrainerCallback):
 
         Not after the last step of an epoch: what belongs to the epoch's end comes first.
         """
-        self.agreed = _agree(self.received)
+        self.agreed = highest(self.received)
         control.should_save |= self.agreed > 0 and not state.epoch.is_integer()
 
     def on_epoch_end(self, args, state, control, **kwargs):
@@ -51,7 +52,7 @@ class CheckpointOnSignal(TrainerCallback):
         """
         if not self.agreed:
             return
-        _agree(0)  # until the other processes have written their part
+        highest(0)  # until the other processes have written their part
         if state.is_world_process_zero:
             print(
                 f"\nstopped by {signal.Signals(self.agreed).name} after step {state.global_step} "
@@ -64,23 +65,13 @@ class CheckpointOnSignal(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Give the signals back; one that came after the last step still ends the process."""
-        self._stop(_agree(self.received))
+        self._stop(highest(self.received))
 
     def _stop(self, number):
         for received, handler in self._previous.items():
             signal.signal(received, handler)
         if number:
             sys.exit(128 + number)
-
-
-def _agree(number: int) -> int:
-    """Return the highest number any process holds: none may stop alone, the others would wait."""
-    if not torch.distributed.is_initialized():
-        return number
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    agreed = torch.tensor(number, device=device)
-    torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
-    return int(agreed)
 
 
 class ReadableProgress(TrainerCallback):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from shared.files import atomic_write
+from shared.processes import highest
 
 if TYPE_CHECKING:
     from shared.parts import Parts
@@ -105,7 +106,7 @@ def cached_vectors(
     with contextlib.suppress(OSError, ValueError, EOFError):  # not there, or damaged
         vectors = np.load(path, allow_pickle=False)
     # Processes compute together: none may start while another has found its file and gone on.
-    if _all_processes(vectors is not None):
+    if not highest(vectors is None):
         return vectors
     vectors = compute()
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -117,12 +118,3 @@ def cached_vectors(
     except OSError as error:  # they are there all the same
         print(f"note: {path.parent}: vectors not kept ({error.strerror})", file=sys.stderr)
     return vectors
-
-
-def _all_processes(found: bool) -> bool:
-    if not torch.distributed.is_initialized():
-        return found
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    agreed = torch.tensor(int(found), device=device)
-    torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MIN)
-    return bool(agreed)

@@ -11,7 +11,7 @@ import numpy as np
 from shared.bootstrap import bootstrap_interval
 from shared.cards import write_model_card
 from shared.files import write_csv, write_json
-from shared.metrics import classification_report, f1_scores, per_label_report
+from shared.metrics import classification_report, f1_scores, per_label_report, ranking_scores
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.predictions import write_predictions
 
@@ -53,6 +53,40 @@ def held_out_figures(
         low, high = bootstrap_interval(y_true, predicted, metric=metric)
         figures |= {f"test_{metric}_low": low, f"test_{metric}_high": high}
     return figures
+
+
+def part_figures(
+    labels: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    thresholds: float | Sequence[float],
+    *,
+    ranked_by: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, float]:
+    """Return the figures of a classifier that scores both held-out parts at once.
+
+    Parameters
+    ----------
+    labels : mapping of "train", "valid" and "test" to array of shape (rows, labels)
+        Multi-hot.
+    scores : mapping of "valid" and "test" to array of shape (rows, labels)
+        Probabilities.
+    thresholds : float or sequence of float
+        For all labels, or one per label.
+    ranked_by : like `scores`, optional
+        What the ranking figures are taken over, where the decision has changed the scores.
+
+    Returns
+    -------
+    dict
+        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, the bounds of the test F1,
+        and the rows of each part as ``*_samples``.
+    """
+    figures = held_out_figures(labels["test"], scores["test"] >= np.asarray(thresholds))
+    for part in ("valid", "test"):
+        found = f1_scores(labels[part], scores[part] >= np.asarray(thresholds))
+        found |= ranking_scores(labels[part], (ranked_by or scores)[part])
+        figures |= {f"{part}_{name}": value for name, value in found.items()}
+    return figures | {f"{part}_samples": len(y) for part, y in labels.items()}
 
 
 def summary(metrics: Mapping[str, float]) -> str:

@@ -22,9 +22,9 @@ from shared.parts import split_corpus
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 
 
-def compare(config: str, seed: int) -> None:
+def compare(config: str, seed: int, *flags: str) -> None:
     """Print the test F1 on the parts that the tagger has with this configuration and seed."""
-    args = parse_arguments(TaggerArguments, ["--config", str(CONFIGS / config)])
+    args = parse_arguments(TaggerArguments, ["--config", str(CONFIGS / config), *flags])
     corpus = load_data(args)
     parts = split_corpus(corpus, load_held_out(args, corpus), args, seed=seed)
     y = np.concatenate([parts.labels["train"], parts.labels["valid"]])
@@ -35,10 +35,14 @@ def compare(config: str, seed: int) -> None:
     scores = model.predict_proba(words.transform(parts.rows["test"]["text"]))
     found = f1_scores(parts.labels["test"], scores >= 0.5)
     micro, macro = found["micro_f1"], found["macro_f1"]
-    print(f"{config}, seed {seed}: micro F1 {micro:.3f}, macro F1 {macro:.3f}")
+    print(
+        f"{config}, seed {seed}{' '.join(['', *flags])}: micro F1 {micro:.3f}, macro F1 {macro:.3f}"
+    )
 
 
 if __name__ == "__main__":
     for seed in (1, 2, 3):
         compare("hf_datasets_issues.yaml", seed)
-    compare("nlbse24.yaml", 1)  # on its own test file, which no seed changes
+    # On its own test file, which no seed changes.
+    compare("nlbse24.yaml", 1)
+    compare("nlbse24.yaml", 1, "--drop_repeated", "true")

@@ -8,8 +8,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from huggingface_hub import ModelCard
 
 from shared.corpus import Corpus
-from shared.metrics import f1_scores
-from shared.results import CARD_METRICS, held_out_figures, summary, write_results
+from shared.metrics import f1_scores, ranking_scores
+from shared.results import CARD_METRICS, held_out_figures, part_figures, summary, write_results
 
 NAMES = ["bug", "docs", "speed"]
 THRESHOLDS = [0.5, 0.4, 0.6]
@@ -42,6 +42,23 @@ def test_held_out_figures(labels, scores):
         value = f1_scores(y_true, predicted)[name]
         assert figures[f"test_{name}_low"] < value < figures[f"test_{name}_high"]
     assert figures == held_out_figures(y_true, predicted, baseline)
+
+
+def test_part_figures(labels, scores):
+    parts = {"valid": scores[::-1], "test": scores}
+    figures = part_figures(labels, parts, THRESHOLDS)
+    for part in ("valid", "test"):
+        found = f1_scores(labels[part], parts[part] >= THRESHOLDS)
+        found |= ranking_scores(labels[part], parts[part])
+        assert {name: figures[f"{part}_{name}"] for name in found} == found
+    bounds = held_out_figures(labels["test"], scores >= THRESHOLDS)
+    assert {name: figures[name] for name in bounds} == bounds
+    assert [figures[f"{part}_samples"] for part in PARTS] == [ROWS] * 3
+
+    other = part_figures(labels, parts, THRESHOLDS, ranked_by={"valid": scores, "test": scores})
+    assert other["valid_micro_f1"] == figures["valid_micro_f1"]
+    assert other["valid_roc_auc"] == ranking_scores(labels["valid"], scores)["roc_auc"]
+    assert part_figures(labels, parts, 0.5) == part_figures(labels, parts, [0.5] * 3)
 
 
 def test_summary():
