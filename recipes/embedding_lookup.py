@@ -27,9 +27,10 @@ from transformers import TrainingArguments
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, logistic_probe
 from shared.callbacks import ReadableProgress
-from shared.collators import MultilabelCollator
+from shared.collators import PaddingCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
 from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
@@ -98,7 +99,7 @@ def main() -> None:
     trainer = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,
-        data_collator=MultilabelCollator(tokenizer, n_labels=0),
+        data_collator=PaddingCollator(tokenizer),
         callbacks=[ReadableProgress()],
     )
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
@@ -148,7 +149,11 @@ def main() -> None:
         thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
 
     # One look at the test rows; then everything a person wants to see
-    figures |= part_figures(y, scores, thresholds)
+    one_each = corpus.one_label_each
+    predicted = {
+        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
+    }
+    figures |= part_figures(y, scores, predicted)
     figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
     report = write_results(
         output_dir,
@@ -156,7 +161,8 @@ def main() -> None:
         labels=y,
         test_rows=rows["test"],
         scores=scores["test"],
-        thresholds=thresholds,
+        predicted=predicted["test"],
+        thresholds=None if one_each else thresholds,
         metrics={**figures, "seed": args.seed},
         max_length=args.max_length,
     )
@@ -170,7 +176,9 @@ def main() -> None:
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if len(unlabelled):
         print("\nTags for texts without labels")
-        print(examples(unlabelled, scores["unlabelled"], thresholds, corpus.label_names))
+        print(
+            examples(unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names)
+        )
     print(f"\n{contents(output_dir)}")
 
 

@@ -5,8 +5,8 @@ sentence encoder, which knows language, and its place in the vocabulary of your 
 from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
 of things. One logistic regression per label on both together, rare labels weighed up, is fitted in
 a second and has nothing to tune: validation rows only tell how good it is. Every text gets its best
-label, and each other one that is more likely than not; with --empty_labels negative, where a text
-may have none, only the latter.
+label, and each other one that is more likely than not. Where all labelled texts have exactly one,
+it gets the best alone; where some have none (--empty_labels negative), the likely ones alone.
 
     accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
@@ -30,9 +30,10 @@ from transformers import TrainingArguments
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, logistic_probe
 from shared.callbacks import ReadableProgress
-from shared.collators import MultilabelCollator
+from shared.collators import PaddingCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
+from shared.decisions import at_least_one, choose_labels
 from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
@@ -42,10 +43,7 @@ from shared.parts import split_corpus
 from shared.predictions import examples
 from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
-from shared.thresholds import at_least_one
 from shared.trainer import LengthGroupedTrainer
-
-THRESHOLD = 0.5
 
 
 @dataclass
@@ -92,7 +90,7 @@ def main() -> None:
     trainer = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,
-        data_collator=MultilabelCollator(tokenizer, n_labels=0),
+        data_collator=PaddingCollator(tokenizer),
         callbacks=[ReadableProgress()],
     )
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
@@ -133,29 +131,32 @@ def main() -> None:
     found = fit_and_score(
         logistic_probe(), both["train"], y["train"], *(both[part] for part in asked)
     )
-    probabilities = dict(zip(asked, found, strict=True))
-    scores = probabilities
-    if args.empty_labels == "unlabelled":
-        scores = {part: at_least_one(p, THRESHOLD) for part, p in probabilities.items()}
+    scores = dict(zip(asked, found, strict=True))
+    one_each = corpus.one_label_each
+    some = args.empty_labels == "unlabelled" and not one_each  # a text without any is unlabelled
+    predicted = {
+        part: at_least_one(p) if some else choose_labels(p, 0.5, one_each=one_each)
+        for part, p in scores.items()
+    }
 
     # Figures of validation, and one look at the test rows; then everything a person wants to see
-    figures = part_figures(y, scores, THRESHOLD, ranked_by=probabilities)
+    figures = part_figures(y, scores, predicted)
     figures |= {"embed_runtime": embedded - started, "train_runtime": perf_counter() - embedded}
-    thresholds = [THRESHOLD] * len(corpus.label_names)
     report = write_results(
         output_dir,
         corpus=corpus,
         labels=y,
         test_rows=rows["test"],
         scores=scores["test"],
-        thresholds=thresholds,
+        predicted=predicted["test"],
         metrics={**figures, "seed": args.seed},
     )
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if "unlabelled" in texts:
         print("\nTags for texts without labels")
-        print(examples(texts["unlabelled"], scores["unlabelled"], thresholds, corpus.label_names))
+        found = scores["unlabelled"], predicted["unlabelled"]
+        print(examples(texts["unlabelled"], *found, corpus.label_names))
     print(f"\n{contents(output_dir)}")
 
 

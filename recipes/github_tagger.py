@@ -28,6 +28,7 @@ from shared.checkpoints import remove_checkpoints, resume_point
 from shared.collators import MultilabelCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16, runs_on_cpu
@@ -119,7 +120,7 @@ def main() -> None:
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
         held_out = load_held_out(args, corpus)
-    label_names = corpus.label_names
+    label_names, one_each = corpus.label_names, corpus.one_label_each
     say(f"\nData\n{corpus.describe()}")
     for name, other in held_out.items():
         say(f"{name} rows: {other.describe(brief=True)}")
@@ -161,7 +162,8 @@ def main() -> None:
     def compute_metrics(prediction):
         # Epochs are compared at the threshold that each would be used with.
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
-        return multilabel_metrics(label_names, thresholds=best)(prediction)
+        metrics = multilabel_metrics(label_names, thresholds=best, one_each=one_each)
+        return metrics(prediction)
 
     trainer = LengthGroupedTrainer(
         model=model,
@@ -186,10 +188,13 @@ def main() -> None:
     per_label = args.thresholds == "per_label"
     scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
     thresholds = tune_thresholds(scores, y["valid"], per_label=per_label, tolerance=2)
-    model.config.thresholds = thresholds.tolist()
-    trainer.compute_metrics = multilabel_metrics(label_names, thresholds=thresholds)
+    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), one_each
+    trainer.compute_metrics = multilabel_metrics(
+        label_names, thresholds=thresholds, one_each=one_each
+    )
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores = sigmoid(tested.predictions)
+    predicted = choose_labels(scores, thresholds, one_each=one_each)
     tagged = ()
     if unlabelled := tokens["unlabelled"].remove_columns("labels"):
         tagged = sigmoid(trainer.predict(unlabelled).predictions)
@@ -203,7 +208,7 @@ def main() -> None:
     (baseline,) = fit_and_score(naive_bayes(), *texts)
     metrics = {
         **tested.metrics,
-        **held_out_figures(y["test"], scores >= thresholds, baseline >= 0.5),
+        **held_out_figures(y["test"], predicted, choose_labels(baseline, 0.5, one_each=one_each)),
         **{f"{part}_samples": len(y[part]) for part in y},
         **trained.metrics,
         "seed": args.seed,
@@ -215,17 +220,19 @@ def main() -> None:
         labels=y,
         test_rows=rows["test"],
         scores=scores,
-        thresholds=thresholds,
+        predicted=predicted,
+        thresholds=None if one_each else thresholds,
         metrics=metrics,
         log_history=trainer.state.log_history,
         max_length=args.max_length,
     )
     remove_checkpoints(args.output_dir)
 
-    print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if len(tagged):
         print("\nTags for texts without labels")
-        print(examples(rows["unlabelled"]["text"], tagged, thresholds, label_names))
+        chosen = choose_labels(tagged, thresholds, one_each=one_each)
+        print(examples(rows["unlabelled"]["text"], tagged, chosen, label_names))
     print(f"\n{contents(output_dir, model=True)}")
 
 

@@ -25,6 +25,7 @@ from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, naive_bayes, tfidf_logistic_regression
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
 from shared.errors import exit_on_user_error
 from shared.files import make_output_dir
 from shared.parts import split_corpus
@@ -78,7 +79,11 @@ def main() -> None:
     # Thresholds on validation, then one look at the test rows
     per_label = args.thresholds == "per_label"
     thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
-    metrics = part_figures(y, scores, thresholds)
+    one_each = corpus.one_label_each
+    predicted = {
+        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
+    }
+    metrics = part_figures(y, scores, predicted)
 
     # Save: figures, predictions, plots, card
     report = write_results(
@@ -87,14 +92,17 @@ def main() -> None:
         labels=y,
         test_rows=rows["test"],
         scores=scores["test"],
-        thresholds=thresholds,
+        predicted=predicted["test"],
+        thresholds=None if one_each else thresholds,
         metrics=metrics | {"train_runtime": seconds, "seed": args.seed},
     )
 
-    print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if len(unlabelled):
         print("\nTags for texts without labels")
-        print(examples(unlabelled, scores["unlabelled"], thresholds, corpus.label_names))
+        print(
+            examples(unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names)
+        )
     print(f"\n{contents(output_dir)}")
 
 

@@ -28,8 +28,9 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from shared.arguments import flag, parse_arguments
-from shared.collators import MultilabelCollator
+from shared.collators import PaddingCollator
 from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
+from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import atomic_write
 from shared.metrics import sigmoid
@@ -83,7 +84,8 @@ def main() -> None:
     model = load_sequence_classifier(folder, tokenizer=tokenizer)
     label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     thresholds = find_thresholds(args, model.config)
-    pad = MultilabelCollator(tokenizer, len(label_names))
+    one_each = args.threshold is None and getattr(model.config, "one_label_each", False)
+    pad = PaddingCollator(tokenizer)
 
     def collate(features):
         # Tokenised here rather than beforehand, so that each process does only its own share.
@@ -107,7 +109,8 @@ def main() -> None:
                     {"text": known, "length": [len(text) for text in known]}
                 )
                 scores = sigmoid(trainer.predict(dataset).predictions)
-                tagged = tag(scores, thresholds, label_names)
+                predicted = choose_labels(scores, thresholds, one_each=one_each)
+                tagged = tag(scores, predicted, label_names)
             for number, (row, text) in enumerate(zip(block, texts, strict=True), n_rows + 1):
                 result = next(tagged) if text else {"labels": [], "scores": {}}
                 file.write(output_line(row, result, f"{source.name}, row {number}"))

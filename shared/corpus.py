@@ -44,6 +44,12 @@ class Corpus:
         """int64 indices of the rows nobody has labelled."""
         return self._rows(labelled=False)
 
+    @property
+    def one_label_each(self) -> bool:
+        """Whether every labelled row has exactly one label: classes exclude each other."""
+        r = self.report
+        return r["multilabel"] == 0 and sum(r["labels"].values()) == r["labelled"]
+
     @cached_property
     def groups(self) -> np.ndarray:
         """int64 array of shape (n,): near-duplicate group of each row, for splitters."""

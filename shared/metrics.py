@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.decisions import choose_labels
 from shared.errors import UserError
 
 
@@ -26,7 +27,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def multilabel_metrics(
-    label_names: Sequence[str], *, thresholds: float | Sequence[float] = 0.5
+    label_names: Sequence[str],
+    *,
+    thresholds: float | Sequence[float] = 0.5,
+    one_each: bool = False,
 ) -> Callable[[Any], dict[str, float]]:
     """Build the `compute_metrics` of a multilabel task.
 
@@ -37,6 +41,8 @@ def multilabel_metrics(
     thresholds : float or (labels,) array of float, default 0.5
         A label is predicted where ``sigmoid(logit) >= threshold``. Tune them on validation with
         `shared.thresholds.tune_thresholds`.
+    one_each : bool, default False
+        Predict the best label of each row and no other, whatever the thresholds.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def multilabel_metrics(
         logits = _finite_logits(eval_prediction, label_names)
         y_true = as_multi_hot(eval_prediction.label_ids, "label_ids")
         _check_same_shape(y_true, logits, "label_ids", "predictions")
-        y_pred = sigmoid(logits) >= thresholds
+        y_pred = choose_labels(sigmoid(logits), thresholds, one_each=one_each)
         return {
             **f1_scores(y_true, y_pred),
             "subset_accuracy": subset_accuracy(y_true, y_pred),

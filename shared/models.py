@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,10 +192,50 @@ def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     return model
 
 
+def load_masked_language_model(
+    folder: str, *, tokenizer: PreTrainedTokenizerBase, new_head: bool = False
+) -> PreTrainedModel:
+    """Load a model that predicts hidden tokens.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    tokenizer : PreTrainedTokenizerBase
+        As in `load_sequence_classifier`, and with a mask token.
+    new_head : bool
+        Give an encoder that comes without a head a new one. Its output layer is tied to the token
+        embeddings, as in BERT, so that only the layer before it starts at random.
+
+    Raises
+    ------
+    UserError
+        For a tokenizer without a mask token, a model of another kind, a missing head, or missing,
+        truncated or mismatched weights.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    if tokenizer.mask_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no mask token; name an encoder such as BERT")
+    model, missing = _load(AutoModelForMaskedLM, folder)
+    if any(key.startswith(f"{model.base_model_prefix}.") for key in missing) or new_head:
+        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+    elif missing:
+        raise UserError(
+            f"{folder}: has no head for masked-language modelling; train one with "
+            "recipes/domain_adaptation.py, or name a model that has it"
+        )
+    _check(model, missing, tokenizer, folder)
+    return model
+
+
 def _load(
     auto_class, folder: str, settings: dict | None = None, dropout: float | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a model in single precision; return it and the names of the weights it did not find."""
+    """Load a model in single precision; return it and the names of the weights it did not find.
+
+    An adapter is merged into the model it was trained on.
+    """
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -211,9 +252,11 @@ def _load(
                 settings[name] = 0.0
             elif name in _DROPOUT and dropout is not None and value is not None:
                 settings[name] = dropout
+        config.update(settings)
+        base = _base_of_adapter(folder)
         model, report = auto_class.from_pretrained(
-            folder,
-            **settings,
+            base or folder,
+            config=config,
             use_safetensors=True,
             dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
             trust_remote_code=False,
@@ -225,7 +268,35 @@ def _load(
     finally:
         logging.set_verbosity(verbosity)
     # A tensor of another size is made anew like a missing one.
-    return model, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if base:
+        model, missing = _merge_adapter(model, folder, missing)
+    return model, missing
+
+
+def _base_of_adapter(folder: str) -> str | None:
+    """Return what to load the model from that an adapter was trained on; None if it is none."""
+    path = Path(folder) / "adapter_config.json"
+    if not path.is_file():
+        return None
+    base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return resolve_model(DEFAULT_MODEL if base == DEFAULT_MODEL_ON_HUB else base)
+
+
+def _merge_adapter(
+    model: PreTrainedModel, folder: str, missing: list[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """Add an adapter to the weights; return the model and those it still lacks."""
+    from peft import PeftModel
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(folder) / "adapter_model.safetensors", framework="np") as file:
+            brought = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
+    return merged, [key for key in missing if key not in brought]
 
 
 def _check(

@@ -11,7 +11,7 @@ from shared.files import atomic_write
 
 
 def tag(
-    scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[str]
+    scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield for each row its labels, best first, and the score of every label.
 
@@ -19,13 +19,12 @@ def tag(
     ----------
     scores : array of shape (rows, labels)
         Probabilities.
-    thresholds : sequence of float
-        One per label; a label applies where its score reaches it.
+    predicted : array of shape (rows, labels)
+        Bool: which labels apply (see `shared.decisions`).
     label_names : sequence of str
     """
     order = np.argsort(-scores, axis=1, kind="stable")
-    applies = scores >= np.asarray(thresholds)
-    for row, best, chosen in zip(scores.tolist(), order, applies, strict=True):
+    for row, best, chosen in zip(scores.tolist(), order, predicted, strict=True):
         yield {
             "labels": [label_names[i] for i in best if chosen[i]],
             "scores": {label_names[i]: round(row[i], 6) for i in best},
@@ -38,7 +37,7 @@ def write_predictions(
     label_names: Sequence[str],
     y_true: np.ndarray,
     scores: np.ndarray,
-    thresholds: Sequence[float],
+    predicted: np.ndarray,
 ) -> None:
     """Write one JSON line per test row: its row in the source, text, true labels, labels, scores.
 
@@ -46,10 +45,10 @@ def write_predictions(
     ----------
     path : Path
     rows : iterable of mappings with ``row`` and ``text``
-    y_true, scores : array of shape (rows, labels)
-    label_names, thresholds : sequences of length labels
+    label_names : sequence of str
+    y_true, scores, predicted : array of shape (rows, labels)
     """
-    tagged = tag(scores, thresholds, label_names)
+    tagged = tag(scores, predicted, label_names)
     with atomic_write(path) as file:
         for row, truth, prediction in zip(rows, y_true, tagged, strict=True):
             true_labels = [label_names[i] for i in np.flatnonzero(truth)]
@@ -63,9 +62,9 @@ def headline(text: str, width: int = 90) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def tags(scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[str]) -> str:
+def tags(scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]) -> str:
     """Return the labels of one row (labels,) with their scores as one readable line."""
-    (prediction,) = tag(scores[None], thresholds, label_names)
+    (prediction,) = tag(scores[None], predicted[None], label_names)
     best, score = next(iter(prediction["scores"].items()))
     chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
     return ", ".join(chosen) or f"none (nearest: {best}, {score:.2f})"
@@ -74,11 +73,11 @@ def tags(scores: np.ndarray, thresholds: Sequence[float], label_names: Sequence[
 def examples(
     texts: Iterable[str],
     scores: np.ndarray,
-    thresholds: Sequence[float],
+    predicted: np.ndarray,
     label_names: Sequence[str],
 ) -> str:
-    """Return the headline of each text and, below it, its `tags`; scores are (texts, labels)."""
+    """Return the headline of each text and, below it, its `tags`; arrays are (texts, labels)."""
     return "\n".join(
-        f"  {headline(text)}\n    -> {tags(row, thresholds, label_names)}"
-        for text, row in zip(texts, scores, strict=True)
+        f"  {headline(text)}\n    -> {tags(row, chosen, label_names)}"
+        for text, row, chosen in zip(texts, scores, predicted, strict=True)
     )

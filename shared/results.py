@@ -58,9 +58,7 @@ def held_out_figures(
 def part_figures(
     labels: Mapping[str, np.ndarray],
     scores: Mapping[str, np.ndarray],
-    thresholds: float | Sequence[float],
-    *,
-    ranked_by: Mapping[str, np.ndarray] | None = None,
+    predicted: Mapping[str, np.ndarray],
 ) -> dict[str, float]:
     """Return the figures of a classifier that scores both held-out parts at once.
 
@@ -70,10 +68,8 @@ def part_figures(
         Multi-hot.
     scores : mapping of "valid" and "test" to array of shape (rows, labels)
         Probabilities.
-    thresholds : float or sequence of float
-        For all labels, or one per label.
-    ranked_by : like `scores`, optional
-        What the ranking figures are taken over, where the decision has changed the scores.
+    predicted : like `scores`
+        Bool: which labels apply (see `shared.decisions`).
 
     Returns
     -------
@@ -81,10 +77,10 @@ def part_figures(
         ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, the bounds of the test F1,
         and the rows of each part as ``*_samples``.
     """
-    figures = held_out_figures(labels["test"], scores["test"] >= np.asarray(thresholds))
+    figures = held_out_figures(labels["test"], predicted["test"])
     for part in ("valid", "test"):
-        found = f1_scores(labels[part], scores[part] >= np.asarray(thresholds))
-        found |= ranking_scores(labels[part], (ranked_by or scores)[part])
+        found = f1_scores(labels[part], predicted[part])
+        found |= ranking_scores(labels[part], scores[part])
         figures |= {f"{part}_{name}": value for name, value in found.items()}
     return figures | {f"{part}_samples": len(y) for part, y in labels.items()}
 
@@ -120,8 +116,9 @@ def write_results(
     labels: Mapping[str, np.ndarray],
     test_rows: Dataset,
     scores: np.ndarray,
-    thresholds: Sequence[float],
+    predicted: np.ndarray,
     metrics: Mapping[str, Any],
+    thresholds: Sequence[float] | None = None,
     base_model: str | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     max_length: int | None = None,
@@ -141,10 +138,12 @@ def write_results(
         With ``row`` and ``text``.
     scores : array of shape (test rows, labels)
         Probabilities.
-    thresholds : sequence of float
-        One per label.
+    predicted : array of shape (test rows, labels)
+        Bool: which labels apply (see `shared.decisions`).
     metrics : mapping
         Flat; those of `CARD_METRICS` go into the card.
+    thresholds : sequence of float, optional
+        One per label, where labels were decided by thresholds alone.
     base_model : str, optional
         What was fine-tuned; without it the card tells no one to load a model from the folder.
     log_history : sequence of mappings
@@ -153,7 +152,6 @@ def write_results(
         Tokens the model reads; None reads all.
     """
     names, y_test = corpus.label_names, labels["test"]
-    predicted = scores >= np.asarray(thresholds)
     report = classification_report(y_test, predicted, names, thresholds=thresholds)
     write_json(output_dir / "metrics.json", metrics)
     write_csv(
@@ -161,7 +159,7 @@ def write_results(
         per_label_report(y_test, predicted, names, thresholds=thresholds, scores=scores),
     )
     write_predictions(
-        output_dir / "test_predictions.jsonl", test_rows, names, y_test, scores, thresholds
+        output_dir / "test_predictions.jsonl", test_rows, names, y_test, scores, predicted
     )
 
     plots = output_dir / "plots"
@@ -176,6 +174,10 @@ def write_results(
     if log_history:
         plot_training_curve(log_history, plots / "training_curve.png")
 
+    applies = "The label with the highest score applies."
+    if thresholds is not None:
+        applies = "A label applies where its score reaches its threshold, "
+        applies += "`tagger.model.config.thresholds`."
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
@@ -193,7 +195,7 @@ tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
 tagger("Tokenizer drops the last word of every line", truncation=True)
 ```
 
-A label applies where its score reaches its threshold, `tagger.model.config.thresholds`.""",
+{applies}""",
         limits=f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
         + (f"It reads the first {max_length} tokens of a text. " if max_length else "")
         + "A label with few rows in the table above is known only roughly.",

@@ -203,27 +203,3 @@ def _maximise_micro_f1(cuts: np.ndarray, true_positives: np.ndarray) -> np.ndarr
 
 def _logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
-
-
-def at_least_one(scores: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Lift the best score of each row to the threshold, so that every row has a label.
-
-    For texts of which each has a label, as issues that somebody has triaged do: with few labelled
-    texts, scores of rare labels hardly reach any threshold, while their order is right.
-
-    Parameters
-    ----------
-    scores : array of shape (rows, labels)
-        Probabilities.
-    threshold : float
-        From which a label applies.
-
-    Returns
-    -------
-    array of shape (rows, labels)
-        A copy.
-    """
-    lifted = np.array(scores, dtype=np.float64)
-    rows, best = np.arange(len(lifted)), lifted.argmax(axis=1)
-    lifted[rows, best] = np.maximum(lifted[rows, best], threshold)
-    return lifted

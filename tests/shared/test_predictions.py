@@ -6,12 +6,12 @@ import pytest
 from shared.predictions import headline, tag, tags, write_predictions
 
 NAMES = ["bug", "docs", "speed"]
-THRESHOLDS = [0.5, 0.3, 0.9]
 SCORES = np.array([[0.5, 0.29999, 0.95], [0.1, 0.2, 0.05], [0.6, 0.6, 0.6]])
+CHOSEN = np.array([0.5, 0.3, 0.9]) <= SCORES
 
 
-def test_labels_reach_their_threshold_and_stand_best_first():
-    found = list(tag(SCORES, THRESHOLDS, NAMES))
+def test_chosen_labels_stand_best_first():
+    found = list(tag(SCORES, CHOSEN, NAMES))
     assert [row["labels"] for row in found] == [["speed", "bug"], [], ["bug", "docs"]]
     assert [list(row["scores"]) for row in found] == [
         ["speed", "bug", "docs"],
@@ -22,24 +22,24 @@ def test_labels_reach_their_threshold_and_stand_best_first():
 
 
 def test_single_precision_scores_make_plain_json():
-    (row,) = tag(np.float32([[1 / 3, 0, 1]]), THRESHOLDS, NAMES)
+    (row,) = tag(np.float32([[1 / 3, 0, 1]]), CHOSEN[:1], NAMES)
     assert json.loads(json.dumps(row))["scores"] == {"speed": 1.0, "bug": 0.333333, "docs": 0.0}
 
 
 def test_no_rows_no_tags():
-    assert list(tag(np.zeros((0, 3)), THRESHOLDS, NAMES)) == []
+    assert list(tag(np.zeros((0, 3)), CHOSEN[:0], NAMES)) == []
 
 
-def test_one_threshold_for_each_label():
-    with pytest.raises(ValueError, match="broadcast"):
-        list(tag(SCORES, [0.5, 0.5], NAMES))
+def test_one_choice_for_each_row():
+    with pytest.raises(ValueError, match="zip"):
+        list(tag(SCORES, CHOSEN[:2], NAMES))
 
 
 def test_predictions_are_one_json_line_per_row(tmp_path):
     rows = [{"row": 7, "text": "a\nb"}, {"row": 9, "text": "é🙂"}, {"row": 11, "text": '"'}]
     y_true = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 1]], dtype=bool)
     path = tmp_path / "predictions.jsonl"
-    write_predictions(path, rows, NAMES, y_true, SCORES, THRESHOLDS)
+    write_predictions(path, rows, NAMES, y_true, SCORES, CHOSEN)
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     assert [{"row": line["row"], "text": line["text"]} for line in found] == rows
@@ -51,7 +51,7 @@ def test_predictions_are_one_json_line_per_row(tmp_path):
 def test_rows_and_scores_of_different_number_leave_no_file(tmp_path):
     rows = [{"row": 1, "text": "x"}]
     with pytest.raises(ValueError, match="zip"):
-        write_predictions(tmp_path / "x", rows, NAMES, np.zeros((3, 3)), SCORES, THRESHOLDS)
+        write_predictions(tmp_path / "x", rows, NAMES, np.zeros((3, 3)), SCORES, CHOSEN)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,5 +71,5 @@ def test_headline(text, expected):
 
 
 def test_tags_of_one_text():
-    assert tags(SCORES[0], THRESHOLDS, NAMES) == "speed (0.95), bug (0.50)"
-    assert tags(SCORES[1], THRESHOLDS, NAMES) == "none (nearest: docs, 0.20)"
+    assert tags(SCORES[0], CHOSEN[0], NAMES) == "speed (0.95), bug (0.50)"
+    assert tags(SCORES[1], CHOSEN[1], NAMES) == "none (nearest: docs, 0.20)"

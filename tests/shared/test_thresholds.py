@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from shared import thresholds
 from shared.errors import UserError
 from shared.metrics import f1_scores, sigmoid
-from shared.thresholds import at_least_one, tune_thresholds
+from shared.thresholds import tune_thresholds
 
 METRICS = ["micro_f1", "macro_f1"]
 
@@ -230,11 +230,3 @@ def test_user_errors_are_named():
         tune_thresholds(np.array([[0.5, 0.5]]), y_true, per_label=True, shrinkage=-1)
     with pytest.raises(ValueError, match="tolerance must be"):
         tune_thresholds(np.array([[0.5, 0.5]]), y_true, tolerance=-1)
-
-
-def test_the_best_label_of_a_row_always_applies():
-    scores = np.array([[0.1, 0.3, 0.2], [0.9, 0.6, 0.1], [0.0, 0.0, 0.0]])
-    lifted = at_least_one(scores, 0.4)
-    assert lifted.tolist() == [[0.1, 0.4, 0.2], [0.9, 0.6, 0.1], [0.4, 0.0, 0.0]]
-    assert scores[0, 1] == 0.3
-    assert at_least_one(np.zeros((0, 3))).shape == (0, 3)
