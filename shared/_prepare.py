@@ -34,6 +34,8 @@ def prepare(
     label_map: dict[str, str] | None,
     label_names: Sequence[str] | None,
     folder: Path,
+    *,
+    labels_required: bool = True,
 ) -> Path:
     """Write the finished Arrow file into `folder` and return its path."""
     import numpy as np
@@ -41,7 +43,9 @@ def prepare(
 
     from shared.duplicates import near_duplicate_groups
 
-    label_column = find_label_column(source.columns, args.label_column, source.name)
+    label_column = find_label_column(
+        source.columns, args.label_column, source.name, required=labels_required
+    )
     encoder = LabelEncoder(args.label_separator, source.class_names.get(label_column))
     counts = _stream_rows(source, args, label_column, encoder, folder / "rows.arrow")
     with pa.memory_map(str(folder / "rows.arrow")) as file:
@@ -70,11 +74,12 @@ def prepare(
     frequency = dict(zip(names, labels.count(kept, len(names)), strict=True))
     if label_names is None:
         names = [name for name in names if frequency[name] >= args.min_label_count]
-        if not names:
+        if not names and labels_required:
             raise _no_labels(source, label_column, frequency, args)
         left_out |= {name: n for name, n in frequency.items() if name not in names}
         position = {name: new for new, name in enumerate(names)}
-        labels = labels.renumber(np.array([position.get(name, -1) for name in frequency]))
+        new_ids = np.array([position.get(name, -1) for name in frequency], np.int64)
+        labels = labels.renumber(new_ids)
     known = labels.known(args.empty_labels)
 
     groups = near_duplicate_groups(table["text"])[kept]
@@ -103,7 +108,7 @@ def prepare(
 
 
 def _stream_rows(
-    source: Source, args: DataArguments, label_column: str, encoder: LabelEncoder, path: Path
+    source: Source, args: DataArguments, label_column: str | None, encoder: LabelEncoder, path: Path
 ) -> dict[str, Any]:
     """Write every row that has a text to an Arrow file; return the counts of those that do not.
 
@@ -113,7 +118,7 @@ def _stream_rows(
     import pyarrow as pa
 
     text_columns = find_text_columns(source.columns, args.text_columns, source.name)
-    columns = [*text_columns, label_column]
+    columns = [*text_columns, *([label_column] if label_column else [])]
     if "pull_request" in source.columns:
         columns.append("pull_request")
     schema = pa.schema(

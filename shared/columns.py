@@ -28,8 +28,12 @@ def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) ->
     return wanted
 
 
-def find_label_column(columns: Sequence[str], wanted: str, source: str) -> str:
+def find_label_column(
+    columns: Sequence[str], wanted: str, source: str, *, required: bool = True
+) -> str | None:
     """The column of a source that holds its labels; `wanted`, unless that is the default.
+
+    None where the default is not there and none is required.
 
     Raises
     ------
@@ -38,6 +42,8 @@ def find_label_column(columns: Sequence[str], wanted: str, source: str) -> str:
     for name in (wanted, "label") if wanted == DEFAULT_LABEL_COLUMN else (wanted,):
         if name in columns:
             return name
+    if not required and wanted == DEFAULT_LABEL_COLUMN:
+        return None
     raise _missing_column(wanted, columns, "--label_column", source)
 
 

@@ -127,10 +127,13 @@ class Corpus:
             f"near duplicates: {r['near_duplicates']:,} texts in {r['near_duplicate_groups']:,} "
             "groups, each kept on one side of a split",
             *conflicts,
-            f"{len(labels)} labels, {per_text:.2f} per labelled text, two or more on "
-            f"{r['multilabel']:,} texts:",
-            _wrapped(labels, 20),
         ]
+        if r["labelled"]:
+            lines += [
+                f"{len(labels)} labels, {per_text:.2f} per labelled text, two or more on "
+                f"{r['multilabel']:,} texts:",
+                _wrapped(labels, 20),
+            ]
         if brief:
             lines = lines[:2]
         if r["labels_left_out"]:

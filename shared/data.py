@@ -23,7 +23,12 @@ from shared.readers import Source, expand_path, open_source
 CACHE_FORMAT = 2  # raise it whenever the same source and flags lead to another file
 
 
-def load_data(args: DataArguments, *, label_names: Sequence[str] | None = None) -> Corpus:
+def load_data(
+    args: DataArguments,
+    *,
+    label_names: Sequence[str] | None = None,
+    labels_required: bool = True,
+) -> Corpus:
     """Read what `args.data` names, or take it from the cache.
 
     In order: pull requests and blank texts are left out; labels are renamed and selected
@@ -39,6 +44,7 @@ def load_data(args: DataArguments, *, label_names: Sequence[str] | None = None) 
     args : the flags; only those of `DataArguments` matter.
     label_names : names that label ids must follow, those of a trained model. Then
         `min_label_count` does not apply, and a label that is not among them is an error.
+    labels_required : False takes a source without any label, too.
 
     Raises
     ------
@@ -63,7 +69,14 @@ def load_data(args: DataArguments, *, label_names: Sequence[str] | None = None) 
         # Prepared beside its final place and renamed at the end: a file with the final name is
         # whole, however many processes prepare it at once and whatever stops them.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            prepared = prepare(source, args, label_map, label_names, Path(scratch))
+            prepared = prepare(
+                source,
+                args,
+                label_map,
+                label_names,
+                Path(scratch),
+                labels_required=labels_required,
+            )
             os.replace(prepared, path)
     except OSError as error:
         raise UserError(

@@ -57,6 +57,30 @@ class MultilabelLoss:
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
+class EntailmentLoss:
+    """Cross-entropy over entailment, neutral and contradiction, for ``compute_loss_func``.
+
+    Many data sets say only that a sentence is not entailed. Such a pair counts by the probability
+    of either other class, so that they train a model of three classes together with full ones.
+    """
+
+    NOT_ENTAILED = 3
+
+    def __call__(
+        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the scalar loss of ``outputs.logits`` (rows, 3) against labels (rows,).
+
+        0 is entailment, 1 neutral, 2 contradiction, `NOT_ENTAILED` either of these two.
+        """
+        import torch
+
+        log_p = outputs["logits"].float().log_softmax(-1)
+        either = torch.logsumexp(log_p[:, 1:], dim=-1, keepdim=True)
+        loss = -torch.cat([log_p, either], dim=-1).gather(1, labels[:, None]).sum()
+        return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
 def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: float = 20.0):
     """Weight positives by how rare they are: ``((rows - positives) / positives) ** power``.
 

@@ -157,6 +157,42 @@ def plot_neighbour_grid(
     _save(figure, path)
 
 
+def plot_cutoffs(
+    by_k: Mapping[str, np.ndarray],
+    thresholds: np.ndarray,
+    by_threshold: Mapping[str, np.ndarray],
+    path: Path,
+) -> None:
+    """F1 over the number of labels that each text gets, and over the score from which one applies.
+
+    Parameters
+    ----------
+    by_k : mapping of "micro_f1" and "macro_f1" to array of shape (labels,)
+        From `shared.decisions.f1_by_top_k`.
+    thresholds : array of shape (n,)
+    by_threshold : the like, of shape (n,)
+        From `shared.decisions.f1_by_threshold`.
+    path : Path
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, colour in (("micro_f1", BLUE), ("macro_f1", ORANGE)):
+        ks = np.arange(1, len(by_k[name]) + 1)
+        label = name.replace("_f1", " F1")
+        left.plot(ks, by_k[name], color=colour, marker="o", ms=4, label=label)
+        right.plot(thresholds, by_threshold[name], color=colour, label=label)
+    left.set(xlabel="labels per text", ylabel="F1 on validation", title="The k best labels")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    right.set(xlabel="threshold", title="Labels from a score on")
+    for axes in (left, right):
+        axes.set_ylim(0, None)
+        axes.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False)
+    _save(figure, path)
+
+
 def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     # Figure() rather than pyplot: no window system, no global state.
     from matplotlib.figure import Figure

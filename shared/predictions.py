@@ -56,6 +56,24 @@ def write_predictions(
             file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
 
 
+def write_tags(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    label_names: Sequence[str],
+    scores: np.ndarray,
+    predicted: np.ndarray,
+) -> None:
+    """Write one JSON line per row: its row in the source, text, labels, scores.
+
+    Parameters are those of `write_predictions`, without what is true.
+    """
+    with atomic_write(path) as file:
+        tagged = tag(scores, predicted, label_names)
+        for row, prediction in zip(rows, tagged, strict=True):
+            line = {"row": row["row"], "text": row["text"]}
+            file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
+
+
 def headline(text: str, width: int = 90) -> str:
     """Return the first line of a text that holds anything, cut to `width` characters."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -256,3 +256,19 @@ def test_evaluation_pairs_predictions_and_labels(tiny_model, tmp_path):
     other = make_rows(7, seed=3)
     trainer.evaluate(other)
     assert len(seen["labels"]) == 7
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "eager"), (False, "sdpa")])
+def test_bf16_training_on_a_cpu_does_without_the_fused_attention(
+    bf16, expected, tiny_model, tmp_path
+):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(model.config._attn_implementation)
+
+    trainer = make_trainer(tiny_model, tmp_path, bf16=bf16, max_steps=2, callbacks=[Watch()])
+    trainer.train()
+    assert seen == [expected] * 2
+    assert trainer.model.config._attn_implementation == "sdpa"

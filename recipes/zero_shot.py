@@ -1,0 +1,241 @@
+"""Classify texts without any label: by what a model makes of the labels' names.
+
+Why: nobody has labelled anything yet, or to find where labelling should begin. Three methods:
+
+nli        Does the text entail "This example is about {label}."? Scored by a model for natural
+           language inference, each text with each label (Yin, Hay and Roth 2019).
+fill_mask  Which label's words fill the gap in "It is about {mask}."? Scored by a masked language
+           model, each text once (Schick and Schütze 2021).
+embedding  How near are the vectors of the text and of the label's name? Each text once; fastest.
+
+    accelerate launch recipes/zero_shot.py --config recipes/configs/zero_shot_sample.yaml
+    accelerate launch recipes/zero_shot.py --data texts.csv --candidate_labels bug question praise
+
+Labels in the data serve to choose and to measure: how many of the best labels to give a text, or
+from which score, is swept on validation rows, and the test rows are looked at once. Without any
+label, the best one (--top_k, --threshold) of every text is written to predictions.jsonl. As in
+"Natural Language Processing with Transformers", chapter 9 (working with no labeled data).
+
+EXPECT
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from transformers import TrainingArguments
+
+from shared.arguments import flag, parse_arguments
+from shared.callbacks import ReadableProgress
+from shared.collators import PaddingCollator
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.decisions import f1_by_threshold, f1_by_top_k, top_k
+from shared.embeddings import MeanPooling, normalized
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_encoder,
+    load_masked_language_model,
+    load_sequence_classifier,
+    load_tokenizer,
+    resolve_model,
+)
+from shared.parts import split_corpus
+from shared.plots import plot_cutoffs
+from shared.predictions import examples, write_tags
+from shared.progress import progress, quiet_libraries
+from shared.results import contents, part_figures, write_results
+from shared.trainer import LengthGroupedTrainer
+from shared.zero_shot import (
+    MaskedWords,
+    check_lengths,
+    check_templates,
+    entailment_scores,
+    label_phrases,
+    softmax,
+    tokens_of,
+)
+
+NLI_MODEL = Path(__file__).parent / "models" / "minilm_nli"
+TEMPLATES = {
+    "nli": "This example is about {label}.",
+    "fill_mask": "It is about {mask}.",
+    "embedding": "{label}",
+}
+THRESHOLDS = np.linspace(0.01, 0.99, 99)
+
+
+@dataclass
+class ZeroShotArguments(SplitArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    method: Literal["nli", "fill_mask", "embedding"] = flag(
+        "nli", "What scores a label: nli, fill_mask, embedding (default: nli)."
+    )
+    model: str | None = flag(
+        None,
+        "A hub id or a folder (default: for nli the adapter in recipes/models, for embedding "
+        f"{DEFAULT_MODEL}; fill_mask needs a model with a head for hidden tokens).",
+    )
+    candidate_labels: list[str] | None = flag(None, "Labels (default: those of the data).")
+    templates: list[str] | None = flag(
+        None,
+        "Sentences with {label}, for fill_mask with {mask}; the scores of several are averaged "
+        "(default: nli 'This example is about {label}.', fill_mask 'It is about {mask}.', "
+        "embedding the label alone).",
+    )
+    descriptions: str | None = flag(
+        None,
+        "YAML file, label to phrase or to several, whose scores are averaged; for fill_mask the "
+        "words that stand for it (default: the labels' names).",
+    )
+    top_k: int | None = flag(None, "Labels per text (default: by validation; without labels 1).")
+    threshold: float | None = flag(None, "Score from which a label applies (default: as top_k).")
+    max_length: int = flag(256, "Tokens of a text and a sentence together (default: 256).")
+    per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
+    block_size: int = flag(1000, "Texts scored at a time, for memory (default: 1000).")
+    output_dir: str = flag("outputs/zero_shot", "Folder (default: outputs/zero_shot).")
+
+    def __post_init__(self):
+        if self.top_k is not None and self.threshold is not None:
+            raise UserError("--top_k and --threshold: give one of them")
+        for name in ("top_k", "block_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
+        if self.model is None and self.method == "fill_mask":
+            raise UserError("--method fill_mask: name a --model, such as bert-base-uncased")
+        default = str(NLI_MODEL) if self.method == "nli" else DEFAULT_MODEL
+        self.model = self.model or default
+        self.templates = self.templates or [TEMPLATES[self.method]]
+        check_templates(self.templates, "{mask}" if self.method == "fill_mask" else "{label}")
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, put the labels into words, score, choose on validation, look at the test once, save."""
+    args = parse_arguments(ZeroShotArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    say = print if args.process_index == 0 else lambda *_: None
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args, label_names=args.candidate_labels, labels_required=False)
+        held_out = load_held_out(args, corpus)
+    say(f"\nData\n{corpus.describe()}")
+    names = corpus.label_names
+    phrases = label_phrases(names, args.descriptions)
+    # Scores of all phrases of a label in all templates are averaged.
+    owner = np.repeat(np.arange(len(names)), [len(several) for several in phrases])
+    owner = np.tile(owner, len(args.templates))
+    phrases = list(chain(*phrases))
+
+    # What the model reads; its output becomes one score per text, template and phrase
+    folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(folder)
+    slot, words = "{label}", phrases
+    if args.method == "nli":
+        model = base = load_sequence_classifier(folder, tokenizer=tokenizer)
+    elif args.method == "fill_mask":
+        base = load_masked_language_model(folder, tokenizer=tokenizer)
+        model = MaskedWords(base, tokenizer, phrases)
+        slot, words = "{mask}", [tokenizer.mask_token]
+    else:
+        base = load_encoder(folder, tokenizer=tokenizer)
+        model = MeanPooling(base)
+    limit_length(tokenizer, base, args.max_length)
+    sentences = [template.replace(slot, word) for template in args.templates for word in words]
+    check_lengths(tokenizer, sentences)
+    trainer = LengthGroupedTrainer(
+        model=model,
+        args=args,
+        data_collator=PaddingCollator(tokenizer),
+        callbacks=[ReadableProgress()],
+    )
+
+    def score_block(texts):
+        if args.method == "embedding":
+            vectors = normalized(trainer.predict(tokens_of(tokenizer, texts)).predictions)
+            return (1 + vectors @ label_vectors.T) / 2
+        found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
+        nli = args.method == "nli"
+        found = entailment_scores(found, model.config) if nli else softmax(found)
+        return found.reshape(len(texts), -1)
+
+    def score(texts):
+        starts = progress(range(0, len(texts), args.block_size), "scoring", unit="blocks")
+        found = np.concatenate([score_block(texts[i : i + args.block_size]) for i in starts])
+        return np.stack([found[:, owner == i].mean(axis=1) for i in range(len(names))], axis=1)
+
+    if args.method == "embedding":
+        label_vectors = normalized(trainer.predict(tokens_of(tokenizer, sentences)).predictions)
+
+    # Without any label there is nothing to choose by: each text gets its best ones
+    if not len(corpus.labelled):
+        texts = corpus.dataset["text"][:]
+        scores = score(texts)
+        if args.process_index == 0:
+            k = args.top_k or 1
+            chosen = top_k(scores, k) if args.threshold is None else scores >= args.threshold
+            write_tags(output_dir / "predictions.jsonl", corpus.dataset, names, scores, chosen)
+            print(f"\n{examples(texts[:5], scores[:5], chosen[:5], names)}")
+            print(f"\nAll {len(texts):,} texts are in {output_dir}/predictions.jsonl")
+        return
+
+    # How many labels, or from which score: by validation
+    parts = split_corpus(corpus, held_out, args, seed=args.seed)
+    say(parts.describe())
+    y, started = parts.labels, perf_counter()
+    scores = {"test": score(parts.rows["test"]["text"][:])}
+    test_runtime = perf_counter() - started
+    scores["valid"] = score(parts.rows["valid"]["text"][:])
+    untagged = corpus.dataset.select(corpus.unlabelled[:3])["text"][:]
+    if untagged:
+        scores["unlabelled"] = score(untagged)
+    if args.process_index != 0:
+        return
+    by_k = f1_by_top_k(scores["valid"], y["valid"])
+    by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
+    k, threshold = args.top_k, args.threshold
+    if k is None and threshold is None:
+        if corpus.one_label_each:
+            k = 1
+        elif by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
+            k = int(by_k["micro_f1"].argmax()) + 1
+        else:
+            threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
+    say(f"a text gets its {k} best labels" if k else f"a label applies from score {threshold:.2f}")
+    predicted = {
+        part: top_k(found, k) if k else found >= threshold for part, found in scores.items()
+    }
+
+    # One look at the test rows; then everything a person wants to see
+    figures = part_figures(y, scores, predicted)
+    figures |= {"test_runtime": test_runtime, "train_runtime": 0.0, "top_k": k}
+    report = write_results(
+        output_dir,
+        corpus=corpus,
+        labels=y,
+        test_rows=parts.rows["test"],
+        scores=scores["test"],
+        predicted=predicted["test"],
+        metrics={**figures, "threshold": threshold, "seed": args.seed},
+        max_length=args.max_length,
+    )
+    plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    if untagged:
+        print("\nTags for texts without labels")
+        print(examples(untagged, scores["unlabelled"], predicted["unlabelled"], names))
+    print(f"\n{contents(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

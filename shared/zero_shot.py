@@ -1,0 +1,188 @@
+"""Labels by their names alone: what a model makes of a text and the words for a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shared.errors import UserError
+from shared.readers import expand_path
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def label_phrases(label_names: Sequence[str], descriptions: str | None) -> list[list[str]]:
+    """Return what each label is called in a sentence: one phrase or several.
+
+    Parameters
+    ----------
+    label_names : sequence of str
+        A label without a description is called by its name, with blanks for - and _.
+    descriptions : str, optional
+        YAML file: label to phrase, or to a list of phrases.
+
+    Raises
+    ------
+    UserError
+        For no labels, a name without a letter or digit, or a file that is not as described.
+    """
+    import yaml
+
+    if not label_names:
+        raise UserError("there are no candidate labels; name them with --candidate_labels")
+    given = {}
+    if descriptions is not None:
+        try:
+            given = yaml.safe_load(expand_path(descriptions).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"--descriptions {descriptions}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--descriptions {descriptions}: not valid YAML: {reason}") from error
+        if not isinstance(given, dict):
+            raise UserError(f"--descriptions {descriptions}: expected lines of 'label: phrase'")
+        if unknown := [str(name) for name in given if str(name) not in label_names]:
+            raise UserError(
+                f"--descriptions {descriptions}: there is no label {unknown[0]!r} "
+                f"(there are {', '.join(label_names)})"
+            )
+    given = {str(name): value for name, value in given.items()}
+    phrases = []
+    for name in label_names:
+        value = given.get(name, name.replace("_", " ").replace("-", " "))
+        several = value if isinstance(value, list) else [value]
+        for phrase in several or [""]:
+            if not isinstance(phrase, str) or not any(letter.isalnum() for letter in phrase):
+                raise UserError(
+                    f"label {name!r}: {phrase!r} says nothing; describe the label in a YAML file "
+                    "(--descriptions) or rename it (--label_map)"
+                )
+        phrases.append(several)
+    return phrases
+
+
+def check_templates(templates: Sequence[str], slot: str) -> None:
+    """Refuse a template without its slot, "{label}" or "{mask}", or with another one."""
+    for template in templates:
+        rest = template.replace(slot, "")
+        if rest == template or "{" in rest or "}" in rest:
+            raise UserError(f"--templates {template!r}: must hold {slot} and no other braces")
+
+
+def check_lengths(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> None:
+    """Refuse a sentence that leaves no room for a text beside it."""
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    for sentence in sentences:
+        if len(tokenizer.encode(sentence, add_special_tokens=False)) >= room:
+            raise UserError(
+                f"{sentence!r} leaves no room for a text within --max_length "
+                f"{tokenizer.model_max_length}"
+            )
+
+
+def tokens_of(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    sentences: Sequence[str] | None = None,
+) -> Dataset:
+    """Tokenise texts, each with each sentence: (text 0, sentence 0), (text 0, sentence 1), ...
+
+    A pair that is too long for the model loses the end of the text, never of the sentence.
+
+    Returns
+    -------
+    datasets.Dataset
+        With ``input_ids``, ``length`` and, if the tokenizer makes them, ``token_type_ids``.
+    """
+    from datasets import Dataset
+
+    if sentences is None:
+        tokens = tokenizer(list(texts), truncation=True)
+    else:
+        firsts = [text for text in texts for _ in sentences]
+        tokens = tokenizer(firsts, list(sentences) * len(texts), truncation="only_first")
+    columns = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
+    lengths = [len(row) for row in tokens["input_ids"]]
+    return Dataset.from_dict(columns | {"length": lengths})
+
+
+def entailment_scores(logits: np.ndarray, config: PreTrainedConfig) -> np.ndarray:
+    """Probability that the first text of a pair entails the second.
+
+    Between entailment and contradiction alone, as in the zero-shot pipeline of transformers with
+    ``multi_label=True`` (Yin, Hay and Roth 2019, "Benchmarking Zero-shot Text Classification").
+
+    Parameters
+    ----------
+    logits : array of shape (pairs, classes)
+        Of a model for natural language inference.
+    config : PreTrainedConfig
+        Its ``id2label`` tells which class is which.
+
+    Returns
+    -------
+    float64 array of shape (pairs,)
+
+    Raises
+    ------
+    UserError
+        If no class is called entailment.
+    """
+    names = [config.id2label[i].lower() for i in range(config.num_labels)]
+    yes = [i for i, name in enumerate(names) if name.startswith("entail")]
+    if not yes or len(names) < 2:
+        raise UserError(
+            f"the model's classes are {', '.join(names)}; --method nli needs a model for natural "
+            "language inference, with a class entailment"
+        )
+    # Where none is called so, it is the one at the other end, as the pipeline takes it.
+    no = [i for i, name in enumerate(names) if name.startswith("contradict")]
+    no = no[0] if no else (-1 if yes[0] == 0 else 0)
+    difference = np.asarray(logits[:, no] - logits[:, yes[0]], dtype=np.float64)
+    return 1 / (1 + np.exp(difference))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of the columns of (rows, columns)."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+class MaskedWords(torch.nn.Module):
+    """A masked language model whose output is the log-probability of some words at the mask.
+
+    `trainer.predict` returns them as ``predictions``, of shape (rows, words): Schick and Schütze
+    2021, "Exploiting Cloze Questions for Few Shot Text Classification", section 3.1. Of a word that
+    the vocabulary holds in pieces only, it is the mean over the pieces.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        From `shared.models.load_masked_language_model`.
+    tokenizer : PreTrainedTokenizerBase
+    words : sequence of str
+    """
+
+    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, words):
+        super().__init__()
+        self.model = model
+        self.mask_id = tokenizer.mask_token_id
+        # With a blank before it: byte-level vocabularies tell a word from its inside by that.
+        pieces = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+        rows = [row for row, ids in enumerate(pieces) for _ in ids]
+        self.register_buffer("ids", torch.tensor([i for ids in pieces for i in ids]))
+        mean = torch.zeros(len(pieces), len(rows))
+        mean[rows, torch.arange(len(rows))] = 1.0
+        self.register_buffer("mean", mean / mean.sum(1, keepdim=True))
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        """Score rows of shape (rows, length), each with one mask token."""
+        pair = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **pair).logits
+        at_mask = logits[input_ids == self.mask_id].float().log_softmax(-1)
+        return {"logits": at_mask[:, self.ids] @ self.mean.T}
