@@ -1,0 +1,226 @@
+"""Train the entailment model that zero-shot classification needs, as a small adapter.
+
+Why: "does this text entail 'This example is about sports.'?" sorts texts under any labels, but
+wants a model that has learned entailment. This recipe teaches it to a sentence encoder on pairs of
+sentences (Williams, Nangia and Bowman 2018, "MultiNLI"), and on classified texts turned into such
+pairs (Laurer et al. 2023, "Building Efficient Universal Classifiers"). What it learns is kept as a
+LoRA adapter (Hu et al. 2022): a few megabytes beside the encoder.
+
+    accelerate launch recipes/train_nli.py --config recipes/configs/train_nli.yaml
+    accelerate launch recipes/train_nli.py --train_data my_pairs.jsonl --test_data my_test.jsonl
+    accelerate launch recipes/zero_shot.py --model outputs/train_nli --data texts.jsonl
+
+Data: `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; or not_entailment,
+where no more is known). --topic_data takes texts with labels, as recipes/github_tagger.py does.
+
+EXPECT
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from datasets import concatenate_datasets
+from peft import LoraConfig, get_peft_model
+from transformers import TrainingArguments, set_seed
+
+from shared.arguments import flag, parse_arguments
+from shared.callbacks import CheckpointOnSignal, ReadableProgress
+from shared.cards import write_model_card
+from shared.checkpoints import remove_checkpoints, resume_point
+from shared.collators import PaddingCollator
+from shared.data import load_data
+from shared.data_arguments import DataArguments
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir, write_json
+from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.losses import EntailmentLoss
+from shared.models import (
+    DEFAULT_MODEL,
+    DEFAULT_MODEL_ON_HUB,
+    limit_length,
+    load_sequence_classifier,
+    load_tokenizer,
+    resolve_model,
+)
+from shared.nli import CLASSES, read_pairs, tokenize_pairs, topic_pairs
+from shared.progress import quiet_libraries
+from shared.trainer import LengthGroupedTrainer
+
+
+@dataclass
+class NLIArguments(TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    train_data: list[str] = flag([], "Files of pairs to train on, or ids of hub data sets.")
+    test_data: list[str] = flag([], "Files of pairs to measure on; never trained on.")
+    topic_data: list[str] = flag(
+        [],
+        "Files of classified texts, or YAML files of data flags, to make pairs of (default: none).",
+    )
+    topic_rows: int = flag(10_000, "Texts of each such file, at most (default: 10,000).")
+    topic_negatives: int = flag(2, "Wrong labels for each right one (default: 2).")
+    template: str = flag(
+        "This example is about {label}.", "Sentence about a label (default: as in zero_shot)."
+    )
+    rank: int = flag(32, "Rank of the adapter (default: 32).")
+    max_length: int = flag(128, "Tokens of a pair (default: 128).")
+    output_dir: str = flag("outputs/train_nli", "Folder (default: outputs/train_nli).")
+    num_train_epochs: float = flag(4, "Passes over the pairs (default: 4).")
+    learning_rate: float = flag(7e-4, "Peak rate; an adapter wants ten times the usual (7e-4).")
+    warmup_steps: float = flag(0.06, "Warm-up: steps, or below 1 a share of them (default: .06).")
+    weight_decay: float = flag(0.01, "Weight decay (default: .01).")
+    per_device_train_batch_size: int = flag(48, "Pairs per step and device (default: 48).")
+    per_device_eval_batch_size: int = flag(64, "Pairs per evaluation batch (default: 64).")
+    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "group_by_length", "Order of the training pairs (default: group_by_length)."
+    )
+    save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
+    save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
+    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    label_names: list[str] | None = flag(
+        ["labels"], "Must stay: an adapter hides what the model takes."
+    )
+
+    def __post_init__(self):
+        if not self.train_data:
+            raise UserError("--train_data: name a file of pairs to train on")
+        for name, least in (("rank", 1), ("topic_rows", 1), ("topic_negatives", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        if "{label}" not in self.template:
+            raise UserError(f"--template {self.template!r}: must hold {{label}}")
+        on_cpu = runs_on_cpu(self.use_cpu)
+        if self.bf16 is None:
+            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
+        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        super().__post_init__()
+
+
+def main() -> None:
+    """Read, make pairs of classified texts, adapt, measure, save."""
+    args = parse_arguments(NLIArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    say = print if args.process_index == 0 else lambda *_: None
+    set_seed(args.seed)
+
+    # Pairs
+    sets = {name: read_pairs(name, "--train_data") for name in args.train_data}
+    for name in args.topic_data:
+        with args.main_process_first(desc="preparing the data"):
+            flags = ["--config" if name.endswith((".yaml", ".yml")) else "--data", name]
+            corpus = load_data(parse_arguments(DataArguments, flags))
+        rows = corpus.labelled
+        if len(rows) > args.topic_rows:
+            rng = np.random.default_rng(args.seed)
+            rows = np.sort(rng.choice(rows, args.topic_rows, replace=False))
+        sets[name] = topic_pairs(
+            corpus.dataset.select(rows)["text"],
+            corpus.label_matrix(rows),
+            corpus.label_names,
+            template=args.template,
+            negatives=args.topic_negatives,
+            seed=args.seed,
+        )
+    tests = {name: read_pairs(name, "--test_data") for name in args.test_data}
+    for name, pairs in (sets | tests).items():
+        say(f"{name}: {len(pairs):,} pairs to {'test' if name in tests else 'train'} on")
+
+    # The encoder stays as it is; every linear layer of it gets an adapter, the head is new
+    folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(folder)
+    model = load_sequence_classifier(folder, list(CLASSES), tokenizer=tokenizer)
+    model.config.problem_type = "single_label_classification"
+    limit_length(tokenizer, model, args.max_length)
+    settings = LoraConfig(
+        task_type="SEQ_CLS", r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear"
+    )
+    config, model = model.config, get_peft_model(model, settings)
+    train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for pairs in sets.values()])
+
+    trainer = LengthGroupedTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        data_collator=PaddingCollator(tokenizer),
+        processing_class=tokenizer,
+        compute_loss_func=EntailmentLoss(),
+        callbacks=[CheckpointOnSignal(), ReadableProgress()],
+    )
+    say(f"\nTraining {model.get_nb_trainable_parameters()[0]:,} parameters")
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+
+    # How often it is right; and without the premise, which no honest model can be
+    metrics = {**trained.metrics, "train_pairs": len(train), "seed": args.seed}
+    lines = []
+    for name, pairs in tests.items():
+        found = trainer.predict(tokenize_pairs(tokenizer, pairs)).predictions
+        blank = pairs.remove_columns("premise").add_column("premise", [""] * len(pairs))
+        blind = trainer.predict(tokenize_pairs(tokenizer, blank)).predictions
+        figures = accuracies(found, np.array(pairs["label"]))
+        figures["hypothesis_only"] = accuracies(blind, np.array(pairs["label"]))["accuracy"]
+        stem = Path(name).name.split(".")[0]
+        metrics |= {f"{stem}_{key}": value for key, value in figures.items()}
+        lines.append(
+            f"{name}, {len(pairs):,} pairs: accuracy {figures['accuracy']:.3f}, entailed or not "
+            f"{figures['two_way_accuracy']:.3f}; by the second sentence alone "
+            f"{figures['hypothesis_only']:.3f}"
+        )
+
+    # Save: adapter, config with the classes, tokenizer, card
+    trainer.save_model()
+    if args.process_index != 0:
+        return
+    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
+    config.save_pretrained(output_dir)
+    if args.model == DEFAULT_MODEL:  # a name that means the same on other machines
+        adapter = output_dir / "adapter_config.json"
+        settings = json.loads(adapter.read_text(encoding="utf-8"))
+        write_json(adapter, settings | {"base_model_name_or_path": DEFAULT_MODEL_ON_HUB})
+    write_json(output_dir / "metrics.json", metrics)
+    report = "\n".join(lines) or "no --test_data was given"
+    sources = "\n".join(f"{Path(name).name}: {len(pairs):,} pairs" for name, pairs in sets.items())
+    write_card(output_dir, base_model=args.model, sources=sources, report=report)
+    remove_checkpoints(args.output_dir)
+    print(f"\n{report}\n\nEverything is in {output_dir}; to classify texts with it:")
+    print(f"  accelerate launch recipes/zero_shot.py --model {output_dir} --data FILE")
+
+
+def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy over pairs with one of three labels, and that of entailed or not over all."""
+    found, full = logits.argmax(axis=1), labels < len(CLASSES)
+    two_way = float(((found == 0) == (labels == 0)).mean())
+    if not full.any():
+        return {"accuracy": two_way, "two_way_accuracy": two_way}
+    return {"accuracy": float((found == labels)[full].mean()), "two_way_accuracy": two_way}
+
+
+def write_card(output_dir: Path, *, base_model: str, sources: str, report: str) -> None:
+    """Write the card of the adapter."""
+    write_model_card(
+        output_dir,
+        title="Entailment adapter",
+        base_model=base_model,
+        description="Tells whether a text entails a sentence: entailment, neutral, contradiction. "
+        "Made for zero-shot classification.",
+        data=sources,
+        label_names=list(CLASSES),
+        metrics={},
+        report=report,
+        usage="""```bash
+accelerate launch recipes/zero_shot.py --model THIS_FOLDER --data texts.jsonl --candidate_labels a b
+```""",
+        limits="A small encoder: large entailment models are right on nine MultiNLI pairs of ten, "
+        "and sort texts better. Texts longer than the pairs it saw are scored less well.",
+    )
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
