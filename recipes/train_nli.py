@@ -8,7 +8,8 @@ LoRA adapter (Hu et al. 2022): a few megabytes beside the encoder.
 
     accelerate launch recipes/train_nli.py --config recipes/configs/train_nli.yaml
     accelerate launch recipes/train_nli.py --train_data my_pairs.jsonl --test_data my_test.jsonl
-    accelerate launch recipes/zero_shot.py --model outputs/train_nli --data texts.jsonl
+
+Then: recipes/zero_shot.py --model outputs/train_nli, on any texts.
 
 Data: `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; or not_entailment,
 where no more is known). --topic_data takes texts with labels, as recipes/github_tagger.py does.
@@ -207,6 +208,7 @@ def write_card(output_dir: Path, *, base_model: str, sources: str, report: str) 
         output_dir,
         title="Entailment adapter",
         base_model=base_model,
+        library="peft",
         description="Tells whether a text entails a sentence: entailment, neutral, contradiction. "
         "Made for zero-shot classification.",
         data=sources,

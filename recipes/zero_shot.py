@@ -80,8 +80,8 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
     )
     model: str | None = flag(
         None,
-        "A hub id or a folder (default: for nli the adapter in recipes/models, for embedding "
-        f"{DEFAULT_MODEL}; fill_mask needs a model with a head for hidden tokens).",
+        "A hub id or a folder (default: for nli the adapter in recipes/models, else "
+        f"{DEFAULT_MODEL}; fill_mask needs one with a head for hidden tokens).",
     )
     candidate_labels: list[str] | None = flag(None, "Labels (default: those of the data).")
     templates: list[str] | None = flag(
@@ -110,8 +110,6 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
-        if self.model is None and self.method == "fill_mask":
-            raise UserError("--method fill_mask: name a --model, such as bert-base-uncased")
         default = str(NLI_MODEL) if self.method == "nli" else DEFAULT_MODEL
         self.model = self.model or default
         self.templates = self.templates or [TEMPLATES[self.method]]

@@ -27,11 +27,13 @@ def write_model_card(
     base_model: str | None,
     description: str,
     data: str,
-    label_names: Sequence[str],
     metrics: Mapping[str, float],
     report: str,
     usage: str | None,
     limits: str,
+    label_names: Sequence[str] = (),
+    task: str = "text-classification",
+    library: str = "transformers",
 ) -> None:
     """Write ``README.md`` with the hub's metadata block.
 
@@ -45,23 +47,28 @@ def write_model_card(
         What was fine-tuned; goes into the metadata if it is a hub id.
     data : str
         Plain-text description of the data, shown verbatim.
-    label_names : sequence of str
     metrics : mapping of str to float
         Figures of the test set, by name; they become the card's table and its metadata.
     report : str
         The per-label report, shown verbatim.
+    label_names : sequence of str
+        Empty for a model that is no classifier.
+    task : str
+        The hub's name of what the model does.
+    library : str
+        The hub's name of what loads the model.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
     metadata = ModelCardData(
         base_model=base_model and _hub_id(base_model),
-        library_name="transformers" if base_model else None,
-        pipeline_tag="text-classification" if base_model else None,
-        tags=["text-classification", "multi-label-classification"],
+        library_name=library if base_model else None,
+        pipeline_tag=task if base_model else None,
+        tags=[task],
         model_name=title,
         eval_results=[
             EvalResult(
-                task_type="text-classification",
+                task_type=task,
                 dataset_type="text",
                 dataset_name="test split",
                 metric_type=name,
@@ -74,6 +81,8 @@ def write_model_card(
         f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()
     )
     paragraph = "\n\n"
+    labels = ", ".join(f"`{name}`" for name in label_names)
+    table = f"| test | |\n|---|---|\n{rows}{paragraph}" if rows else ""
     card = f"""---
 {metadata.to_yaml()}
 ---
@@ -82,15 +91,9 @@ def write_model_card(
 
 {description}
 
-Labels: {", ".join(f"`{name}`" for name in label_names)}.
+{f"Labels: {labels}.{paragraph}" if labels else ""}## Figures
 
-## Figures
-
-| test | |
-|---|---|
-{rows}
-
-```
+{table}```
 {report}
 ```
 

@@ -107,12 +107,12 @@ class MaskingCollator(PaddingCollator):
         Of the tokens of a text, those to hide; special tokens never are.
     seed : int
     epoch : callable
-        Returns the number of the current epoch; a constant one hides the same tokens each time,
-        as an evaluation wants it.
+        Returns the number of the current epoch.
 
     Notes
     -----
-    Features are ``{"input_ids": [...], "sample": number of the text}``. ``labels`` of the batch,
+    Features are ``{"input_ids": [...], "sample": number of the text}``; with an ``"epoch"`` of its
+    own, a text hides the same tokens each time, as an evaluation wants it. ``labels`` of the batch,
     int64 (rows, length), hold the hidden tokens and `IGNORED` elsewhere.
     """
 
@@ -122,7 +122,7 @@ class MaskingCollator(PaddingCollator):
         share: float,
         *,
         seed: int,
-        epoch: Callable[[], int] = lambda: 0,
+        epoch: Callable[[], int],
     ):
         super().__init__(tokenizer)
         self.share, self.seed, self.epoch = share, seed, epoch
@@ -142,7 +142,7 @@ class MaskingCollator(PaddingCollator):
 
     def _hide(self, feature: dict[str, Any], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what the model sees of a text, and its targets."""
-        rng = np.random.default_rng((self.seed, epoch, feature["sample"]))
+        rng = np.random.default_rng((self.seed, feature.get("epoch", epoch), feature["sample"]))
         ids = np.array(feature["input_ids"])
         chosen = (rng.random(len(ids)) < self.share) & ~np.isin(ids, self.special)
         targets = np.where(chosen, ids, IGNORED)

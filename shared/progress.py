@@ -42,5 +42,7 @@ def quiet_libraries() -> None:
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)
     # The Trainer asks for pinned memory also where there is no accelerator to copy it to.
     warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
+    # peft asks transformers by a name that is about to change.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     if not sys.stderr.isatty():
         disable_progress_bars()

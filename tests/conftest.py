@@ -92,3 +92,35 @@ def tiny_model(tmp_path_factory):
         torch.manual_seed(0)
         BertModel(config, add_pooling_layer=True).save_pretrained(folder)
     return folder
+
+
+def _with_head(tiny_model, folder, head, **settings):
+    """Save the tiny model with a random head of another kind; return its folder."""
+    import torch
+    import transformers
+
+    transformers.AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, head).from_pretrained(tiny_model, **settings)
+        for name, parameter in model.named_parameters():  # far from indifferent
+            if name.startswith("classifier"):
+                torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_nli(tiny_model, tmp_path_factory):
+    """Path of the tiny model as one for natural language inference, with a random head."""
+    names = dict(enumerate(["contradiction", "neutral", "entailment"]))
+    folder = tmp_path_factory.mktemp("nli") / "tiny_nli"
+    settings = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    return _with_head(tiny_model, folder, "BertForSequenceClassification", **settings)
+
+
+@pytest.fixture(scope="session")
+def tiny_mlm(tiny_model, tmp_path_factory):
+    """Path of the tiny model with a random head for hidden tokens."""
+    folder = tmp_path_factory.mktemp("mlm") / "tiny_mlm"
+    return _with_head(tiny_model, folder, "BertForMaskedLM")

@@ -1,0 +1,196 @@
+"""Adapt an encoder to your texts before fine-tuning: masked-language modelling without labels.
+
+Why: thousands of unlabelled texts, in words and with layouts that the encoder has not seen. It
+learns to guess hidden tokens of them, then goes to recipes/github_tagger.py as --model. As in
+"Natural Language Processing with Transformers", chapter 9 (fine-tuning a language model); see also
+Gururangan et al. 2020, "Don't Stop Pretraining". Measure whether it pays: below it did not.
+
+    accelerate launch recipes/domain_adaptation.py --config recipes/configs/adaptation_sample.yaml
+    accelerate launch recipes/domain_adaptation.py --data my_issues.jsonl
+
+Then: recipes/github_tagger.py --model outputs/domain_adaptation, on the same data.
+
+Data: the texts of --data without labels, with the flags that the tagger gets; those that nearly
+repeat a labelled one are left out, so that the adapted encoder fits every seed and split.
+
+The default encoder comes without a head for hidden tokens. It gets a new one, whose output layer is
+tied to the token embeddings; perplexity before training is therefore near the vocabulary's size.
+
+EXPECT
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
+from transformers import TrainingArguments, set_seed
+
+from shared.arguments import flag, parse_arguments
+from shared.callbacks import CheckpointOnSignal, ReadableProgress
+from shared.cards import write_model_card
+from shared.checkpoints import remove_checkpoints, resume_point
+from shared.collators import MaskingCollator
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir, write_json
+from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.masking import score_hidden_tokens_only
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_masked_language_model,
+    load_tokenizer,
+    resolve_model,
+)
+from shared.plots import plot_training_curve
+from shared.progress import quiet_libraries
+from shared.trainer import LengthGroupedTrainer
+
+
+@dataclass
+class AdaptationArguments(SplitArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    mask_share: float = flag(0.15, "Share of the tokens to hide (default: .15).")
+    held_out_share: float = flag(0.05, "Share of the texts to measure on (default: .05).")
+    output_dir: str = flag("outputs/domain_adaptation", "Folder (default: as the recipe).")
+    num_train_epochs: float = flag(4, "Passes over the texts (default: 4).")
+    learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4).")
+    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
+    weight_decay: float = flag(0.01, "Weight decay (default: .01).")
+    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
+    per_device_eval_batch_size: int = flag(32, "Texts per evaluation batch (default: 32).")
+    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "group_by_length", "Order of the texts (default: group_by_length)."
+    )
+    eval_strategy: str = flag("epoch", "When to measure: no, steps, epoch (default: epoch).")
+    save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
+    save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
+    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    remove_unused_columns: bool = flag(False, "Must stay false: masks depend on a text's number.")
+    prediction_loss_only: bool = flag(True, "Must stay true: scores of all words fill the memory.")
+
+    def __post_init__(self):
+        for name in ("mask_share", "held_out_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
+        on_cpu = runs_on_cpu(self.use_cpu)
+        if self.bf16 is None:
+            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
+        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, leave out what is labelled, hide tokens, train, measure, save."""
+    args = parse_arguments(AdaptationArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    say = print if args.process_index == 0 else lambda *_: None
+    set_seed(args.seed)
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args, labels_required=False)
+        held_out = load_held_out(args, corpus)
+    say(f"\nData\n{corpus.describe()}")
+
+    # Texts nobody has labelled, and none that nearly repeats a labelled one
+    repeats = corpus.repeats(list(held_out.values()))
+    repeats |= np.isin(corpus.groups, corpus.groups[corpus.labelled])
+    texts = corpus.unlabelled[~repeats[corpus.unlabelled]]
+    groups = corpus.groups[texts]
+    if len(np.unique(groups)) < 2:
+        raise UserError(
+            f"{args.data}: {len(texts)} unlabelled texts, too few to adapt to; leave the labels of "
+            "some rows empty, or name another file"
+        )
+    split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
+    train, valid = (texts[rows] for rows in next(split.split(texts, groups=groups)))
+    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
+
+    # Model and tokens; the number of a text decides, with seed and epoch, what is hidden in it
+    folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(folder)
+    model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
+    score_hidden_tokens_only(model)
+    limit_length(tokenizer, model, args.max_length)
+
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids], "sample": batch["row"]}
+
+    settings = {"remove_columns": corpus.dataset.column_names, "desc": "tokenising"}
+    with args.main_process_first(desc="tokenising"):
+        tokens, measured = (
+            corpus.dataset.select(rows).map(tokenize, batched=True, **settings)
+            for rows in (train, valid)
+        )
+    measured = measured.add_column("epoch", [0] * len(measured))  # always the same tokens hidden
+
+    trainer = LengthGroupedTrainer(
+        model=model,
+        args=args,
+        train_dataset=tokens,
+        eval_dataset=measured,
+        processing_class=tokenizer,
+        data_collator=MaskingCollator(
+            tokenizer,
+            args.mask_share,
+            seed=args.seed,
+            epoch=lambda: int(trainer.state.epoch or 0),
+        ),
+        callbacks=[CheckpointOnSignal(), ReadableProgress()],
+    )
+    before = perplexity(trainer.evaluate()) if checkpoint is None else None
+    say("\nTraining")
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    measurements = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    after = perplexity(measurements[-1] if measurements else trainer.evaluate())
+
+    # Save: the encoder with its head, tokenizer, figures, curve, card
+    trainer.save_model()
+    if args.process_index != 0:
+        return
+    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
+    figures = {"perplexity_before": before, "perplexity_after": after, "texts": len(train)}
+    write_json(output_dir / "metrics.json", {**figures, **trained.metrics, "seed": args.seed})
+    (output_dir / "plots").mkdir(exist_ok=True)
+    plot_training_curve(trainer.state.log_history, output_dir / "plots" / "training_curve.png")
+    report = f"perplexity of hidden tokens in {len(valid):,} texts: {after:,.1f}"
+    if before is not None:
+        report += f", before training {before:,.1f}"
+    write_model_card(
+        output_dir,
+        title="Adapted encoder",
+        base_model=args.model,
+        task="fill-mask",
+        description="An encoder that has read texts of one domain, to be fine-tuned.",
+        data=f"{corpus.describe()}\n{len(train):,} unlabelled texts to learn from",
+        metrics={},
+        report=report,
+        usage=f"""```bash
+accelerate launch recipes/github_tagger.py --model {output_dir} --data FILE
+```""",
+        limits="It knows the words of its texts, not their labels; compare a tagger made from it "
+        "with one made from the encoder it comes from.",
+    )
+    remove_checkpoints(args.output_dir)
+    print(f"\n{report}\n\nEverything is in {output_dir}; to train a tagger from it:")
+    print(f"  accelerate launch recipes/github_tagger.py --model {output_dir} --data {args.data}")
+
+
+def perplexity(measurement: dict[str, float]) -> float:
+    """Return exp(loss) on the texts kept back; infinite where a double cannot hold it."""
+    loss = measurement["eval_loss"]
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

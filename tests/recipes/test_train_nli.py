@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+from command_line import PYTHON, Recipe, read_json, run, write
+
+WORDS = ["crash", "error", "docs", "typo", "support", "option", "slow", "memory", "file", "label"]
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """Path of 120 pairs: entailed if the second sentence's word is in the first."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(120):
+        words = list(rng.choice(WORDS, 4, replace=False))
+        label = ["entailment", "neutral", "contradiction"][number % 3]
+        other = [word for word in WORDS if word not in words]
+        word = words[0] if label == "entailment" else rng.choice(other)
+        end = " not" if label == "contradiction" else ""
+        rows.append({"premise": " ".join(words), "hypothesis": f"{word}{end}", "label": label})
+    return write(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", rows)
+
+
+@pytest.fixture
+def flags(tiny_model, pairs, tmp_path):
+    return [
+        *("--model", tiny_model, "--use_cpu", "--bf16", "false", "--max_length", 32),
+        *("--train_data", pairs, "--test_data", pairs, "--output_dir", tmp_path / "out"),
+        *("--rank", 8, "--num_train_epochs", 12, "--learning_rate", 1e-2),
+        *("--per_device_train_batch_size", 12),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("train_nli", monkeypatch, capfd, *flags)
+
+
+def test_an_adapter_that_zero_shot_classification_can_use(recipe, tmp_path, monkeypatch, capfd):
+    printed = recipe()
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["train_pairs"] == 120
+    # Random words in a random encoder: what it learns is whether the second sentence ends in "not".
+    assert metrics["pairs_accuracy"] > 0.6
+    assert metrics["pairs_two_way_accuracy"] >= metrics["pairs_accuracy"]
+    assert f"accuracy {metrics['pairs_accuracy']:.3f}" in printed
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files >= {"adapter_model.safetensors", "adapter_config.json", "config.json", "README.md"}
+    assert not [name for name in files if name.startswith(("model.", "checkpoint-", "training_"))]
+
+    zero_shot = Recipe("zero_shot", monkeypatch, capfd)
+    data = write(tmp_path / "texts.csv", "text\ncrash error\nslow memory\n")
+    zero_shot(
+        *("--model", tmp_path / "out", "--data", data, "--candidate_labels", "crash", "slow"),
+        *(
+            "--max_length",
+            32,
+            "--use_cpu",
+            "--output_dir",
+            tmp_path / "tags",
+            "--cache_dir",
+            tmp_path / "cache",
+        ),
+    )
+    assert (tmp_path / "tags" / "predictions.jsonl").read_text().count("\n") == 2
+
+
+def test_pairs_made_of_classified_texts(recipe, tmp_path, tiny_issues):
+    printed = recipe("--topic_data", tiny_issues, "--topic_rows", 50, "--max_steps", 2)
+    assert f"{tiny_issues}: 150 pairs to train on" in printed
+    config = write(tmp_path / "topics.yaml", f"data: {tiny_issues}\ndrop_labels: [bug, speed]\n")
+    printed = recipe("--topic_data", config, "--topic_negatives", 1, "--max_steps", 2)
+    assert f"{config}: 1" in printed
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(recipe, tmp_path):
+    weights = []
+    for stops in ([], [3]):
+        out = tmp_path / f"out{len(stops)}"
+        flags = ["--output_dir", out, "--num_train_epochs", 2, "--save_strategy", "steps"]
+        flags += ["--save_steps", 3, "--save_total_limit", 9]
+        if stops:
+            monkey = recipe.module.remove_checkpoints
+            recipe.monkeypatch.setattr(recipe.module, "remove_checkpoints", lambda folder: None)
+            recipe(*flags)
+            recipe.monkeypatch.setattr(recipe.module, "remove_checkpoints", monkey)
+            flags += ["--resume_from_checkpoint", out / "checkpoint-3"]
+        recipe(*flags)
+        weights.append((out / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_through_accelerate_launch(flags):
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
+        *("recipes/train_nli.py", *flags, "--max_steps", 2),
+    )
+    assert "Everything is in" in process.stdout
+    assert "Warning" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"premise": "a", "hypothesis": "b", "label": "maybe"}, "row 1: the label is 'maybe'"),
+        ({"premise": "a", "hypothesis": "b", "label": 7}, "row 1: the label is 7"),
+        ({"premise": "a", "hypothesis": None, "label": 0}, "row 1: hypothesis is no text"),
+        ({"premise": "a", "hypothesis": "b", "label": -1}, "no pair has a label"),
+        ({"premise": "a", "label": 0}, "no column 'hypothesis'"),
+    ],
+)
+def test_pairs_that_are_none(row, expected, recipe, tmp_path):
+    path = tmp_path / "wrong.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    message = recipe.mistake("--train_data", path)
+    assert message.startswith(f"--train_data {path}")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--rank", 0], "--rank 0: must be 1 or more"),
+        (["--template", "about"], "--template 'about': must hold {label}"),
+        (["--train_data", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)

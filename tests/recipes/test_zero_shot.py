@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+
+from shared.metrics import f1_scores
+
+SCRIPT = "recipes/zero_shot.py"
+TEMPLATES = ["this issue is about {label}.", "{label} first"]
+
+
+@pytest.fixture
+def flags(tiny_nli, tiny_issues, tmp_path):
+    return [
+        *("--model", tiny_nli, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
+        *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("zero_shot", monkeypatch, capfd, *flags)
+
+
+def test_scores_are_those_of_the_pipeline(recipe, tmp_path, tiny_nli):
+    from transformers import pipeline
+
+    recipe("--templates", *TEMPLATES, "--block_size", 7)
+    classify = pipeline("zero-shot-classification", model=str(tiny_nli), device="cpu")
+    classify.tokenizer.model_max_length = 48
+    for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")[:6]:
+        labels = sorted(line["scores"])
+        expected = np.zeros(len(labels))
+        for template in TEMPLATES:
+            form = template.replace("{label}", "{}")
+            options = {"hypothesis_template": form, "multi_label": True}
+            found = classify(line["text"], labels, **options)
+            scores = dict(zip(found["labels"], found["scores"], strict=True))
+            expected += [scores[name] / len(TEMPLATES) for name in labels]
+        assert [line["scores"][name] for name in labels] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["nli", "fill_mask", "embedding"])
+def test_figures_and_files(method, recipe, tmp_path, tiny_nli, tiny_mlm, tiny_model):
+    model = {"nli": tiny_nli, "fill_mask": tiny_mlm, "embedding": tiny_model}[method]
+    printed = recipe("--method", method, "--model", model)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    names = sorted(lines[0]["scores"])
+    y, chosen = (
+        np.array([[name in line[key] for name in names] for line in lines])
+        for key in ("true_labels", "labels")
+    )
+    assert metrics["test_micro_f1"] == f1_scores(y, chosen)["micro_f1"]
+    assert f"micro F1 {metrics['test_micro_f1']:.3f}" in printed
+    assert "Tags for texts without labels" in printed
+    assert (tmp_path / "out" / "plots" / "cutoffs.png").stat().st_size > 10_000
+    if metrics["top_k"]:
+        assert (chosen.sum(axis=1) == metrics["top_k"]).all()
+    else:
+        scores = np.array([[line["scores"][name] for name in names] for line in lines])
+        assert (chosen == (scores >= metrics["threshold"])).mean() > 0.99  # written rounded
+
+
+def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
+    from transformers import pipeline
+
+    words = write(
+        tmp_path / "words.yaml",
+        "bug: [crash, error]\nspeed: slow\ndocumentation: typo\nfeature: support\n",
+    )
+    prompt = ["--templates", "this is {mask}", "--descriptions", words]
+    recipe("--method", "fill_mask", "--model", tiny_mlm, *prompt)
+    fill = pipeline("fill-mask", model=str(tiny_mlm), device="cpu")
+    every = ["crash", "error", "slow", "typo", "support"]
+    line = min(
+        read_lines(tmp_path / "out" / "test_predictions.jsonl"), key=lambda x: len(x["text"])
+    )
+    # The pipeline takes no pairs; one line of text with the separator written out is the same.
+    found = fill(f"{line['text']} [SEP] this is [MASK]", targets=every)
+    share = {row["token_str"]: row["score"] for row in found}
+    total = sum(share.values())
+    expected = {"bug": (share["crash"] + share["error"]) / 2, "speed": share["slow"]}
+    expected |= {"documentation": share["typo"], "feature": share["support"]}
+    # Token types differ between the two ways, so that scores do, a little.
+    for name, value in expected.items():
+        assert line["scores"][name] == pytest.approx(value / total, rel=0.15)
+
+
+def test_texts_that_nobody_has_labelled(recipe, tmp_path):
+    data = write(tmp_path / "new.csv", "text\nthe page crashes\nplease add support\nslow\n")
+    printed = recipe("--data", data, "--candidate_labels", "bug", "feature")
+    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert [line["text"] for line in lines] == ["the page crashes", "please add support", "slow"]
+    assert all(len(line["labels"]) == 1 for line in lines)
+    assert all(line["labels"][0] == max(line["scores"], key=line["scores"].get) for line in lines)
+    assert "All 3 texts" in printed
+    recipe("--data", data, "--candidate_labels", "bug", "feature", "--threshold", 0)
+    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert all(len(line["labels"]) == 2 for line in lines)
+
+
+def test_two_processes_give_the_same_figures(recipe, flags, tmp_path):
+    recipe()
+    one = read_json(tmp_path / "out" / "metrics.json")
+    run(*TWO_PROCESSES, SCRIPT, *flags, "--output_dir", tmp_path / "two")
+    two = read_json(tmp_path / "two" / "metrics.json")
+    for metrics in (one, two):
+        metrics.pop("test_runtime")
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_through_accelerate_launch(flags):
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
+    )
+    assert "Everything is in" in process.stdout
+    assert "Warning" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
+        (["--templates", "about nothing"], "'about nothing': must hold {label}"),
+        (["--templates", "{label} {x}"], "no other braces"),
+        (["--templates", "{label}" + " a" * 60 + "."], "leaves no room for a text"),
+        (["--top_k", 1, "--threshold", 0.5], "give one of them"),
+        (["--top_k", 0], "--top_k 0: must be 1 or more"),
+        (["--threshold", 2], "--threshold 2.0: must be from 0 to 1"),
+        (["--descriptions", "nowhere.yaml"], "--descriptions nowhere.yaml: No such file"),
+    ],
+)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)
+
+
+def test_mistakes_about_models(recipe, tiny_model, tiny_mlm, trained):
+    assert "no head for masked-language modelling" in recipe.mistake(
+        "--method", "fill_mask", "--model", tiny_model
+    )
+    assert "with a class entailment" in recipe.mistake("--model", trained[0])
+
+
+def test_mistakes_about_labels(recipe, tmp_path):
+    data = write(tmp_path / "new.csv", "text\nthe page crashes\nplease add support\n")
+    assert "no candidate labels" in recipe.mistake("--data", data)
+    wrong = ["--data", data, "--candidate_labels", "bug", "?!"]
+    assert "label '?!': '?!' says nothing" in recipe.mistake(*wrong)
+    described = write(tmp_path / "described.yaml", "bugs: something is broken\n")
+    assert "there is no label 'bugs'" in recipe.mistake("--descriptions", described)
+    described = write(tmp_path / "described.yaml", "- bug\n")
+    assert "expected lines of 'label: phrase'" in recipe.mistake("--descriptions", described)
