@@ -78,3 +78,6 @@ class SplitArguments(DataArguments):
         "published ones that were trained on such rows (default: true).",
     )
     train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")
+    train_per_label: int | None = flag(
+        None, "Training rows of each label, where a text has exactly one (default: all)."
+    )

@@ -62,7 +62,8 @@ def split_corpus(
     corpus : what `--data` holds.
     held_out : "valid" and "test" as far as they have files of their own, from `load_held_out`.
     args : `valid_size` and `test_size` are shares of the labelled rows; `train_size` is a number of
-        training rows, drawn so that smaller ones are part of larger ones.
+        training rows, drawn so that smaller ones are part of larger ones; `train_per_label` the
+        same for each label, as far as it has so many.
     seed : same seed, same parts.
 
     Raises
@@ -96,6 +97,8 @@ def split_corpus(
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
         train = train[nested_slice(labels[train], args.train_size, random_state=seed)]
+    if args.train_per_label is not None:
+        train = train[_some_of_each(labels[train], args.train_per_label, corpus, seed)]
     parts = {"train": train, "valid": valid, "test": test}
     parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
     for name, other in held_out.items():
@@ -118,3 +121,16 @@ def split_corpus(
         unlabelled=unlabelled,
         repeated=repeated,
     )
+
+
+def _some_of_each(labels: np.ndarray, size: int, corpus: Corpus, seed: int) -> np.ndarray:
+    """Rows that hold `size` of each label; those of a smaller size are among them."""
+    if size < 1:
+        raise UserError(f"--train_per_label {size}: must be 1 or more")
+    if not corpus.one_label_each:
+        raise UserError(
+            "--train_per_label: some texts have several labels or none; use --train_size"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rank = labels[order].cumsum(axis=0)[np.arange(len(labels)), labels[order].argmax(axis=1)]
+    return np.sort(order[rank <= size])

@@ -130,3 +130,18 @@ def test_unlabelled_rows_repeat_no_held_out_row(split):
         found = source.dataset.select(parts.unlabelled)["text"]
         held = long[0][0] in texts(parts, "valid")
         assert sorted(found) == (["nobody looked"] if held else ["nobody looked", near[0]])
+
+
+def test_as_many_training_rows_of_each_label(split):
+    rows = [(f"text {i}", "a" if i % 5 else "b") for i in range(60)]
+    found = [split(rows, train_per_label=size) for size in (1, 3, 100)]
+    assert [parts.labels["train"].sum(axis=0).tolist() for parts in found] == [
+        [1, 1],
+        [3, 3],
+        [24, 6],
+    ]
+    assert set(texts(found[0], "train")) < set(texts(found[1], "train"))
+    with pytest.raises(UserError, match="--train_per_label 0: must be 1"):
+        split(rows, train_per_label=0)
+    with pytest.raises(UserError, match="--train_per_label: some texts have several"):
+        split([*rows, ("both", ["a", "b"])], train_per_label=2)
