@@ -63,7 +63,8 @@ from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
 RUNS = {
-    "naive_bayes": "naive Bayes",
+    "naive_bayes": "naive Bayes, without copies",
+    "naive_bayes_plain": "naive Bayes, with unchanged copies",
     "naive_bayes_augmented": "naive Bayes, with augmented copies",
     "plain": "fine-tuned, with unchanged copies",
     "augmented": "fine-tuned, with augmented copies",
@@ -214,9 +215,13 @@ def main() -> None:
     compared = {}
     if args.compare:
         texts = rows["train"]["text"], y["train"]
-        copied = with_copies(*texts, augmentations, copies=args.copies, seed=args.seed)
+        copied = {"copies": args.copies, "seed": args.seed}
         asked = [rows[part]["text"] for part in ("valid", "test")]
-        for name, learned in (("naive_bayes", texts), ("naive_bayes_augmented", copied)):
+        for name, learned in (
+            ("naive_bayes", texts),
+            ("naive_bayes_plain", with_copies(*texts, (), **copied)),
+            ("naive_bayes_augmented", with_copies(*texts, augmentations, **copied)),
+        ):
             valid, test = fit_and_score(naive_bayes(), *learned, *asked)
             compared[name] = on_test({"valid": valid, "test": test})
         say("\nTraining on unchanged copies")

@@ -27,7 +27,7 @@ _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 def resolve_model(name: str, flag: str = "model") -> str:
-    """Return what ``from_pretrained`` should read for ``--model`` or another flag: folder or hub id.
+    """Return what ``from_pretrained`` should read for ``--model`` or the like: folder or hub id.
 
     `DEFAULT_MODEL` is read from its package and refused if its weights are not the known ones.
 
