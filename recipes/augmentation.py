@@ -1,19 +1,27 @@
 """Fine-tune an encoder on changed copies of few training texts, and measure what they are worth.
 
-Why: copies with other words in other places are labelled for nothing. Six augmentations to choose
-from and combine: synonyms (WordNet), words inserted or substituted by a masked language model,
-words swapped or deleted ("EDA", Wei and Zou 2019), translation there and back. The model learns
-from the training texts and --copies changed copies of each, changed anew in every epoch. With
---compare true the same run measures the effect, as "Natural Language Processing with Transformers",
-chapter 9, did for naive Bayes: naive Bayes and the fine-tuning, each on changed and on unchanged
-copies, on the same rows in as many steps.
+Why: copies with other words in other places cost no labelling. Six augmentations to choose from and
+combine: synonyms (WordNet), words swapped or deleted ("EDA", Wei and Zou 2019), words inserted or
+substituted by a masked language model, translation there and back. The model learns from the
+training texts and --copies changed copies of each, changed anew in every epoch. With --compare true
+the same run tells what that is worth: naive Bayes without copies, with unchanged and with augmented
+ones, as in "Natural Language Processing with Transformers", chapter 9, and the fine-tuning with
+both, on the same rows in as many steps. A method that gains no more than from unchanged copies
+gains nothing by augmentation.
 
     accelerate launch recipes/augmentation.py --config recipes/configs/augmentation_sample.yaml
     accelerate launch recipes/augmentation.py --data issues.jsonl --augmentations delete --copies 2
     accelerate launch recipes/augmentation.py --augmentations substitute --mlm_model bert-base-cased
 
 Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
-their figures compare.
+their figures compare. Code and line breaks of a text stay as they are.
+
+Expect on 64 labelled texts of the sample, default encoder, one CPU core, two minutes for 4 epochs
+with the comparison (mean of seeds 1 to 3, swap and delete, --num_train_epochs 4, else the config):
+micro / macro F1 of the fine-tuning .665 / .536 with unchanged copies, .649 / .531 with augmented
+ones: no gain, within a spread of .02. Naive Bayes .317 / .187 without copies, .448 / .308 with
+unchanged, .448 / .305 with augmented ones: counted twice, words outweigh its smoothing, and that is
+all of the gain here.
 """
 
 import copy
@@ -27,13 +35,12 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.augmentation import (
-    AUGMENTATIONS,
     NAMES_HELP,
     AugmentationArguments,
     augment,
+    augmentation_table,
     first_sentence,
     load_augmentations,
-    table,
     with_copies,
 )
 from shared.baselines import fit_and_score, naive_bayes
@@ -111,8 +118,6 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, Trainin
 
     def __post_init__(self):
         AugmentationArguments.__post_init__(self)
-        if not self.augmentations:
-            raise UserError(f"--augmentations: name one or more of {', '.join(AUGMENTATIONS)}")
         if self.dataloader_num_workers:
             raise UserError("--dataloader_num_workers: augmentation happens in the main process")
         if self.compare and self.resume_from_checkpoint not in (None, "true", "false"):
@@ -148,7 +153,8 @@ def main() -> None:
     # What each augmentation does to a sentence
     augmentations = load_augmentations(args.augmentations, args, device=args.device)
     sentence = args.sentence or first_sentence(rows["train"]["text"][0])
-    say(f"\nAugmentations\n{table(sentence, args, device=args.device, seed=args.seed)}")
+    shown = augmentation_table(sentence, args, device=args.device, seed=args.seed)
+    say(f"\nAugmentations\n{shown}")
 
     # Tokens; then what to train on: the texts, whose samples are below 0, and --copies of them
     model_folder = resolve_model(args.model)
@@ -209,7 +215,8 @@ def main() -> None:
     def on_test(scores):
         """Tune the threshold on validation, then look at the test rows."""
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        return f1_scores(y["test"], scores["test"] >= thresholds)
+        found = f1_scores(y["test"], scores["test"] >= thresholds)
+        return {name: found[name] for name in ("micro_f1", "macro_f1")}
 
     # The others to compare with: naive Bayes on words, and the same training on unchanged copies
     compared = {}
@@ -257,7 +264,7 @@ def main() -> None:
 
     print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
     if compared:
-        compared["augmented"] = {k: figures[f"test_{k}"] for k in ("micro_f1", "macro_f1")}
+        compared["augmented"] = on_test(scores)
         print(f"\nEffect\n{'':40}  micro F1  macro F1")
         for name, f1 in compared.items():
             print(f"  {RUNS[name]:38}  {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")

@@ -14,7 +14,12 @@ Data: as for recipes/github_tagger.py, with the same parts and the same nested -
 their figures compare.
 
 Expect on the sample (219 training texts, mean of three seeds), in a few seconds: micro F1 .60 and
-macro F1 .39 with naive Bayes, .68 and .55 with logistic regression.
+macro F1 .39 with naive Bayes, .68 and .55 with logistic regression. With one augmented copy of each
+text (--augment swap delete, seeds 1 to 3) micro / macro F1 of naive Bayes rise from .24 / .16 to
+.28 / .19 with 8 training texts, from .27 / .16 to .30 / .16 with 32, from .32 / .19 to .45 / .31
+with 64 and from .59 / .38 to .66 / .51 with all. Unchanged copies do as much (.28, .31, .45 and .66
+micro): its smoothing weighs less when words count twice. Logistic regression gains .00, .02, .02
+and loses .02.
 """
 
 import os

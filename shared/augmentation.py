@@ -137,7 +137,9 @@ def first_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
 
 
-def table(sentence: str, args: AugmentationArguments, *, device="cpu", seed: int) -> str:
+def augmentation_table(
+    sentence: str, args: AugmentationArguments, *, device="cpu", seed: int
+) -> str:
     """Show what each augmentation makes of a sentence, or what it lacks, one per line."""
     lines = [f"  {'':16}  {sentence}"]
     for name in AUGMENTATIONS:

@@ -102,7 +102,7 @@ class _Layout:
                 joined += word + gap
             else:
                 joined += gap if joined[-1:].strip() else gap.lstrip(" \t")
-        return joined if joined.strip() else self.text
+        return joined.strip() or self.text
 
 
 @contextmanager

@@ -64,6 +64,10 @@ class WordNet:
     """
 
     def __init__(self, folder: Path | zipfile.Path):
+        # Here, since an import may draw from the generators that nlpaug draws from.
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+        self.stop_words = ENGLISH_STOP_WORDS
         # The format is described in WordNet's manual, wndb(5WN).
         self.data = {part: (folder / f"data.{part}").read_bytes() for part in _PARTS}
         self.offsets = {part: {} for part in _PARTS}
@@ -76,10 +80,8 @@ class WordNet:
 
     def predict(self, word: str, pos: str | None = None) -> list[str]:
         """Return the synonyms of a word, without itself; `pos` is nlpaug's, and not looked at."""
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
         word, found = word.lower(), []
-        if word in ENGLISH_STOP_WORDS:
+        if word in self.stop_words:
             return []
         for part in _PARTS:
             if (offset := self.offsets[part].get(word)) is not None:

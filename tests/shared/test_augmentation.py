@@ -21,9 +21,9 @@ from shared.augmentation import (
     AUGMENTATIONS,
     AugmentationArguments,
     augment,
+    augmentation_table,
     first_sentence,
     load_augmentations,
-    table,
     with_copies,
 )
 from shared.collators import AugmentingCollator, MultilabelCollator
@@ -341,14 +341,9 @@ def test_a_byte_level_vocabulary_gives_whole_words(tmp_path):
     substitute = ContextualWords(RobertaForMaskedLM(config).eval(), tokenizer, "substitute", 0.5)
     assert sorted(substitute.words) == ["a", "ab", "b"]
     found = augment(["zz, <mask> zz"] * 9, range(9), [substitute], seed=0)
-    assert {part for text in found for part in text.split()} == {
-        "a",
-        "ab",
-        "b",
-        "a,",
-        "ab,",
-        "b,",
-    } | {"zz", "zz,", "<mask>"}
+    for text in found:
+        assert sum(part.strip(",") in ("a", "ab", "b") for part in text.split()) == 1
+        assert sum(part.strip(",") in ("zz", "<mask>") for part in text.split()) == 2
 
 
 # --- back translation -----------------------------------------------------------------------------
@@ -418,11 +413,11 @@ def test_the_collator_augments_copies_alone(tiny_model):
 
 
 def test_the_table_shows_each_augmentation_or_what_it_lacks(arguments):
-    lines = table("The batch is slow", arguments, seed=0).splitlines()
+    lines = augmentation_table("The batch is slow", arguments, seed=0).splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(AUGMENTATIONS)
     assert lines[0].split() == ["The", "batch", "is", "slow"]
     assert lines[1].split()[1:] in [["The", "batch", "is", word] for word in ("sluggish", "dull")]
-    lines = table(
+    lines = augmentation_table(
         "The batch is slow", AugmentationArguments(wordnet="nowhere"), seed=0
     ).splitlines()
     for line, lack in zip(
