@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.arguments import flag, parse_arguments
-from shared.augmentation import (
+from shared.augmentations import (
     NAMES_HELP,
     AugmentationArguments,
     load_augmentations,

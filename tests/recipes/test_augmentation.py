@@ -49,7 +49,7 @@ def test_figures_files_and_comparison(recipe, tmp_path, tiny_issues, monkeypatch
         path for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name != "plots"
     ]
     assert "delete            " in printed
-    assert f"fine-tuned, with augmented copies          {metrics['test_micro_f1']:.3f}" in printed
+    assert f"  augmented                           {metrics['test_micro_f1']:.3f}" in printed
 
     # What the recipe of naive Bayes finds on the same rows.
     data = ("--data", tiny_issues, "--cache_dir", tmp_path / "cache", "--train_size", 24)

@@ -132,22 +132,15 @@ def _translator(flag_name, name, device):
     return load_translator(folder).to(device), load_tokenizer(folder)
 
 
-def first_sentence(text: str) -> str:
-    """Return what comes before the first line end, or the first full stop or the like."""
-    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
-
-
-def augmentation_table(
-    sentence: str, args: AugmentationArguments, *, device="cpu", seed: int
-) -> str:
-    """Show what each augmentation makes of a sentence, or what it lacks, one per line."""
-    lines = [f"  {'':16}  {sentence}"]
+def augmentation_table(text: str, args: AugmentationArguments, *, device="cpu", seed: int) -> str:
+    """Show what each augmentation makes of a text's first sentence, or lacks, one per line."""
+    sentence = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
+    lines = ["Augmentations", f"  {'':16}  {sentence}"]
     for name in AUGMENTATIONS:
         shown = what_is_missing(name, args)
         if not shown:
-            (shown,) = augment(
-                [sentence], [0], load_augmentations([name], args, device=device), seed=seed
-            )
+            augmentations = load_augmentations([name], args, device=device)
+            (shown,) = augment([sentence], [0], augmentations, seed=seed)
         lines.append(f"  {name:16}  {shown.removeprefix(f'{name}: ')}")
     return "\n".join(lines)
 
