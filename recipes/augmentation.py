@@ -15,10 +15,10 @@ in as many steps. What gains no more than unchanged copies do gains nothing by a
 Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
 their figures compare. Code and line breaks of a text stay as they are.
 
-Expect on 64 labelled texts of the sample (the config above, mean of seeds 1 to 3), in two minutes on
-one CPU core: micro / macro F1 of the fine-tuning .665 / .536 with unchanged copies, .649 / .531 with
-swapped and deleted words: no gain, in a spread of .02. Naive Bayes .317 / .187 without copies, .448
-/ .308 with unchanged and .448 / .305 with augmented ones: words that count twice outweigh its
+Expect on 64 labelled texts of the sample (the config above, mean of seeds 1 to 3), in two minutes
+on one CPU core: micro / macro F1 of the fine-tuning .665 / .536 with unchanged copies, .649 / .531
+with swapped and deleted words: no gain, in a spread of .02. Naive Bayes .317 / .187 without copies,
+.448 / .308 with unchanged and .448 / .305 with augmented ones: words that count twice outweigh its
 smoothing, which is all of its gain here.
 """
 
