@@ -39,7 +39,7 @@ def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
         places = [*named, *(place / "corpora" / "wordnet" for place in downloads)]
         places.append(Path("/usr/share/wordnet"))
     for place in places:
-        archive = place.with_name(f"{place.name}.zip")
+        archive = Path(f"{place}.zip")
         inside = [zipfile.Path(archive, "wordnet/")] if zipfile.is_zipfile(archive) else []
         for found in (place, *inside):
             if all((found / f"{kind}.{part}").is_file() for kind in _FILES for part in _PARTS):

@@ -252,9 +252,11 @@ def test_wordnet_is_found_where_the_variables_say(variable, tmp_path, monkeypatc
     assert augment(["slow"], [0], synonym, seed=0)[0] in ("sluggish", "dull")
 
 
-def test_missing_wordnet_is_one_line_of_advice(tmp_path):
-    with pytest.raises(UserError, match=r"--wordnet .*: no WordNet there; get it: .*wordnet-base"):
-        load_augmentations(["synonym"], AugmentationArguments(wordnet=str(tmp_path)))
+def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (str(tmp_path), "."):
+        with pytest.raises(UserError, match=r"^--wordnet .*: no WordNet there; get it: .*-base"):
+            load_augmentations(["synonym"], AugmentationArguments(wordnet=folder))
 
 
 # --- masked language model ------------------------------------------------------------------------
