@@ -8,12 +8,18 @@ dozen labels up.
 
     accelerate launch recipes/naive_bayes.py --config recipes/configs/naive_bayes_sample.yaml
     accelerate launch recipes/naive_bayes.py --classifier logistic_regression --data issues.jsonl
+    accelerate launch recipes/naive_bayes.py --data issues.jsonl --augment swap delete
 
 Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
 their figures compare.
 
 Expect on the sample (219 training texts, mean of three seeds), in a few seconds: micro F1 .60 and
-macro F1 .39 with naive Bayes, .68 and .55 with logistic regression.
+macro F1 .39 with naive Bayes, .68 and .55 with logistic regression. With one augmented copy of each
+text (--augment swap delete, seeds 1 to 3) micro / macro F1 of naive Bayes rise from .24 / .16 to
+.28 / .19 with 8 training texts, from .27 / .16 to .30 / .16 with 32, from .32 / .19 to .45 / .31
+with 64 and from .59 / .38 to .66 / .51 with all. Unchanged copies do as much (.28, .31, .45 and .66
+micro): its smoothing weighs less when words count twice. Logistic regression gains .00, .02, .02
+and loses .02.
 """
 
 import os
@@ -22,6 +28,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.arguments import flag, parse_arguments
+from shared.augmentations import (
+    NAMES_HELP,
+    AugmentationArguments,
+    load_augmentations,
+    with_copies,
+)
 from shared.baselines import fit_and_score, naive_bayes, tfidf_logistic_regression
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
@@ -38,7 +50,7 @@ CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic
 
 
 @dataclass
-class NaiveBayesArguments(SplitArguments):
+class NaiveBayesArguments(AugmentationArguments, SplitArguments):
     """Flags of this recipe; there is no Trainer, so none of its flags."""
 
     classifier: Literal["naive_bayes", "logistic_regression"] = flag(
@@ -46,6 +58,9 @@ class NaiveBayesArguments(SplitArguments):
     )
     thresholds: Literal["global", "per_label"] = flag(
         "global", "Tune one threshold on validation, or one per label (default: global)."
+    )
+    augment: list[str] = flag(
+        [], f"Learn from augmented copies of the training texts, too: {NAMES_HELP} (default: none)."
     )
     output_dir: str = flag("outputs/naive_bayes", "Folder (default: outputs/naive_bayes).")
     seed: int = flag(42, "Of the split (default: 42).")
@@ -66,13 +81,16 @@ def main() -> None:
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     print(parts.describe())
     rows, y = parts.rows, parts.labels
+    augmentations = load_augmentations(args.augment, args)
 
     # Fit on the training texts; score the others
     started = time.perf_counter()
     unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
     texts = (rows["valid"]["text"], rows["test"]["text"], unlabelled)
-    classifier = CLASSIFIERS[args.classifier]()
-    scores = fit_and_score(classifier, rows["train"]["text"], y["train"], *texts)
+    train = rows["train"]["text"], y["train"]
+    if augmentations:
+        train = with_copies(*train, augmentations, copies=args.copies, seed=args.seed)
+    scores = fit_and_score(CLASSIFIERS[args.classifier](), *train, *texts)
     scores = dict(zip(("valid", "test", "unlabelled"), scores, strict=True))
     seconds = time.perf_counter() - started
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,3 +151,41 @@ class MaskingCollator(PaddingCollator):
         random = chosen & (how >= 0.9)
         ids[random] = rng.choice(self.ordinary, random.sum())
         return ids, targets
+
+
+class AugmentingCollator:
+    """Augment and tokenise the copies among the rows of a batch, then collate all.
+
+    Parameters
+    ----------
+    collator : callable
+        Makes a batch of tokenised rows.
+    tokenizer : PreTrainedTokenizerBase
+        Cuts texts at its `model_max_length`.
+    augment : callable
+        ``augment(texts, samples)`` returns as many texts; it is where the epoch comes in.
+
+    Notes
+    -----
+    A row with ``sample`` of 0 or more is a copy: its ``text`` is augmented, and the tokens replace
+    its ``input_ids``. Rows with a negative one, or none (evaluation), are collated as they are.
+    """
+
+    def __init__(
+        self,
+        collator: Callable,
+        tokenizer: PreTrainedTokenizerBase,
+        augment: Callable[[Sequence[str], Sequence[int]], list[str]],
+    ):
+        self.collator, self.tokenizer, self.augment = collator, tokenizer, augment
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        features = list(features)
+        copies = [i for i, feature in enumerate(features) if feature.get("sample", -1) >= 0]
+        if copies:
+            texts = [features[i]["text"] for i in copies]
+            texts = self.augment(texts, [features[i]["sample"] for i in copies])
+            ids = self.tokenizer(texts, truncation=True)["input_ids"]
+            for i, row in zip(copies, ids, strict=True):
+                features[i] = {**features[i], "input_ids": row}
+        return self.collator(features)

