@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.arguments import command_flags, flag, parse_arguments
 from shared.cards import command_line
@@ -47,8 +48,7 @@ from shared.plots import plot_learning_curves
 from shared.progress import quiet_libraries
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A script with flags; it takes --seed, --train_size, --output_dir and the flags of data.
 
     `encoder`: it takes --model and --max_length. `embeds`: it keeps the vectors of all texts in the

@@ -166,10 +166,10 @@ def choose(results: Sequence[Result], size: str) -> Choice | None:
         for method in _methods(results)
     }
     cells = {method: found for method, found in cells.items() if found.keys() == seeds}
-    valid = {m: mean(r.metrics["valid_micro_f1"] for r in c.values()) for m, c in cells.items()}
-    best, *others = sorted(valid, key=lambda method: -valid[method]) or [None]
-    if best is None:
+    if not seeds or not cells:
         return None
+    valid = {m: mean(r.metrics["valid_micro_f1"] for r in c.values()) for m, c in cells.items()}
+    best, *others = sorted(valid, key=lambda method: -valid[method])
     if not others:
         return Choice(size, best, None, (valid[best],), None)
     parts = [_pair(cells[best][seed], cells[others[0]][seed]) for seed in sorted(seeds)]
