@@ -228,3 +228,20 @@ def test_the_recipes_themselves(recipe, tiny_model, tmp_path):
         assert float(row["micro_f1"]) == round(metrics["test_micro_f1"], 4)
         assert metrics["train_samples"] == 8
         assert min(float(row["train_seconds"]), float(row["predict_seconds"])) > 0
+
+
+def test_setfit_as_the_peer(recipe, tiny_model, tmp_path):
+    pytest.importorskip("setfit")
+    recipe(
+        *("--methods", "setfit", "--sizes", 8, "--seeds", 1, "--model", tiny_model),
+        *("--max_length", 48, "--method_flags", "setfit: --max_steps 2"),
+    )
+    (row,) = results(tmp_path)
+    folder = tmp_path / "out" / "cells" / "setfit" / "8" / "1"
+    metrics = read_json(folder / "metrics.json")
+    assert float(row["micro_f1"]) == round(metrics["test_micro_f1"], 4)
+    assert metrics["train_samples"] == 8
+    lines = read_lines(folder / "test_predictions.jsonl")
+    assert len(lines) == metrics["test_samples"] == 30
+    for line in lines:
+        assert set(line["labels"]) == {n for n, score in line["scores"].items() if score >= 0.5}
