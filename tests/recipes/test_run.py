@@ -50,6 +50,7 @@ def project(tmp_path_factory, tiny_issues):
     ignore = shutil.ignore_patterns("__pycache__", "data")
     shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignore)
     shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=ignore)
+    shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks", ignore=ignore)
     (folder / "recipes" / "data").mkdir()
     shutil.copy(tiny_issues, folder / "recipes" / "data" / "issues.jsonl")
     (folder / "recipes" / "data" / "README.md").write_text("Tiny issues.\n")
