@@ -46,6 +46,7 @@ from shared.checkpoints import remove_checkpoints, resume_point
 from shared.collators import AugmentingCollator, MultilabelCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16, runs_on_cpu
@@ -127,7 +128,7 @@ def main() -> None:
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
         held_out = load_held_out(args, corpus)
-    label_names = corpus.label_names
+    label_names, one_each = corpus.label_names, corpus.one_label_each
     say(f"\nData\n{corpus.describe()}")
     for name, other in held_out.items():
         say(f"{name} rows: {other.describe(brief=True)}")
@@ -158,7 +159,8 @@ def main() -> None:
 
     def compute_metrics(prediction):
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
-        return multilabel_metrics(label_names, thresholds=best)(prediction)
+        metrics = multilabel_metrics(label_names, thresholds=best, one_each=one_each)
+        return metrics(prediction)
 
     def fine_tune(folder, augmentations, checkpoint):
         """Train, on copies made anew each epoch; return the Trainer, its metrics and the scores."""
@@ -193,7 +195,8 @@ def main() -> None:
     def on_test(scores):
         """Tune the threshold on validation, then look at the test rows."""
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        found = f1_scores(y["test"], scores["test"] >= thresholds)
+        chosen = choose_labels(scores["test"], thresholds, one_each=one_each)
+        found = f1_scores(y["test"], chosen)
         return {name: found[name] for name in ("micro_f1", "macro_f1")}
 
     # The others to compare with: naive Bayes on words, and the same training on unchanged copies
@@ -220,11 +223,15 @@ def main() -> None:
     # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     trainer.model.config.thresholds = thresholds.tolist()
+    trainer.model.config.one_label_each = one_each
     trainer.save_model()
     if args.process_index != 0:
         return
     (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    figures = part_figures(y, scores, thresholds)
+    predicted = {
+        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
+    }
+    figures = part_figures(y, scores, predicted)
     figures |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
     report = write_results(
         output_dir,
@@ -233,7 +240,8 @@ def main() -> None:
         labels=y,
         test_rows=rows["test"],
         scores=scores["test"],
-        thresholds=thresholds,
+        predicted=predicted["test"],
+        thresholds=None if one_each else thresholds,
         metrics={**figures, **trained, "seed": args.seed},
         log_history=trainer.state.log_history,
         max_length=args.max_length,
@@ -241,7 +249,7 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
     shutil.rmtree(output_dir / "plain", ignore_errors=True)
 
-    print(f"\nTest ({len(y['test']):,} texts; thresholds from validation)\n\n{report}")
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if compared:
         compared["augmented"] = on_test(scores)
         print(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")

@@ -17,6 +17,7 @@ takes twice as long and finds a little more; with a few hundred try recipes/few_
 """
 
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
@@ -34,7 +35,7 @@ from shared.files import make_output_dir
 from shared.hardware import has_fast_bf16, runs_on_cpu
 from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
-from shared.metrics import multilabel_metrics, sigmoid
+from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.models import (
     DEFAULT_MODEL,
     has_dropout,
@@ -148,6 +149,7 @@ def main() -> None:
         tokens = {k: v.map(tokenize, batched=True, desc="tokenising") for k, v in rows.items()}
 
     # Loss, head, Trainer
+    started = perf_counter()
     collator = MultilabelCollator(tokenizer, len(label_names))
     pos_weight = None
     if args.pos_weight == "balanced":
@@ -189,6 +191,8 @@ def main() -> None:
     scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
     thresholds = tune_thresholds(scores, y["valid"], per_label=per_label, tolerance=2)
     model.config.thresholds, model.config.one_label_each = thresholds.tolist(), one_each
+    valid = f1_scores(y["valid"], choose_labels(scores, thresholds, one_each=one_each))
+    seconds = perf_counter() - started
     trainer.compute_metrics = multilabel_metrics(
         label_names, thresholds=thresholds, one_each=one_each
     )
@@ -210,7 +214,9 @@ def main() -> None:
         **tested.metrics,
         **held_out_figures(y["test"], predicted, choose_labels(baseline, 0.5, one_each=one_each)),
         **{f"{part}_samples": len(y[part]) for part in y},
+        **{f"valid_{name}": value for name, value in valid.items()},
         **trained.metrics,
+        "train_runtime": seconds,  # with the fit of the head and the choice of thresholds
         "seed": args.seed,
     }
     report = write_results(

@@ -215,7 +215,7 @@ def main() -> None:
 
     # One look at the test rows; then everything a person wants to see
     figures = part_figures(y, scores, predicted)
-    figures |= {"test_runtime": test_runtime, "train_runtime": 0.0, "top_k": k}
+    figures |= {"test_runtime": test_runtime, "top_k": k}
     report = write_results(
         output_dir,
         corpus=corpus,

@@ -84,6 +84,29 @@ def parse_arguments(
         raise UserError(f"these flags do not fit together: {error}") from error
 
 
+def command_flags(arguments: Any, arguments_class: type) -> list[str]:
+    """Return the flags of `arguments_class` that differ from their defaults, as a command line has.
+
+    The way back from `parse_arguments`, to hand flags on to another recipe.
+
+    Parameters
+    ----------
+    arguments : an instance of `arguments_class`, or of a class that inherits it.
+    arguments_class : type
+        A dataclass; flags that only `arguments` has are left out.
+    """
+    default, flags = arguments_class(), []
+    for field in dataclasses.fields(arguments_class):
+        value = getattr(arguments, field.name)
+        if value == getattr(default, field.name):
+            continue
+        if isinstance(value, list):
+            flags += [f"--{field.name}", *map(str, value)]
+        else:
+            flags.append(f"--{field.name}={value}")
+    return flags
+
+
 def _config_flags(path: str, known: set[str]) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
     import yaml

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,13 +57,10 @@ def logistic_probe() -> Pipeline:
     return make_pipeline(BinaryRelevance(classifier, require_dense=[True, True]))
 
 
-def fit_and_score(
-    pipeline: Pipeline,
-    train_texts: Sequence[str] | np.ndarray,
-    train_labels: np.ndarray,
-    *texts: Sequence[str] | np.ndarray,
-) -> list[np.ndarray]:
-    """Fit a pipeline and score sets of texts.
+def fit_scorer(
+    pipeline: Pipeline, train_texts: Sequence[str] | np.ndarray, train_labels: np.ndarray
+) -> Callable[[Sequence[str] | np.ndarray], np.ndarray]:
+    """Fit a pipeline; return the function that scores texts with it.
 
     A label that all training rows have, or none, scores 1 or 0 throughout; so does each label where
     no training text holds a word.
@@ -76,25 +73,39 @@ def fit_and_score(
         What the pipeline takes: texts, or their vectors.
     train_labels : array of shape (train rows, labels)
         Multi-hot.
-    *texts : the like, to be scored
 
     Returns
     -------
-    list of float64 arrays of shape (texts, labels)
-        Probabilities, one array per set of texts.
+    callable
+        Takes what the pipeline takes, returns probabilities: a float64 array of shape
+        (texts, labels).
     """
     train_labels = np.asarray(train_labels, dtype=np.int64)
     always = train_labels.all(axis=0)
     learnable = train_labels.any(axis=0) & ~always
-    scores = [np.tile(always.astype(np.float64), (len(part), 1)) for part in texts]
     if learnable.any():
         try:
             pipeline.fit(train_texts, train_labels[:, learnable])
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise
-            return scores
-        for part, found in zip(texts, scores, strict=True):
-            if len(part):
-                found[:, learnable] = pipeline.predict_proba(part).toarray()
-    return scores
+            learnable[:] = False
+
+    def score(texts):
+        scores = np.tile(always.astype(np.float64), (len(texts), 1))
+        if len(texts) and learnable.any():
+            scores[:, learnable] = pipeline.predict_proba(texts).toarray()
+        return scores
+
+    return score
+
+
+def fit_and_score(
+    pipeline: Pipeline,
+    train_texts: Sequence[str] | np.ndarray,
+    train_labels: np.ndarray,
+    *texts: Sequence[str] | np.ndarray,
+) -> list[np.ndarray]:
+    """Fit a pipeline (see `fit_scorer`) and score sets of texts: one array for each."""
+    score = fit_scorer(pipeline, train_texts, train_labels)
+    return [score(part) for part in texts]

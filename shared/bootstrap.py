@@ -52,6 +52,7 @@ def paired_bootstrap(
     n_resamples: int = 1000,
     confidence: float = 0.95,
     random_state: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Compare two systems on the same rows by resampling those rows.
 
@@ -60,6 +61,9 @@ def paired_bootstrap(
     y_true, pred_a, pred_b : (rows, labels) array of bool or of 0 and 1
     metric, n_resamples, confidence, random_state
         As in `bootstrap_interval`.
+    groups : (rows,) array, optional
+        Rows of the same group are drawn together: the same text, tested under several seeds, is
+        one observation (Davison and Hinkley 1997, Bootstrap Methods and their Application, 3.8).
 
     Returns
     -------
@@ -74,6 +78,8 @@ def paired_bootstrap(
     Significance in NLP, section 2, which gives the one-sided form.
     """
     terms = [_row_terms(y_true, y_pred, metric) for y_pred in (pred_a, pred_b)]
+    if groups is not None:
+        terms = [_sum_by_group(term, groups) for term in terms]
     value_a, value_b = (ratio(*term.sum(axis=0)).mean() for term in terms)
     resampled_a, resampled_b = _resample(terms, n_resamples, random_state)
     difference, resampled = value_a - value_b, resampled_a - resampled_b
@@ -103,6 +109,13 @@ def _row_terms(y_true: np.ndarray, y_pred: np.ndarray, metric: str) -> np.ndarra
     if metric == "micro_f1":
         return f1_terms.sum(axis=2, keepdims=True)
     raise ValueError(f"metric must be micro_f1, macro_f1 or subset_accuracy, not {metric!r}")
+
+
+def _sum_by_group(terms: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    _, of_row = np.unique(groups, return_inverse=True)
+    sums = np.zeros((of_row.max() + 1, *terms.shape[1:]), terms.dtype)
+    np.add.at(sums, of_row, terms)
+    return sums
 
 
 def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:

@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,17 +76,18 @@ def part_vectors(
 
 
 def cached_vectors(
-    texts: Iterable[str],
+    texts: Sequence[str],
     model_folder: str,
     max_length: int,
     cache_dir: str | Path,
     compute: Callable[[], np.ndarray],
+    spent: Counter | None = None,
 ) -> np.ndarray:
     """Vectors of texts, from the cache if the same model has embedded the same texts before.
 
     Parameters
     ----------
-    texts : iterable of str
+    texts : sequence of str
     model_folder : str
         Folder or hub id; a folder counts as changed when its weights do.
     max_length : int
@@ -92,8 +96,11 @@ def cached_vectors(
         Receives one file per set of texts.
     compute : callable
         Returns the array of shape (texts, width) where it is not known yet.
+    spent : Counter, optional
+        The number of ``texts`` is added, and the ``seconds`` that it took to compute their vectors,
+        be it in the run that kept them: a run that finds them there reports what they cost, too.
     """
-    key = hashlib.sha256(f"1 {model_folder} {max_length}".encode())
+    key = hashlib.sha256(f"2 {model_folder} {max_length}".encode())
     files = (path for path in Path(model_folder).glob("*") if path.is_file())
     for path in sorted(files):  # the tokenizer counts as much as the weights
         stat = path.stat()
@@ -101,20 +108,26 @@ def cached_vectors(
     for text in texts:
         encoded = text.encode()
         key.update(len(encoded).to_bytes(8, "little") + encoded)
-    path = Path(cache_dir) / f"vectors-{key.hexdigest()[:32]}.npy"
+    path = Path(cache_dir) / f"vectors-{key.hexdigest()[:32]}.npz"
+    spent = Counter() if spent is None else spent
     vectors = None
-    with contextlib.suppress(OSError, ValueError, EOFError):  # not there, or damaged
-        vectors = np.load(path, allow_pickle=False)
+    unreadable = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+    with contextlib.suppress(*unreadable), np.load(path, allow_pickle=False) as kept:
+        seconds, vectors = float(kept["seconds"]), kept["vectors"]
     # Processes compute together: none may start while another has found its file and gone on.
     if not highest(vectors is None):
+        spent.update(texts=len(texts), seconds=seconds)
         return vectors
+    started = perf_counter()
     vectors = compute()
+    seconds = perf_counter() - started
+    spent.update(texts=len(texts), seconds=seconds)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return vectors
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+            np.savez(file, allow_pickle=False, vectors=vectors, seconds=seconds)
     except OSError as error:  # they are there all the same
         print(f"note: {path.parent}: vectors not kept ({error.strerror})", file=sys.stderr)
     return vectors

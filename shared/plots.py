@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8f98"
+# Ten lines that can be told apart, also by who sees no red or green: by marker, too.
+SERIES = tuple(
+    zip(
+        (
+            *(BLUE, ORANGE, "#3a9d6b", "#a23b72", "#4c4c4c"),
+            *("#d4a017", "#6a5acd", "#c0392b", "#17a2b8", GREY),
+        ),
+        "osD^vPX*<>",
+        strict=True,
+    )
+)
 
 
 def plot_words_per_text(
@@ -190,6 +201,51 @@ def plot_cutoffs(
         axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_learning_curves(
+    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    n_rows: np.ndarray,
+    path: Path,
+    *,
+    flat: Sequence[str] = (),
+    title: str = "Test F1 by number of training texts",
+) -> None:
+    """Micro and macro F1 over training size (log scale), one line per method, a band per spread.
+
+    Parameters
+    ----------
+    curves : mapping of method to mapping of "micro_f1" and "macro_f1" to (mean, spread)
+        Arrays of shape (sizes,); NaN where there is no figure.
+    n_rows : array of shape (sizes,)
+        Training rows, rising.
+    path : Path
+    flat : sequence of str
+        Methods that learn from no rows; dashed.
+    title : str
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.6 + 0.22 * -(-len(curves) // 4)), layout="constrained")
+    both = figure.subplots(1, 2, sharex=True)
+    for axes, metric in zip(both, ("micro_f1", "macro_f1"), strict=True):
+        for i, (method, values) in enumerate(curves.items()):
+            colour, marker = SERIES[i % len(SERIES)]
+            mean, spread = values[metric]
+            line = "--" if method in flat else "-"
+            axes.plot(n_rows, mean, line, color=colour, marker=marker, ms=5, label=method)
+            axes.fill_between(n_rows, mean - spread, mean + spread, color=colour, alpha=0.13, lw=0)
+        axes.set_xscale("log")
+        axes.set_xticks(n_rows, [f"{n:,}" for n in n_rows])
+        axes.minorticks_off()
+        axes.set(xlabel="training texts (log scale)", ylim=(0, None))
+        axes.set_title(metric.replace("_f1", " F1"))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    handles, names = both[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     _save(figure, path)
 
 

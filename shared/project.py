@@ -1,7 +1,7 @@
 """Make a working project of one recipe: ``./run.sh copy NAME FOLDER``.
 
-The script, exactly the shared modules it imports, its configs, the sample, a launcher, the pins, a
-smoke test and a README; nothing else, and nothing that points back here.
+The script, those it launches, exactly the shared modules they import, its configs, the sample, a
+launcher, the pins, a smoke test and a README; nothing else, and nothing that points back here.
 """
 
 import ast
@@ -73,10 +73,13 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         raise UserError(f"copy: {folder} is not an empty folder; choose another")
 
     configs = root / "recipes" / "configs"
-    modules = imported_modules(root, script)
+    own_modules = imported_modules(root, script)
+    launched = launched_scripts(root, script)
+    modules = {*own_modules}.union(*(imported_modules(root, other) for other in launched))
     files = [
         script,
-        *modules,
+        *launched,
+        *sorted(modules),
         *(path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)),
         *sorted((configs / "accelerate").glob("*.yaml")),
         *(root / "recipes" / "data" / part for part in ("issues.jsonl", "README.md")),
@@ -98,8 +101,8 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     purpose = ast.get_docstring(ast.parse(_read(script))).splitlines()[0]
     _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
     smoke_test = _SMOKE_TEST.format(name=name)
-    if root / "shared" / "results.py" in modules:  # it leaves figures
-        trains = root / "shared" / "trainer.py" in modules
+    if root / "shared" / "results.py" in own_modules:  # it leaves figures
+        trains = root / "shared" / "trainer.py" in own_modules
         smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
         folder / "README.md": _README.format(name=name, purpose=purpose),
@@ -125,6 +128,18 @@ def imported_modules(root: Path, script: Path) -> list[Path]:
                 found.add(path)
                 queue.append(path)
     return [root / "shared" / "__init__.py", *sorted(found)]
+
+
+def launched_scripts(root: Path, script: Path) -> list[Path]:
+    """Return the scripts of the project that a script names in a command, itself left out."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(_read(script)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    first_words = {text.split()[0] for text in texts if text.split()}
+    paths = {root / word for word in first_words if word.endswith(".py")}
+    return sorted(path for path in paths - {script} if path.is_file())
 
 
 def _imports(path: Path) -> set[str]:

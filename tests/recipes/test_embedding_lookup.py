@@ -121,7 +121,8 @@ def test_two_processes_give_the_figures_of_one(recipe, flags, tmp_path):
     process = run(*TWO_PROCESSES, SCRIPT, *two_flags)
     two = read_json(tmp_path / "two" / "metrics.json")
     for metrics in (one, two):
-        metrics.pop("embed_runtime"), metrics.pop("train_runtime")
+        for runtime in ("embed_runtime", "train_runtime", "test_runtime"):
+            assert metrics.pop(runtime) > 0
     assert two == pytest.approx(one, abs=1e-4)
     assert process.stdout.count("Everything is in") == 1
 

@@ -92,7 +92,7 @@ def test_labels_problem_type_and_thresholds_are_in_the_config(trained):
 
 
 def test_metrics_are_flat_and_agree_with_the_predictions(trained):
-    folder, _ = trained
+    folder, process = trained
     metrics = read_json(folder / "metrics.json")
     assert all(isinstance(value, (int, float)) for value in metrics.values())
     assert (metrics["train_samples"], metrics["valid_samples"], metrics["test_samples"]) == (
@@ -100,6 +100,9 @@ def test_metrics_are_flat_and_agree_with_the_predictions(trained):
     )
     assert metrics["seed"] == 42
     assert metrics["train_samples_per_second"] > 0
+    # That of the epoch that was kept, at the thresholds chosen for it.
+    epochs = re.findall(r"epoch .* micro F1 (\S+)", process.stdout)
+    assert f"{metrics['valid_micro_f1']:.3f}" == max(epochs)
     for name in ("micro_f1", "macro_f1"):
         assert metrics[f"test_{name}_low"] <= metrics[f"test_{name}"]
         assert metrics[f"test_{name}"] <= metrics[f"test_{name}_high"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run
 
-from shared.baselines import fit_and_score, naive_bayes, tfidf_logistic_regression
+from shared.baselines import fit_scorer, naive_bayes, tfidf_logistic_regression
 from shared.metrics import f1_scores
 from shared.thresholds import tune_thresholds
 
@@ -56,16 +56,22 @@ def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
 ):
     seen = {}
 
-    def spy(pipeline, train_texts, train_labels, *texts):
-        seen["scores"] = fit_and_score(pipeline, train_texts, train_labels, *texts)
-        return seen["scores"]
+    def spy(*fitted_on):
+        score = fit_scorer(*fitted_on)
+
+        def scorer(texts):
+            seen["scores"].append(score(texts))
+            return seen["scores"][-1]
+
+        seen["scores"] = []
+        return scorer
 
     def spy_tune(scores, labels, **options):
         assert scores is seen["scores"][0]
         seen["thresholds"] = tune_thresholds(scores, labels, **options)
         return seen["thresholds"]
 
-    monkeypatch.setattr(recipe.module, "fit_and_score", spy)
+    monkeypatch.setattr(recipe.module, "fit_scorer", spy)
     monkeypatch.setattr(recipe.module, "tune_thresholds", spy_tune)
     for thresholds in ("global", "per_label"):
         recipe("--thresholds", thresholds)
@@ -83,7 +89,8 @@ def test_two_runs_agree_and_parts_are_those_of_the_tagger(recipe, tmp_path, trai
     for _ in range(2):
         recipe()
         figures.append(read_json(tmp_path / "metrics.json"))
-        figures[-1].pop("train_runtime")
+        for runtime in ("train_runtime", "test_runtime"):
+            assert figures[-1].pop(runtime) > 0
     assert figures[0] == figures[1]
     rows = [
         [line["row"] for line in read_lines(folder / "test_predictions.jsonl")]
@@ -99,11 +106,11 @@ def test_two_runs_agree_and_parts_are_those_of_the_tagger(recipe, tmp_path, trai
 def test_augmented_copies_join_the_training_texts(recipe, tmp_path, monkeypatch):
     learned = []
 
-    def spy(pipeline, texts, labels, *others):
+    def spy(pipeline, texts, labels):
         learned.append((list(texts), labels))
-        return fit_and_score(pipeline, texts, labels, *others)
+        return fit_scorer(pipeline, texts, labels)
 
-    monkeypatch.setattr(recipe.module, "fit_and_score", spy)
+    monkeypatch.setattr(recipe.module, "fit_scorer", spy)
     recipe("--train_size", 16)
     recipe("--train_size", 16, "--augment", "swap", "delete", "--copies", 2)
     (texts, labels), (more, their_labels) = learned

@@ -50,6 +50,7 @@ def project(tmp_path_factory, tiny_issues):
     ignore = shutil.ignore_patterns("__pycache__", "data")
     shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignore)
     shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=ignore)
+    shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks", ignore=ignore)
     (folder / "recipes" / "data").mkdir()
     shutil.copy(tiny_issues, folder / "recipes" / "data" / "issues.jsonl")
     (folder / "recipes" / "data" / "README.md").write_text("Tiny issues.\n")
@@ -267,6 +268,7 @@ def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy
     ("name", "n_tests"),
     [
         ("embedding_lookup", 2),
+        ("few_label_benchmark", 1),
         ("few_label_probe", 2),
         ("github_tagger", 2),
         ("naive_bayes", 2),
@@ -280,6 +282,15 @@ def test_a_copy_passes_its_own_tests(name, n_tests, copies):
     run_copy(*python, "ruff", "format", "--check", "--no-cache", ".")
     process = run_copy(*python, "pytest", "-q", "-p", "no:cacheprovider", OMP_NUM_THREADS="2")
     assert f"{n_tests} passed" in process.stdout
+
+
+def test_a_copy_of_what_launches_other_recipes_holds_them(copies):
+    copy = copies["few_label_benchmark"]
+    names = {path.stem for path in copy.glob("recipes/*.py")}
+    assert names >= {"few_label_benchmark", "naive_bayes", "embedding_lookup", "github_tagger"}
+    assert "tag" not in names
+    assert (copy / "tests" / "benchmarks" / "setfit_peer.py").is_file()
+    assert (copy / "shared" / "neighbours.py").is_file()  # one of those imports it
 
 
 def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
-from shared.arguments import flag, parse_arguments
+from shared.arguments import command_flags, flag, parse_arguments
 from shared.errors import UserError
 
 
@@ -241,3 +241,13 @@ def test_help_all_shows_every_flag(capsys):
     text = help_text(capsys, "--help_all", "--output_dir", "x")
     for field in fields(RecipeArguments):
         assert not field.init or f"--{field.name}" in text
+
+
+def test_command_flags_are_the_way_back():
+    assert command_flags(parse(), Arguments) == []
+    words = ["--columns", "a", "b c", "--learning_rate", "1e-3", "--shuffle", "false"]
+    words += ["--train_size", "7", "--output_dir=--odd"]
+    arguments = parse(*words)
+    assert parse(*command_flags(arguments, Arguments)) == arguments
+    further = RecipeArguments(output_dir="elsewhere", seed=3)
+    assert command_flags(further, Arguments) == ["--output_dir=elsewhere"]

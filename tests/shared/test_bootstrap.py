@@ -83,3 +83,17 @@ def test_paired_bootstrap_keeps_its_level_where_there_is_no_difference():
         result = paired_bootstrap(y_true, pred_a, pred_b, n_resamples=300)
         rejected += result["p_value"] <= 0.1
     assert 0.1 - 0.065 < rejected / 200 < 0.1 + 0.065  # three standard errors
+
+
+def test_rows_of_a_group_count_as_one_observation():
+    y_true, logits = example(rows=100)
+    better, worse = logits > 0, logits > 0.9
+    alone = paired_bootstrap(y_true, better, worse)
+    once = paired_bootstrap(y_true, better, worse, groups=np.arange(100)[::-1])
+    # The multinomial draw is over distinct rows, in the same order; a reversed order is the same.
+    assert once == alone
+    twice = [np.concatenate([part, part]) for part in (y_true, better, worse)]
+    grouped = paired_bootstrap(*twice, groups=np.tile(np.arange(100), 2))
+    assert grouped == pytest.approx(alone)
+    independent = paired_bootstrap(*twice)
+    assert independent["high"] - independent["low"] < 0.85 * (alone["high"] - alone["low"])

@@ -1,3 +1,6 @@
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +67,23 @@ def test_another_length_or_changed_weights_are_another_model(vectors):
     assert vectors(["a"], max_length=9) == 2
     (vectors.folder / "model" / "model.safetensors").write_bytes(b"other weights")
     assert vectors(["a"]) == 3
+
+
+def test_a_run_that_finds_vectors_reports_what_they_cost(tmp_path):
+    def slow():
+        deadline = time.perf_counter() + 0.05
+        while time.perf_counter() < deadline:
+            pass
+        return np.ones((2, 3), np.float32)
+
+    asked = (["a", "b"], "a/model", 8, tmp_path)
+    spent = [Counter(), Counter()]
+    cached_vectors(*asked, slow, spent[0])
+    cached_vectors(*asked, slow, spent[1])
+    assert spent[0] == spent[1]
+    assert spent[0]["seconds"] >= 0.05
+    cached_vectors(["c"], *asked[1:], lambda: np.ones((1, 3)), spent[1])
+    assert spent[1]["texts"] == 3
 
 
 def test_vectors_that_cannot_be_kept_are_not_lost(vectors, capsys):

@@ -3,7 +3,12 @@ import warnings
 import numpy as np
 import pytest
 
-from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
+from shared.plots import (
+    plot_label_counts,
+    plot_learning_curves,
+    plot_training_curve,
+    plot_words_per_text,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +106,19 @@ def test_training_curve_shows_the_metric_asked_for(tmp_path):
         plot_training_curve(HISTORY, tmp_path / "plot.png", metric=metric)
         sizes.append((tmp_path / "plot.png").read_bytes())
     assert sizes[0] != sizes[1]
+
+
+@pytest.mark.parametrize("n_methods", [1, 10, 13])
+def test_learning_curves(tmp_path, n_methods):
+    some, missing = np.array([0.2, 0.5, 0.7]), np.array([0.3, np.nan, np.nan])
+    curves = {
+        f"method_{i}": {"micro_f1": (some, 0.1 * some), "macro_f1": (missing, 0 * some)}
+        for i in range(n_methods)
+    }
+    path = tmp_path / "plot.png"
+    plot_learning_curves(curves, np.array([8, 64, 768]), path, flat=["method_0"])
+    width, height = png_size(path)
+    assert width >= 1400
+    assert height >= 650
+    plot_learning_curves(curves, np.array([8, 64, 768]), tmp_path / "other.png")
+    assert (tmp_path / "other.png").read_bytes() != path.read_bytes()  # nothing is dashed

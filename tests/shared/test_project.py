@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import UserError
-from shared.project import copy_recipe, imported_modules
+from shared.project import copy_recipe, imported_modules, launched_scripts
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
@@ -87,6 +87,20 @@ def test_finds_what_the_interpreter_would_load(name):
     # What is found beyond that is imported for type annotations only.
     for path in found - find(script):
         assert any(f"shared.{path.stem} import" in other.read_text() for other in found)
+
+
+def test_what_a_recipe_launches_comes_along_with_its_modules(project, tmp_path):
+    script = project / "recipes" / "one.py"
+    script.write_text(
+        '"""Does one: thing."""\n'
+        'SCRIPTS = {"two": "recipes/two.py --flag", "x": "no/such.py", "": ""}\n'
+    )
+    assert launched_scripts(project, script) == [project / "recipes" / "two.py"]
+    copy_recipe(project, "one", tmp_path / "copy")
+    assert {"recipes/one.py", "recipes/two.py", "shared/f.py", "shared/g.py"} <= files(
+        tmp_path / "copy"
+    )
+    assert launched_scripts(project, project / "recipes" / "two.py") == []
 
 
 # --- the copy ------------------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""SetFit 1.2.0, the peer of the few-label recipes: on their data, parts, slices and encoder.
+
+    PYTHONPATH=. python tests/benchmarks/setfit_peer.py --data issues.jsonl --train_size 8 --seed 1
+
+SetFit (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts") tunes the encoder on
+pairs of the training texts, then fits one logistic regression per label. Everything is as its
+documentation has it for several labels per text (one-vs-rest, labels from a probability of one
+half); what is ours is the data before it and the files after it, those of a recipe. Pairs grow with
+the square of the rows: 64 rows of 128 tokens take minutes on two CPU cores.
+
+Needs the optional extra: pip install -c constraints.txt '.[setfit]'
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from shared.arguments import flag, parse_arguments
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir
+from shared.models import DEFAULT_MODEL, resolve_model
+from shared.parts import split_corpus
+from shared.progress import quiet_libraries
+from shared.results import contents, part_figures, write_results
+
+
+@dataclass
+class SetFitArguments(SplitArguments):
+    """Flags of the peer; defaults are SetFit's own but for the length, which is the recipes'."""
+
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    batch_size: int = flag(16, "Pairs per step (default: 16).")
+    num_epochs: int = flag(1, "Passes over the pairs (default: 1).")
+    max_steps: int = flag(-1, "Steps at most (default: -1, all).")
+    output_dir: str = flag("outputs/setfit", "Folder (default: outputs/setfit).")
+    seed: int = flag(42, "Of the split and the training (default: 42).")
+
+
+def main() -> None:
+    """Load, split, train, score, save."""
+    args = parse_arguments(SetFitArguments, description=__doc__)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    quiet_libraries()
+    try:
+        from setfit import SetFitModel, Trainer, TrainingArguments
+    except ModuleNotFoundError:
+        raise UserError("setfit: pip install -c constraints.txt '.[setfit]'") from None
+    from datasets import Dataset
+
+    output_dir = make_output_dir(args.output_dir)
+    corpus = load_data(args)
+    parts = split_corpus(corpus, load_held_out(args, corpus), args, seed=args.seed)
+    print(f"\nData\n{corpus.describe()}\n{parts.describe()}")
+    rows, y = parts.rows, parts.labels
+
+    model = SetFitModel.from_pretrained(
+        resolve_model(args.model), multi_target_strategy="one-vs-rest"
+    )
+    model.model_body.max_seq_length = args.max_length
+    train = {"text": rows["train"]["text"], "label": y["train"].astype(int).tolist()}
+    started = perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        training = TrainingArguments(
+            output_dir=scratch,
+            batch_size=args.batch_size,
+            num_epochs=args.num_epochs,
+            max_steps=args.max_steps,
+            max_length=args.max_length,
+            seed=args.seed,
+            save_strategy="no",
+            report_to="none",
+        )
+        Trainer(model=model, args=training, train_dataset=Dataset.from_dict(train)).train()
+    trained = perf_counter()
+
+    def score(part):
+        texts = list(rows[part]["text"])
+        return np.asarray(model.predict_proba(texts, as_numpy=True, show_progress_bar=False))
+
+    scores = {"test": score("test")}
+    scored = perf_counter()
+    scores["valid"] = score("valid")
+    one_each = corpus.one_label_each
+    predicted = {p: choose_labels(found, 0.5, one_each=one_each) for p, found in scores.items()}
+    runtimes = {"train_runtime": trained - started, "test_runtime": scored - trained}
+    report = write_results(
+        output_dir,
+        corpus=corpus,
+        labels=y,
+        test_rows=rows["test"],
+        scores=scores["test"],
+        predicted=predicted["test"],
+        metrics={**part_figures(y, scores, predicted), **runtimes, "seed": args.seed},
+        max_length=args.max_length,
+    )
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{contents(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
