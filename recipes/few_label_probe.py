@@ -1,12 +1,13 @@
-"""Classify texts from 8 to a few hundred labelled ones: a probe on meaning and vocabulary.
+"""Classify texts from 8 to a few hundred labelled ones: a probe on meaning, words and label names.
 
 Why: the recipe to take when labels are few. Each text becomes two vectors: the embedding of a
 sentence encoder, which knows language, and its place in the vocabulary of your own texts, learned
 from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
-of things. One logistic regression per label on both together, rare labels weighed up, is fitted in
-a second and has nothing to tune: validation rows only tell how good it is. Every text gets its best
-label, and each other one that is more likely than not. Where all labelled texts have exactly one,
-it gets the best alone; where some have none (--empty_labels negative), the likely ones alone.
+of things. A logistic regression per label on both together, rare labels weighed up, is fitted in a
+second; the name of each label is one more example of it, so that a label nobody has used yet is
+found, too. Every text gets its best label, and each other one that is more likely than not. Where
+all labelled texts have exactly one, it gets the best alone; where some have none (--empty_labels
+negative), the likely ones alone.
 
     accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
@@ -21,6 +22,7 @@ and .81 with all 219.
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 
@@ -29,7 +31,6 @@ import numpy as np
 from transformers import TrainingArguments
 
 from shared.arguments import flag, parse_arguments
-from shared.baselines import fit_scorer, logistic_probe
 from shared.callbacks import ReadableProgress
 from shared.collators import PaddingCollator
 from shared.data import load_data, load_held_out
@@ -39,12 +40,21 @@ from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vect
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.lsa import latent_semantic_vectors
+from shared.metrics import f1_scores
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
 from shared.parts import split_corpus
 from shared.predictions import examples
+from shared.probe import fit_probe
 from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.trainer import LengthGroupedTrainer
+from shared.zero_shot import flat_phrases, label_phrases
+
+# What validation chooses from: the share of the vocabulary, and (C, balance) of `fit_probe`. Few
+# texts want strong regularisation, many texts and classes that exclude each other less of it.
+VOCABULARY = (1.0, 0.4, 0.0)
+LABELS = ((1, 1.0), (5, 0.75))
+CLASSES = ((10, 0.0), (100, 0.0))
 
 
 @dataclass
@@ -54,6 +64,14 @@ class ProbeArguments(SplitArguments, TrainingArguments):
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
     vocabulary_size: int = flag(256, "Dimensions of the vocabulary, at most (default: 256).")
+    name_weight: float = flag(
+        1.0,
+        "Weight of a label's name as an example of it, where a text has 1; 0 for names that mean "
+        "nothing (default: 1).",
+    )
+    descriptions: str | None = flag(
+        None, "YAML file, label to phrase or to several, instead of their names (default: none)."
+    )
     max_unlabelled: int = flag(
         20_000, "Unlabelled texts to learn the vocabulary from, at most (default: 20,000)."
     )
@@ -61,7 +79,7 @@ class ProbeArguments(SplitArguments, TrainingArguments):
     output_dir: str = flag("outputs/few_label_probe", "Folder (default: outputs/few_label_probe).")
 
     def __post_init__(self):
-        for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0)):
+        for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0), ("name_weight", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         super().__post_init__()
@@ -109,6 +127,11 @@ def main() -> None:
 
     meaning = part_vectors(parts, embed)
     texts = {part: rows[part]["text"] for part in rows}
+    phrases, owners = [], np.zeros(0, int)
+    if args.name_weight:
+        phrases, owners = flat_phrases(label_phrases(corpus.label_names, args.descriptions))
+    texts["names"] = phrases
+    meaning["names"] = embed(phrases) if phrases else meaning["train"][:0]
     if len(corpus.unlabelled):
         texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]
         meaning["unlabelled"] = embed(texts["unlabelled"])
@@ -125,21 +148,32 @@ def main() -> None:
     vocabulary = latent_semantic_vectors(
         learn_from, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
     )
-    both = {
-        part: np.concatenate([meaning[part], words], axis=1)
-        for part, words in zip(texts, vocabulary, strict=True)
-    }
-    score = fit_scorer(logistic_probe(), both.pop("train"), y["train"])
-    trained = perf_counter()
-    scores = {part: score(vectors) for part, vectors in both.items()}
-    per_text = spent["seconds"] / spent["texts"]
-    per_text += (perf_counter() - trained) / sum(map(len, both.values()))
+    words = dict(zip(texts, vocabulary, strict=True))
     one_each = corpus.one_label_each
-    some = args.empty_labels == "unlabelled" and not one_each  # a text without any is unlabelled
-    predicted = {
-        part: at_least_one(p) if some else choose_labels(p, 0.5, one_each=one_each)
-        for part, p in scores.items()
-    }
+
+    def choose(scores):
+        if args.empty_labels == "unlabelled" and not one_each:
+            return at_least_one(scores)
+        return choose_labels(scores, 0.5, one_each=one_each)
+
+    # The probe: of a few settings the best on validation
+    best = -1.0
+    for share, (C, balance) in product(VOCABULARY, CLASSES if one_each else LABELS):
+        both = {k: np.concatenate([meaning[k], share * words[k]], axis=1) for k in texts}
+        score = fit_probe(
+            *(both["train"], y["train"], both["names"], owners),
+            **{"C": C, "balance": balance, "name_weight": args.name_weight, "one_each": one_each},
+        )
+        f1 = f1_scores(y["valid"], choose(score(both["valid"])))
+        if f1["micro_f1"] + f1["macro_f1"] > best:
+            best, chosen = f1["micro_f1"] + f1["macro_f1"], (score, both, share, C, balance)
+    score, both, share, C, balance = chosen
+    say(f"best on validation: vocabulary {share:g}, C {C:g}, balance {balance:g}")
+    trained = perf_counter()
+    scores = {k: score(both[k]) for k in ("valid", "test", "unlabelled") if k in both}
+    per_text = spent["seconds"] / spent["texts"]
+    per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
+    predicted = {part: choose(p) for part, p in scores.items()}
 
     # Figures of validation, and one look at the test rows; then everything a person wants to see
     figures = part_figures(y, scores, predicted)

@@ -20,7 +20,6 @@ EXPECT
 """
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -57,6 +56,7 @@ from shared.zero_shot import (
     check_lengths,
     check_templates,
     entailment_scores,
+    flat_phrases,
     label_phrases,
     softmax,
     tokens_of,
@@ -128,11 +128,9 @@ def main() -> None:
         held_out = load_held_out(args, corpus)
     say(f"\nData\n{corpus.describe()}")
     names = corpus.label_names
-    phrases = label_phrases(names, args.descriptions)
+    phrases, owner = flat_phrases(label_phrases(names, args.descriptions))
     # Scores of all phrases of a label in all templates are averaged.
-    owner = np.repeat(np.arange(len(names)), [len(several) for several in phrases])
     owner = np.tile(owner, len(args.templates))
-    phrases = list(chain(*phrases))
 
     # What the model reads; its output becomes one score per text, template and phrase
     folder = resolve_model(args.model)

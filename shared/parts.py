@@ -27,7 +27,8 @@ class Parts:
     rows : part to `datasets.Dataset` with the columns of `Corpus.dataset`.
     labels : part to uint8 array of shape (rows, labels), multi-hot.
     sources : part to the `Corpus` that its rows come from, and their indices there, int64.
-    unlabelled : int64 indices of the unlabelled rows of `--data` that repeat no held-out row.
+    unlabelled : int64 indices of the unlabelled rows of `--data` that repeat no held-out row, and
+        of the training rows that `--train_size` leaves out: their labels count as unknown.
     repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
     """
 
@@ -93,12 +94,14 @@ def split_corpus(
     kept_back = corpus.groups[labelled[np.concatenate([valid, test])]]
     unlabelled = corpus.unlabelled[outside[corpus.unlabelled]]
     unlabelled = unlabelled[~np.isin(corpus.groups[unlabelled], kept_back)]
+    pool = train
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
         train = train[nested_slice(labels[train], args.train_size, random_state=seed)]
     if args.train_per_label is not None:
         train = train[_some_of_each(labels[train], args.train_per_label, corpus, seed)]
+    unlabelled = np.union1d(unlabelled, labelled[np.setdiff1d(pool, train)])
     parts = {"train": train, "valid": valid, "test": test}
     parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
     for name, other in held_out.items():

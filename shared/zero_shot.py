@@ -66,6 +66,12 @@ def label_phrases(label_names: Sequence[str], descriptions: str | None) -> list[
     return phrases
 
 
+def flat_phrases(phrases: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    """Return all phrases of `label_phrases` in one list, and the label of each, (phrases,)."""
+    owners = np.repeat(np.arange(len(phrases)), [len(several) for several in phrases])
+    return [phrase for several in phrases for phrase in several], owners
+
+
 def check_templates(templates: Sequence[str], slot: str) -> None:
     """Refuse a template without its slot, "{label}" or "{mask}", or with another one."""
     for template in templates:

@@ -201,7 +201,7 @@ def test_a_package_that_is_not_installed(recipe):
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        (["--methods", "naive"], "--methods naive: there are naive_bayes, tfidf, "),
+        (["--methods", "naive"], "--methods naive: there are label_names, zero_shot_nli, "),
         (["--sizes", 61], "--sizes 61: the pool has 60 training rows"),
         (["--sizes", 0], "--sizes 0: the pool has 60 training rows"),
         (["--sizes", "some"], "--sizes some: must be a number of rows, or all"),

@@ -69,10 +69,22 @@ def test_the_vocabulary_is_learned_from_training_and_unlabelled_texts_alone(
     monkeypatch.setattr(recipe.module, "latent_semantic_vectors", spy)
     recipe("--train_size", 8)
     recipe("--train_size", 8, "--max_unlabelled", 5)
-    assert [len(texts) for texts in learned] == [8 + 12, 8 + 5]
+    assert [len(texts) for texts in learned] == [60 + 12, 8 + 5]  # the whole pool is read
     tested = {line["text"] for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")}
     assert not tested & set(learned[0])
     assert set(learned[1]) < set(learned[0])
+
+
+def test_the_name_of_a_label_is_an_example_of_it(recipe, tmp_path, tiny_issues):
+    # Nobody has used the label; its name is one of the words.
+    described = write(tmp_path / "described.yaml", "speed: [slow, memory latency]\n")
+    flags = ["--train_size", 8, "--descriptions", described]
+    recipe(*flags)
+    named = read_json(tmp_path / "out" / "metrics.json")
+    recipe(*flags, "--name_weight", 0)
+    assert read_json(tmp_path / "out" / "metrics.json") != named
+    described = write(tmp_path / "described.yaml", "fast: slow\n")
+    assert "there is no label 'fast'" in recipe.mistake("--descriptions", described)
 
 
 def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_path):
@@ -109,6 +121,7 @@ def test_through_accelerate_launch(flags):
     [
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
         (["--vocabulary_size", 0], "--vocabulary_size 0: must be 1 or more"),
+        (["--name_weight", -1], "--name_weight -1.0: must be 0 or more"),
         (["--max_unlabelled", -1], "--max_unlabelled -1: must be 0 or more"),
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
     ],

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from shared.probe import fit_probe
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 4))
+Y = (X[:, :3] > 0.3).astype(np.uint8)
+NONE = np.zeros((0, 4)), np.zeros(0, int)
+SETTINGS = {"C": 2.0, "name_weight": 1.0}
+
+
+def test_without_names_it_is_a_balanced_logistic_regression_per_label():
+    score = fit_probe(X, Y, *NONE, **SETTINGS, balance=1.0)
+    for label in range(3):
+        plain = LogisticRegression(C=2.0, class_weight="balanced", max_iter=1000).fit(
+            X, Y[:, label]
+        )
+        expected = plain.predict_proba(X)[:, 1]
+        assert score(X)[:, label].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+    plain = LogisticRegression(C=2.0, max_iter=1000).fit(X, Y[:, 0])
+    unbalanced = fit_probe(X, Y, *NONE, **SETTINGS, balance=0.0)
+    assert unbalanced(X)[:, 0] == pytest.approx(plain.predict_proba(X)[:, 1], abs=1e-3)
+
+
+def test_a_name_finds_a_label_without_examples():
+    y = Y.copy()
+    y[:, 2] = 0
+    assert not fit_probe(X, y, *NONE, **SETTINGS, balance=1.0)(X)[:, 2].any()
+    names = np.eye(3, 4)
+    found = fit_probe(X, y, names, np.arange(3), **SETTINGS, balance=1.0)(X)[:, 2]
+    assert np.corrcoef(found, X[:, 2])[0, 1] > 0.8
+
+
+def test_several_phrases_of_a_label_weigh_as_one():
+    names = np.eye(3, 4)
+    one = fit_probe(X, Y, names, np.arange(3), **SETTINGS, balance=1.0)
+    twice = fit_probe(X, Y, names[[0, 0, 1, 2]], np.array([0, 0, 1, 2]), **SETTINGS, balance=1.0)
+    assert twice(X) == pytest.approx(one(X), abs=1e-3)
+
+
+def test_classes_that_exclude_each_other():
+    y = np.eye(3, dtype=np.uint8)[X[:, :3].argmax(axis=1)]
+    score = fit_probe(X, y, *NONE, **SETTINGS, balance=1.0, one_each=True)
+    expected = LogisticRegression(C=2.0, max_iter=1000).fit(X, y.argmax(axis=1)).predict_proba(X)
+    assert score(X) == pytest.approx(expected, abs=1e-3)
+    assert score(X).sum(axis=1) == pytest.approx(np.ones(30))
+    # A class without an example has no probability; with a name alone it has some.
+    y[:, 2] = 0
+    some = y.any(axis=1)
+    settings = {**SETTINGS, "balance": 1.0, "one_each": True}
+    assert not fit_probe(X[some], y[some], *NONE, **settings)(X)[:, 2].any()
+    named = fit_probe(X[some], y[some], np.eye(3, 4), np.arange(3), **settings)
+    assert (named(X)[:, 2] > 0).all()
+
+
+def test_a_label_of_all_texts_and_no_texts_to_score():
+    y = np.ones((30, 1), np.uint8)
+    score = fit_probe(X, y, *NONE, **SETTINGS, balance=1.0)
+    assert score(X).tolist() == [[1.0]] * 30
+    assert score(X[:0]).shape == (0, 1)
