@@ -76,11 +76,22 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     own_modules = imported_modules(root, script)
     launched = launched_scripts(root, script)
     modules = {*own_modules}.union(*(imported_modules(root, other) for other in launched))
+    scripts = [script, *launched]
+    own_configs = [
+        path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)
+    ]
+    models = [
+        model
+        for model in sorted((root / "recipes" / "models").glob("*"))
+        if any(f'"{model.name}"' in _read(path) for path in scripts)
+    ]
     files = [
         script,
         *launched,
         *sorted(modules),
-        *(path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)),
+        *own_configs,
+        *mentioned_configs(root, own_configs),
+        *(path for model in models for path in sorted(model.iterdir())),
         *sorted((configs / "accelerate").glob("*.yaml")),
         *(root / "recipes" / "data" / part for part in ("issues.jsonl", "README.md")),
         *(root / part for part in ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt")),
@@ -112,6 +123,20 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return sorted([folder / source.relative_to(root) for source in files] + list(written))
+
+
+def mentioned_configs(root: Path, configs: list[Path]) -> list[Path]:
+    """Return the further YAML files that configs name, directly or through one another."""
+    found: list[Path] = []
+    queue = list(configs)
+    while queue:
+        settings = "\n".join(line.split("#")[0] for line in _read(queue.pop()).splitlines())
+        for name in re.findall(r"recipes/configs/[\w/.-]+\.yaml", settings):
+            path = root / name
+            if path.is_file() and path not in found:
+                found.append(path)
+                queue.append(path)
+    return found
 
 
 def imported_modules(root: Path, script: Path) -> list[Path]:

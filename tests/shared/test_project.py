@@ -194,3 +194,23 @@ def test_the_command(project, tmp_path):
         printed = run.stdout + run.stderr
         assert words in printed
         assert printed.count("\n") == 1
+
+
+def test_a_copy_brings_the_model_and_the_settings_that_it_names(project, tmp_path):
+    write(
+        project,
+        {
+            "recipes/three.py": '"""Three."""\nMODEL = "models" / "small"\n',
+            "recipes/models/small/config.json": "{}",
+            "recipes/models/other/config.json": "{}",
+            "recipes/configs/three.yaml": "# recipes/three.py and recipes/configs/other.yaml\n"
+            "topics: [recipes/configs/data/one.yaml]\n",
+            "recipes/configs/data/one.yaml": "label_map: recipes/configs/data/map.yaml\n",
+            "recipes/configs/data/map.yaml": "a: b\n",
+        },
+    )
+    copied = {path.as_posix() for path in copy_recipe(project, "three", tmp_path / "copy")}
+    found = {name for name in copied if "/models/" in name or "/configs/" in name}
+    expected = ["models/small/config.json", "configs/three.yaml", "configs/accelerate/one_cpu.yaml"]
+    expected += ["configs/data/one.yaml", "configs/data/map.yaml"]
+    assert found == {f"{tmp_path}/copy/recipes/{name}" for name in expected}

@@ -1,0 +1,89 @@
+"""Texts per second of zero-shot entailment against transformers' pipeline, and their scores.
+
+    RECIPES_DATA=... python tests/benchmarks/bench_zero_shot.py
+
+The same model, texts, labels and sentence, single precision, one run: AG News (four labels, texts
+of 50 tokens) and issues of huggingface/datasets (twelve labels, cut at 256 tokens).
+"""
+
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from transformers import TrainingArguments, pipeline
+
+from shared.collators import PaddingCollator
+from shared.data import load_data
+from shared.data_arguments import DataArguments
+from shared.models import limit_length, load_sequence_classifier, load_tokenizer
+from shared.trainer import LengthGroupedTrainer
+from shared.zero_shot import entailment_scores, tokens_of
+
+MODEL = Path(__file__).parents[2] / "recipes" / "models" / "minilm_nli"
+SENTENCE = "This example is about {}."
+DATA = {
+    "AG News": (200, DataArguments(data="$RECIPES_DATA/ag_news/test.jsonl.gz")),
+    "issues": (
+        40,
+        DataArguments(
+            data="$RECIPES_DATA/hf-datasets-issues/issues.jsonl.gz",
+            drop_labels=["duplicate", "wontfix"],
+            min_label_count=19,
+        ),
+    ),
+}
+
+
+def main() -> None:
+    """Score the same texts both ways, three times in turn; print the ratio of the medians."""
+    tokenizer = load_tokenizer(str(MODEL))
+    model = load_sequence_classifier(str(MODEL), tokenizer=tokenizer)
+    limit_length(tokenizer, model, 256)
+    with tempfile.TemporaryDirectory() as folder:
+        # The pipeline reads a folder; both then have the same weights.
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        peer = pipeline("zero-shot-classification", model=folder, device="cpu")
+        args = TrainingArguments(
+            output_dir=folder, use_cpu=True, per_device_eval_batch_size=32, report_to="none"
+        )
+        trainer = LengthGroupedTrainer(
+            model=model, args=args, data_collator=PaddingCollator(tokenizer)
+        )
+        for name, (n, data) in DATA.items():
+            corpus = load_data(data)
+            rows = np.random.default_rng(0).choice(corpus.labelled, n, replace=False)
+            texts, labels = corpus.dataset.select(rows)["text"][:], corpus.label_names
+            sentences = [SENTENCE.format(label) for label in labels]
+
+            def ours(texts=texts, sentences=sentences):
+                found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
+                return entailment_scores(found, model.config).reshape(len(texts), -1)
+
+            def theirs(texts=texts, labels=labels):
+                options = {"hypothesis_template": SENTENCE, "multi_label": True}
+                scores = []
+                for found in peer(texts, labels, **options):
+                    by_label = dict(zip(found["labels"], found["scores"], strict=True))
+                    scores.append([by_label[label] for label in labels])
+                return np.array(scores)
+
+            seconds = {ours: [], theirs: []}
+            for _ in range(3):
+                scores = []
+                for run, times in seconds.items():
+                    started = perf_counter()
+                    scores.append(run())
+                    times.append(perf_counter() - started)
+            a, b = (n / np.median(times) for times in seconds.values())
+            apart = np.abs(scores[0] - scores[1]).max()
+            print(
+                f"{name}, {len(labels)} labels: {a:.1f} texts per second, pipeline {b:.1f}: "
+                f"{a / b:.1f} times; scores at most {apart:.0e} apart",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
