@@ -3,14 +3,12 @@
 Why: copies with other words in other places cost no labelling. Six augmentations to choose from and
 combine: synonyms (WordNet), words swapped or deleted ("EDA", Wei and Zou 2019), words inserted or
 substituted by a masked language model, translation there and back. The model learns from the
-training texts and --copies changed copies of each, changed anew in every epoch. With --compare true
-the same run tells what that is worth: naive Bayes without copies, with unchanged and with augmented
-ones ("Natural Language Processing with Transformers", chapter 9), and the fine-tuning with either,
-in as many steps. What gains no more than unchanged copies do gains nothing by augmentation.
+training texts and --copies of each, changed anew in every epoch. --compare true tells what that is
+worth: naive Bayes without copies, with unchanged and with augmented ones ("Natural Language
+Processing with Transformers", chapter 9), and the fine-tuning with either, in as many steps.
 
     accelerate launch recipes/augmentation.py --config recipes/configs/augmentation_sample.yaml
     accelerate launch recipes/augmentation.py --data issues.jsonl --augmentations delete --copies 2
-    accelerate launch recipes/augmentation.py --augmentations substitute --mlm_model bert-base-cased
 
 Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
 their figures compare. Code and line breaks of a text stay as they are.
@@ -18,8 +16,7 @@ their figures compare. Code and line breaks of a text stay as they are.
 Expect on 64 labelled texts of the sample (the config above, mean of seeds 1 to 3), in two minutes
 on one CPU core: micro / macro F1 of the fine-tuning .665 / .536 with unchanged copies, .649 / .531
 with swapped and deleted words: no gain, in a spread of .02. Naive Bayes .317 / .187 without copies,
-.448 / .308 with unchanged and .448 / .305 with augmented ones: words that count twice outweigh its
-smoothing, which is all of its gain here.
+.448 / .308 with unchanged and .448 / .305 with augmented ones: words count twice, which is all.
 """
 
 import copy
@@ -49,7 +46,7 @@ from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.hardware import choose_precision
 from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
@@ -108,11 +105,7 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, Trainin
             raise UserError("--dataloader_num_workers: augmentation happens in the main process")
         if self.compare and self.resume_from_checkpoint not in (None, "true", "false"):
             raise UserError("--resume_from_checkpoint: true or false where --compare trains twice")
-        on_cpu = runs_on_cpu(self.use_cpu)
-        if self.bf16 is None:
-            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
-        # The Trainer wants to be told that bfloat16 on the CPU is meant.
-        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        choose_precision(self)
         self.remove_unused_columns = False  # what is augmented is the text
         TrainingArguments.__post_init__(self)
 
@@ -130,8 +123,6 @@ def main() -> None:
         held_out = load_held_out(args, corpus)
     label_names, one_each = corpus.label_names, corpus.one_label_each
     say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
     rows, y = parts.rows, parts.labels
@@ -203,12 +194,10 @@ def main() -> None:
     compared = {}
     if args.compare:
         texts = rows["train"]["text"], y["train"]
-        copied = {"copies": args.copies, "seed": args.seed}
-        learned = {
-            "naive_bayes": texts,
-            "naive_bayes_plain": with_copies(*texts, (), **copied),
-            "naive_bayes_augmented": with_copies(*texts, augmentations, **copied),
-        }
+        learned = {"naive_bayes": texts}
+        for name, changes in (("plain", ()), ("augmented", augmentations)):
+            copied = with_copies(*texts, changes, copies=args.copies, seed=args.seed)
+            learned[f"naive_bayes_{name}"] = copied
         for name, train_on in learned.items():
             asked = (rows[part]["text"] for part in ("valid", "test"))
             valid, test = fit_and_score(naive_bayes(), *train_on, *asked)
@@ -220,7 +209,7 @@ def main() -> None:
     say("\nTraining on augmented copies")
     trainer, trained, scores = fine_tune(output_dir, augmentations, checkpoint)
 
-    # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
+    # Save all that a person wants to see
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     trainer.model.config.thresholds = thresholds.tolist()
     trainer.model.config.one_label_each = one_each

@@ -36,7 +36,7 @@ from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
-from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.hardware import choose_precision
 from shared.masking import score_hidden_tokens_only
 from shared.models import (
     DEFAULT_MODEL,
@@ -80,10 +80,7 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
         for name in ("mask_share", "held_out_share"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
-        on_cpu = runs_on_cpu(self.use_cpu)
-        if self.bf16 is None:
-            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
-        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        choose_precision(self)
         super().__post_init__()
 
 

@@ -32,7 +32,7 @@ from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.hardware import choose_precision
 from shared.heads import append_mean_pooling, fit_head
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
@@ -101,11 +101,7 @@ class TaggerArguments(SplitArguments, TrainingArguments):
         for name, end in (("dropout", 1), ("r_drop", 100), ("seed", 2**32)):
             if not 0 <= (getattr(self, name) or 0) < end:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
-        on_cpu = runs_on_cpu(self.use_cpu)
-        if self.bf16 is None:
-            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
-        # The Trainer wants to be told that bfloat16 on the CPU is meant.
-        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        choose_precision(self)
         super().__post_init__()
 
 

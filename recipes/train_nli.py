@@ -36,7 +36,7 @@ from shared.data import load_data
 from shared.data_arguments import DataArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
-from shared.hardware import has_fast_bf16, runs_on_cpu
+from shared.hardware import choose_precision
 from shared.losses import EntailmentLoss
 from shared.models import (
     DEFAULT_MODEL,
@@ -95,10 +95,7 @@ class NLIArguments(TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         if "{label}" not in self.template:
             raise UserError(f"--template {self.template!r}: must hold {{label}}")
-        on_cpu = runs_on_cpu(self.use_cpu)
-        if self.bf16 is None:
-            self.bf16 = has_fast_bf16(on_cpu=on_cpu) and not self.fp16
-        self.use_cpu = self.use_cpu or (self.bf16 and on_cpu)
+        choose_precision(self)
         super().__post_init__()
 
 

@@ -36,6 +36,7 @@ from shared.decisions import f1_by_threshold, f1_by_top_k, top_k
 from shared.embeddings import MeanPooling, normalized
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
+from shared.masking import MaskedWords
 from shared.models import (
     DEFAULT_MODEL,
     limit_length,
@@ -52,7 +53,6 @@ from shared.progress import progress, quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.trainer import LengthGroupedTrainer
 from shared.zero_shot import (
-    MaskedWords,
     check_lengths,
     check_templates,
     entailment_scores,

@@ -1,9 +1,15 @@
 """What the machine can do, and what to call it beside a timing."""
 
+from __future__ import annotations
+
 import os
 import platform
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 def runs_on_cpu(use_cpu: bool) -> bool:
@@ -30,3 +36,14 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def choose_precision(args: TrainingArguments) -> None:
+    """Train in bfloat16 where ``args.bf16`` is None and the hardware has it.
+
+    Before `TrainingArguments` checks itself: it wants to be told that bfloat16 on the CPU is meant.
+    """
+    on_cpu = runs_on_cpu(args.use_cpu)
+    if args.bf16 is None:
+        args.bf16 = has_fast_bf16(on_cpu=on_cpu) and not args.fp16
+    args.use_cpu = args.use_cpu or (args.bf16 and on_cpu)

@@ -1,13 +1,16 @@
-"""Masked-language modelling that computes no more than its loss needs."""
+"""What to ask a masked language model: hidden tokens to learn from, words in a gap."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import torch
 
 from shared.collators import IGNORED
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def score_hidden_tokens_only(model: PreTrainedModel) -> None:
@@ -36,3 +39,40 @@ def score_hidden_tokens_only(model: PreTrainedModel) -> None:
 
     model.register_forward_pre_hook(before, with_kwargs=True)
     model.base_model.register_forward_hook(after)
+
+
+class MaskedWords(torch.nn.Module):
+    """A masked language model whose output is the log-probability of some words at the mask.
+
+    `trainer.predict` returns them as ``predictions``, of shape (rows, words): Schick and Schütze
+    2021, "Exploiting Cloze Questions for Few Shot Text Classification", section 3.1. Of a word that
+    the vocabulary holds in pieces only, it is the mean over the pieces.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        From `shared.models.load_masked_language_model`.
+    tokenizer : PreTrainedTokenizerBase
+    words : sequence of str
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, words: Sequence[str]
+    ):
+        super().__init__()
+        self.model = model
+        self.mask_id = tokenizer.mask_token_id
+        # With a blank before it: byte-level vocabularies tell a word from its inside by that.
+        pieces = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+        rows = [row for row, ids in enumerate(pieces) for _ in ids]
+        self.register_buffer("ids", torch.tensor([i for ids in pieces for i in ids]))
+        mean = torch.zeros(len(pieces), len(rows))
+        mean[rows, torch.arange(len(rows))] = 1.0
+        self.register_buffer("mean", mean / mean.sum(1, keepdim=True))
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        """Score rows of shape (rows, length), each with one mask token."""
+        pair = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **pair).logits
+        at_mask = logits[input_ids == self.mask_id].float().log_softmax(-1)
+        return {"logits": at_mask[:, self.ids] @ self.mean.T}
