@@ -36,6 +36,7 @@ from shared.decisions import choose_labels
 from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
+from shared.hardware import choose_precision
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
 from shared.neighbours import NearestNeighbours, f1_grid
 from shared.parts import split_corpus
@@ -65,6 +66,10 @@ class LookupArguments(SplitArguments, TrainingArguments):
     thresholds: Literal["global", "per_label"] = flag(
         "global", "Of the logistic head, tuned on validation (default: global)."
     )
+    bf16: bool | None = flag(
+        None,
+        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
+    )
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
     output_dir: str = flag(
         "outputs/embedding_lookup", "Folder (default: outputs/embedding_lookup)."
@@ -74,6 +79,7 @@ class LookupArguments(SplitArguments, TrainingArguments):
         for name, least in (("max_neighbours", 1), ("label_name_rows", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        choose_precision(self)
         super().__post_init__()
 
 
@@ -103,6 +109,7 @@ def main() -> None:
         args=args,
         data_collator=PaddingCollator(tokenizer),
         callbacks=[ReadableProgress()],
+        bf16_predictions=args.bf16,
     )
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
@@ -114,7 +121,7 @@ def main() -> None:
             tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
             return trainer.predict(tokens).predictions
 
-        where = (model_folder, args.max_length, cache_dir)
+        where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))
 
     vectors = part_vectors(parts, embed)

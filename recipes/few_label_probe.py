@@ -39,6 +39,7 @@ from shared.decisions import at_least_one, choose_labels
 from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
+from shared.hardware import choose_precision
 from shared.lsa import latent_semantic_vectors
 from shared.metrics import f1_scores
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
@@ -75,6 +76,10 @@ class ProbeArguments(SplitArguments, TrainingArguments):
     max_unlabelled: int = flag(
         20_000, "Unlabelled texts to learn the vocabulary from, at most (default: 20,000)."
     )
+    bf16: bool | None = flag(
+        None,
+        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
+    )
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
     output_dir: str = flag("outputs/few_label_probe", "Folder (default: outputs/few_label_probe).")
 
@@ -82,6 +87,7 @@ class ProbeArguments(SplitArguments, TrainingArguments):
         for name, least in (("vocabulary_size", 1), ("max_unlabelled", 0), ("name_weight", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        choose_precision(self)
         super().__post_init__()
 
 
@@ -111,6 +117,7 @@ def main() -> None:
         args=args,
         data_collator=PaddingCollator(tokenizer),
         callbacks=[ReadableProgress()],
+        bf16_predictions=args.bf16,
     )
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
@@ -122,7 +129,7 @@ def main() -> None:
             tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
             return trainer.predict(tokens).predictions
 
-        where = (model_folder, args.max_length, cache_dir)
+        where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))
 
     meaning = part_vectors(parts, embed)

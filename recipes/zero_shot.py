@@ -36,6 +36,7 @@ from shared.decisions import f1_by_threshold, f1_by_top_k, top_k
 from shared.embeddings import MeanPooling, normalized
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
+from shared.hardware import choose_precision
 from shared.masking import MaskedWords
 from shared.models import (
     DEFAULT_MODEL,
@@ -98,6 +99,10 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
     top_k: int | None = flag(None, "Labels per text (default: by validation; without labels 1).")
     threshold: float | None = flag(None, "Score from which a label applies (default: as top_k).")
     max_length: int = flag(256, "Tokens of a text and a sentence together (default: 256).")
+    bf16: bool | None = flag(
+        None,
+        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
+    )
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
     block_size: int = flag(1000, "Texts scored at a time, for memory (default: 1000).")
     output_dir: str = flag("outputs/zero_shot", "Folder (default: outputs/zero_shot).")
@@ -114,6 +119,7 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
         self.model = self.model or default
         self.templates = self.templates or [TEMPLATES[self.method]]
         check_templates(self.templates, "{mask}" if self.method == "fill_mask" else "{label}")
+        choose_precision(self)
         super().__post_init__()
 
 
@@ -153,6 +159,7 @@ def main() -> None:
         args=args,
         data_collator=PaddingCollator(tokenizer),
         callbacks=[ReadableProgress()],
+        bf16_predictions=args.bf16,
     )
 
     def score_block(texts):

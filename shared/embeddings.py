@@ -78,7 +78,7 @@ def part_vectors(
 def cached_vectors(
     texts: Sequence[str],
     model_folder: str,
-    max_length: int,
+    settings: object,
     cache_dir: str | Path,
     compute: Callable[[], np.ndarray],
     spent: Counter | None = None,
@@ -90,8 +90,8 @@ def cached_vectors(
     texts : sequence of str
     model_folder : str
         Folder or hub id; a folder counts as changed when its weights do.
-    max_length : int
-        Tokens of a text that the model reads.
+    settings : object
+        What else the vectors depend on, such as the tokens that the model reads; by its ``repr``.
     cache_dir : str or Path
         Receives one file per set of texts.
     compute : callable
@@ -100,7 +100,7 @@ def cached_vectors(
         The number of ``texts`` is added, and the ``seconds`` that it took to compute their vectors,
         be it in the run that kept them: a run that finds them there reports what they cost, too.
     """
-    key = hashlib.sha256(f"2 {model_folder} {max_length}".encode())
+    key = hashlib.sha256(f"3 {model_folder} {settings!r}".encode())
     files = (path for path in Path(model_folder).glob("*") if path.is_file())
     for path in sorted(files):  # the tokenizer counts as much as the weights
         stat = path.stat()

@@ -102,11 +102,15 @@ class LengthGroupedTrainer(Trainer):
         How often a training batch goes through the model in each step, as one batch so many times
         as large: dropout differs between the passes. The loss function gets the logits of all
         passes, one after another, and the labels once (see `shared.losses.MultilabelLoss`).
+    bf16_predictions : bool
+        Compute what `predict` returns in bfloat16, two to four times as fast where the hardware has
+        it, for scores that are not compared with those of another program.
     """
 
-    def __init__(self, *args, passes: int = 1, **kwargs):
+    def __init__(self, *args, passes: int = 1, bf16_predictions: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.passes = passes
+        self.bf16_predictions = bf16_predictions
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
@@ -203,14 +207,15 @@ class LengthGroupedTrainer(Trainer):
     def predict(self, test_dataset, *args, **kwargs) -> PredictionOutput:
         """Predict from the longest row to the shortest; outputs are in the order of the rows.
 
-        Always in the precision of the weights, whatever `bf16` or `fp16` did for the training:
-        scores then equal those of the saved model in any other program.
+        In the precision of the weights, whatever `bf16` or `fp16` did for the training: scores then
+        equal those of the saved model in any other program. Only `bf16_predictions` changes that.
         """
         if not self.accelerator._models:  # without a training, the loop below would wrap it
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         order = self._longest_first(test_dataset)
-        output = super().predict(test_dataset.select(order), *args, **kwargs)
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16_predictions):
+            output = super().predict(test_dataset.select(order), *args, **kwargs)
         rows = np.argsort(order)
         labels = None if output.label_ids is None else output.label_ids[rows]
         return PredictionOutput(output.predictions[rows], labels, output.metrics)

@@ -11,6 +11,7 @@ SCRIPT = "recipes/few_label_probe.py"
 def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
+        *("--bf16", "false"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 

@@ -12,6 +12,7 @@ TEMPLATES = ["this issue is about {label}.", "{label} first"]
 def flags(tiny_nli, tiny_issues, tmp_path):
     return [
         *("--model", tiny_nli, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
+        *("--bf16", "false"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 
@@ -151,3 +152,17 @@ def test_mistakes_about_labels(recipe, tmp_path):
     assert "there is no label 'bugs'" in recipe.mistake("--descriptions", described)
     described = write(tmp_path / "described.yaml", "- bug\n")
     assert "expected lines of 'label: phrase'" in recipe.mistake("--descriptions", described)
+
+
+def test_the_adapter_that_ships_sorts_texts_by_topics_it_never_saw(monkeypatch, capfd, tmp_path):
+    texts = {
+        "football": "The striker scored twice and the team won the cup final.",
+        "cooking": "Fry the onions in butter, add the flour and stir in the milk.",
+        "astronomy": "The telescope found a planet that circles a distant star.",
+    }
+    data = write(tmp_path / "texts.jsonl", [{"text": text} for text in texts.values()])
+    flags = ["--data", data, "--candidate_labels", *texts, "--use_cpu"]
+    flags += ["--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache"]
+    Recipe("zero_shot", monkeypatch, capfd)(*flags)
+    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert [line["labels"] for line in lines] == [[topic] for topic in texts]

@@ -272,3 +272,13 @@ def test_bf16_training_on_a_cpu_does_without_the_fused_attention(
     trainer.train()
     assert seen == [expected] * 2
     assert trainer.model.config._attn_implementation == "sdpa"
+
+
+def test_predictions_in_bfloat16_are_near_those_of_the_weights(tiny_model, tmp_path):
+    found = []
+    for fast in (False, True):
+        trainer = make_trainer(tiny_model, tmp_path)
+        trainer.bf16_predictions = fast
+        found.append(trainer.predict(make_rows(20)).predictions)
+    assert found[0].dtype == found[1].dtype == np.float32
+    assert 0 < np.abs(found[1] - found[0]).max() < 0.05
