@@ -80,6 +80,8 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
         for name in ("mask_share", "held_out_share"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
+        if self.dataloader_persistent_workers:
+            raise UserError("--dataloader_persistent_workers: would hide the same in each epoch")
         choose_precision(self)
         super().__post_init__()
 
@@ -116,6 +118,8 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
     score_hidden_tokens_only(model)
+    # Else the Trainer takes the loss for a share of a sum, and multiplies it by a batch's pieces.
+    model.accepts_loss_kwargs = False
     limit_length(tokenizer, model, args.max_length)
 
     def tokenize(batch):
@@ -183,9 +187,8 @@ accelerate launch recipes/github_tagger.py --model {output_dir} --data FILE
 
 
 def perplexity(measurement: dict[str, float]) -> float:
-    """Return exp(loss) on the texts kept back; infinite where a double cannot hold it."""
-    loss = measurement["eval_loss"]
-    return math.exp(loss) if loss < 700 else math.inf
+    """Return exp(loss) on the texts kept back."""
+    return math.exp(min(measurement["eval_loss"], 700))  # more does not fit a double
 
 
 if __name__ == "__main__":

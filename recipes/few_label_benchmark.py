@@ -79,7 +79,6 @@ METHODS = {
     "adapted_fine_tuning": Method(
         "recipes/github_tagger.py",
         "--model {prepared}",
-        encoder=False,
         prepare="recipes/domain_adaptation.py",
     ),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),

@@ -21,6 +21,7 @@ alone gives .70; RoBERTa-large is at .90.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,7 +46,7 @@ from shared.models import (
     DEFAULT_MODEL,
     DEFAULT_MODEL_ON_HUB,
     limit_length,
-    load_sequence_classifier,
+    load_classifier_to_adapt,
     load_tokenizer,
     resolve_model,
 )
@@ -130,17 +131,30 @@ def main() -> None:
             seed=args.seed,
         )
     tests = {name: read_pairs(name, "--test_data") for name in args.test_data}
+    tested = {pair for pairs in tests.values() for pair in as_tuples(pairs)}
+    for name, pairs in sets.items():
+        kept = [row for row, pair in enumerate(as_tuples(pairs)) if pair not in tested]
+        if len(kept) < len(pairs):
+            say(f"{name}: left out {len(pairs) - len(kept):,} pairs that are tested on")
+            sets[name] = pairs.select(kept)
+    sets = {name: pairs for name, pairs in sets.items() if len(pairs)}
+    if not sets:
+        raise UserError("--train_data: every pair of it is in --test_data; name other files")
     for name, pairs in (sets | tests).items():
         say(f"{name}: {len(pairs):,} pairs to {'test' if name in tests else 'train'} on")
 
     # The encoder stays as it is; every linear layer of it gets an adapter, the head is new
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
-    model = load_sequence_classifier(folder, list(CLASSES), tokenizer=tokenizer)
+    model, new = load_classifier_to_adapt(folder, list(CLASSES), tokenizer=tokenizer)
     model.config.problem_type = "single_label_classification"
     limit_length(tokenizer, model, args.max_length)
     settings = LoraConfig(
-        task_type="SEQ_CLS", r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear"
+        r=args.rank,
+        lora_alpha=2 * args.rank,
+        target_modules="all-linear",
+        modules_to_save=new,
+        exclude_modules=new,
     )
     config, model = model.config, get_peft_model(model, settings)
     train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for pairs in sets.values()])
@@ -166,7 +180,7 @@ def main() -> None:
         blind = trainer.predict(tokenize_pairs(tokenizer, blank)).predictions
         figures = accuracies(found, np.array(pairs["label"]))
         figures["hypothesis_only"] = accuracies(blind, np.array(pairs["label"]))["accuracy"]
-        stem = Path(name).name.split(".")[0]
+        stem = "_".join(Path(name).parts[-2:]).split(".")[0]
         metrics |= {f"{stem}_{key}": value for key, value in figures.items()}
         lines.append(
             f"{name}, {len(pairs):,} pairs: accuracy {figures['accuracy']:.3f}, entailed or not "
@@ -191,6 +205,11 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
     print(f"\n{report}\n\nEverything is in {output_dir}; to classify texts with it:")
     print(f"  accelerate launch recipes/zero_shot.py --model {output_dir} --data FILE")
+
+
+def as_tuples(pairs) -> Iterable[tuple[str, str]]:
+    """Return (premise, hypothesis) of each pair."""
+    return zip(pairs["premise"], pairs["hypothesis"], strict=True)
 
 
 def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -16,7 +16,10 @@ from which score, is swept on validation rows, and the test rows are looked at o
 label, the best one (--top_k, --threshold) of every text is written to predictions.jsonl. As in
 "Natural Language Processing with Transformers", chapter 9 (working with no labeled data).
 
-EXPECT
+Expect on a CPU core, defaults, 256 tokens: nli 2 texts with 12 labels per second, embedding 20.
+Micro F1 on AG News' test file .49 by nli without --calibrate, by embedding .62 without and .63 with
+it; on issues of huggingface/datasets (12 labels, one split) .40 by nli without, by embedding .25
+and .30. Large entailment models are far better, and so are 8 labelled texts (few_label_probe: .58).
 """
 
 from dataclasses import dataclass
@@ -54,8 +57,10 @@ from shared.progress import progress, quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.trainer import LengthGroupedTrainer
 from shared.zero_shot import (
+    calibrate,
     check_lengths,
     check_templates,
+    entailment_classes,
     entailment_scores,
     flat_phrases,
     label_phrases,
@@ -70,6 +75,7 @@ TEMPLATES = {
     "embedding": "{label}",
 }
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
+ENOUGH_TEXTS = 20  # to tell what a label's name attracts from any text
 
 
 @dataclass
@@ -96,6 +102,10 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
         "YAML file, label to phrase or to several, whose scores are averaged; for fill_mask the "
         "words that stand for it (default: the labels' names).",
     )
+    calibrate: bool = flag(
+        True,
+        "Take from each label what its name attracts from any text (default: true).",
+    )
     top_k: int | None = flag(None, "Labels per text (default: by validation; without labels 1).")
     threshold: float | None = flag(None, "Score from which a label applies (default: as top_k).")
     max_length: int = flag(256, "Tokens of a text and a sentence together (default: 256).")
@@ -104,7 +114,7 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
         "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
     )
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
-    block_size: int = flag(1000, "Texts scored at a time, for memory (default: 1000).")
+    block_size: int = flag(10_000, "Rows scored at a time, for memory (default: 10,000).")
     output_dir: str = flag("outputs/zero_shot", "Folder (default: outputs/zero_shot).")
 
     def __post_init__(self):
@@ -117,6 +127,8 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
             raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
         default = str(NLI_MODEL) if self.method == "nli" else DEFAULT_MODEL
         self.model = self.model or default
+        if self.candidate_labels:
+            self.candidate_labels = list(dict.fromkeys(self.candidate_labels))
         self.templates = self.templates or [TEMPLATES[self.method]]
         check_templates(self.templates, "{mask}" if self.method == "fill_mask" else "{label}")
         choose_precision(self)
@@ -144,6 +156,7 @@ def main() -> None:
     slot, words = "{label}", phrases
     if args.method == "nli":
         model = base = load_sequence_classifier(folder, tokenizer=tokenizer)
+        classes = entailment_classes(model.config)
     elif args.method == "fill_mask":
         base = load_masked_language_model(folder, tokenizer=tokenizer)
         model = MaskedWords(base, tokenizer, phrases)
@@ -168,12 +181,13 @@ def main() -> None:
             return (1 + vectors @ label_vectors.T) / 2
         found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
         nli = args.method == "nli"
-        found = entailment_scores(found, model.config) if nli else softmax(found)
+        found = entailment_scores(found, classes) if nli else softmax(found)
         return found.reshape(len(texts), -1)
 
     def score(texts):
-        starts = progress(range(0, len(texts), args.block_size), "scoring", unit="blocks")
-        found = np.concatenate([score_block(texts[i : i + args.block_size]) for i in starts])
+        step = max(1, args.block_size // len(sentences))
+        starts = progress(range(0, len(texts), step), "scoring", unit="blocks")
+        found = np.concatenate([score_block(texts[i : i + step]) for i in starts])
         return np.stack([found[:, owner == i].mean(axis=1) for i in range(len(names))], axis=1)
 
     if args.method == "embedding":
@@ -181,8 +195,12 @@ def main() -> None:
 
     # Without any label there is nothing to choose by: each text gets its best ones
     if not len(corpus.labelled):
+        if held_out:
+            raise UserError(f"{args.data}: has no labels; give --data the file that has them")
         texts = corpus.dataset["text"][:]
         scores = score(texts)
+        if args.calibrate and len(texts) >= ENOUGH_TEXTS:
+            scores = calibrate(scores, scores)
         if args.process_index == 0:
             k = args.top_k or 1
             chosen = top_k(scores, k) if args.threshold is None else scores >= args.threshold
@@ -203,20 +221,20 @@ def main() -> None:
         scores["unlabelled"] = score(untagged)
     if args.process_index != 0:
         return
+    if args.calibrate and len(scores["valid"]) >= ENOUGH_TEXTS:
+        scores = {part: calibrate(found, scores["valid"]) for part, found in scores.items()}
     by_k = f1_by_top_k(scores["valid"], y["valid"])
     by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
+    if corpus.one_label_each and threshold is None:
+        k = k or 1
     if k is None and threshold is None:
-        if corpus.one_label_each:
-            k = 1
-        elif by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
+        if by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
             k = int(by_k["micro_f1"].argmax()) + 1
         else:
             threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
     say(f"a text gets its {k} best labels" if k else f"a label applies from score {threshold:.2f}")
-    predicted = {
-        part: top_k(found, k) if k else found >= threshold for part, found in scores.items()
-    }
+    predicted = {p: top_k(found, k) if k else found >= threshold for p, found in scores.items()}
 
     # One look at the test rows; then everything a person wants to see
     figures = part_figures(y, scores, predicted)
@@ -229,7 +247,7 @@ def main() -> None:
         scores=scores["test"],
         predicted=predicted["test"],
         metrics={**figures, "threshold": threshold, "seed": args.seed},
-        max_length=args.max_length,
+        limits="It has learned nothing but how many labels to give; a few labelled texts do more.",
     )
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

@@ -79,9 +79,13 @@ def parse_arguments(
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
     try:
-        return arguments_class(**{name: getattr(namespace, name) for name in known})
+        arguments = arguments_class(**{name: getattr(namespace, name) for name in known})
     except (ValueError, TypeError) as error:
         raise UserError(f"these flags do not fit together: {error}") from error
+    seed = getattr(arguments, "seed", 0)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed}: must be 0 or more, below {2**32}")
+    return arguments
 
 
 def command_flags(arguments: Any, arguments_class: type) -> list[str]:

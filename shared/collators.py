@@ -144,7 +144,10 @@ class MaskingCollator(PaddingCollator):
         """Return what the model sees of a text, and its targets."""
         rng = np.random.default_rng((self.seed, feature.get("epoch", epoch), feature["sample"]))
         ids = np.array(feature["input_ids"])
-        chosen = (rng.random(len(ids)) < self.share) & ~np.isin(ids, self.special)
+        ordinary = ~np.isin(ids, self.special)
+        drawn = np.where(ordinary, rng.random(len(ids)), np.inf)
+        # One at least: a batch of short texts without any would have no loss.
+        chosen = ordinary & (drawn <= max(self.share, drawn.min()))
         targets = np.where(chosen, ids, IGNORED)
         how = rng.random(len(ids))
         ids[chosen & (how < 0.8)] = self.mask_id

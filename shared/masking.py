@@ -71,8 +71,10 @@ class MaskedWords(torch.nn.Module):
         self.register_buffer("mean", mean / mean.sum(1, keepdim=True))
 
     def forward(self, input_ids, attention_mask, token_type_ids=None):
-        """Score rows of shape (rows, length), each with one mask token."""
+        """Score rows of shape (rows, length), each with a mask token in its last sentence."""
         pair = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **pair).logits
-        at_mask = logits[input_ids == self.mask_id].float().log_softmax(-1)
+        # The last mask of a row is that of the sentence; a text may hold others.
+        last = (input_ids == self.mask_id).cumsum(dim=1).argmax(dim=1)
+        at_mask = logits[torch.arange(len(logits)), last].float().log_softmax(-1)
         return {"logits": at_mask[:, self.ids] @ self.mean.T}

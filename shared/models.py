@@ -152,6 +152,28 @@ def load_sequence_classifier(
     UserError
         For missing, truncated or mismatched weights.
     """
+    return _load_classifier(folder, label_names, tokenizer, dropout)[0]
+
+
+def load_classifier_to_adapt(
+    folder: str, label_names: list[str], *, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a classifier for an adapter; return it and the names of the modules that are new.
+
+    These start at random and belong into the adapter as they are: beside it there are no weights
+    to add it to. Parameters and errors are those of `load_sequence_classifier`.
+    """
+    model, missing = _load_classifier(folder, label_names, tokenizer, None)
+    return model, sorted({key.rpartition(".")[0] for key in missing})
+
+
+def _load_classifier(
+    folder: str,
+    label_names: list[str] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dropout: float | None,
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a classifier; return it and the names of the weights that it did not find."""
     from transformers import AutoModelForSequenceClassification
 
     head = {}
@@ -163,11 +185,12 @@ def load_sequence_classifier(
             "problem_type": "multi_label_classification",
         }
     model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout)
+    needed = missing
     if label_names is not None:  # the head is new, and may be
-        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
-        missing = [key for key in missing if "pooler" not in key]
-    _check(model, missing, tokenizer, folder)
-    return model
+        needed = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+        needed = [key for key in needed if "pooler" not in key]
+    _check(model, needed, tokenizer, folder)
+    return model, missing
 
 
 def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

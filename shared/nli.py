@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CLASSES = ("entailment", "neutral", "contradiction")
-_CODES = {name: code for code, name in enumerate(CLASSES)} | {
-    "not_entailment": EntailmentLoss.NOT_ENTAILED,
-    "not-entailment": EntailmentLoss.NOT_ENTAILED,
-}
+_NO_GOLD = ("", "-", "-1", "none", "nan")
+_CODES = {name: code for code, name in enumerate(CLASSES)} | {"0": 0, "1": 1, "2": 2}
+for _word in ("not_entailment", "non-entailment", "not-entailment", "non_entailment"):
+    _CODES[_word] = EntailmentLoss.NOT_ENTAILED
 
 
 def read_pairs(data: str, flag: str) -> Dataset:
@@ -29,8 +29,9 @@ def read_pairs(data: str, flag: str) -> Dataset:
     ----------
     data : str
         A file, or the id of a hub data set, with columns ``premise``, ``hypothesis`` and ``label``:
-        a name of `CLASSES`, "not_entailment", or 0, 1, 2 in the order of `CLASSES`. Pairs whose
-        label is null, -1 or "-" have no gold label and are left out.
+        a name of `CLASSES`, "not_entailment", or 0, 1, 2 in the order of `CLASSES`, if the data set
+        names its classes not otherwise. Pairs whose label is null, -1 or "-" have no gold label
+        and are left out.
     flag : str
         Whose value `data` is, for errors.
 
@@ -52,18 +53,24 @@ def read_pairs(data: str, flag: str) -> Dataset:
             found = ", ".join(source.columns)
             raise UserError(f"{flag} {source.name}: no column {column!r} (found: {found})")
     pairs = {"premise": [], "hypothesis": [], "label": []}
+    names = source.class_names.get("label")  # those of a hub data set
     for number, row in enumerate(source.read(list(pairs)), 1):
         label = row["label"]
-        if label in (None, -1, "-", ""):
+        if isinstance(label, float) and label.is_integer():  # a column with gaps
+            label = int(label)
+        if names and isinstance(label, int) and label >= 0:
+            label = names[label]
+        label = str(label).strip().lower()
+        if label in _NO_GOLD:
             continue
-        code = _CODES.get(label.lower()) if isinstance(label, str) else label
-        if code not in range(len(CLASSES) + 1):
+        code = _CODES.get(label)
+        if code is None:
             raise UserError(
-                f"{flag} {source.name}, row {number}: the label is {label!r}; expected "
+                f"{flag} {source.name}, row {number}: the label is {row['label']!r}; expected "
                 f"{', '.join(CLASSES)}, not_entailment, or 0, 1, 2"
             )
         for column in ("premise", "hypothesis"):
-            if not isinstance(row[column], str):
+            if not isinstance(row[column], str) or not row[column].strip():
                 raise UserError(f"{flag} {source.name}, row {number}: {column} is no text")
             pairs[column].append(row[column])
         pairs["label"].append(code)

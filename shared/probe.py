@@ -60,12 +60,15 @@ def fit_probe(
     weight = np.concatenate([np.ones(len(vectors)), name_weight / phrases])
 
     if one_each:
-        classes = LogisticRegression(C=C, max_iter=1000).fit(x, y.argmax(axis=1), weight)
+        known = np.flatnonzero(y.any(axis=0))
+        model = LogisticRegression(C=C, max_iter=1000)
+        if len(known) > 1:
+            model.fit(x, y.argmax(axis=1), weight)
 
         def score(texts: np.ndarray) -> np.ndarray:
             found = np.zeros((len(texts), n_labels))
             if len(texts):
-                found[:, classes.classes_] = classes.predict_proba(texts)
+                found[:, known] = model.predict_proba(texts) if len(known) > 1 else 1.0
             return found
 
         return score

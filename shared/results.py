@@ -122,6 +122,7 @@ def write_results(
     base_model: str | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     max_length: int | None = None,
+    limits: str | None = None,
 ) -> str:
     """Write figures, predictions, plots and the model card; return report and summary to print.
 
@@ -150,6 +151,8 @@ def write_results(
         ``trainer.state.log_history``; empty where nothing was trained in epochs.
     max_length : int, optional
         Tokens the model reads; None reads all.
+    limits : str, optional
+        For the card of what has not learned from the training rows.
     """
     names, y_test = corpus.label_names, labels["test"]
     report = classification_report(y_test, predicted, names, thresholds=thresholds)
@@ -196,7 +199,8 @@ tagger("Tokenizer drops the last word of every line", truncation=True)
 ```
 
 {applies}""",
-        limits=f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
+        limits=limits
+        or f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
         + (f"It reads the first {max_length} tokens of a text. " if max_length else "")
         + "A label with few rows in the table above is known only roughly.",
     )

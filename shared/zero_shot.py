@@ -75,8 +75,8 @@ def check_templates(templates: Sequence[str], slot: str) -> None:
     """Refuse a template without its slot, "{label}" or "{mask}", or with another one."""
     for template in templates:
         rest = template.replace(slot, "")
-        if rest == template or "{" in rest or "}" in rest:
-            raise UserError(f"--templates {template!r}: must hold {slot} and no other braces")
+        if template.count(slot) != 1 or "{" in rest or "}" in rest:
+            raise UserError(f"--templates {template!r}: must hold {slot} once, and no other braces")
 
 
 def check_lengths(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) -> None:
@@ -116,22 +116,8 @@ def tokens_of(
     return Dataset.from_dict(columns | {"length": lengths})
 
 
-def entailment_scores(logits: np.ndarray, config: PreTrainedConfig) -> np.ndarray:
-    """Probability that the first text of a pair entails the second.
-
-    Between entailment and contradiction alone, as in the zero-shot pipeline of transformers with
-    ``multi_label=True`` (Yin, Hay and Roth 2019, "Benchmarking Zero-shot Text Classification").
-
-    Parameters
-    ----------
-    logits : array of shape (pairs, classes)
-        Of a model for natural language inference.
-    config : PreTrainedConfig
-        Its ``id2label`` tells which class is which.
-
-    Returns
-    -------
-    float64 array of shape (pairs,)
+def entailment_classes(config: PreTrainedConfig) -> tuple[int, int]:
+    """Return which class of a model means entailment, and which contradiction, by ``id2label``.
 
     Raises
     ------
@@ -148,8 +134,51 @@ def entailment_scores(logits: np.ndarray, config: PreTrainedConfig) -> np.ndarra
     # Where none is called so, it is the one at the other end, as the pipeline takes it.
     no = [i for i, name in enumerate(names) if name.startswith("contradict")]
     no = no[0] if no else (-1 if yes[0] == 0 else 0)
-    difference = np.asarray(logits[:, no] - logits[:, yes[0]], dtype=np.float64)
+    return yes[0], no
+
+
+def entailment_scores(logits: np.ndarray, classes: tuple[int, int]) -> np.ndarray:
+    """Probability that the first text of a pair entails the second.
+
+    Between entailment and contradiction alone, as in the zero-shot pipeline of transformers with
+    ``multi_label=True`` (Yin, Hay and Roth 2019, "Benchmarking Zero-shot Text Classification").
+
+    Parameters
+    ----------
+    logits : array of shape (pairs, classes)
+        Of a model for natural language inference.
+    classes : (int, int)
+        From `entailment_classes`.
+
+    Returns
+    -------
+    float64 array of shape (pairs,)
+    """
+    entailment, contradiction = classes
+    difference = np.asarray(logits[:, contradiction] - logits[:, entailment], dtype=np.float64)
     return 1 / (1 + np.exp(difference))
+
+
+def calibrate(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Take from each label's scores what its name attracts from any text.
+
+    Names differ in how readily a model says yes to them, whatever the text. On the logit scale each
+    label's mean over texts is set to zero, so that 0.5 means "more than from most texts" (Zhou et
+    al. 2024, "Batch Calibration", section 3).
+
+    Parameters
+    ----------
+    scores : array of shape (texts, labels)
+        Probabilities.
+    reference : array of shape (other texts, labels)
+        Scores of the texts that the mean is taken over; their labels need not be known.
+    """
+
+    def logit(p):
+        p = np.clip(p, 1e-12, 1 - 1e-12)
+        return np.log(p) - np.log1p(-p)
+
+    return 1 / (1 + np.exp(logit(reference).mean(axis=0) - logit(scores)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def recipe(monkeypatch, capfd, flags):
 def test_scores_are_those_of_the_pipeline(recipe, tmp_path, tiny_nli):
     from transformers import pipeline
 
-    recipe("--templates", *TEMPLATES, "--block_size", 7)
+    recipe("--templates", *TEMPLATES, "--block_size", 7, "--calibrate", "false")
     classify = pipeline("zero-shot-classification", model=str(tiny_nli), device="cpu")
     classify.tokenizer.model_max_length = 48
     for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")[:6]:
@@ -69,7 +69,7 @@ def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
         tmp_path / "words.yaml",
         "bug: [crash, error]\nspeed: slow\ndocumentation: typo\nfeature: support\n",
     )
-    prompt = ["--templates", "this is {mask}", "--descriptions", words]
+    prompt = ["--templates", "this is {mask}", "--descriptions", words, "--calibrate", "false"]
     recipe("--method", "fill_mask", "--model", tiny_mlm, *prompt)
     fill = pipeline("fill-mask", model=str(tiny_mlm), device="cpu")
     every = ["crash", "error", "slow", "typo", "support"]
@@ -85,6 +85,36 @@ def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
     # Token types differ between the two ways, so that scores do, a little.
     for name, value in expected.items():
         assert line["scores"][name] == pytest.approx(value / total, rel=0.15)
+
+
+def test_a_text_that_holds_the_mask_token_is_a_text_like_others(recipe, tmp_path, tiny_mlm):
+    texts = ["crash error", "crash [MASK] error", "[MASK] [MASK] slow", "typo"]
+    flags = ["--method", "fill_mask", "--model", tiny_mlm, "--candidate_labels", "crash", "slow"]
+    found = []
+    for rows in (texts, texts[:1], texts[3:]):
+        data = write(tmp_path / f"{len(found)}.jsonl", [{"text": text} for text in rows])
+        recipe(*flags, "--data", data)
+        found.append(read_lines(tmp_path / "out" / "predictions.jsonl"))
+    assert found[0][0]["scores"] == pytest.approx(found[1][0]["scores"], abs=1e-5)
+    assert found[0][3]["scores"] == pytest.approx(found[2][0]["scores"], abs=1e-5)
+
+
+def test_calibration_takes_from_a_label_what_it_has_of_every_text(recipe, tmp_path):
+    recipe("--threshold", 0.5)
+    calibrated = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    recipe("--threshold", 0.5, "--calibrate", "false")
+    plain = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    for name in plain[0]["scores"]:
+        moved = [
+            np.log(b["scores"][name] / (1 - b["scores"][name]))
+            - np.log(a["scores"][name] / (1 - a["scores"][name]))
+            for a, b in zip(plain, calibrated, strict=True)
+        ]
+        assert np.ptp(moved) < 1e-3  # the same for all texts: their order by a label stays
+    shares = [
+        np.mean([name in line["labels"] for line in calibrated]) for name in calibrated[0]["scores"]
+    ]
+    assert all(0.1 < share < 0.9 for share in shares)
 
 
 def test_texts_that_nobody_has_labelled(recipe, tmp_path):
@@ -125,6 +155,8 @@ def test_through_accelerate_launch(flags):
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
         (["--templates", "about nothing"], "'about nothing': must hold {label}"),
         (["--templates", "{label} {x}"], "no other braces"),
+        (["--templates", "{label} {label}"], "must hold {label} once"),
+        (["--seed", -1], "--seed -1: must be 0 or more"),
         (["--templates", "{label}" + " a" * 60 + "."], "leaves no room for a text"),
         (["--top_k", 1, "--threshold", 0.5], "give one of them"),
         (["--top_k", 0], "--top_k 0: must be 1 or more"),
