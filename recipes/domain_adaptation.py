@@ -3,7 +3,7 @@
 Why: thousands of unlabelled texts, in words and with layouts that the encoder has not seen. It
 learns to guess hidden tokens of them, then goes to recipes/github_tagger.py as --model. As in
 "Natural Language Processing with Transformers", chapter 9 (fine-tuning a language model); see also
-Gururangan et al. 2020, "Don't Stop Pretraining". Measure whether it pays: below it did not.
+Gururangan et al. 2020, "Don't Stop Pretraining". Measure whether it pays on your data.
 
     accelerate launch recipes/domain_adaptation.py --config recipes/configs/adaptation_sample.yaml
     accelerate launch recipes/domain_adaptation.py --data my_issues.jsonl
@@ -16,7 +16,8 @@ repeat a labelled one are left out, so that the adapted encoder fits every seed 
 The default encoder comes without a head for hidden tokens. It gets a new one, whose output layer is
 tied to the token embeddings; perplexity before training is therefore near the vocabulary's size.
 
-EXPECT
+Expect on one CPU core, default encoder: the 1,457 unlabelled issues of the sample in a minute per
+epoch at 128 tokens, 2 GB; perplexity from 42,713 to 542 after the first.
 """
 
 import math
