@@ -102,17 +102,11 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
         "YAML file, label to phrase or to several, whose scores are averaged; for fill_mask the "
         "words that stand for it (default: the labels' names).",
     )
-    calibrate: bool = flag(
-        True,
-        "Take from each label what its name attracts from any text (default: true).",
-    )
+    calibrate: bool = flag(True, "Take away what a name attracts from any text (default: true).")
     top_k: int | None = flag(None, "Labels per text (default: by validation; without labels 1).")
     threshold: float | None = flag(None, "Score from which a label applies (default: as top_k).")
     max_length: int = flag(256, "Tokens of a text and a sentence together (default: 256).")
-    bf16: bool | None = flag(
-        None,
-        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
-    )
+    bf16: bool | None = flag(None, "Compute in bfloat16 (default: where the hardware has it).")
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
     block_size: int = flag(10_000, "Rows scored at a time, for memory (default: 10,000).")
     output_dir: str = flag("outputs/zero_shot", "Folder (default: outputs/zero_shot).")
@@ -125,10 +119,8 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
-        default = str(NLI_MODEL) if self.method == "nli" else DEFAULT_MODEL
-        self.model = self.model or default
-        if self.candidate_labels:
-            self.candidate_labels = list(dict.fromkeys(self.candidate_labels))
+        self.model = self.model or (str(NLI_MODEL) if self.method == "nli" else DEFAULT_MODEL)
+        self.candidate_labels = list(dict.fromkeys(self.candidate_labels or [])) or None
         self.templates = self.templates or [TEMPLATES[self.method]]
         check_templates(self.templates, "{mask}" if self.method == "fill_mask" else "{label}")
         choose_precision(self)
@@ -226,10 +218,10 @@ def main() -> None:
     by_k = f1_by_top_k(scores["valid"], y["valid"])
     by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
-    if corpus.one_label_each and threshold is None:
-        k = k or 1
     if k is None and threshold is None:
-        if by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
+        if corpus.one_label_each:
+            k = 1
+        elif by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
             k = int(by_k["micro_f1"].argmax()) + 1
         else:
             threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
@@ -237,8 +229,7 @@ def main() -> None:
     predicted = {p: top_k(found, k) if k else found >= threshold for p, found in scores.items()}
 
     # One look at the test rows; then everything a person wants to see
-    figures = part_figures(y, scores, predicted)
-    figures |= {"test_runtime": test_runtime, "top_k": k}
+    chosen = {"top_k": k, "threshold": threshold, "test_runtime": test_runtime}
     report = write_results(
         output_dir,
         corpus=corpus,
@@ -246,7 +237,7 @@ def main() -> None:
         test_rows=parts.rows["test"],
         scores=scores["test"],
         predicted=predicted["test"],
-        metrics={**figures, "threshold": threshold, "seed": args.seed},
+        metrics={**part_figures(y, scores, predicted), **chosen, "seed": args.seed},
         limits="It has learned nothing but how many labels to give; a few labelled texts do more.",
     )
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")

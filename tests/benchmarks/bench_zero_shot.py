@@ -20,7 +20,7 @@ from shared.data import load_data
 from shared.data_arguments import DataArguments
 from shared.models import limit_length, load_sequence_classifier, load_tokenizer
 from shared.trainer import LengthGroupedTrainer
-from shared.zero_shot import entailment_scores, tokens_of
+from shared.zero_shot import entailment_classes, entailment_scores, tokens_of
 
 MODEL = Path(__file__).parents[2] / "recipes" / "models" / "minilm_nli"
 SENTENCE = "This example is about {}."
@@ -42,6 +42,7 @@ def main() -> None:
     tokenizer = load_tokenizer(str(MODEL))
     model = load_sequence_classifier(str(MODEL), tokenizer=tokenizer)
     limit_length(tokenizer, model, 256)
+    classes = entailment_classes(model.config)
     with tempfile.TemporaryDirectory() as folder:
         # The pipeline reads a folder; both then have the same weights.
         model.save_pretrained(folder)
@@ -62,7 +63,7 @@ def main() -> None:
             def ours(bf16, texts=texts, sentences=sentences):
                 trainer.bf16_predictions = bf16
                 found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
-                return entailment_scores(found, model.config).reshape(len(texts), -1)
+                return entailment_scores(found, classes).reshape(len(texts), -1)
 
             def theirs(texts=texts, labels=labels):
                 options = {"hypothesis_template": SENTENCE, "multi_label": True}

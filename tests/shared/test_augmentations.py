@@ -461,7 +461,9 @@ def test_impossible_values(options):
 
 def test_a_model_without_a_mask_token_or_head_is_refused(tiny_model, masked_model, tmp_path):
     options = AugmentationArguments(mlm_model=str(tiny_model))
-    with pytest.raises(UserError, match=r"no head for masked-language modelling.*domain_adaptation"):
+    with pytest.raises(
+        UserError, match=r"no head for masked-language modelling.*domain_adaptation"
+    ):
         load_augmentations(["insert"], options)
     tokenizer = AutoTokenizer.from_pretrained(masked_model)
     tokenizer.mask_token = None
