@@ -3,7 +3,7 @@
 Why: thousands of unlabelled texts, in words and with layouts that the encoder has not seen. It
 learns to guess hidden tokens of them, then goes to recipes/github_tagger.py as --model. As in
 "Natural Language Processing with Transformers", chapter 9 (fine-tuning a language model); see also
-Gururangan et al. 2020, "Don't Stop Pretraining". Measure whether it pays on your data.
+Gururangan et al. 2020, "Don't Stop Pretraining". It does not always pay: measure.
 
     accelerate launch recipes/domain_adaptation.py --config recipes/configs/adaptation_sample.yaml
     accelerate launch recipes/domain_adaptation.py --data my_issues.jsonl
@@ -16,8 +16,11 @@ repeat a labelled one are left out, so that the adapted encoder fits every seed 
 The default encoder comes without a head for hidden tokens. It gets a new one, whose output layer is
 tied to the token embeddings; perplexity before training is therefore near the vocabulary's size.
 
-Expect on one CPU core, default encoder: the 1,457 unlabelled issues of the sample in a minute per
-epoch at 128 tokens, 2 GB; perplexity from 42,713 to 542 after the first.
+Expect on one CPU core, default encoder: the 1,457 unlabelled issues of the sample at 128 tokens in a
+minute per epoch, 2 GB; perplexity from 42,937 to 94 after four. It does not pay there: the tagger
+made from it has micro and macro F1 .703 / .644, that of the encoder as it comes .751 / .683. A
+sentence encoder loses by it what it has learned about sentences; an encoder that comes with a head
+for hidden tokens, such as BERT, is where the chapter gains.
 """
 
 import math
