@@ -16,7 +16,7 @@ repeat a labelled one are left out, so that the adapted encoder fits every seed 
 The default encoder comes without a head for hidden tokens. It gets a new one, whose output layer is
 tied to the token embeddings; perplexity before training is therefore near the vocabulary's size.
 
-Expect on one CPU core, default encoder: the 1,457 unlabelled issues of the sample at 128 tokens in a
+Expect on one CPU core, default encoder: the 1,457 unlabelled issues of the sample at 128 tokens, a
 minute per epoch, 2 GB; perplexity from 42,937 to 94 after four. It does not pay there: the tagger
 made from it has micro and macro F1 .703 / .644, that of the encoder as it comes .751 / .683. A
 sentence encoder loses by it what it has learned about sentences; an encoder that comes with a head
