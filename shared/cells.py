@@ -91,8 +91,10 @@ class Cell:
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return (errors or lines or [f"exit code {code}"])[-1] if code else "left no metrics.json"
 
-    def _what(self) -> dict[str, list[str]]:
-        return {"command": list(self.command), "data": list(self.data)}
+    def _what(self) -> dict[str, Any]:
+        what = {"command": list(self.command), "data": list(self.data)}
+        # What it builds on counts as much as its own flags.
+        return what | {"after": self.after._what()} if self.needs_it else what
 
 
 def run_all(cells: Sequence[Cell], *, jobs: int | None, keep_models: bool) -> int:

@@ -161,3 +161,12 @@ def test_a_damaged_mark_does_not_count(make):
     assert json.loads(mark.read_text())["command"][1:2] == ["--notes"]
     mark.write_text(mark.read_text()[:20])
     assert not make("a").finished
+
+
+def test_a_cell_counts_as_another_if_what_it_builds_on_does(make):
+    plain, changed = make("first"), make("first", "--x", "1")
+    assert faults([plain, make("second", after=plain, needs_it=True)], jobs=1)
+    assert make("second", after=plain, needs_it=True).finished
+    assert not make("second", after=changed, needs_it=True).finished
+    assert faults([make("third", after=plain)], jobs=1) == {"third": None}
+    assert make("third", after=changed).finished  # it only waits for it
