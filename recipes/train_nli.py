@@ -17,7 +17,7 @@ where no more is known). --topic_data takes texts with labels, as recipes/github
 Expect on one CPU core, default encoder and config (63,347 pairs, three epochs): 50 minutes, 3 GB of
 memory, an adapter of 5 MB; accuracy .708 on 8,680 matched pairs of MultiNLI, .674 on 1,000 of SNLI,
 .403 and .391 without the first sentence. Tuning all weights of this encoder on the MultiNLI pairs
-alone gives .70; RoBERTa-large is at .90.
+alone gives .70; RoBERTa-large is published at .90.
 """
 
 import json
