@@ -175,10 +175,10 @@ def main() -> None:
         compute_metrics=compute_metrics,
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
-    if args.eval_strategy != "no":
+    if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
 
-    # Train; the best epoch by validation micro F1 is kept
+    # Train; the best epoch by validation micro F1 is kept, or the last
     say("\nTraining")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 

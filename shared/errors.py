@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.processes import leave_processes
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -36,12 +38,14 @@ def exit_on_user_error() -> Iterator[None]:
 
     A full disk, a folder that may not be written, an optional package that is not installed and a
     hub that cannot be reached count as mistakes a user can mend. Anything else is a fault of the
-    program and keeps its traceback.
+    program and keeps its traceback. A process of a distributed run that ends as it should leaves
+    its group first.
     """
     # A launcher that shields itself from Ctrl-C hands the deaf ear down to its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
+        leave_processes()
     except UserError as error:
         _exit(str(error), EXIT_USER_ERROR)
     except Exception as error:
@@ -59,6 +63,7 @@ def exit_on_user_error() -> Iterator[None]:
         _exit("interrupted", EXIT_INTERRUPTED)
     except SystemExit as end:
         _leave_status(end.code)
+        leave_processes()
         raise
 
 

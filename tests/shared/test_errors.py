@@ -1,8 +1,10 @@
 import errno
 import os
 import signal
+from contextlib import suppress
 
 import pytest
+import torch
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from shared.errors import UserError, exit_on_user_error
@@ -103,6 +105,21 @@ def test_no_error_no_word(capsys):
     with exit_on_user_error():
         pass
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("end", [None, SystemExit(143)])
+def test_a_process_leaves_its_group_before_the_interpreter_ends(end, tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    try:
+        with suppress(SystemExit), exit_on_user_error():
+            if end:
+                raise end
+        assert not torch.distributed.is_initialized()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def test_an_exit_code_of_the_recipe_is_kept(capsys):
