@@ -186,15 +186,13 @@ def main() -> None:
     def on_test(scores):
         """Tune the threshold on validation, then look at the test rows."""
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        chosen = choose_labels(scores["test"], thresholds, one_each=one_each)
-        found = f1_scores(y["test"], chosen)
+        found = f1_scores(y["test"], choose_labels(scores["test"], thresholds, one_each=one_each))
         return {name: found[name] for name in ("micro_f1", "macro_f1")}
 
     # The others to compare with: naive Bayes on words, and the same training on unchanged copies
     compared = {}
     if args.compare:
-        texts = rows["train"]["text"], y["train"]
-        learned = {"naive_bayes": texts}
+        learned = {"naive_bayes": (texts := (rows["train"]["text"], y["train"]))}
         for name, changes in (("plain", ()), ("augmented", augmentations)):
             copied = with_copies(*texts, changes, copies=args.copies, seed=args.seed)
             learned[f"naive_bayes_{name}"] = copied

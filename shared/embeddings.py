@@ -62,13 +62,14 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
 def part_vectors(
     parts: Parts, embed: Callable[[Sequence[str]], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """One vector for each row of "train", "valid" and "test": arrays of shape (rows, width).
+    """One vector for each row of "train", "valid", "test" and "left_out": shape (rows, width).
 
     All labelled texts of a source are embedded at once, whatever the seed and the training size
     leave of them, so that the cache serves the next run with others.
     """
     vectors, known = {}, {}
-    for part, (source, indices) in parts.sources.items():
+    left_out = (parts.sources["train"][0], parts.left_out)
+    for part, (source, indices) in {**parts.sources, "left_out": left_out}.items():
         if id(source) not in known:
             known[id(source)] = embed(source.dataset.select(source.labelled)["text"])
         vectors[part] = known[id(source)][np.searchsorted(source.labelled, indices)]

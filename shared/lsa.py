@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 
 def latent_semantic_vectors(
@@ -33,10 +36,6 @@ def latent_semantic_vectors(
     list of float32 arrays of shape (texts, dimensions)
         Of length one; zero for a text without a known word.
     """
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.preprocessing import normalize
-
     # A limit in texts rather than a share: half of three texts would be one.
     nothing = [np.zeros((len(part), 1), np.float32) for part in texts]
     most = max(2, len(fit_texts) // 2)

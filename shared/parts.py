@@ -28,7 +28,9 @@ class Parts:
     labels : part to uint8 array of shape (rows, labels), multi-hot.
     sources : part to the `Corpus` that its rows come from, and their indices there, int64.
     unlabelled : int64 indices of the unlabelled rows of `--data` that repeat no held-out row, and
-        of the training rows that `--train_size` leaves out: their labels count as unknown.
+        of those in `left_out`.
+    left_out : int64 indices of the training rows that `--train_size` leaves out: their labels count
+        as unknown.
     repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
     """
 
@@ -36,6 +38,7 @@ class Parts:
     labels: dict[str, np.ndarray]
     sources: dict[str, tuple[Corpus, np.ndarray]]
     unlabelled: np.ndarray
+    left_out: np.ndarray
     repeated: int
 
     def describe(self) -> str:
@@ -101,7 +104,7 @@ def split_corpus(
         train = train[nested_slice(labels[train], args.train_size, random_state=seed)]
     if args.train_per_label is not None:
         train = train[_some_of_each(labels[train], args.train_per_label, corpus, seed)]
-    unlabelled = np.union1d(unlabelled, labelled[np.setdiff1d(pool, train)])
+    left_out = labelled[np.setdiff1d(pool, train)]
     parts = {"train": train, "valid": valid, "test": test}
     parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
     for name, other in held_out.items():
@@ -121,7 +124,8 @@ def split_corpus(
         rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},
         labels=labels,
         sources=parts,
-        unlabelled=unlabelled,
+        unlabelled=np.union1d(unlabelled, left_out),
+        left_out=left_out,
         repeated=repeated,
     )
 

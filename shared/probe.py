@@ -1,10 +1,12 @@
-"""Logistic regression on vectors of texts, with the labels' names as examples of them."""
+"""Logistic regression on vectors of texts, taught by few labels, their names and itself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 
 def fit_probe(
@@ -16,6 +18,7 @@ def fit_probe(
     C: float,
     balance: float,
     name_weight: float,
+    weights: np.ndarray | None = None,
     one_each: bool = False,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit one logistic regression per label, or one over classes that exclude each other.
@@ -42,6 +45,8 @@ def fit_probe(
         the same weight, 0 each text. Not used for classes.
     name_weight : float
         Weight of all phrases of a label together; a training text has 1.
+    weights : array of shape (rows,), optional
+        Of training texts, where they differ.
     one_each : bool
         Every text has exactly one label.
 
@@ -51,13 +56,12 @@ def fit_probe(
         From array of shape (texts, width) to probabilities, float64, of shape (texts, labels). A
         label without any example has 0 throughout, one that all training texts have 1.
     """
-    from sklearn.linear_model import LogisticRegression
-
     n_labels = labels.shape[1]
     x = np.concatenate([vectors, name_vectors])
     y = np.concatenate([labels, np.eye(n_labels, dtype=labels.dtype)[name_labels]])
     phrases = np.bincount(name_labels, minlength=n_labels)[name_labels]
-    weight = np.concatenate([np.ones(len(vectors)), name_weight / phrases])
+    weights = np.ones(len(vectors)) if weights is None else weights
+    weight = np.concatenate([weights, name_weight / phrases])
 
     if one_each:
         known = np.flatnonzero(y.any(axis=0))
@@ -79,7 +83,7 @@ def fit_probe(
         positive = y[:, label] > 0
         odds = weight[~positive].sum() / weight[positive].sum()
         weighed = weight * np.where(positive, odds**balance, 1.0)
-        weighed *= len(vectors) / weighed.sum()
+        weighed *= weights.sum() / weighed.sum()
         models[label] = LogisticRegression(C=C, max_iter=1000).fit(x, positive, weighed)
 
     def score(texts: np.ndarray) -> np.ndarray:
@@ -90,3 +94,28 @@ def fit_probe(
         return found
 
     return score
+
+
+def most_confident(scores: np.ndarray, share: float) -> np.ndarray:
+    """Texts to learn from under the labels they were given: self-training (Scudder 1965).
+
+    A share of the texts with the same best label, those with the highest score of it: the same
+    share for each label, or a few easy labels would crowd out all others.
+
+    Parameters
+    ----------
+    scores : array of shape (texts, labels)
+    share : float
+        Above 0, at most 1; rounded up.
+
+    Returns
+    -------
+    int array, rows of ``scores`` in rising order
+    """
+    best, confidence = scores.argmax(axis=1), scores.max(axis=1, initial=0)
+    kept = []
+    for label in np.unique(best):
+        rows = np.flatnonzero(best == label)
+        order = np.argsort(-confidence[rows], kind="stable")
+        kept.append(rows[order[: math.ceil(share * len(rows))]])
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)

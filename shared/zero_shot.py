@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+ENOUGH_TEXTS = 20  # to tell what a label's name attracts from any text
+
 
 def label_phrases(label_names: Sequence[str], descriptions: str | None) -> list[list[str]]:
     """Return what each label is called in a sentence: one phrase or several.
@@ -171,8 +173,11 @@ def calibrate(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     scores : array of shape (texts, labels)
         Probabilities.
     reference : array of shape (other texts, labels)
-        Scores of the texts that the mean is taken over; their labels need not be known.
+        Scores of the texts that the mean is taken over; their labels need not be known. A mean over
+        fewer than 20 is none: scores stay as they are.
     """
+    if len(reference) < ENOUGH_TEXTS:
+        return scores
 
     def logit(p):
         p = np.clip(p, 1e-12, 1 - 1e-12)

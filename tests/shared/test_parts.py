@@ -60,6 +60,8 @@ def test_training_sizes_are_nested_and_leave_the_other_parts_alone(split):
     assert [len(parts.rows["train"]) for parts in slices] == [4, 10, 20]
     # What a slice leaves out counts as unlabelled.
     assert [len(parts.unlabelled) for parts in slices] == [16, 10, 0]
+    for parts in slices:
+        assert parts.left_out.tolist() == parts.unlabelled.tolist()
     for size in (0, 21):
         with pytest.raises(UserError, match=f"--train_size {size}: the pool has 20 rows"):
             split(some_rows(40), train_size=size)

@@ -1,8 +1,13 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from shared.probe import fit_probe
+from shared.probe import fit_probe, most_confident
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -60,3 +65,40 @@ def test_a_label_of_all_texts_and_no_texts_to_score():
     score = fit_probe(X, y, *NONE, **SETTINGS, balance=1.0)
     assert score(X).tolist() == [[1.0]] * 30
     assert score(X[:0]).shape == (0, 1)
+
+
+def test_a_text_of_weight_two_is_a_text_twice():
+    weights = np.where(np.arange(30) < 10, 2.0, 1.0)
+    once = fit_probe(X, Y, *NONE, **SETTINGS, balance=1.0, weights=weights)
+    again = np.concatenate([X, X[:10]]), np.concatenate([Y, Y[:10]])
+    assert once(X) == pytest.approx(fit_probe(*again, *NONE, **SETTINGS, balance=1.0)(X), abs=1e-3)
+    y = np.eye(3, dtype=np.uint8)[X[:, :3].argmax(axis=1)]
+    settings = {**SETTINGS, "balance": 0.0, "one_each": True}
+    once = fit_probe(X, y, *NONE, **settings, weights=weights)
+    again = np.concatenate([X, X[:10]]), np.concatenate([y, y[:10]])
+    assert once(X) == pytest.approx(fit_probe(*again, *NONE, **settings)(X), abs=1e-3)
+
+
+def test_the_most_confident_texts_of_each_label():
+    scores = np.array([[0.9, 0.1], [0.6, 0.2], [0.8, 0.7], [0.1, 0.2], [0.2, 0.3]])
+    assert most_confident(scores, 0.5).tolist() == [0, 2, 4]
+    assert most_confident(scores, 0.3).tolist() == [0, 4]
+    assert most_confident(scores, 1.0).tolist() == [0, 1, 2, 3, 4]
+    assert most_confident(scores[:0], 0.5).tolist() == []
+
+
+@given(
+    scores=arrays(
+        np.float64, st.tuples(st.integers(0, 20), st.integers(1, 4)), elements=st.floats(0, 1)
+    ),
+    share=st.floats(0.01, 1),
+)
+def test_each_label_keeps_its_share_and_none_that_is_less_sure(scores, share):
+    kept = most_confident(scores, share)
+    assert (np.diff(kept) > 0).all()
+    best, confidence = scores.argmax(axis=1), scores.max(axis=1, initial=0)
+    for label in np.unique(best):
+        rows = np.flatnonzero(best == label)
+        inside = np.isin(rows, kept)
+        assert inside.sum() == math.ceil(share * len(rows))
+        assert confidence[rows[inside]].min() >= confidence[rows[~inside]].max(initial=0)
