@@ -208,9 +208,9 @@ def _select_labels(
         for name, row in zip(new_names, encoder.first_rows, strict=True):
             if name is not None and name not in names:
                 raise UserError(
-                    f"{source.name}, row {row}: the model does not know the label {name!r} (it "
-                    f"knows {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}); leave "
-                    "it out with --drop_labels or rename it with --label_map"
+                    f"{source.name}, row {row}: the label {name!r} is none of those asked for "
+                    f"({', '.join(names[:10])}{', ...' if len(names) > 10 else ''}); leave it out "
+                    "with --drop_labels or rename it with --label_map"
                 )
     elif label_map is not None:
         names = [name for name in dict.fromkeys(label_map.values()) if name in present]

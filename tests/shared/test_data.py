@@ -263,7 +263,7 @@ def test_labels_of_a_trained_model(load, mistake):
     assert corpus.label_names == ["c", "a", "b"]
     assert corpus.label_matrix().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
     found = mistake(rows, label_names=["a", "b"])
-    assert "rows.jsonl, row 2: the model does not know the label 'c'" in found
+    assert "rows.jsonl, row 2: the label 'c' is none of those asked for" in found
     assert "--drop_labels" in found
     assert load(rows, label_names=["a", "b"], drop_labels=["c"]).label_names == ["a", "b"]
     assert len(load([issue(1), issue(2)], label_names=["a"]).labelled) == 0
@@ -279,7 +279,7 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     assert held_out.label_names == corpus.label_names == ["bug"]
     assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
     file.write_text(json.dumps(issue(5, "bugg")))
-    with pytest.raises(UserError, match="row 1: the model does not know the label 'bugg'"):
+    with pytest.raises(UserError, match="row 1: the label 'bugg' is none of those asked for"):
         load_held_out(args, corpus)
     assert load_held_out(SplitArguments(**flags), corpus) == {}
 
