@@ -155,8 +155,7 @@ def main() -> None:
     for size in args.sizes:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
-    sources = (corpus, *held_out.values())
-    data = tuple(Path(source.dataset.cache_files[0]["filename"]).name for source in sources)
+    data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
     # One cell for each method, size and seed; what they wait for
     cells = grid(args, output_dir / "cells", data)

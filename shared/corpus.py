@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,15 @@ class Corpus:
     def groups(self) -> np.ndarray:
         """int64 array of shape (n,): near-duplicate group of each row, for splitters."""
         return self.dataset.data["group"].to_numpy()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the rows do, and not when their file is only copied or touched."""
+        digest = hashlib.blake2b(digest_size=16)
+        with open(self.dataset.cache_files[0]["filename"], "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
 
     def _rows(self, labelled: bool) -> np.ndarray:
         import numpy as np

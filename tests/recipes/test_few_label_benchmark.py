@@ -118,6 +118,9 @@ def test_a_finished_cell_is_never_computed_again(recipe, tmp_path, tiny_issues):
     assert "8 cells, of which 4 were finished before" in printed
     recipe("--jobs", 1)
     assert recipe.runs() == []
+    tiny_issues.touch()  # a newer file, with the same rows
+    recipe("--jobs", 1)
+    assert recipe.runs() == []
     # Other flags, or other data, are other cells.
     recipe("--method_flags", "bad: --right=0.5")
     assert len(recipe.runs()) == 4
