@@ -29,7 +29,7 @@ import importlib.util
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class Method(NamedTuple):
     """A script with flags; it takes --seed, --train_size, --output_dir and the flags of data.
 
     `encoder`: it takes --model and --max_length. `embeds`: it keeps the vectors of all texts in the
-    cache, so that one such cell goes ahead of the others. `uses_labels`: if not, one cell per seed
+    cache, so that its first cell goes ahead of its others. `uses_labels`: if not, one cell per seed
     stands for every size. `prepare`: a command that runs once before the cells, in a folder that
     `{prepared}` stands for in the flags. `package`: an optional one that it needs.
     """
@@ -120,6 +120,9 @@ class BenchmarkArguments(SplitArguments):
         if wrong := [size for size in self.sizes if size != "all" and not size.isdecimal()]:
             raise UserError(f"--sizes {wrong[0]}: must be a number of rows, or all")
         self.sizes = sorted({*self.sizes}, key=lambda size: float(size.replace("all", "inf")))
+        for name in ("train_size", "train_per_label"):
+            if getattr(self, name) is not None:
+                raise UserError(f"--{name}: give the numbers of training rows with --sizes")
         self.further = {}
         for text in self.method_flags:
             name, colon, flags = text.partition(":")
@@ -150,11 +153,15 @@ def main() -> None:
     print(f"\nData\n{corpus.describe()}")
     pools = []
     for seed in args.seeds:
-        parts = split_corpus(corpus, held_out, replace(args, train_size=None), seed=seed)
+        parts = split_corpus(corpus, held_out, args, seed=seed)
         pools.append(len(parts.labels["train"]))
     for size in args.sizes:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
+    for name in [name for name in args.methods if METHODS[name].prepare]:
+        if not len(corpus.unlabelled):
+            print(f"\nnote: without {name}: {args.data} has no unlabelled texts to adapt to")
+            args.methods.remove(name)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
     # One cell for each method, size and seed; what they wait for
@@ -173,7 +180,9 @@ def main() -> None:
         for (method, size, seed), cell in cells.items()
         if cell.finished
     ]
-    if results:
+    if not results:
+        print("no cell is finished; nothing to report")
+    else:
         n_rows = [round(sum(pools) / len(pools)) if s == "all" else int(s) for s in args.sizes]
         write_report(output_dir, results, args, n_rows, corpus.describe())
     if n_failed:
@@ -185,10 +194,10 @@ def main() -> None:
 
 def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Cell]:
     """Every (method, size, seed) with its cell, in the order to run them."""
-    cells, leader = {}, None
+    cells, leader, led = {}, None, None
     for name in args.methods:
         method, after = METHODS[name], None
-        common = command_flags(replace(args, train_size=None), SplitArguments)
+        common = command_flags(args, SplitArguments)
         if method.encoder:
             common += [f"--model={args.model}"] if args.model else []
             common += [f"--max_length={args.max_length}"] if args.max_length else []
@@ -211,8 +220,8 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
                     after=after or (leader if method.embeds else None),
                     needs_it=after is not None,
                 )
-                if method.embeds and leader is None:
-                    leader = cell
+                if method.embeds and led != name:
+                    leader, led = cell, name
     return cells
 
 

@@ -5,8 +5,9 @@ sentence encoder, which knows language, and its place in the vocabulary of your 
 from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
 of things. A logistic regression per label on both together, rare labels weighed up, is fitted in a
 second; the name of each label is one more example of it, so that a label nobody has used yet is
-found, too. Then it teaches itself: unlabelled texts whose labels seem sure become examples of less
-weight, round after round, while validation does not object (self-training, Scudder 1965).
+found, too. Then it teaches itself: the unlabelled texts whose labels it is surer of than of others
+become examples of less weight, round after round, while validation does not object (self-training,
+Scudder 1965).
 
 Every text gets its best label, and each other one that is more likely than not. Where all labelled
 texts have exactly one, it gets the best alone; where some have none (--empty_labels negative), the
@@ -51,7 +52,7 @@ from shared.metrics import f1_scores
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
 from shared.parts import split_corpus
 from shared.predictions import examples
-from shared.probe import fit_probe, most_confident
+from shared.probe import fit_probe, self_train
 from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.trainer import LengthGroupedTrainer
@@ -62,8 +63,6 @@ from shared.zero_shot import flat_phrases, label_phrases
 VOCABULARY = (1.0, 0.4, 0.0)
 LABELS = ((1, 1.0), (5, 0.75))
 CLASSES = ((10, 0.0), (100, 0.0))
-# Self-training: the share of the texts of each label that counts as an example of it, and how much.
-SURE, WEIGHT, ROUNDS = 0.7, 0.3, 4
 LEAST = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
@@ -83,12 +82,12 @@ class ProbeArguments(SplitArguments, TrainingArguments):
         None, "YAML file, label to phrase or to several, instead of their names (default: none)."
     )
     max_unlabelled: int = flag(
-        20_000, "Unlabelled texts to learn the vocabulary from, at most (default: 20,000)."
+        20_000, "Unlabelled texts to learn from in any way, at most (default: 20,000)."
     )
     self_training: int = flag(
         1000,
-        "Unlabelled texts to embed for self-training, at most; 0 for no self-training (default: "
-        "1000).",
+        "Texts without labels to embed for self-training, at most, beside the training rows that "
+        "--train_size leaves out; 0 for no self-training (default: 1000).",
     )
     bf16: bool | None = flag(
         None,
@@ -120,6 +119,9 @@ def main() -> None:
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
     rows, y = parts.rows, parts.labels
+    phrases, owners = [], np.zeros(0, int)
+    if args.name_weight:
+        phrases, owners = flat_phrases(label_phrases(corpus.label_names, args.descriptions))
 
     # What a text means: one vector each; those of all labelled rows, which other runs use again
     model_folder = resolve_model(args.model)
@@ -136,48 +138,47 @@ def main() -> None:
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
 
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
     def embed(texts):
         def compute():
-            ids = tokenizer(list(texts), truncation=True)["input_ids"]
-            lengths = [len(row) for row in ids]
-            tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
+            tokens = datasets.Dataset.from_dict({"text": list(texts)})
+            tokens = tokens.map(tokenize, batched=True, remove_columns="text", desc="tokenising")
             return trainer.predict(tokens).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))
 
     meaning = part_vectors(parts, embed)
-    texts = {part: rows[part]["text"] for part in rows}
-    phrases, owners = [], np.zeros(0, int)
-    if args.name_weight:
-        phrases, owners = flat_phrases(label_phrases(corpus.label_names, args.descriptions))
-    texts["names"] = phrases
+    texts = {**{part: rows[part]["text"] for part in rows}, "names": phrases}
     meaning["names"] = embed(phrases) if phrases else meaning["train"][:0]
     if len(corpus.unlabelled):
         texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]
         meaning["unlabelled"] = embed(texts["unlabelled"])
 
-    # What it may teach itself with: rows that --train_size leaves out, and some of the others
+    # Unlabelled texts: the vocabulary is learned from all, self-training from those with vectors,
+    # which are the training rows that --train_size leaves out, and some of the others
+    drawn = parts.unlabelled
+    if len(drawn) > args.max_unlabelled:
+        rng = np.random.default_rng(args.seed)
+        drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
     more, meaning["more"] = parts.left_out, meaning.pop("left_out")
     if args.self_training and len(corpus.unlabelled):
         every = -(-len(corpus.unlabelled) // args.self_training)
         some = corpus.unlabelled[::every]  # the same ones whatever the seed, for the cache
-        vectors, usable = (
-            embed(corpus.dataset.select(some)["text"]),
-            np.isin(some, parts.unlabelled),
-        )
-        more = np.concatenate([more, some[usable]])
-        meaning["more"] = np.concatenate([meaning["more"], vectors[usable]])
+        vectors = embed(corpus.dataset.select(some)["text"])
+        more = np.concatenate([more, some])
+        meaning["more"] = np.concatenate([meaning["more"], vectors])
+    usable = np.isin(more, drawn)
+    more, meaning["more"] = more[usable], meaning["more"][usable]
     texts["more"] = corpus.dataset.select(more)["text"]
     started = perf_counter()
     if args.process_index != 0:
         return
 
     # The vocabulary of the texts, without any that is held out; then the probe on both
-    drawn = parts.unlabelled
-    if len(drawn) > args.max_unlabelled:
-        rng = np.random.default_rng(args.seed)
-        drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
     learn_from = [*texts["train"], *corpus.dataset.select(drawn)["text"]]
     vocabulary = latent_semantic_vectors(
         learn_from, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
@@ -190,8 +191,8 @@ def main() -> None:
             return at_least_one(scores)
         return choose_labels(scores, 0.5, one_each=one_each)
 
-    def quality(scores):
-        f1 = f1_scores(y["valid"], choose(scores))
+    def quality(score, valid):
+        f1 = f1_scores(y["valid"], choose(score(valid)))
         return f1["micro_f1"] + f1["macro_f1"]
 
     # The probe: of a few settings the best on validation
@@ -202,23 +203,16 @@ def main() -> None:
         settings = {"C": C, "balance": balance, "name_weight": args.name_weight}
         fit = partial(fit_probe, **names, **settings, one_each=one_each)
         score = fit(both["train"], y["train"])
-        if (f1 := quality(score(both["valid"]))) > best:
+        if (f1 := quality(score, both["valid"])) > best:
             best, chosen = f1, (score, fit, both, share, C, balance)
     score, fit, both, share, C, balance = chosen
 
-    # Self-training: texts whose labels seem sure become examples, while validation does not object
+    # Then it teaches itself, from the training texts on, round after round
     rounds = 0
-    for _ in range(ROUNDS if args.self_training and len(more) else 0):
-        found = score(both["more"])
-        sure = most_confident(found, SURE)
-        taught = fit(
-            np.concatenate([both["train"], both["more"][sure]]),
-            np.concatenate([y["train"], choose(found[sure])]),
-            weights=np.concatenate([np.ones(len(y["train"])), np.full(len(sure), WEIGHT)]),
-        )
-        if (f1 := quality(taught(both["valid"]))) < best:
-            break
-        score, best, rounds = taught, f1, rounds + 1
+    if args.self_training:
+        quality = partial(quality, valid=both["valid"])
+        train = both["train"], y["train"]
+        score, rounds = self_train(score, fit, *train, both["more"], choose=choose, quality=quality)
     say(
         f"best on validation: vocabulary {share:g}, C {C:g}, balance {balance:g}, "
         f"{rounds} rounds of self-training on {len(more):,} unlabelled texts"

@@ -58,11 +58,12 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the rows do, and not when their file is only copied or touched."""
-        digest = hashlib.blake2b(digest_size=16)
-        with open(self.dataset.cache_files[0]["filename"], "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        """Changes when the rows or the labels do, and not when their file moves or is touched."""
+        digest = hashlib.blake2b(repr(self.label_names).encode(), digest_size=16)
+        for column in self.dataset.data.columns:
+            for chunk in column.chunks:
+                for buffer in filter(None, chunk.buffers()):
+                    digest.update(buffer)
         return digest.hexdigest()
 
     def _rows(self, labelled: bool) -> np.ndarray:

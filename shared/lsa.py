@@ -39,7 +39,7 @@ def latent_semantic_vectors(
     # A limit in texts rather than a share: half of three texts would be one.
     nothing = [np.zeros((len(part), 1), np.float32) for part in texts]
     most = max(2, len(fit_texts) // 2)
-    words = TfidfVectorizer(sublinear_tf=True, min_df=min(2, most), max_df=most)
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=most)
     try:
         known = words.fit_transform(fit_texts)
     except ValueError as error:

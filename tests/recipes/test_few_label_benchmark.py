@@ -132,6 +132,7 @@ def test_a_finished_cell_is_never_computed_again(recipe, tmp_path, tiny_issues):
 def test_without_jobs_it_reports_on_what_is_finished(recipe, tmp_path):
     recipe("--methods", "good", "--sizes", 8)
     recipe.runs()
+    assert "no cell is finished; nothing to report" in recipe("--methods", "bad", "--jobs", 0)
     printed = recipe("--jobs", 0)
     assert recipe.runs() == []
     assert len(results(tmp_path)) == 2
@@ -180,7 +181,16 @@ def test_a_preparation_runs_once_before_its_cells(recipe, tmp_path):
     assert len(recipe.runs()) == 1
 
 
-def test_one_cell_that_embeds_goes_ahead_of_the_others(recipe):
+def test_without_unlabelled_texts_nothing_adapts_to_them(recipe, tmp_path, tiny_issues):
+    recipe.method("good", 0.75, prepare="no_such_script.py")
+    data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
+    printed = recipe("--data", data)
+    assert f"note: without good: {data} has no unlabelled texts to adapt to" in printed
+    assert {row["method"] for row in results(tmp_path)} == {"bad"}
+    assert "no cell is finished" in recipe("--data", data, "--methods", "good")
+
+
+def test_the_first_cell_of_a_method_that_embeds_goes_ahead_of_its_others(recipe):
     recipe.method("bad", 0.25, embeds=True)
     recipe.method("good", 0.75, embeds=True)
     module = recipe.module
@@ -188,10 +198,15 @@ def test_one_cell_that_embeds_goes_ahead_of_the_others(recipe):
         module.BenchmarkArguments, [str(word) for word in recipe.flags if word != "good"]
     )
     args.methods = ["good", "bad"]
-    first, *others = module.grid(args, module.Path("cells"), ()).values()
+    cells = module.grid(args, module.Path("cells"), ())
+    first, *others = (cell for (name, *_), cell in cells.items() if name == "good")
     assert first.after is None
     assert {cell.after for cell in others} == {first}
-    assert not any(cell.needs_it for cell in others)
+    # A method may embed more than the one before it, and finds what that has embedded.
+    second, *others = (cell for (name, *_), cell in cells.items() if name == "bad")
+    assert second.after is first
+    assert {cell.after for cell in others} == {second}
+    assert not any(cell.needs_it for cell in cells.values())
 
 
 def test_a_package_that_is_not_installed(recipe):
@@ -207,6 +222,7 @@ def test_a_package_that_is_not_installed(recipe):
         (["--methods", "naive"], "--methods naive: there are label_names, zero_shot_nli, "),
         (["--sizes", 61], "--sizes 61: the pool has 60 training rows"),
         (["--sizes", 0], "--sizes 0: the pool has 60 training rows"),
+        (["--train_size", 8], "--train_size: give the numbers of training rows with --sizes"),
         (["--sizes", "some"], "--sizes some: must be a number of rows, or all"),
         (["--jobs", -1], "--jobs -1: must be 1 or more"),
         (["--method_flags", "bad --x"], "--method_flags 'bad --x': must be 'METHOD: flags'"),

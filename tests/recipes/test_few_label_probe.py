@@ -88,45 +88,23 @@ def test_the_name_of_a_label_is_an_example_of_it(recipe, tmp_path, tiny_issues):
     assert "there is no label 'fast'" in recipe.mistake("--descriptions", described)
 
 
-def test_it_teaches_itself_with_texts_whose_labels_it_is_sure_of(recipe, monkeypatch, tmp_path):
-    taught = []
-    original = recipe.module.fit_probe
+def test_it_teaches_itself_with_unlabelled_texts(recipe, monkeypatch, tmp_path):
+    given = []
+    original = recipe.module.self_train
 
-    def spy(vectors, labels, **options):
-        taught.append((len(labels), options.get("weights")))
-        return original(vectors, labels, **options)
+    def spy(score, fit, vectors, labels, unlabelled, **options):
+        given.append((len(labels), len(unlabelled)))
+        return original(score, fit, vectors, labels, unlabelled, **options)
 
-    monkeypatch.setattr(recipe.module, "fit_probe", spy)
+    monkeypatch.setattr(recipe.module, "self_train", spy)
     printed = recipe("--train_size", 8)
     assert "on 64 unlabelled texts" in printed  # 52 of the pool, 12 that never had a label
-    asked = [n for n, weights in taught if weights is not None]
-    assert 1 <= len(asked) <= 4
-    assert all(8 + 32 < n < 8 + 64 for n in asked)
-    weights = taught[-1][1]
-    assert set(weights[:8]) == {1.0}
-    assert set(weights[8:]) == {0.3}
-
-    taught.clear()
+    recipe("--train_size", 8, "--self_training", 6)
+    recipe("--train_size", 8, "--max_unlabelled", 5)
+    recipe()
+    assert given == [(8, 64), (8, 58), (8, 5), (60, 12)]
     assert "0 rounds of self-training" in recipe("--train_size", 8, "--self_training", 0)
-    assert all(weights is None for _, weights in taught)
-    assert "on 58 unlabelled texts" in recipe("--train_size", 8, "--self_training", 6)
-    # The labels of what it learns from count as unknown, whether somebody knows them or not.
-    assert "on 12 unlabelled texts" in recipe()
-
-
-def test_a_round_that_validation_objects_to_is_not_kept(recipe, monkeypatch, tmp_path):
-    recipe("--train_size", 8, "--self_training", 0)
-    plain = read_lines(tmp_path / "out" / "test_predictions.jsonl")
-    original = recipe.module.fit_probe
-
-    def spoiled(vectors, labels, **options):
-        if options.get("weights") is None:
-            return original(vectors, labels, **options)
-        return lambda texts: np.zeros((len(texts), labels.shape[1]))
-
-    monkeypatch.setattr(recipe.module, "fit_probe", spoiled)
-    assert "0 rounds of self-training" in recipe("--train_size", 8)
-    assert read_lines(tmp_path / "out" / "test_predictions.jsonl") == plain
+    assert len(given) == 4
 
 
 def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_path):

@@ -284,6 +284,19 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     assert load_held_out(SplitArguments(**flags), corpus) == {}
 
 
+def test_a_fingerprint_knows_rows_and_labels_not_files(load, tmp_path):
+    rows = [issue(1, "bug"), issue(2, "speed"), issue(3)]
+    fingerprint = load(rows).fingerprint
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        file = write(tmp_path / folder / "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        args = DataArguments(data=str(file), cache_dir=str(tmp_path / "cache"))
+        assert load_data(args).fingerprint == fingerprint
+    assert load(rows[::-1]).fingerprint != fingerprint
+    assert load([rows[0], issue(2, "fast"), rows[2]]).fingerprint != fingerprint
+    assert load([rows[0], issue(2, "bug", "speed"), rows[2]]).fingerprint != fingerprint
+
+
 def test_rows_that_another_file_repeats(load, tmp_path):
     words = [f"w{i}" for i in range(60)]
     nearly = " ".join([*words[:-1], "changed"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from shared.probe import fit_probe, most_confident
+from shared.probe import fit_probe, most_confident, self_train
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -102,3 +102,36 @@ def test_each_label_keeps_its_share_and_none_that_is_less_sure(scores, share):
         inside = np.isin(rows, kept)
         assert inside.sum() == math.ceil(share * len(rows))
         assert confidence[rows[inside]].min() >= confidence[rows[~inside]].max(initial=0)
+
+
+def rounds_of(qualities, unlabelled=X):
+    """Self-train a probe that finds half of its labels right, judged by a list of qualities."""
+    seen, judged = [], iter(qualities)
+
+    def fit(vectors, labels, weights):
+        seen.append((len(labels), weights))
+        return fit_probe(vectors, labels, *NONE, **SETTINGS, balance=1.0, weights=weights)
+
+    first = fit_probe(X[:6], Y[:6], *NONE, **SETTINGS, balance=1.0)
+    probe, rounds = self_train(
+        *(first, fit, X[:6], Y[:6], unlabelled),
+        choose=lambda scores: scores >= 0.5,
+        quality=lambda score: next(judged),
+    )
+    return first, seen, probe, rounds
+
+
+def test_self_training_goes_on_while_quality_does_not_fall():
+    first, seen, score, rounds = rounds_of([0.5, 0.6, 0.6, 0.7, 0.8])
+    assert rounds == len(seen) == 4
+    for n, weights in seen:
+        assert 6 + 21 <= n < 6 + 30
+        assert weights.tolist() == [1.0] * 6 + [0.3] * (n - 6)
+    assert score is not first
+
+    first, seen, score, rounds = rounds_of([0.5, 0.4])
+    assert (score, rounds, len(seen)) == (first, 0, 1)
+    first, seen, score, rounds = rounds_of([0.5, 0.6, 0.4])
+    assert (rounds, len(seen)) == (1, 2)
+    first, seen, score, rounds = rounds_of([0.5], unlabelled=X[:0])
+    assert (score, rounds, seen) == (first, 0, [])
