@@ -115,12 +115,16 @@ def main() -> None:
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
 
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
     def embed(texts):
         def compute():
-            ids = tokenizer(list(texts), truncation=True)["input_ids"]
-            lengths = [len(row) for row in ids]
-            tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
-            return trainer.predict(tokens).predictions
+            # In batches: the tokenizer keeps whole texts, untruncated, until a call is done.
+            rows = datasets.Dataset.from_dict({"text": list(texts)})
+            options = {"remove_columns": ["text"], "desc": "tokenising"}
+            return trainer.predict(rows.map(tokenize, batched=True, **options)).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from transformers import PreTrainedTokenizerBase
 
 from shared.metrics import f1_scores
 from shared.models import load_encoder, load_tokenizer
@@ -146,6 +147,37 @@ def test_vectors_are_computed_once_for_all_seeds_and_sizes(recipe, monkeypatch, 
         recipe(*flags)
     with pytest.raises(pytest.fail.Exception, match="embedded again"):
         recipe("--max_length", 32)
+
+
+def test_texts_are_tokenised_in_batches_and_their_tokens_kept_nowhere(
+    recipe, monkeypatch, tmp_path
+):
+    # What one call of a tokenizer holds is whole texts, however few of their tokens are asked for.
+    rng = np.random.default_rng(0)
+    rows = [
+        {"text": " ".join(map(str, rng.integers(10**6, size=4))), "labels": labels}
+        for labels in [["a"], ["b"], ["a", "b"]] * 700
+    ]
+    sizes, tokens = [], []
+
+    def tokenizer(self, text, **options):
+        sizes.append(len(text))
+        return tokenize(self, text, **options)
+
+    def embed(self, rows):
+        tokens.append(rows)
+        return predict(self, rows)
+
+    tokenize, predict = PreTrainedTokenizerBase.__call__, recipe.module.LengthGroupedTrainer.predict
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", tokenizer)
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "predict", embed)
+    recipe("--data", write(tmp_path / "many.jsonl", rows))
+    assert sum(sizes) == sum(map(len, tokens)) > 2000
+    assert max(sizes) <= 1000
+    for rows in tokens:
+        assert rows.cache_files == []
+        assert rows.column_names == ["input_ids", "length"]
+        assert rows["length"] == [len(ids) for ids in rows["input_ids"]]
 
 
 def test_names_of_labels_stand_among_the_texts(recipe, tmp_path):
