@@ -103,7 +103,8 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, Trainin
         AugmentationArguments.__post_init__(self)
         if self.dataloader_num_workers:
             raise UserError("--dataloader_num_workers: augmentation happens in the main process")
-        if self.compare and self.resume_from_checkpoint not in (None, "true", "false"):
+        resume = str(self.resume_from_checkpoint or "false").lower()
+        if self.compare and resume not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false where --compare trains twice")
         choose_precision(self)
         self.remove_unused_columns = False  # what is augmented is the text
@@ -116,7 +117,8 @@ def main() -> None:
     quiet_libraries()
     output_dir = make_output_dir(args.output_dir)
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    plain_checkpoint = resume_point(output_dir / "plain", args.resume_from_checkpoint)
+    plain = output_dir / ".compare_plain"  # for checkpoints of the training to compare with
+    plain_checkpoint = resume_point(plain, args.resume_from_checkpoint) if args.compare else None
     say = print if args.process_index == 0 else lambda *_: None
     with args.main_process_first(desc="preparing the data"):
         corpus = load_data(args)
@@ -201,7 +203,7 @@ def main() -> None:
             valid, test = fit_and_score(naive_bayes(), *train_on, *asked)
             compared[name] = on_test({"valid": valid, "test": test})
         say("\nTraining on unchanged copies")
-        _, _, scores = fine_tune(output_dir / "plain", (), plain_checkpoint)
+        _, _, scores = fine_tune(plain, (), plain_checkpoint)
         compared["plain"] = on_test(scores)
 
     say("\nTraining on augmented copies")
@@ -215,9 +217,7 @@ def main() -> None:
     if args.process_index != 0:
         return
     (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    predicted = {
-        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
-    }
+    predicted = {k: choose_labels(v, thresholds, one_each=one_each) for k, v in scores.items()}
     figures = part_figures(y, scores, predicted)
     figures |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
     report = write_results(
@@ -234,10 +234,10 @@ def main() -> None:
         max_length=args.max_length,
     )
     remove_checkpoints(args.output_dir)
-    shutil.rmtree(output_dir / "plain", ignore_errors=True)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if compared:
+    if args.compare:
+        shutil.rmtree(plain, ignore_errors=True)
         compared["augmented"] = on_test(scores)
         print(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
         for name, f1 in compared.items():

@@ -3,8 +3,9 @@
 Why: no training beyond one pass of an encoder over the texts, and good figures from a handful of
 labels. A label applies if m of the k nearest labelled texts have it; all k and m are compared on
 validation in one pass. "Natural Language Processing with Transformers", chapter 9 (embeddings as a
-lookup table). `--head logistic` fits one logistic regression per label on the same vectors: the
-stronger of the two from some dozens of labels up.
+lookup table). Where every text has exactly one label, it gets the most frequent one of the k, of
+equally frequent ones that of the nearest text. `--head logistic` fits one logistic regression per
+label on the same vectors: the stronger of the two from some dozens of labels up.
 
     accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
     accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
@@ -38,7 +39,7 @@ from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import choose_precision
 from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
-from shared.neighbours import NearestNeighbours, f1_grid
+from shared.neighbours import NearestNeighbours, f1_grid, micro_f1_of_most_votes
 from shared.parts import split_corpus
 from shared.plots import plot_neighbour_grid
 from shared.predictions import examples
@@ -97,7 +98,7 @@ def main() -> None:
         say(f"{name} rows: {other.describe(brief=True)}")
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
-    rows, y = parts.rows, parts.labels
+    rows, y, one_each = parts.rows, parts.labels, corpus.one_label_each
 
     # One vector per text; those of all labelled rows, which other seeds and slices use again
     model_folder = resolve_model(args.model)
@@ -114,12 +115,16 @@ def main() -> None:
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
 
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
     def embed(texts):
         def compute():
-            ids = tokenizer(list(texts), truncation=True)["input_ids"]
-            lengths = [len(row) for row in ids]
-            tokens = datasets.Dataset.from_dict({"input_ids": ids, "length": lengths})
-            return trainer.predict(tokens).predictions
+            # In batches: the tokenizer keeps whole texts, untruncated, until a call is done.
+            rows = datasets.Dataset.from_dict({"text": list(texts)})
+            options = {"remove_columns": ["text"], "desc": "tokenising"}
+            return trainer.predict(rows.map(tokenize, batched=True, **options)).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))
@@ -131,25 +136,31 @@ def main() -> None:
     train_labels = y["train"]
     for _ in range(args.label_name_rows):
         vectors["train"] = np.concatenate([vectors["train"], embed(corpus.label_names)])
-        one_each = np.eye(len(corpus.label_names), dtype=np.uint8)
-        train_labels = np.concatenate([train_labels, one_each])
+        labels_of_names = np.eye(len(corpus.label_names), dtype=np.uint8)
+        train_labels = np.concatenate([train_labels, labels_of_names])
     started = perf_counter()
     if args.process_index != 0:
         return
 
-    # Choose on validation: k and m, or the threshold of the probe
+    # Choose on validation: k, and m if there may be several labels, or the threshold of the probe
     asked = [part for part in ("valid", "test", "unlabelled") if part in vectors]
     figures, grid = {}, None
     if args.head == "neighbours":
         lookup = NearestNeighbours(vectors["train"], train_labels)
         neighbours = lookup.search(vectors["valid"], min(args.max_neighbours, len(train_labels)))
-        grid = f1_grid(neighbours, train_labels, y["valid"])
-        best = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
-        k, m = (int(index) + 1 for index in best)
-        say(f"best on validation: a label applies if {m} of the {k} nearest texts have it")
-        score = partial(lookup.scores, k=k)
-        thresholds = np.full(len(corpus.label_names), m / k)
-        figures = {"neighbours": k, "votes": m}
+        if one_each:
+            k = int(micro_f1_of_most_votes(neighbours, train_labels, y["valid"]).argmax()) + 1
+            say(f"best on validation: the label most frequent among the {k} nearest texts applies")
+            thresholds, rule = None, {"k": k, "one_label_each": True}
+            figures = {"neighbours": k}
+        else:
+            grid = f1_grid(neighbours, train_labels, y["valid"])
+            best = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
+            k, m = (int(index) + 1 for index in best)
+            say(f"best on validation: a label applies if {m} of the {k} nearest texts have it")
+            thresholds, rule = np.full(len(corpus.label_names), m / k), {"k": k, "m": m}
+            figures = {"neighbours": k, "votes": m}
+        score = partial(lookup.scores, k=k, one_each=one_each)
     else:
         score = fit_scorer(logistic_probe(), vectors["train"], train_labels)
         per_label = args.thresholds == "per_label"
@@ -161,7 +172,6 @@ def main() -> None:
     per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
 
     # One look at the test rows; then everything a person wants to see
-    one_each = corpus.one_label_each
     predicted = {
         part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
     }
@@ -180,10 +190,11 @@ def main() -> None:
         max_length=args.max_length,
     )
     for name in ("index.faiss", "labels.npy", "lookup.json", "plots/neighbours.png"):
-        (output_dir / name).unlink(missing_ok=True)  # of an earlier run with another head
-    if grid is not None:
-        settings = {"model": args.model, "max_length": args.max_length, "k": k, "m": m}
+        (output_dir / name).unlink(missing_ok=True)  # of an earlier run that chose otherwise
+    if args.head == "neighbours":
+        settings = {"model": args.model, "max_length": args.max_length, **rule}
         lookup.save(output_dir, **settings, label_names=corpus.label_names)
+    if grid is not None:
         plot_neighbour_grid(grid, (k, m), output_dir / "plots" / "neighbours.png")
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

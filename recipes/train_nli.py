@@ -21,6 +21,7 @@ alone gives .70; RoBERTa-large is published at .90.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,7 @@ class NLIArguments(TrainingArguments):
     save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    label_names: list[str] | None = flag(
-        ["labels"], "Must stay: an adapter hides what the model takes."
-    )
+    label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
 
     def __post_init__(self):
         if not self.train_data:
@@ -112,9 +111,9 @@ def main() -> None:
     say = print if args.process_index == 0 else lambda *_: None
     set_seed(args.seed)
 
-    # Pairs
-    sets = {name: read_pairs(name, "--train_data") for name in args.train_data}
-    for name in args.topic_data:
+    # Pairs; a file that is named twice for the same use counts once
+    sets = [(name, read_pairs(name, "--train_data")) for name in dict.fromkeys(args.train_data)]
+    for name in dict.fromkeys(args.topic_data):
         with args.main_process_first(desc="preparing the data"):
             flags = ["--config" if name.endswith((".yaml", ".yml")) else "--data", name]
             corpus = load_data(parse_arguments(DataArguments, flags))
@@ -122,7 +121,7 @@ def main() -> None:
         if len(rows) > args.topic_rows:
             rng = np.random.default_rng(args.seed)
             rows = np.sort(rng.choice(rows, args.topic_rows, replace=False))
-        sets[name] = topic_pairs(
+        pairs = topic_pairs(
             corpus.dataset.select(rows)["text"],
             corpus.label_matrix(rows),
             corpus.label_names,
@@ -130,18 +129,20 @@ def main() -> None:
             negatives=args.topic_negatives,
             seed=args.seed,
         )
+        sets.append((name, pairs))
     tests = {name: read_pairs(name, "--test_data") for name in args.test_data}
     tested = {pair for pairs in tests.values() for pair in as_tuples(pairs)}
-    for name, pairs in sets.items():
+    for number, (name, pairs) in enumerate(sets):
         kept = [row for row, pair in enumerate(as_tuples(pairs)) if pair not in tested]
         if len(kept) < len(pairs):
             say(f"{name}: left out {len(pairs) - len(kept):,} pairs that are tested on")
-            sets[name] = pairs.select(kept)
-    sets = {name: pairs for name, pairs in sets.items() if len(pairs)}
+            sets[number] = name, pairs.select(kept)
+    sets = [(name, pairs) for name, pairs in sets if len(pairs)]
     if not sets:
         raise UserError("--train_data: every pair of it is in --test_data; name other files")
-    for name, pairs in (sets | tests).items():
-        say(f"{name}: {len(pairs):,} pairs to {'test' if name in tests else 'train'} on")
+    for use, named in (("train", sets), ("test", tests.items())):
+        for name, pairs in named:
+            say(f"{name}: {len(pairs):,} pairs to {use} on")
 
     # The encoder stays as it is; every linear layer of it gets an adapter, the head is new
     folder = resolve_model(args.model)
@@ -157,7 +158,7 @@ def main() -> None:
         exclude_modules=new,
     )
     config, model = model.config, get_peft_model(model, settings)
-    train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for pairs in sets.values()])
+    train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for _, pairs in sets])
 
     trainer = LengthGroupedTrainer(
         model=model,
@@ -172,15 +173,17 @@ def main() -> None:
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
     # How often it is right; and without the premise, which no honest model can be
-    metrics = {**trained.metrics, "train_pairs": len(train), "seed": args.seed}
-    lines = []
+    metrics, lines = {**trained.metrics, "train_pairs": len(train), "seed": args.seed}, []
     for name, pairs in tests.items():
         found = trainer.predict(tokenize_pairs(tokenizer, pairs)).predictions
         blank = pairs.remove_columns("premise").add_column("premise", [""] * len(pairs))
         blind = trainer.predict(tokenize_pairs(tokenizer, blank)).predictions
         figures = accuracies(found, np.array(pairs["label"]))
         figures["hypothesis_only"] = accuracies(blind, np.array(pairs["label"]))["accuracy"]
-        stem = "_".join(Path(name).parts[-2:]).split(".")[0]
+        path = "_".join(Path(name).parts[-2:])
+        stem = re.sub(r"\.(jsonl|ndjson|json|csv|tsv|parquet)(\.gz)?$", "", path, flags=re.I)
+        while any(f"{stem}_{key}" in metrics for key in figures):  # a file of the same name
+            stem += "_2"
         metrics |= {f"{stem}_{key}": value for key, value in figures.items()}
         lines.append(
             f"{name}, {len(pairs):,} pairs: accuracy {figures['accuracy']:.3f}, entailed or not "
@@ -200,7 +203,7 @@ def main() -> None:
         write_json(adapter, settings | {"base_model_name_or_path": DEFAULT_MODEL_ON_HUB})
     write_json(output_dir / "metrics.json", metrics)
     report = "\n".join(lines) or "no --test_data was given"
-    sources = "\n".join(f"{Path(name).name}: {len(pairs):,} pairs" for name, pairs in sets.items())
+    sources = "\n".join(f"{Path(name).name}: {len(pairs):,} pairs" for name, pairs in sets)
     write_card(output_dir, base_model=args.model, sources=sources, report=report)
     remove_checkpoints(args.output_dir)
     print(f"\n{report}\n\nEverything is in {output_dir}; to classify texts with it:")

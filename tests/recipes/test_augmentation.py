@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run
@@ -131,6 +133,37 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, tmp_path, mo
     resumed = figures(tmp_path / "other")
     resumed.pop("train_loss")
     assert resumed == whole
+
+
+def test_a_stopped_comparison_goes_on_and_a_folder_named_plain_is_nobodys_business(
+    recipe, tmp_path, monkeypatch
+):
+    out, other = tmp_path / "out", tmp_path / "other"
+    theirs = out / "plain" / "checkpoint-4"
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            self.received = 15
+        on_step_end(self, args, state, control, **kwargs)
+
+    on_step_end = CheckpointOnSignal.on_step_end
+    monkeypatch.setattr(CheckpointOnSignal, "on_step_end", stop)
+    with pytest.raises(SystemExit):
+        recipe("--output_dir", other, "--compare", "true")
+    monkeypatch.undo()
+    (checkpoint,) = other.glob("*/checkpoint-6")
+    shutil.copytree(checkpoint, theirs)
+    kept = sorted(path.name for path in theirs.iterdir())
+
+    recipe = Recipe("augmentation", monkeypatch, recipe.capfd, *recipe.flags)
+    for compare in ("false", "true"):
+        recipe("--compare", compare)
+        assert sorted(path.name for path in theirs.iterdir()) == kept
+    recipe("--output_dir", other, "--compare", "true", "--resume_from_checkpoint", "True")
+    assert figures(other) == figures(out)
+    assert {path.name for path in other.iterdir()} == {path.name for path in out.iterdir()} - {
+        "plain"
+    }
 
 
 def test_through_accelerate_launch(flags):

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
-from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run
+from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from transformers import PreTrainedTokenizerBase
 
 from shared.metrics import f1_scores
 from shared.models import load_encoder, load_tokenizer
 from shared.neighbours import NearestNeighbours
+from shared.parts import split_corpus
 
 SCRIPT = "recipes/embedding_lookup.py"
 
@@ -88,6 +90,55 @@ def test_votes_are_those_of_the_nearest_texts_and_the_saved_index_gives_them_aga
     assert not list((tmp_path / "out").glob("*index*"))  # nothing of the earlier run is left
 
 
+def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
+    recipe, tiny_issues, monkeypatch, tmp_path
+):
+    rows = [row for row in read_lines(tiny_issues) if len(row["labels"]) == 1]
+    searched, parts = [], []
+
+    def split(*args, **kwargs):
+        parts.append(split_corpus(*args, **kwargs))
+        return parts[-1]
+
+    class Spy(NearestNeighbours):
+        def search(self, vectors, k):
+            searched.append(super().search(vectors, k))
+            return searched[-1]
+
+    (tmp_path / "out" / "plots").mkdir(parents=True)
+    (tmp_path / "out" / "plots" / "neighbours.png").touch()  # of an earlier run
+    monkeypatch.setattr(recipe.module, "NearestNeighbours", Spy)
+    monkeypatch.setattr(recipe.module, "split_corpus", split)
+    printed = recipe("--data", write(tmp_path / "one.jsonl", rows), "--max_neighbours", 12)
+    names, _, predicted, scores = predictions(tmp_path / "out")
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    k = metrics["neighbours"]
+    assert "votes" not in metrics
+    assert f"best on validation: the label most frequent among the {k} nearest texts" in printed
+    assert read_json(tmp_path / "out" / "lookup.json").keys() == {
+        *("model", "max_length", "k", "one_label_each", "label_names")
+    }
+    assert not (tmp_path / "out" / "plots" / "neighbours.png").exists()
+
+    labels = NearestNeighbours.load(tmp_path / "out").labels.argmax(axis=1)
+
+    def most_votes(neighbours):
+        found = labels[neighbours].tolist()
+        return max(found, key=lambda label: (found.count(label), -found.index(label)))
+
+    for_choice, _, test = searched
+    assert for_choice.shape[1] == 12
+    chosen = [most_votes(row) for row in test]
+    np.testing.assert_array_equal(predicted, np.eye(len(names), dtype=bool)[chosen])
+    np.testing.assert_array_equal(scores.argmax(axis=1), chosen)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    # The k of the rule that is used, the first of the best on validation.
+    y = parts[0].labels["valid"].argmax(axis=1)
+    f1 = [np.mean([most_votes(row[:n]) for row in for_choice] == y) for n in range(1, 13)]
+    assert k == np.argmax(f1) + 1
+    assert metrics["valid_micro_f1"] == pytest.approx(max(f1))
+
+
 def test_vectors_are_computed_once_for_all_seeds_and_sizes(recipe, monkeypatch, tmp_path):
     recipe()
     trainer = recipe.module.LengthGroupedTrainer
@@ -96,6 +147,37 @@ def test_vectors_are_computed_once_for_all_seeds_and_sizes(recipe, monkeypatch, 
         recipe(*flags)
     with pytest.raises(pytest.fail.Exception, match="embedded again"):
         recipe("--max_length", 32)
+
+
+def test_texts_are_tokenised_in_batches_and_their_tokens_kept_nowhere(
+    recipe, monkeypatch, tmp_path
+):
+    # What one call of a tokenizer holds is whole texts, however few of their tokens are asked for.
+    rng = np.random.default_rng(0)
+    rows = [
+        {"text": " ".join(map(str, rng.integers(10**6, size=4))), "labels": labels}
+        for labels in [["a"], ["b"], ["a", "b"]] * 700
+    ]
+    sizes, tokens = [], []
+
+    def tokenizer(self, text, **options):
+        sizes.append(len(text))
+        return tokenize(self, text, **options)
+
+    def embed(self, rows):
+        tokens.append(rows)
+        return predict(self, rows)
+
+    tokenize, predict = PreTrainedTokenizerBase.__call__, recipe.module.LengthGroupedTrainer.predict
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", tokenizer)
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "predict", embed)
+    recipe("--data", write(tmp_path / "many.jsonl", rows))
+    assert sum(sizes) == sum(map(len, tokens)) > 2000
+    assert max(sizes) <= 1000
+    for rows in tokens:
+        assert rows.cache_files == []
+        assert rows.column_names == ["input_ids", "length"]
+        assert rows["length"] == [len(ids) for ids in rows["input_ids"]]
 
 
 def test_names_of_labels_stand_among_the_texts(recipe, tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import numpy as np
@@ -84,6 +85,51 @@ def test_no_pair_is_both_trained_and_tested_on(recipe, pairs):
     printed = recipe("--train_data", *pairs, "--max_steps", 1)
     assert f"{pairs[1]}: left out 60 pairs that are tested on" in printed
     assert f"{pairs[1]}: 0 pairs to train on" not in printed
+
+
+def test_a_file_of_pairs_and_of_classified_texts_is_trained_on_as_both(recipe, tmp_path):
+    rows = [
+        row | {"text": f"{row['premise']} {i}", "labels": [["docs", "speed"][i % 2]]}
+        for i, row in enumerate(make_pairs(40))
+    ]
+    both = write(tmp_path / "both.jsonl", rows)
+    printed = recipe(
+        *("--train_data", both, both, "--topic_data", both, both, "--topic_negatives", 1),
+        *("--max_steps", 1),
+    )
+    card = (tmp_path / "out" / "README.md").read_text()
+    for pairs in (40, 80):
+        assert printed.count(f"{both}: {pairs} pairs to train on") == 1
+        assert f"both.jsonl: {pairs} pairs" in card
+    assert read_json(tmp_path / "out" / "metrics.json")["train_pairs"] == 120
+
+
+def test_figures_are_named_after_folder_and_file_and_kept_apart(recipe, tmp_path):
+    files = {
+        "mnli/validation_matched.jsonl.gz": "mnli_validation_matched",
+        "mnli/dev.matched.jsonl.gz": "mnli_dev.matched",
+        "mnli/dev.mismatched.jsonl": "mnli_dev.mismatched",
+        "v1.0/test.JSON": "v1.0_test",
+        "v1.0/test.jsonl": "v1.0_test_2",
+        "other/v1.0/test.jsonl": "v1.0_test_2_2",
+        "v1.0/test_two_way.jsonl": "v1.0_test_two_way_2",
+    }
+    for number, name in enumerate(files, 6):
+        content = "".join(json.dumps(row) + "\n" for row in make_pairs(number)).encode()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    printed = recipe("--test_data", *(tmp_path / name for name in files), "--max_steps", 1)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    ending = "_hypothesis_only"
+    found = [name.removesuffix(ending) for name in metrics if name.endswith(ending)]
+    assert sorted(found) == sorted(files.values())
+    for name, stem in files.items():
+        (line,) = (line for line in printed.splitlines() if line.startswith(f"{tmp_path / name}, "))
+        accuracy, two_way, alone = (
+            metrics[f"{stem}_{key}"] for key in ("accuracy", "two_way_accuracy", "hypothesis_only")
+        )
+        assert f"accuracy {accuracy:.3f}, entailed or not {two_way:.3f}; by" in line
+        assert line.endswith(f" {alone:.3f}")
 
 
 def test_an_encoder_without_a_pooler_gets_one_in_the_adapter(recipe, tiny_mlm, tmp_path):

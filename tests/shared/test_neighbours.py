@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import NearestNeighbors
 
 from shared.embeddings import normalized
 from shared.errors import UserError
-from shared.neighbours import NearestNeighbours, f1_grid
+from shared.neighbours import NearestNeighbours, f1_grid, micro_f1_of_most_votes
 
 
 def example(rows=60, queries=30, labels=4, seed=0):
@@ -31,6 +31,42 @@ def test_scores_are_shares_of_the_neighbours():
     expected = labels[lookup.search(queries, 5)].mean(axis=1)
     np.testing.assert_allclose(lookup.scores(queries, 5), expected)
     assert lookup.scores(queries[:0], 5).shape == (0, 4)
+
+
+def most_votes(labels, k):
+    """The most frequent of the first k labels (nearest first), of several the first to appear."""
+    labels = labels[:k].tolist()
+    return max(labels, key=lambda label: (labels.count(label), -labels.index(label)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 15), st.integers(1, 6), st.integers(0, 12))
+def test_the_best_score_is_that_of_most_votes_and_of_the_nearest_of_equals(seed, k, n, queries):
+    vectors, _, asked = example(rows=15, queries=queries, seed=seed)
+    labels = np.random.default_rng(seed).integers(n, size=15)
+    lookup = NearestNeighbours(vectors, np.eye(n)[labels])
+    scores = lookup.scores(asked, k, one_each=True)
+    expected = [most_votes(labels[row], k) for row in lookup.search(asked, k)]
+    np.testing.assert_array_equal(scores.argmax(axis=1), expected)
+    assert ((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) == 1).all()
+    assert (scores >= 0).all()
+    shares = lookup.scores(asked, k)
+    assert (scores <= shares).all()
+    np.testing.assert_allclose(scores, shares, rtol=0, atol=0.01 / k)
+    np.testing.assert_array_equal(scores > 0, shares > 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 15), st.integers(1, 6), st.integers(1, 12))
+def test_f1_of_most_votes_is_that_of_a_plain_loop(seed, k_max, n, n_rows):
+    rng = np.random.default_rng(seed)
+    labels, true = rng.integers(n, size=15), rng.integers(n, size=n_rows)
+    neighbours = np.array([rng.permutation(15)[:k_max] for _ in range(n_rows)])
+    found = micro_f1_of_most_votes(neighbours, np.eye(n)[labels], np.eye(n)[true])
+    assert found.shape == (k_max,)
+    for k in range(1, k_max + 1):
+        predicted = [most_votes(labels[row], k) for row in neighbours]
+        assert found[k - 1] == pytest.approx(accuracy_score(true, predicted))
 
 
 @pytest.mark.parametrize("k", [0, 61])
@@ -100,3 +136,15 @@ def test_the_grid_does_not_depend_on_the_blocks(monkeypatch):
     monkeypatch.setattr("shared.neighbours._BLOCK", 7)
     for name, grid in f1_grid(neighbours, labels, y).items():
         np.testing.assert_array_equal(grid, whole[name])
+
+
+def test_f1_of_most_votes_does_not_depend_on_the_blocks(monkeypatch):
+    vectors, labels, queries = example(queries=50)
+    one_hot = np.eye(4)[labels.argmax(axis=1)]
+    neighbours = NearestNeighbours(vectors, one_hot).search(queries, 9)
+    y = np.random.default_rng(1).random((50, 4)) < 0.3  # any number of labels
+    whole = micro_f1_of_most_votes(neighbours, one_hot, y)
+    predicted = one_hot[neighbours[:, 0]]
+    assert whole[0] == pytest.approx(f1_score(y, predicted, average="micro"))
+    monkeypatch.setattr("shared.neighbours._BLOCK", 7)
+    np.testing.assert_array_equal(micro_f1_of_most_votes(neighbours, one_hot, y), whole)
