@@ -41,6 +41,7 @@ from shared.data_arguments import SplitArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
 from shared.hardware import choose_precision
+from shared.losses import hidden_token_loss
 from shared.masking import score_hidden_tokens_only
 from shared.models import (
     DEFAULT_MODEL,
@@ -78,7 +79,6 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
     remove_unused_columns: bool = flag(False, "Must stay false: masks depend on a text's number.")
-    prediction_loss_only: bool = flag(True, "Must stay true: scores of all words fill the memory.")
 
     def __post_init__(self):
         for name in ("mask_share", "held_out_share"):
@@ -86,6 +86,8 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
         if self.dataloader_persistent_workers:
             raise UserError("--dataloader_persistent_workers: would hide the same in each epoch")
+        if self.prediction_loss_only:
+            raise UserError("--prediction_loss_only: the loss is one over all predictions at once")
         choose_precision(self)
         super().__post_init__()
 
@@ -122,8 +124,6 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
     score_hidden_tokens_only(model)
-    # Else the Trainer takes the loss for a share of a sum, and multiplies it by a batch's pieces.
-    model.accepts_loss_kwargs = False
     limit_length(tokenizer, model, args.max_length)
 
     def tokenize(batch):
@@ -150,6 +150,8 @@ def main() -> None:
             seed=args.seed,
             epoch=lambda: int(trainer.state.epoch or 0),
         ),
+        compute_loss_func=hidden_token_loss,
+        compute_metrics=lambda _: {},  # with None, predictions to take the loss over are not kept
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
     before = perplexity(trainer.evaluate()) if checkpoint is None else None

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run, write
@@ -76,30 +74,25 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_the_loss_over_hidden_tokens_alone_is_the_loss(tiny_mlm):
-    import torch
-    from transformers import AutoModelForMaskedLM
-
-    from shared.collators import IGNORED
-    from shared.masking import score_hidden_tokens_only
-
-    torch.manual_seed(0)
-    ids = torch.randint(5, 150, (4, 20))
-    labels = torch.where(torch.rand(ids.shape) < 0.2, ids, IGNORED)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    gradients, losses = [], []
-    for sparse in (False, True):
-        model = AutoModelForMaskedLM.from_pretrained(tiny_mlm)
-        if sparse:
-            score_hidden_tokens_only(model)
-        output = model(**batch)
-        output.loss.backward()
-        losses.append(output.loss.item())
-        gradients.append(model.get_input_embeddings().weight.grad)
-    assert output.logits.shape[0] == int((labels != IGNORED).sum())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
-    assert math.isfinite(losses[0])
+def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    words = ["crash", "traceback", "docs", "typo", "slow", "memory", "support", "model", "data"]
+    rows = [{"text": " ".join(rng.choice(words, size=4 + 2 * n))} for n in range(16)]
+    flags = ["--data", write(tmp_path / "lengths.jsonl", rows), "--held_out_share", 0.5]
+    flags += ["--logging_strategy", "steps", "--logging_steps", 1, "--max_steps", 2]
+    logs = []
+    monkeypatch.setattr(recipe.module, "plot_training_curve", lambda log, _: logs.append([*log]))
+    for size, pieces, measured in ((8, 1, 8), (4, 2, 3), (2, 4, 1)):
+        printed = recipe(
+            *(*flags, "--per_device_train_batch_size", size),
+            *("--gradient_accumulation_steps", pieces, "--per_device_eval_batch_size", measured),
+        )
+        assert "8 unlabelled texts to learn from, 8 to measure on" in printed
+    for name in ("loss", "grad_norm", "eval_loss"):
+        expected, *found = ([entry[name] for entry in log if name in entry] for log in logs)
+        assert len(expected) == 2
+        for values in found:
+            np.testing.assert_allclose(values, expected, atol=1e-5, rtol=0, err_msg=name)
 
 
 def test_through_accelerate_launch(flags):
@@ -114,5 +107,6 @@ def test_through_accelerate_launch(flags):
 
 def test_mistakes(recipe, tmp_path, tiny_issues):
     assert "--mask_share 1.0: must be between 0 and 1" in recipe.mistake("--mask_share", 1)
+    assert "over all predictions" in recipe.mistake("--prediction_loss_only", "true")
     labelled = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     assert "0 unlabelled texts, too few" in recipe.mistake("--data", labelled)
