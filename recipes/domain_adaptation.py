@@ -74,10 +74,12 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
         "group_by_length", "Order of the texts (default: group_by_length)."
     )
+    eval_on_start: bool = flag(True, "Measure before the first step, too (default: true).")
     eval_strategy: str = flag("epoch", "When to measure: no, steps, epoch (default: epoch).")
     save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
     remove_unused_columns: bool = flag(False, "Must stay false: masks depend on a text's number.")
 
     def __post_init__(self):
@@ -154,11 +156,15 @@ def main() -> None:
         compute_metrics=lambda _: {},  # with None, predictions to take the loss over are not kept
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
-    before = perplexity(trainer.evaluate()) if checkpoint is None else None
     say("\nTraining")
+    # An evaluation of one's own ahead of this would keep several processes from sharing gradients.
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    measurements = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-    after = perplexity(measurements[-1] if measurements else trainer.evaluate())
+    history = list(trainer.state.log_history)
+    measured_at = {entry["step"]: perplexity(entry) for entry in history if "eval_loss" in entry}
+    before = measured_at.get(0)
+    after = measured_at.get(trainer.state.global_step)
+    if after is None or args.load_best_model_at_end:  # not measured, or not what is saved
+        after = perplexity(trainer.evaluate())
 
     # Save: the encoder with its head, tokenizer, figures, curve, card
     trainer.save_model()
@@ -168,7 +174,7 @@ def main() -> None:
     figures = {"perplexity_before": before, "perplexity_after": after, "texts": len(train)}
     write_json(output_dir / "metrics.json", {**figures, **trained.metrics, "seed": args.seed})
     (output_dir / "plots").mkdir(exist_ok=True)
-    plot_training_curve(trainer.state.log_history, output_dir / "plots" / "training_curve.png")
+    plot_training_curve(history, output_dir / "plots" / "training_curve.png")
     report = f"perplexity of hidden tokens in {len(valid):,} texts: {after:,.1f}"
     if before is not None:
         report += f", before training {before:,.1f}"

@@ -1,6 +1,8 @@
+import math
+
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from safetensors.numpy import load_file
 
 
@@ -74,35 +76,72 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, tmp_path, monkeypatch):
+@pytest.fixture
+def lengths(tmp_path):
+    """Flags for texts of very different lengths: 8 in a training step, others to measure on."""
     rng = np.random.default_rng(0)
     words = ["crash", "traceback", "docs", "typo", "slow", "memory", "support", "model", "data"]
-    rows = [{"text": " ".join(rng.choice(words, size=4 + 2 * n))} for n in range(16)]
-    flags = ["--data", write(tmp_path / "lengths.jsonl", rows), "--held_out_share", 0.5]
-    flags += ["--logging_strategy", "steps", "--logging_steps", 1, "--max_steps", 2]
+    rows = [{"text": " ".join(rng.choice(words, size=4 + 2 * n))} for n in range(17)]
+    return [
+        *("--data", write(tmp_path / "lengths.jsonl", rows), "--held_out_share", 0.5),
+        *("--max_steps", 2, "--optim", "sgd", "--learning_rate", 0.1, "--warmup_steps", 0),
+    ]
+
+
+def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, lengths, monkeypatch):
     logs = []
     monkeypatch.setattr(recipe.module, "plot_training_curve", lambda log, _: logs.append([*log]))
-    for size, pieces, measured in ((8, 1, 8), (4, 2, 3), (2, 4, 1)):
+    for size, pieces, measured in ((8, 1, 9), (4, 2, 4), (2, 4, 1)):
         printed = recipe(
-            *(*flags, "--per_device_train_batch_size", size),
-            *("--gradient_accumulation_steps", pieces, "--per_device_eval_batch_size", measured),
+            *(*lengths, "--logging_strategy", "steps", "--logging_steps", 1),
+            *("--per_device_train_batch_size", size, "--gradient_accumulation_steps", pieces),
+            *("--per_device_eval_batch_size", measured),
         )
-        assert "8 unlabelled texts to learn from, 8 to measure on" in printed
-    for name in ("loss", "grad_norm", "eval_loss"):
+        assert "8 unlabelled texts to learn from, 9 to measure on" in printed
+    for name, count in (("loss", 2), ("grad_norm", 2), ("eval_loss", 3)):
         expected, *found = ([entry[name] for entry in log if name in entry] for log in logs)
-        assert len(expected) == 2
+        assert len(expected) == count
         for values in found:
             np.testing.assert_allclose(values, expected, atol=1e-5, rtol=0, err_msg=name)
 
 
-def test_through_accelerate_launch(flags):
+def test_two_processes_do_the_work_of_one(recipe, flags, lengths, tmp_path):
+    recipe(*lengths, "--per_device_train_batch_size", 8)
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-        *("recipes/domain_adaptation.py", *flags, "--max_steps", 2),
+        *(*TWO_PROCESSES, "recipes/domain_adaptation.py", *flags, *lengths),
+        *("--per_device_train_batch_size", 4, "--output_dir", tmp_path / "two"),
     )
-    assert "Everything is in" in process.stdout
+    assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
+    expected, found = (read_json(tmp_path / run / "metrics.json") for run in ("out", "two"))
+    for name in ("train_loss", "perplexity_before", "perplexity_after"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert found["perplexity_after"] < 0.99 * found["perplexity_before"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("--eval_strategy", "no"),
+        # The best is here the worst, which is the first.
+        ("--load_best_model_at_end", "true", "--greater_is_better", "true"),
+    ],
+)
+def test_perplexity_is_that_of_the_saved_weights(recipe, tmp_path, monkeypatch, steps):
+    from transformers import Trainer
+
+    of_saved = []
+    save_model = Trainer.save_model
+
+    def save_and_measure(trainer, output_dir=None, **options):
+        save_model(trainer, output_dir, **options)
+        if output_dir is None:  # not a checkpoint
+            of_saved.append(math.exp(trainer.evaluate()["eval_loss"]))
+
+    monkeypatch.setattr(Trainer, "save_model", save_and_measure)
+    recipe("--num_train_epochs", 2, *steps)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert of_saved == [pytest.approx(metrics["perplexity_after"], rel=1e-6)]
 
 
 def test_mistakes(recipe, tmp_path, tiny_issues):
