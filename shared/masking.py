@@ -90,4 +90,6 @@ class MaskedWords(torch.nn.Module):
         # The last mask of a row is that of the sentence; a text may hold others.
         last = (input_ids == self.mask_id).cumsum(dim=1).argmax(dim=1)
         at_mask = logits[torch.arange(len(logits)), last].float().log_softmax(-1)
-        return {"logits": at_mask[:, self.ids] @ self.mean.T}
+        # Autocast would round the product, of numbers near -10, to steps of 1/16.
+        with torch.autocast(logits.device.type, enabled=False):
+            return {"logits": at_mask[:, self.ids] @ self.mean.T}
