@@ -111,15 +111,6 @@ def main() -> None:
     repeats = corpus.repeats(list(held_out.values()))
     repeats |= np.isin(corpus.groups, corpus.groups[corpus.labelled])
     texts = corpus.unlabelled[~repeats[corpus.unlabelled]]
-    groups = corpus.groups[texts]
-    if len(np.unique(groups)) < 2:
-        raise UserError(
-            f"{args.data}: {len(texts)} unlabelled texts, too few to adapt to; leave the labels of "
-            "some rows empty, or name another file"
-        )
-    split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
-    train, valid = (texts[rows] for rows in next(split.split(texts, groups=groups)))
-    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     # Model and tokens; the number of a text decides, with seed and epoch, what is hidden in it
     folder = resolve_model(args.model)
@@ -127,24 +118,47 @@ def main() -> None:
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
     score_hidden_tokens_only(model)
     limit_length(tokenizer, model, args.max_length)
+    special = set(tokenizer.all_special_ids)
 
     def tokenize(batch):
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids], "sample": batch["row"]}
+        return {
+            **{"input_ids": ids, "length": [len(row) for row in ids], "sample": batch["row"]},
+            "can_hide": [not special.issuperset(row) for row in ids],
+        }
 
     settings = {"remove_columns": corpus.dataset.column_names, "desc": "tokenising"}
     with args.main_process_first(desc="tokenising"):
-        tokens, measured = (
-            corpus.dataset.select(rows).map(tokenize, batched=True, **settings)
-            for rows in (train, valid)
+        tokens = corpus.dataset.select(texts).map(tokenize, batched=True, **settings)
+
+    # Some to learn from, some to measure on; `map` makes no columns where there are no rows
+    usable = np.flatnonzero(tokens["can_hide"][:]) if len(texts) else texts
+    if len(usable) < len(texts):
+        say(f"{len(texts) - len(usable):,} texts left out: all their tokens are special")
+    groups = corpus.groups[texts[usable]]
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise UserError(
+            f"{args.data}: {len(usable)} unlabelled texts, too few to adapt to; leave the labels "
+            "of some rows empty, or name another file"
         )
-    measured = measured.add_column("epoch", [0] * len(measured))  # always the same tokens hidden
+    if math.ceil(args.held_out_share * n_groups) == n_groups:
+        raise UserError(
+            f"--held_out_share {args.held_out_share}: leaves none of {n_groups} texts (near "
+            "duplicates are one) to learn from; lower it"
+        )
+    split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
+    train, valid = (
+        tokens.select(usable[rows]) for rows in next(split.split(usable, groups=groups))
+    )
+    valid = valid.add_column("epoch", [0] * len(valid))  # always the same tokens hidden
+    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     trainer = LengthGroupedTrainer(
         model=model,
         args=args,
-        train_dataset=tokens,
-        eval_dataset=measured,
+        train_dataset=train,
+        eval_dataset=valid,
         processing_class=tokenizer,
         data_collator=MaskingCollator(
             tokenizer,

@@ -76,6 +76,24 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+def test_texts_of_special_tokens_alone_are_left_out(recipe, tmp_path, unlabelled):
+    rows = [{"title": "", "body": "🤗" * n, "labels": []} for n in range(1, 33)]
+    data = write(tmp_path / "emoji.jsonl", read_lines(unlabelled) + rows)
+    one_by_one = ["--per_device_train_batch_size", 1, "--per_device_eval_batch_size", 1]
+    printed = recipe("--data", data, *one_by_one, "--num_train_epochs", 1)
+    assert "32 texts left out: all their tokens are special" in printed
+    assert "72 unlabelled texts to learn from, 18 to measure on" in printed
+    assert math.isfinite(read_json(tmp_path / "out" / "metrics.json")["perplexity_after"])
+
+
+def test_a_labelled_test_file_is_kept_out_of_unlabelled_texts(recipe, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)[:120]
+    test = write(tmp_path / "test.jsonl", rows[:30])
+    data = write(tmp_path / "dump.jsonl", [{**row, "labels": []} for row in rows])
+    printed = recipe("--data", data, "--test_data", test, "--max_steps", 1)
+    assert "72 unlabelled texts to learn from, 18 to measure on" in printed
+
+
 @pytest.fixture
 def lengths(tmp_path):
     """Flags for texts of very different lengths: 8 in a training step, others to measure on."""
@@ -149,3 +167,8 @@ def test_mistakes(recipe, tmp_path, tiny_issues):
     assert "over all predictions" in recipe.mistake("--prediction_loss_only", "true")
     labelled = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     assert "0 unlabelled texts, too few" in recipe.mistake("--data", labelled)
+    special = write(tmp_path / "special.jsonl", [{"text": "🤗🤗 🚀"}, {"text": "🚀"}])
+    assert "0 unlabelled texts, too few" in recipe.mistake("--data", special)
+    few = write(tmp_path / "few.jsonl", [{"text": word} for word in ("crash", "docs", "slow")])
+    found = recipe.mistake("--data", few, "--held_out_share", 0.9)
+    assert "--held_out_share 0.9: leaves none of 3 texts" in found
