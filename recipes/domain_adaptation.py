@@ -41,6 +41,7 @@ from shared.data_arguments import SplitArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
 from shared.hardware import choose_precision
+from shared.losses import hidden_token_loss
 from shared.masking import score_hidden_tokens_only
 from shared.models import (
     DEFAULT_MODEL,
@@ -73,12 +74,13 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
         "group_by_length", "Order of the texts (default: group_by_length)."
     )
+    eval_on_start: bool = flag(True, "Measure before the first step, too (default: true).")
     eval_strategy: str = flag("epoch", "When to measure: no, steps, epoch (default: epoch).")
     save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
     remove_unused_columns: bool = flag(False, "Must stay false: masks depend on a text's number.")
-    prediction_loss_only: bool = flag(True, "Must stay true: scores of all words fill the memory.")
 
     def __post_init__(self):
         for name in ("mask_share", "held_out_share"):
@@ -86,6 +88,8 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
         if self.dataloader_persistent_workers:
             raise UserError("--dataloader_persistent_workers: would hide the same in each epoch")
+        if self.prediction_loss_only:
+            raise UserError("--prediction_loss_only: the loss is one over all predictions at once")
         choose_precision(self)
         super().__post_init__()
 
@@ -107,42 +111,54 @@ def main() -> None:
     repeats = corpus.repeats(list(held_out.values()))
     repeats |= np.isin(corpus.groups, corpus.groups[corpus.labelled])
     texts = corpus.unlabelled[~repeats[corpus.unlabelled]]
-    groups = corpus.groups[texts]
-    if len(np.unique(groups)) < 2:
-        raise UserError(
-            f"{args.data}: {len(texts)} unlabelled texts, too few to adapt to; leave the labels of "
-            "some rows empty, or name another file"
-        )
-    split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
-    train, valid = (texts[rows] for rows in next(split.split(texts, groups=groups)))
-    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     # Model and tokens; the number of a text decides, with seed and epoch, what is hidden in it
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
     score_hidden_tokens_only(model)
-    # Else the Trainer takes the loss for a share of a sum, and multiplies it by a batch's pieces.
-    model.accepts_loss_kwargs = False
     limit_length(tokenizer, model, args.max_length)
+    special = set(tokenizer.all_special_ids)
 
     def tokenize(batch):
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids], "sample": batch["row"]}
+        return {
+            **{"input_ids": ids, "length": [len(row) for row in ids], "sample": batch["row"]},
+            "can_hide": [not special.issuperset(row) for row in ids],
+        }
 
     settings = {"remove_columns": corpus.dataset.column_names, "desc": "tokenising"}
     with args.main_process_first(desc="tokenising"):
-        tokens, measured = (
-            corpus.dataset.select(rows).map(tokenize, batched=True, **settings)
-            for rows in (train, valid)
+        tokens = corpus.dataset.select(texts).map(tokenize, batched=True, **settings)
+
+    # Some to learn from, some to measure on; `map` makes no columns where there are no rows
+    usable = np.flatnonzero(tokens["can_hide"][:]) if len(texts) else texts
+    if len(usable) < len(texts):
+        say(f"{len(texts) - len(usable):,} texts left out: all their tokens are special")
+    groups = corpus.groups[texts[usable]]
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise UserError(
+            f"{args.data}: {len(usable)} unlabelled texts, too few to adapt to; leave the labels "
+            "of some rows empty, or name another file"
         )
-    measured = measured.add_column("epoch", [0] * len(measured))  # always the same tokens hidden
+    if math.ceil(args.held_out_share * n_groups) == n_groups:
+        raise UserError(
+            f"--held_out_share {args.held_out_share}: leaves none of {n_groups} texts (near "
+            "duplicates are one) to learn from; lower it"
+        )
+    split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
+    train, valid = (
+        tokens.select(usable[rows]) for rows in next(split.split(usable, groups=groups))
+    )
+    valid = valid.add_column("epoch", [0] * len(valid))  # always the same tokens hidden
+    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     trainer = LengthGroupedTrainer(
         model=model,
         args=args,
-        train_dataset=tokens,
-        eval_dataset=measured,
+        train_dataset=train,
+        eval_dataset=valid,
         processing_class=tokenizer,
         data_collator=MaskingCollator(
             tokenizer,
@@ -150,13 +166,19 @@ def main() -> None:
             seed=args.seed,
             epoch=lambda: int(trainer.state.epoch or 0),
         ),
+        compute_loss_func=hidden_token_loss,
+        compute_metrics=lambda _: {},  # with None, predictions to take the loss over are not kept
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
-    before = perplexity(trainer.evaluate()) if checkpoint is None else None
     say("\nTraining")
+    # An evaluation of one's own ahead of this would keep several processes from sharing gradients.
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    measurements = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-    after = perplexity(measurements[-1] if measurements else trainer.evaluate())
+    history = list(trainer.state.log_history)
+    measured_at = {entry["step"]: perplexity(entry) for entry in history if "eval_loss" in entry}
+    before = measured_at.get(0)
+    after = measured_at.get(trainer.state.global_step)
+    if after is None or args.load_best_model_at_end:  # not measured, or not what is saved
+        after = perplexity(trainer.evaluate())
 
     # Save: the encoder with its head, tokenizer, figures, curve, card
     trainer.save_model()
@@ -166,7 +188,7 @@ def main() -> None:
     figures = {"perplexity_before": before, "perplexity_after": after, "texts": len(train)}
     write_json(output_dir / "metrics.json", {**figures, **trained.metrics, "seed": args.seed})
     (output_dir / "plots").mkdir(exist_ok=True)
-    plot_training_curve(trainer.state.log_history, output_dir / "plots" / "training_curve.png")
+    plot_training_curve(history, output_dir / "plots" / "training_curve.png")
     report = f"perplexity of hidden tokens in {len(valid):,} texts: {after:,.1f}"
     if before is not None:
         report += f", before training {before:,.1f}"

@@ -112,8 +112,10 @@ class MaskingCollator(PaddingCollator):
     Notes
     -----
     Features are ``{"input_ids": [...], "sample": number of the text}``; with an ``"epoch"`` of its
-    own, a text hides the same tokens each time, as an evaluation wants it. ``labels`` of the batch,
-    int64 (rows, length), hold the hidden tokens and `IGNORED` elsewhere.
+    own, a text hides the same tokens each time, as an evaluation wants it. A text of special tokens
+    alone hides nothing, and a batch of such texts has no loss: leave them out. ``labels`` of the
+    batch, int64 (rows, length), hold the hidden tokens and `IGNORED` elsewhere; ``targets`` are the
+    same, for the model, which is not given what the Trainer keeps for the loss.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class MaskingCollator(PaddingCollator):
         labels[batch["attention_mask"].bool()] = labels.new_tensor(
             np.concatenate([targets for _, targets in hidden])
         )
-        return batch | {"labels": labels}
+        return batch | {"labels": labels, "targets": labels}
 
     def _hide(self, feature: dict[str, Any], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what the model sees of a text, and its targets."""
@@ -146,7 +148,8 @@ class MaskingCollator(PaddingCollator):
         ids = np.array(feature["input_ids"])
         ordinary = ~np.isin(ids, self.special)
         drawn = np.where(ordinary, rng.random(len(ids)), np.inf)
-        # One at least: a batch of short texts without any would have no loss.
+        # One at least of a text that has an ordinary token: a batch of short texts would have no
+        # loss where none of them hides any.
         chosen = ordinary & (drawn <= max(self.share, drawn.min()))
         targets = np.where(chosen, ids, IGNORED)
         how = rng.random(len(ids))

@@ -90,6 +90,7 @@ def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
     """Read `args.valid_data` and `args.test_data`, with the labels that `corpus` has.
 
     Labels left out of `corpus`, by a flag or because they are too rare, are left out here as well.
+    Where `corpus` has none at all, the files may have any, or none.
 
     Returns
     -------
@@ -104,7 +105,9 @@ def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
     drop_labels = [*args.drop_labels, *absent]
     return {
         part: load_data(
-            replace(args, data=data, drop_labels=drop_labels), label_names=corpus.label_names
+            replace(args, data=data, drop_labels=drop_labels),
+            label_names=corpus.label_names or None,
+            labels_required=bool(corpus.label_names),
         )
         for part, data in (("valid", args.valid_data), ("test", args.test_data))
         if data is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.collators import IGNORED
+
 if TYPE_CHECKING:
     import torch
 
@@ -79,6 +81,29 @@ class EntailmentLoss:
         either = torch.logsumexp(log_p[:, 1:], dim=-1, keepdim=True)
         loss = -torch.cat([log_p, either], dim=-1).gather(1, labels[:, None]).sum()
         return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def hidden_token_loss(
+    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy over the hidden tokens of an effective batch, for ``compute_loss_func``.
+
+    Pieces of a batch hide different numbers of tokens, so that the mean over the means of pieces is
+    not that over the tokens.
+
+    Parameters
+    ----------
+    outputs : mapping
+        ``logits`` of shape (rows, length): the log-probability of each hidden token, as
+        `shared.masking.score_hidden_tokens_only` makes them.
+    labels : torch.Tensor of shape (rows, length)
+        `IGNORED` where nothing is hidden.
+    num_items_in_batch : scalar, optional
+        Hidden tokens of the effective batch. None counts those of `labels`.
+    """
+    hidden = labels != IGNORED
+    loss = -outputs["logits"][hidden].sum()
+    return loss / (hidden.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: float = 20.0):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from shared.collators import IGNORED
 
@@ -17,28 +18,40 @@ def score_hidden_tokens_only(model: PreTrainedModel) -> None:
     """Let a masked language model apply its head to the hidden tokens of a batch alone.
 
     The head scores every word of the vocabulary at every token, which takes a small encoder as long
-    as all its layers, and most of the memory; the loss reads one score in seven. The loss and its
-    gradient stay the same. From here on the model wants ``labels`` by name, and its logits are of
-    shape (hidden tokens, vocabulary).
+    as all its layers, and most of the memory; the loss reads one score in seven.
+
+    From here on the model wants ``targets`` by name: int64, shape (rows, length), the hidden tokens
+    and `IGNORED` elsewhere. Its ``logits`` become the log-probabilities of these tokens, float32,
+    of the same shape and 0 elsewhere: few enough to keep those of a whole evaluation, of which
+    `shared.losses.hidden_token_loss` takes the mean.
 
     Parameters
     ----------
     model : PreTrainedModel
-        With a head for masked-language modelling; gets two hooks.
+        With a head for masked-language modelling; gets three hooks.
     """
-    hidden = None
+    targets = None
 
     def before(module, args, kwargs):
-        nonlocal hidden
-        hidden = kwargs["labels"] != IGNORED
-        return args, kwargs | {"labels": kwargs["labels"][hidden]}
+        nonlocal targets
+        targets = kwargs["targets"]
+        return args, {name: value for name, value in kwargs.items() if name != "targets"}
+
+    def after_encoder(module, args, output):
+        output.last_hidden_state = output.last_hidden_state[targets != IGNORED]
+        return output
 
     def after(module, args, output):
-        output.last_hidden_state = output.last_hidden_state[hidden]
+        hidden = targets != IGNORED
+        scores = output.logits.float()
+        log_p = scores.new_zeros(targets.shape)
+        log_p[hidden] = -cross_entropy(scores, targets[hidden], reduction="none")
+        output.logits = log_p
         return output
 
     model.register_forward_pre_hook(before, with_kwargs=True)
-    model.base_model.register_forward_hook(after)
+    model.base_model.register_forward_hook(after_encoder)
+    model.register_forward_hook(after)
 
 
 class MaskedWords(torch.nn.Module):
@@ -77,4 +90,6 @@ class MaskedWords(torch.nn.Module):
         # The last mask of a row is that of the sentence; a text may hold others.
         last = (input_ids == self.mask_id).cumsum(dim=1).argmax(dim=1)
         at_mask = logits[torch.arange(len(logits)), last].float().log_softmax(-1)
-        return {"logits": at_mask[:, self.ids] @ self.mean.T}
+        # Autocast would round the product, of numbers near -10, to steps of 1/16.
+        with torch.autocast(logits.device.type, enabled=False):
+            return {"logits": at_mask[:, self.ids] @ self.mean.T}

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from safetensors.numpy import load_file
 
 
@@ -76,43 +76,99 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_the_loss_over_hidden_tokens_alone_is_the_loss(tiny_mlm):
-    import torch
-    from transformers import AutoModelForMaskedLM
-
-    from shared.collators import IGNORED
-    from shared.masking import score_hidden_tokens_only
-
-    torch.manual_seed(0)
-    ids = torch.randint(5, 150, (4, 20))
-    labels = torch.where(torch.rand(ids.shape) < 0.2, ids, IGNORED)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    gradients, losses = [], []
-    for sparse in (False, True):
-        model = AutoModelForMaskedLM.from_pretrained(tiny_mlm)
-        if sparse:
-            score_hidden_tokens_only(model)
-        output = model(**batch)
-        output.loss.backward()
-        losses.append(output.loss.item())
-        gradients.append(model.get_input_embeddings().weight.grad)
-    assert output.logits.shape[0] == int((labels != IGNORED).sum())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
-    assert math.isfinite(losses[0])
+def test_texts_of_special_tokens_alone_are_left_out(recipe, tmp_path, unlabelled):
+    rows = [{"title": "", "body": "🤗" * n, "labels": []} for n in range(1, 33)]
+    data = write(tmp_path / "emoji.jsonl", read_lines(unlabelled) + rows)
+    one_by_one = ["--per_device_train_batch_size", 1, "--per_device_eval_batch_size", 1]
+    printed = recipe("--data", data, *one_by_one, "--num_train_epochs", 1)
+    assert "32 texts left out: all their tokens are special" in printed
+    assert "72 unlabelled texts to learn from, 18 to measure on" in printed
+    assert math.isfinite(read_json(tmp_path / "out" / "metrics.json")["perplexity_after"])
 
 
-def test_through_accelerate_launch(flags):
+def test_a_labelled_test_file_is_kept_out_of_unlabelled_texts(recipe, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)[:120]
+    test = write(tmp_path / "test.jsonl", rows[:30])
+    data = write(tmp_path / "dump.jsonl", [{**row, "labels": []} for row in rows])
+    printed = recipe("--data", data, "--test_data", test, "--max_steps", 1)
+    assert "72 unlabelled texts to learn from, 18 to measure on" in printed
+
+
+@pytest.fixture
+def lengths(tmp_path):
+    """Flags for texts of very different lengths: 8 in a training step, others to measure on."""
+    rng = np.random.default_rng(0)
+    words = ["crash", "traceback", "docs", "typo", "slow", "memory", "support", "model", "data"]
+    rows = [{"text": " ".join(rng.choice(words, size=4 + 2 * n))} for n in range(17)]
+    return [
+        *("--data", write(tmp_path / "lengths.jsonl", rows), "--held_out_share", 0.5),
+        *("--max_steps", 2, "--optim", "sgd", "--learning_rate", 0.1, "--warmup_steps", 0),
+    ]
+
+
+def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, lengths, monkeypatch):
+    logs = []
+    monkeypatch.setattr(recipe.module, "plot_training_curve", lambda log, _: logs.append([*log]))
+    for size, pieces, measured in ((8, 1, 9), (4, 2, 4), (2, 4, 1)):
+        printed = recipe(
+            *(*lengths, "--logging_strategy", "steps", "--logging_steps", 1),
+            *("--per_device_train_batch_size", size, "--gradient_accumulation_steps", pieces),
+            *("--per_device_eval_batch_size", measured),
+        )
+        assert "8 unlabelled texts to learn from, 9 to measure on" in printed
+    for name, count in (("loss", 2), ("grad_norm", 2), ("eval_loss", 3)):
+        expected, *found = ([entry[name] for entry in log if name in entry] for log in logs)
+        assert len(expected) == count
+        for values in found:
+            np.testing.assert_allclose(values, expected, atol=1e-5, rtol=0, err_msg=name)
+
+
+def test_two_processes_do_the_work_of_one(recipe, flags, lengths, tmp_path):
+    recipe(*lengths, "--per_device_train_batch_size", 8)
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-        *("recipes/domain_adaptation.py", *flags, "--max_steps", 2),
+        *(*TWO_PROCESSES, "recipes/domain_adaptation.py", *flags, *lengths),
+        *("--per_device_train_batch_size", 4, "--output_dir", tmp_path / "two"),
     )
-    assert "Everything is in" in process.stdout
+    assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
+    expected, found = (read_json(tmp_path / run / "metrics.json") for run in ("out", "two"))
+    for name in ("train_loss", "perplexity_before", "perplexity_after"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert found["perplexity_after"] < 0.99 * found["perplexity_before"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("--eval_strategy", "no"),
+        # The best is here the worst, which is the first.
+        ("--load_best_model_at_end", "true", "--greater_is_better", "true"),
+    ],
+)
+def test_perplexity_is_that_of_the_saved_weights(recipe, tmp_path, monkeypatch, steps):
+    from transformers import Trainer
+
+    of_saved = []
+    save_model = Trainer.save_model
+
+    def save_and_measure(trainer, output_dir=None, **options):
+        save_model(trainer, output_dir, **options)
+        if output_dir is None:  # not a checkpoint
+            of_saved.append(math.exp(trainer.evaluate()["eval_loss"]))
+
+    monkeypatch.setattr(Trainer, "save_model", save_and_measure)
+    recipe("--num_train_epochs", 2, *steps)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert of_saved == [pytest.approx(metrics["perplexity_after"], rel=1e-6)]
 
 
 def test_mistakes(recipe, tmp_path, tiny_issues):
     assert "--mask_share 1.0: must be between 0 and 1" in recipe.mistake("--mask_share", 1)
+    assert "over all predictions" in recipe.mistake("--prediction_loss_only", "true")
     labelled = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     assert "0 unlabelled texts, too few" in recipe.mistake("--data", labelled)
+    special = write(tmp_path / "special.jsonl", [{"text": "🤗🤗 🚀"}, {"text": "🚀"}])
+    assert "0 unlabelled texts, too few" in recipe.mistake("--data", special)
+    few = write(tmp_path / "few.jsonl", [{"text": word} for word in ("crash", "docs", "slow")])
+    found = recipe.mistake("--data", few, "--held_out_share", 0.9)
+    assert "--held_out_share 0.9: leaves none of 3 texts" in found

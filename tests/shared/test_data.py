@@ -297,6 +297,19 @@ def test_a_fingerprint_knows_rows_and_labels_not_files(load, tmp_path):
     assert load([rows[0], issue(2, "bug", "speed"), rows[2]]).fingerprint != fingerprint
 
 
+def test_held_out_files_of_unlabelled_texts_may_have_any_labels(tmp_path):
+    data = write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"text": "two"}\n')
+    for number, labels in enumerate([["bug", "docs"], []]):
+        row = {"text": "three"} | ({"labels": labels} if labels else {})
+        test_data = write(tmp_path / f"test{number}.jsonl", json.dumps(row))
+        args = SplitArguments(
+            data=str(data), test_data=str(test_data), cache_dir=str(tmp_path / "cache")
+        )
+        held_out = load_held_out(args, load_data(args, labels_required=False))["test"]
+        assert len(held_out.dataset) == 1
+        assert held_out.label_names == labels
+
+
 def test_rows_that_another_file_repeats(load, tmp_path):
     words = [f"w{i}" for i in range(60)]
     nearly = " ".join([*words[:-1], "changed"])

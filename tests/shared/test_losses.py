@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_training import history, make_rows, make_trainer
 
-from shared.losses import MultilabelLoss, balanced_pos_weight
+from shared.collators import IGNORED
+from shared.losses import MultilabelLoss, balanced_pos_weight, hidden_token_loss
 from shared.models import load_sequence_classifier
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,20 @@ def test_is_computed_in_single_precision_from_half_precision_logits():
     assert half.dtype == torch.float32
     assert half == full
     assert 0 < half < 1e-8
+
+
+def test_hidden_tokens_weigh_the_same_in_whatever_piece_they_are():
+    rng = np.random.default_rng(0)
+    log_p = torch.tensor(-rng.random((6, 9)))
+    labels = torch.where(torch.tensor(rng.random((6, 9)) < np.linspace(0.1, 0.9, 9)), 7, IGNORED)
+    log_p[labels == IGNORED] = IGNORED  # what fills batches up, where predictions are gathered
+    hidden = (labels != IGNORED).sum()
+    expected = -log_p[labels != IGNORED].mean()
+    assert hidden_token_loss(outputs(log_p), labels).item() == pytest.approx(expected.item())
+    for cut in (1, 3, 5):
+        pieces = zip(log_p.split(cut), labels.split(cut), strict=True)
+        found = sum(hidden_token_loss(outputs(z), y, hidden) for z, y in pieces)
+        assert found.item() == pytest.approx(expected.item())
 
 
 def test_balanced_pos_weight():
