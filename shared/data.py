@@ -62,7 +62,7 @@ def load_data(
     stem = Path(source.name).name.split(".")[0]
     path = folder / f"{stem}-{_cache_key(source, args, label_map, label_names)}.arrow"
     corpus = _open_prepared(path)
-    if corpus is not None:
+    if corpus is not None and (corpus.label_names or not labels_required):
         return corpus
     try:
         folder.mkdir(parents=True, exist_ok=True)

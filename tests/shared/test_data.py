@@ -297,6 +297,14 @@ def test_a_fingerprint_knows_rows_and_labels_not_files(load, tmp_path):
     assert load([rows[0], issue(2, "bug", "speed"), rows[2]]).fingerprint != fingerprint
 
 
+def test_a_file_without_labels_is_refused_where_it_was_read_without_them_before(tmp_path):
+    data = write(tmp_path / "rows.jsonl", '{"text": "one", "labels": []}\n{"text": "two"}\n')
+    args = DataArguments(data=str(data), cache_dir=str(tmp_path / "cache"))
+    assert load_data(args, labels_required=False).label_names == []
+    with pytest.raises(UserError, match="no row has a label"):
+        load_data(args)
+
+
 def test_held_out_files_of_unlabelled_texts_may_have_any_labels(tmp_path):
     data = write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"text": "two"}\n')
     for number, labels in enumerate([["bug", "docs"], []]):
