@@ -105,7 +105,8 @@ def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
 {choice_table(choices)}
 
 In brackets the mean validation micro F1, by which a method is chosen; then the difference of test
-micro F1 with its 95 % interval (paired bootstrap over the test texts, all seeds together).
+micro F1 with its 95 % interval (paired bootstrap over the test texts, all seeds together). Only
+methods that have finished every seed at a size compete; the tables below name the others.
 
 ## Micro F1 on test
 
