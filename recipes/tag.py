@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import IO
 
 from datasets import Dataset
+from scipy.special import softmax
 from transformers import TrainingArguments
 
+import shared.networks  # noqa: F401  (makes transformers know them)
 from shared.arguments import flag, parse_arguments
 from shared.collators import PaddingCollator
 from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
@@ -85,6 +87,7 @@ def main() -> None:
     label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     thresholds = find_thresholds(args, model.config)
     one_each = args.threshold is None and getattr(model.config, "one_label_each", False)
+    exclusive = model.config.problem_type == "single_label_classification"
     pad = PaddingCollator(tokenizer)
 
     def collate(features):
@@ -108,7 +111,8 @@ def main() -> None:
                 dataset = Dataset.from_dict(
                     {"text": known, "length": [len(text) for text in known]}
                 )
-                scores = sigmoid(trainer.predict(dataset).predictions)
+                logits = trainer.predict(dataset).predictions
+                scores = softmax(logits, axis=1) if exclusive else sigmoid(logits)
                 predicted = choose_labels(scores, thresholds, one_each=one_each)
                 tagged = tag(scores, predicted, label_names)
             for number, (row, text) in enumerate(zip(block, texts, strict=True), n_rows + 1):
@@ -126,7 +130,7 @@ def find_thresholds(args: TagArguments, config) -> list[float]:
     """Return one threshold per label, from --threshold or the tagger's config."""
     if config.id2label == {i: f"LABEL_{i}" for i in range(config.num_labels)}:
         raise UserError(f"{args.model}: the config names no labels; {_TRAIN}")
-    if config.problem_type != "multi_label_classification":
+    if config.problem_type not in ("multi_label_classification", "single_label_classification"):
         raise UserError(
             f"{args.model}: its problem_type is {config.problem_type}, not "
             "multi_label_classification; its scores do not stand for one label each"

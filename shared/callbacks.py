@@ -4,9 +4,13 @@ import os
 import signal
 import sys
 
+from pathlib import Path
+
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from shared.files import write_json
+from shared.plots import plot_training_curve
 from shared.processes import highest
 
 
@@ -108,7 +112,9 @@ class ReadableProgress(TrainerCallback):
         """Write the line."""
         self._close_prediction_bar()
         shown = {"loss": self.loss, "valid loss": metrics.get("eval_loss")}
-        shown["micro F1"] = metrics.get("eval_micro_f1")
+        shown["accuracy"] = metrics.get("eval_accuracy")
+        if shown["accuracy"] is None:  # with one label per text micro F1 is the same
+            shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
         cells = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
         if state.is_world_process_zero:
@@ -134,3 +140,35 @@ class ReadableProgress(TrainerCallback):
         return tqdm(
             desc=name, total=total, initial=initial, unit=" steps", leave=False, disable=disable
         )
+
+
+class TrainingLog(TrainerCallback):
+    """Collect the log of a training and plot it, anew after each evaluation.
+
+    ``training_log.json`` holds all entries, ``plots/training_curve.png`` shows the losses and a
+    validation metric. A resumed run goes on with those of the run before it.
+
+    Parameters
+    ----------
+    folder : Path
+    metric : str
+        Key of the validation metric in the log.
+    """
+
+    def __init__(self, folder: Path, metric: str = "eval_micro_f1"):
+        self.folder, self.metric = folder, metric
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Write the log so far, so that one can look in while it runs."""
+        self._write(state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Write the whole log."""
+        self._write(state)
+
+    def _write(self, state):
+        if state.is_world_process_zero:
+            write_json(self.folder / "training_log.json", {"log_history": state.log_history})
+            path = self.folder / "plots" / "training_curve.png"
+            path.parent.mkdir(exist_ok=True)
+            plot_training_curve(state.log_history, path, metric=self.metric)

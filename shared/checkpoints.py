@@ -9,6 +9,12 @@ from pathlib import Path
 
 from shared.errors import UserError
 
+# Of a config, as far as it has them: sizes that the weights follow, and what the labels are.
+_SAME = (
+    *("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label", "problem_type"),
+    *("embedding_size", "num_filters", "filter_widths", "cell", "bidirectional"),
+)
+
 
 def resume_point(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
     """Return the checkpoint folder to resume from, or None to start afresh.
@@ -75,7 +81,7 @@ def check_same_model(checkpoint: str, config) -> None:
     if not path.is_file():
         return
     found = type(config).from_json_file(path)
-    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label"):
+    for name in _SAME:
         theirs, ours = getattr(found, name, None), getattr(config, name, None)
         if theirs != ours:
             what = "labels" if name == "id2label" else name

@@ -178,11 +178,9 @@ BROKEN_TAGGERS = {
         lambda folder: change_json(folder / "config.json", id2label=None, label2id=None),
         "classifier",
     ),
-    "one label per text": (
-        lambda folder: change_json(
-            folder / "config.json", problem_type="single_label_classification"
-        ),
-        "its problem_type is single_label_classification",
+    "no labels but a number": (
+        lambda folder: change_json(folder / "config.json", problem_type="regression"),
+        "its problem_type is regression",
     ),
     "truncated weights": (lambda folder: truncate(folder / "model.safetensors"), "cannot load"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no file named model"),

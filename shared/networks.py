@@ -1,0 +1,234 @@
+"""Small networks that learn to read from scratch: convolutions or a recurrence over word vectors.
+
+They are `PreTrainedModel`s. Importing this module is all that ``AutoConfig``,
+``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` need to load one from
+its folder; nothing in the folder runs, so that `trust_remote_code` stays off. It imports no other
+module of this project: a copy of this file beside your program does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    initialization as init,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class TextCNNConfig(PretrainedConfig):
+    """Sizes of a `TextCNNForSequenceClassification`.
+
+    Attributes
+    ----------
+    vocab_size : tokens of the vocabulary.
+    embedding_size : width of a token's vector.
+    num_filters : filters of each width.
+    filter_widths : tokens that a filter sees at once, one or several.
+    dropout : rate on the values of the token vectors, and of what the head reads.
+    word_dropout : share of the tokens that are hidden in training.
+    pad_token_id : what counts as padding where no attention mask is given.
+    """
+
+    model_type = "text_cnn"
+
+    vocab_size: int = 30_000
+    embedding_size: int = 64
+    num_filters: int = 10
+    filter_widths: list[int] | tuple[int, ...] = (3,)
+    dropout: float | int = 0.0
+    word_dropout: float | int = 0.0
+    pad_token_id: int | None = 1
+
+
+class TextRNNConfig(PretrainedConfig):
+    """Sizes of a `TextRNNForSequenceClassification`.
+
+    Attributes
+    ----------
+    cell : "rnn" (Elman's, with tanh), "lstm" or "gru".
+    hidden_size : width of the state, per direction.
+    bidirectional : read the text backwards, too.
+    vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
+    """
+
+    model_type = "text_rnn"
+
+    vocab_size: int = 30_000
+    embedding_size: int = 64
+    cell: str = "lstm"
+    hidden_size: int = 96
+    bidirectional: bool = False
+    dropout: float | int = 0.0
+    word_dropout: float | int = 0.0
+    pad_token_id: int | None = 1
+
+
+class TextNetwork(PreTrainedModel):
+    """Word vectors, an encoder of the token sequence into one vector, and a linear head.
+
+    A subclass sets `config_class` and implements `encode`. The score of a text depends on its
+    tokens alone, never on the padding beside them, on the left or on the right; a row of nothing
+    but padding has a finite score.
+    """
+
+    def __init__(self, config: PretrainedConfig):
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.word_dropout = nn.Dropout(config.word_dropout)
+
+    def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Turn token vectors (rows, length, width) into one vector per text.
+
+        The first `lengths` (rows,) vectors of each row are those of its tokens, the others zero.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+        """Score texts.
+
+        Parameters
+        ----------
+        input_ids : int64 tensor of shape (rows, length)
+        attention_mask : tensor of the same shape, optional
+            1 for tokens, 0 for padding. None: whatever is not the padding token is a token.
+        token_type_ids : tensor, optional
+            Not used: tokenizers give them, and a text that is no pair has but one type.
+        labels : tensor, optional
+            For the loss that `config.problem_type` names: class ids (rows,), or multi-hot rows
+            (rows, labels) as floats.
+
+        Returns
+        -------
+        SequenceClassifierOutput
+            ``logits`` of shape (rows, labels), and ``loss``, the mean, where labels are given.
+        """
+        if attention_mask is None:
+            attention_mask = input_ids != self.config.pad_token_id
+        mask = attention_mask.bool()
+        # Tokens first, in their order: what follows need not care where the padding is.
+        order = (~mask).byte().argsort(dim=1, stable=True)
+        mask = mask.gather(1, order)
+        seen = self.word_dropout(mask.to(self.embeddings.weight.dtype))
+        vectors = self.embeddings(input_ids.gather(1, order)) * seen.unsqueeze(-1)
+        encoded = self.encode(self.dropout(vectors), mask.sum(dim=1))
+        logits = self.classifier(self.dropout(encoded))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                labels=labels, logits=logits, pooled_logits=logits, config=self.config
+            )
+        if return_dict is False:
+            return (logits,) if loss is None else (loss, logits)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word vectors."""
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word vectors."""
+        self.embeddings = value
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Small vectors and wide layers: with the layers' own start, twice as many steps are spent
+        # before anything is learned, and vectors with a spread of 1 are noise learned by heart.
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=0.05)
+        elif isinstance(module, nn.RNNBase):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight_ih"):
+                    init.xavier_uniform_(parameter)
+                elif name.startswith("weight_hh"):
+                    init.orthogonal_(parameter)
+                else:
+                    init.zeros_(parameter)
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+
+
+class TextCNNForSequenceClassification(TextNetwork):
+    """Filters slid over the text, each reduced to its maximum (Kim 2014, "Convolutional Neural
+    Networks for Sentence Classification").
+
+    A filter starts at each token of the text, and beyond the last one it sees zeros: so does a text
+    shorter than the filter have a score, whatever is padded.
+    """
+
+    config_class = TextCNNConfig
+
+    def __init__(self, config: TextCNNConfig):
+        super().__init__(config)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.embedding_size, config.num_filters, width)
+            for width in config.filter_widths
+        )
+        features = config.num_filters * len(config.filter_widths)
+        self.classifier = nn.Linear(features, config.num_labels)
+        self.post_init()
+
+    def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the maximum of each filter: (rows, filters x widths)."""
+        starts = torch.arange(vectors.shape[1], device=vectors.device) < lengths.unsqueeze(1)
+        channels = vectors.transpose(1, 2)
+        pooled = []
+        for convolution in self.convolutions:
+            (width,) = convolution.kernel_size
+            found = convolution(nn.functional.pad(channels, (0, width - 1))).relu()
+            # No value is below 0, so that a 0 in the place of the padding never is a maximum.
+            pooled.append((found * starts.unsqueeze(1)).amax(dim=2))
+        return torch.cat(pooled, dim=1)
+
+
+class TextRNNForSequenceClassification(TextNetwork):
+    """A recurrent network; its state after the last token, not after the padding, is classified.
+
+    The backward direction reads each text from its own last token to its first, and gives its state
+    there. It is a recurrence of its own over the reversed texts: with no need for packed sequences,
+    there are no lengths to fetch from the device, and padded rows run in one fused kernel.
+    """
+
+    config_class = TextRNNConfig
+
+    def __init__(self, config: TextRNNConfig):
+        super().__init__(config)
+        sizes = (config.embedding_size, config.hidden_size)
+        self.forwards = CELLS[config.cell](*sizes, batch_first=True)
+        self.backwards = None
+        if config.bidirectional:
+            self.backwards = CELLS[config.cell](*sizes, batch_first=True)
+        self.classifier = nn.Linear(
+            config.hidden_size * (1 + config.bidirectional), config.num_labels
+        )
+        self.post_init()
+
+    def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the last state of each direction: (rows, hidden size x directions)."""
+        rows = torch.arange(len(vectors), device=vectors.device)
+        last = (lengths - 1).clamp(min=0)
+        states = [self.forwards(vectors)[0][rows, last]]
+        if self.backwards is not None:
+            steps = torch.arange(vectors.shape[1], device=vectors.device)
+            reverse = (last.unsqueeze(1) - steps).clamp(min=0)
+            states.append(self.backwards(vectors[rows.unsqueeze(1), reverse])[0][rows, last])
+        return torch.cat(states, dim=1)
+
+
+for _model in (TextCNNForSequenceClassification, TextRNNForSequenceClassification):
+    AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
+    AutoModelForSequenceClassification.register(_model.config_class, _model, exist_ok=True)
