@@ -26,29 +26,23 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.special import softmax
-from transformers import (
-    AutoModelForSequenceClassification,
-    EarlyStoppingCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress, TrainingLog
 from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MultilabelCollator, SingleLabelCollator
+from shared.collators import MultilabelCollator
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import choose_precision
-from shared.losses import MultilabelLoss, single_label_loss
-from shared.metrics import f1_scores, multilabel_metrics, sigmoid, single_label_metrics
-from shared.networks import TextCNNConfig, TextRNNConfig
+from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
+from shared.metrics import f1_scores, multilabel_metrics, sigmoid
+from shared.network_arguments import NetworkArguments, build_network
 from shared.parts import split_corpus
-from shared.predictions import examples
 from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.thresholds import tune_thresholds
@@ -66,24 +60,9 @@ classifier("Two hours that I would like to have back.", truncation=True)
 
 
 @dataclass
-class NetworkArguments(SplitArguments, TrainingArguments):
+class ImdbArguments(NetworkArguments, SplitArguments, TrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
-    architecture: Literal["cnn", "rnn", "lstm", "gru"] = flag(
-        "cnn", "Filters, or a recurrence: Elman's (tanh), LSTM, GRU (default: cnn)."
-    )
-    embedding_size: int = flag(64, "Width of a token's vector (default: 64).")
-    embeddings: str | None = flag(
-        None,
-        "File of word vectors to start from, as word2vec and GloVe write text, also .gz; sets "
-        "--embedding_size (default: start at random).",
-    )
-    num_filters: int = flag(10, "CNN: filters of each width (default: 10).")
-    filter_widths: list[int] = flag([3], "CNN: tokens that a filter sees at once (default: 3).")
-    hidden_size: int = flag(96, "Others: width of the state (default: 96).")
-    bidirectional: bool = flag(False, "Others: read backwards, too (default: false).")
-    dropout: float = flag(0.0, "Dropout of word vectors and features (default: 0).")
-    word_dropout: float = flag(0.0, "Share of the tokens hidden in training (default: 0).")
     algorithm: Literal["words", "wordpiece", "bpe", "unigram"] = flag(
         "words", "How the vocabulary is built (default: words)."
     )
@@ -95,10 +74,8 @@ class NetworkArguments(SplitArguments, TrainingArguments):
     patience: int = flag(5, "Evaluations without a better one to stop after (default: 5).")
     # Defaults of transformers.TrainingArguments that suit a small network.
     output_dir: str = flag("outputs/imdb_cnn_rnn", "Folder (default: outputs/imdb_cnn_rnn).")
-    max_steps: int = flag(
-        2500, "Steps to train; -1 counts by --num_train_epochs (default: 2500)."
-    )
-    learning_rate: float = flag(1e-3, "Peak rate, falling to 0 (default: 1e-3).")
+    max_steps: int = flag(2500, "Steps to train; -1 counts by --num_train_epochs (default: 2500).")
+    learning_rate: float = flag(1e-3, "First rate, which falls to 0 (default: 1e-3).")
     per_device_train_batch_size: int = flag(8, "Texts per step and device (default: 8).")
     per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
     bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
@@ -112,30 +89,23 @@ class NetworkArguments(SplitArguments, TrainingArguments):
     save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
     logging_steps: float = flag(100, "Steps between entries of the log (default: 100).")
     load_best_model_at_end: bool = flag(True, "Keep the best state, not the last (default: true).")
-    metric_for_best_model: str | None = flag(
-        "micro_f1", "What is best; with one label per text this is accuracy (default: micro_f1)."
-    )
+    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
     restore_callback_states_from_checkpoint: bool = flag(True, "Resume patience, too.")
 
     def __post_init__(self):
-        for name in ("embedding_size", "num_filters", "hidden_size", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        if not self.filter_widths or min(self.filter_widths) < 1:
-            raise UserError("--filter_widths: name widths of 1 token or more")
+        NetworkArguments.__post_init__(self)
+        if self.patience < 1:
+            raise UserError(f"--patience {self.patience}: must be 1 or more")
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        for name in ("dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below 1")
         choose_precision(self)
-        super().__post_init__()
+        TrainingArguments.__post_init__(self)
 
 
 def main() -> None:
     """Load, split, build the vocabulary, train, look at the test rows once, save."""
-    args = parse_arguments(NetworkArguments, description=__doc__)
+    args = parse_arguments(ImdbArguments, description=__doc__)
     quiet_libraries()
     output_dir = make_output_dir(args.output_dir)
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
@@ -150,14 +120,14 @@ def main() -> None:
         say(f"{name} rows: {other.describe(brief=True)}")
     parts = split_corpus(corpus, held_out, args, seed=args.seed)
     say(parts.describe())
-    y = parts.labels
-    rows = {**parts.rows, "unlabelled": corpus.dataset.select(corpus.unlabelled[:3])}
+    rows, y = parts.rows, parts.labels
 
     # Vocabulary, of the training texts alone, and tokens
     tokenizer = train_tokenizer(
         rows["train"]["text"], args.algorithm, args.vocab_size, max_length=args.max_length
     )
     tokenizer.truncation_side = args.truncation_side
+    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # what is saved
 
     def tokenize(batch):
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]
@@ -171,55 +141,44 @@ def main() -> None:
     known, vectors = [], np.zeros((0, args.embedding_size))
     if args.embeddings:
         known, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
-        say(f"{args.embeddings}: {len(known):,} of {len(tokenizer):,} tokens, {vectors.shape[1]} wide")
-    settings = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "embedding_size": vectors.shape[1],
-        "dropout": args.dropout,
-        "word_dropout": args.word_dropout,
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: i for i, name in enumerate(label_names)},
-        "problem_type": f"{'single' if one_each else 'multi'}_label_classification",
-    }
-    if args.architecture == "cnn":
-        sizes = {"num_filters": args.num_filters, "filter_widths": args.filter_widths}
-        config = TextCNNConfig(**sizes, **settings)
-    else:
-        sizes = {"hidden_size": args.hidden_size, "bidirectional": args.bidirectional}
-        config = TextRNNConfig(cell=args.architecture, **sizes, **settings)
-    model = AutoModelForSequenceClassification.from_config(config)
+        say(f"{args.embeddings}: vectors of {len(known):,} of {len(tokenizer):,} tokens")
+    model = build_network(
+        args,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        embedding_size=vectors.shape[1],
+        id2label=dict(enumerate(label_names)),
+        label2id={name: i for i, name in enumerate(label_names)},
+        problem_type=f"{'single' if one_each else 'multi'}_label_classification",
+    )
     with torch.no_grad():
         model.get_input_embeddings().weight[known] = torch.from_numpy(vectors).float()
     say(f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens")
 
-    # Classes that exclude each other, or one question per label
-    if one_each:
-        collator, loss = SingleLabelCollator(tokenizer), single_label_loss
-        to_scores = partial(softmax, axis=1)
-    else:
-        collator, loss = MultilabelCollator(tokenizer, len(label_names)), MultilabelLoss()
-        to_scores = sigmoid
+    # Classes that exclude each other, or one question per label, rare ones weighed up
+    pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
+    loss = SingleLabelLoss() if one_each else MultilabelLoss(pos_weight)
+    to_scores = partial(softmax, axis=1) if one_each else sigmoid
 
     def compute_metrics(prediction):
         if one_each:
-            figures = single_label_metrics(label_names)(prediction)
-            return figures | {"micro_f1": figures["accuracy"]}
+            figures = multilabel_metrics(label_names, one_each=True)(prediction)
+            return figures | {"accuracy": figures["subset_accuracy"]}
         # Evaluations are compared at the threshold that each would be used with.
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
         return multilabel_metrics(label_names, thresholds=best)(prediction)
 
-    metric = "eval_accuracy" if one_each else "eval_micro_f1"
+    log = TrainingLog(output_dir, "eval_accuracy" if one_each else "eval_micro_f1")
     trainer = LengthGroupedTrainer(
         model=model,
         args=args,
         train_dataset=tokens["train"],
         eval_dataset=tokens["valid"],
         processing_class=tokenizer,
-        data_collator=collator,
+        data_collator=MultilabelCollator(tokenizer, len(label_names)),
         compute_loss_func=loss,
         compute_metrics=compute_metrics,
-        callbacks=[CheckpointOnSignal(), ReadableProgress(), TrainingLog(output_dir, metric)],
+        callbacks=[CheckpointOnSignal(), ReadableProgress(), log],
     )
     if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
@@ -239,11 +198,7 @@ def main() -> None:
     seconds = perf_counter() - started
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = to_scores(tested.predictions)
-    choose = partial(choose_labels, thresholds=thresholds, one_each=one_each)
-    predicted = {part: choose(found) for part, found in scores.items()}
-    tagged = ()
-    if unlabelled := tokens["unlabelled"].remove_columns("labels"):
-        tagged = to_scores(trainer.predict(unlabelled).predictions)
+    predicted = {k: choose_labels(p, thresholds, one_each=one_each) for k, p in scores.items()}
 
     # Save: network, tokenizer, labels and thresholds; then everything a person wants to see
     trainer.save_model()
@@ -278,9 +233,6 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if len(tagged):
-        print("\nTags for texts without labels")
-        print(examples(rows["unlabelled"]["text"], tagged, choose(tagged), label_names))
     print(f"\n{contents(output_dir, model=True)}")
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-
 from pathlib import Path
 
 from tqdm import tqdm

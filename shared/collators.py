@@ -62,14 +62,6 @@ class PaddingCollator:
         return np.array(labels, dtype=np.int64)
 
 
-class SingleLabelCollator(PaddingCollator):
-    """Pad a batch to its longest text; ``labels`` of a feature are a list of its one class id."""
-
-    def labels(self, labels: list[list[int]]) -> np.ndarray:
-        """Turn lists of one class id into class ids (rows,)."""
-        return np.concatenate(labels).astype(np.int64)
-
-
 class MultilabelCollator(PaddingCollator):
     """Pad a batch to its longest text and turn class ids into float multi-hot rows.
 

@@ -59,26 +59,6 @@ class MultilabelLoss:
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-def single_label_loss(
-    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross-entropy over classes that exclude each other, for ``compute_loss_func``.
-
-    Parameters
-    ----------
-    outputs : mapping
-        ``logits`` of shape (rows, classes).
-    labels : torch.Tensor of shape (rows,)
-        Class ids.
-    num_items_in_batch : scalar, optional
-        Rows of the effective batch. None counts those of `labels`.
-    """
-    from torch.nn.functional import cross_entropy
-
-    loss = cross_entropy(outputs["logits"].float(), labels, reduction="sum")
-    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-
 class EntailmentLoss:
     """Cross-entropy over entailment, neutral and contradiction, for ``compute_loss_func``.
 

@@ -1,0 +1,72 @@
+"""The flags that say what a network from scratch looks like, and the network they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from shared.arguments import flag
+from shared.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class NetworkArguments:
+    """Flags of recipes that train a network of `shared.networks`."""
+
+    architecture: Literal["cnn", "rnn", "lstm", "gru"] = flag(
+        "cnn", "Filters, or a recurrence: Elman's (tanh), LSTM, GRU (default: cnn)."
+    )
+    embedding_size: int = flag(64, "Width of a token's vector (default: 64).")
+    embeddings: str | None = flag(
+        None, "Word vectors to start from, word2vec's or GloVe's text, also .gz (default: random)."
+    )
+    num_filters: int = flag(10, "CNN: filters of each width (default: 10).")
+    filter_widths: list[int] = flag([3], "CNN: tokens that a filter sees at once (default: 3).")
+    hidden_size: int = flag(96, "Others: width of the state (default: 96).")
+    bidirectional: bool = flag(False, "Others: read backwards, too (default: false).")
+    dropout: float = flag(0.0, "Dropout of word vectors and features (default: 0).")
+    word_dropout: float = flag(0.0, "Share of the tokens hidden in training (default: 0).")
+
+    def __post_init__(self):
+        for name in ("embedding_size", "num_filters", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if not self.filter_widths or min(self.filter_widths) < 1:
+            raise UserError("--filter_widths: name widths of 1 token or more")
+        for name in ("dropout", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below 1")
+
+
+def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
+    """Make a network with random weights.
+
+    Parameters
+    ----------
+    args : the flags.
+    **settings
+        Of its config, beside those that the flags give: ``vocab_size``, ``id2label`` and so on.
+    """
+    from shared import networks
+
+    settings = {
+        "embedding_size": args.embedding_size,
+        "dropout": args.dropout,
+        "word_dropout": args.word_dropout,
+        **settings,
+    }
+    if args.architecture == "cnn":
+        config = networks.TextCNNConfig(
+            num_filters=args.num_filters, filter_widths=args.filter_widths, **settings
+        )
+        return networks.TextCNNForSequenceClassification(config)
+    config = networks.TextRNNConfig(
+        cell=args.architecture,
+        hidden_size=args.hidden_size,
+        bidirectional=args.bidirectional,
+        **settings,
+    )
+    return networks.TextRNNForSequenceClassification(config)
