@@ -94,8 +94,9 @@ class ImdbArguments(NetworkArguments, SplitArguments, TrainingArguments):
 
     def __post_init__(self):
         NetworkArguments.__post_init__(self)
-        if self.patience < 1:
-            raise UserError(f"--patience {self.patience}: must be 1 or more")
+        for name, least in (("patience", 1), ("max_length", 3)):  # [CLS], a token, [SEP]
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")

@@ -46,19 +46,17 @@ def read_word_vectors(path: str, vocabulary: Mapping[str, int]) -> tuple[np.ndar
                 fields = line.rstrip().split(" ")
                 if number == 1 and len(fields) == 2 and all(map(str.isdigit, fields)):
                     continue
-                if width is None:
-                    width = len(fields) - 1
+                width = width or len(fields) - 1
                 token = " ".join(fields[: len(fields) - width])
-                if token not in vocabulary or vocabulary[token] in found:
+                if token and (token not in vocabulary or vocabulary[token] in found):
                     continue
                 try:
                     vector = np.array(fields[len(fields) - width :], dtype=np.float32)
                 except ValueError:
                     vector = np.zeros(0)
-                if not (0 < len(vector) == width and np.isfinite(vector).all()):
-                    raise UserError(
-                        f"{file_path}, line {number}: expected a token and {width} numbers"
-                    )
+                if not token or not vector.size or not np.isfinite(vector).all():
+                    numbers = f"{width or 'some'} numbers"
+                    raise UserError(f"{file_path}, line {number}: expected a token and {numbers}")
                 found[vocabulary[token]] = vector
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
