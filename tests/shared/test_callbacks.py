@@ -11,7 +11,7 @@ from tiny_training import make_trainer
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import ProgressCallback
 
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
+from shared.callbacks import CheckpointOnSignal, ReadableProgress, TrainingLog
 from shared.checkpoints import checkpoint_fault
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,34 @@ def test_other_processes_write_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_accuracy_stands_for_micro_f1_which_it_equals(capsys):
+    metrics = {"eval_accuracy": 0.5, "eval_micro_f1": 0.5, "eval_macro_f1": 0.25}
+    ReadableProgress().on_evaluate(None, TrainerState(epoch=2.0), None, metrics=metrics)
+    assert capsys.readouterr().out.split()[2:] == ["accuracy", "0.500", "macro", "F1", "0.250"]
+
+
 def test_a_metric_that_was_not_computed_is_left_out(capsys):
     ReadableProgress().on_evaluate(None, TrainerState(epoch=2.0), None, metrics={"eval_loss": 1.0})
     assert capsys.readouterr().out.split() == ["epoch", "2.00", "valid", "loss", "1.000"]
+
+
+# --- TrainingLog ---------------------------------------------------------------------------------
+
+
+def test_the_log_and_its_plot_grow_with_the_training(tmp_path):
+    log, sizes = TrainingLog(tmp_path, "eval_accuracy"), []
+    state = TrainerState(is_world_process_zero=True)
+    for step in (1, 2):
+        state.log_history += [
+            {"epoch": step, "loss": 1 / step, "step": step},
+            {"epoch": step, "eval_loss": 0.5, "eval_accuracy": step / 2, "step": step},
+        ]
+        log.on_evaluate(None, state, None)
+        sizes.append((tmp_path / "plots" / "training_curve.png").read_bytes())
+    assert sizes[0] != sizes[1]
+    state.log_history.append({"epoch": 2, "train_runtime": 3.0, "step": 2})
+    log.on_train_end(None, state, None)
+    written = json.loads((tmp_path / "training_log.json").read_text())
+    assert written == {"log_history": state.log_history}
+    TrainingLog(tmp_path / "other").on_train_end(None, TrainerState(is_world_process_zero=False), 0)
+    assert not (tmp_path / "other").exists()

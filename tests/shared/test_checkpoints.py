@@ -176,6 +176,8 @@ def test_a_checkpoint_of_another_model_or_of_other_labels_is_refused(tmp_path):
     config().save_pretrained(tmp_path)
     check_same_model(str(tmp_path), config())
     check_same_model(str(tmp_path / "without one"), config())
-    for other, what in ((config("bc"), "labels"), (config(hidden_size=24), "hidden_size")):
+    others = {"labels": config("bc"), "hidden_size": config(hidden_size=24)}
+    others["problem_type"] = config(problem_type="regression")
+    for what, other in others.items():
         with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
             check_same_model(str(tmp_path), other)

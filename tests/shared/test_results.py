@@ -16,6 +16,7 @@ THRESHOLDS = [0.5, 0.4, 0.6]
 ROWS = 40
 PARTS = ("train", "valid", "test")
 BOUNDS = ("test_micro_f1_low", "test_micro_f1_high", "test_macro_f1_low", "test_macro_f1_high")
+SHOWN = set(CARD_METRICS) - {"test_accuracy"}  # which is that of texts with one label each
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,8 @@ def test_summary():
         "micro F1 0.800 (95 % interval 0.700 to 0.900); naive Bayes on the same rows 0.550",
         "macro F1 0.600 (95 % interval 0.500 to 0.650); naive Bayes on the same rows 0.400",
     ]
+    micro, _ = summary(metrics | {"test_accuracy": 0.8}).splitlines()
+    assert micro.startswith("accuracy 0.800 (95 % interval 0.700 to 0.900); naive Bayes")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def written(labels, scores, tmp_path_factory):
         "labels_left_out": {},
     }
     folder = tmp_path_factory.mktemp("results")
-    metrics = dict.fromkeys((*CARD_METRICS, *BOUNDS), 0.5) | {"train_samples": ROWS, "seed": 42}
+    metrics = dict.fromkeys((*SHOWN, *BOUNDS), 0.5) | {"train_samples": ROWS, "seed": 42}
     text = write_results(
         folder,
         base_model="owner/encoder",
@@ -160,7 +163,7 @@ def test_the_card_holds_report_data_and_use(written):
     folder, report = written
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == "owner/encoder"
-    assert {result.metric_type for result in card.data.eval_results} == set(CARD_METRICS)
+    assert {result.metric_type for result in card.data.eval_results} == SHOWN
     assert card.text.startswith("\n# my_issues tagger")
     assert report in card.text
     assert "my_issues.jsonl.gz: 40 rows read" in card.text
