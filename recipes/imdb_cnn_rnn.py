@@ -54,8 +54,8 @@ USAGE = """```python
 import shared.networks  # or a copy of that file: it makes transformers know the network
 from transformers import pipeline
 
-classifier = pipeline("text-classification", model="{folder}", top_k=None)
-classifier("Two hours that I would like to have back.", truncation=True)
+tagger = pipeline("text-classification", model="{folder}", top_k=None)
+tagger("Two hours that I would like to have back.", truncation=True)
 ```"""
 
 
@@ -229,7 +229,7 @@ def main() -> None:
         thresholds=None if one_each else thresholds,
         metrics=metrics,
         usage=USAGE.format(folder=output_dir),
-        max_length=args.max_length,
+        max_length=args.max_length if args.truncation_side == "right" else None,
     )
     remove_checkpoints(args.output_dir)
 

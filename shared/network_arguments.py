@@ -25,6 +25,9 @@ class NetworkArguments:
     )
     num_filters: int = flag(10, "CNN: filters of each width (default: 10).")
     filter_widths: list[int] = flag([3], "CNN: tokens that a filter sees at once (default: 3).")
+    pooling: Literal["max", "mean_max"] = flag(
+        "max", "CNN: keep the maximum of each filter, or its mean, too (default: max)."
+    )
     hidden_size: int = flag(96, "Others: width of the state (default: 96).")
     bidirectional: bool = flag(False, "Others: read backwards, too (default: false).")
     dropout: float = flag(0.0, "Dropout of word vectors and features (default: 0).")
@@ -60,7 +63,10 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
     }
     if args.architecture == "cnn":
         config = networks.TextCNNConfig(
-            num_filters=args.num_filters, filter_widths=args.filter_widths, **settings
+            num_filters=args.num_filters,
+            filter_widths=args.filter_widths,
+            pooling=args.pooling,
+            **settings,
         )
         return networks.TextCNNForSequenceClassification(config)
     config = networks.TextRNNConfig(

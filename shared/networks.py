@@ -31,6 +31,8 @@ class TextCNNConfig(PretrainedConfig):
     embedding_size : width of a token's vector.
     num_filters : filters of each width.
     filter_widths : tokens that a filter sees at once, one or several.
+    pooling : what is kept of a filter: "max", its maximum, or "mean_max", its mean over the text,
+        too, which counts evidence where the maximum tells only that there is some.
     dropout : rate on the values of the token vectors, and of what the head reads.
     word_dropout : share of the tokens that are hidden in training.
     pad_token_id : what counts as padding where no attention mask is given.
@@ -42,6 +44,7 @@ class TextCNNConfig(PretrainedConfig):
     embedding_size: int = 64
     num_filters: int = 10
     filter_widths: list[int] | tuple[int, ...] = (3,)
+    pooling: str = "max"
     dropout: float | int = 0.0
     word_dropout: float | int = 0.0
     pad_token_id: int | None = 1
@@ -180,20 +183,25 @@ class TextCNNForSequenceClassification(TextNetwork):
             for width in config.filter_widths
         )
         features = config.num_filters * len(config.filter_widths)
+        if config.pooling == "mean_max":
+            features *= 2
         self.classifier = nn.Linear(features, config.num_labels)
         self.post_init()
 
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the maximum of each filter: (rows, filters x widths)."""
+        """Return what is kept of the filters: (rows, filters x widths), twice that with means."""
         starts = torch.arange(vectors.shape[1], device=vectors.device) < lengths.unsqueeze(1)
         channels = vectors.transpose(1, 2)
-        pooled = []
+        kept = []
         for convolution in self.convolutions:
             (width,) = convolution.kernel_size
             found = convolution(nn.functional.pad(channels, (0, width - 1))).relu()
             # No value is below 0, so that a 0 in the place of the padding never is a maximum.
-            pooled.append((found * starts.unsqueeze(1)).amax(dim=2))
-        return torch.cat(pooled, dim=1)
+            found = found * starts.unsqueeze(1)
+            kept.append(found.amax(dim=2))
+            if self.config.pooling == "mean_max":
+                kept.append(found.sum(dim=2) / lengths.clamp(min=1).unsqueeze(1))
+        return torch.cat(kept, dim=1)
 
 
 class TextRNNForSequenceClassification(TextNetwork):

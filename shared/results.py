@@ -195,9 +195,7 @@ from transformers import pipeline
 
 tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
 tagger("Tokenizer drops the last word of every line", truncation=True)
-```
-
-{applies}"""
+```"""
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
@@ -207,7 +205,7 @@ tagger("Tokenizer drops the last word of every line", truncation=True)
         label_names=names,
         metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
         report=report,
-        usage=usage,
+        usage=usage and f"{usage}\n\n{applies}",
         limits=limits
         or f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
         + (f"It reads the first {max_length} tokens of a text. " if max_length else "")

@@ -184,8 +184,9 @@ def test_the_vocabulary_is_built_from_the_training_texts_alone(
 
 def test_flags_set_the_sizes(trainer_of):
     flags = ["--num_filters", 7, "--filter_widths", 2, 4, "--dropout", 0.3, "--word_dropout", 0.2]
-    config = trainer_of(*flags).model.config
+    config = trainer_of(*flags, "--pooling", "mean_max").model.config
     assert (config.num_filters, list(config.filter_widths)) == (7, [2, 4])
+    assert config.pooling == "mean_max"
     assert (config.dropout, config.word_dropout, config.embedding_size) == (0.3, 0.2, 16)
     config = trainer_of("--architecture", "rnn", "--bidirectional").model.config
     assert (config.cell, config.hidden_size, config.bidirectional) == ("rnn", 16, True)

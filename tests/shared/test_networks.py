@@ -28,6 +28,9 @@ SIZES = {"vocab_size": 40, "embedding_size": 8, "num_labels": 3}
 CONFIGS = {
     "cnn": TextCNNConfig(num_filters=4, filter_widths=[3], **SIZES),
     "cnn, several widths": TextCNNConfig(num_filters=4, filter_widths=[1, 2, 5], **SIZES),
+    "cnn, mean and max": TextCNNConfig(
+        num_filters=4, filter_widths=[1, 3], pooling="mean_max", **SIZES
+    ),
     **{cell: TextRNNConfig(cell=cell, hidden_size=6, **SIZES) for cell in CELLS},
     **{
         f"{cell}, both ways": TextRNNConfig(cell=cell, hidden_size=6, bidirectional=True, **SIZES)
@@ -103,8 +106,9 @@ def test_a_row_of_padding_alone_has_a_finite_score_and_finite_gradients(name):
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_a_filter_keeps_its_maximum_over_the_text(width):
-    model = build("cnn", filter_widths=[width])
+@pytest.mark.parametrize("pooling", ["max", "mean_max"])
+def test_of_a_filter_its_maximum_over_the_text_is_kept_or_its_mean_too(width, pooling):
+    model = build("cnn", filter_widths=[width], pooling=pooling)
     ids = [7, 3, 22, 9]
     vectors = model.embeddings.weight[torch.tensor(ids)].detach().numpy()
     vectors = np.concatenate([vectors, np.zeros((width - 1, 8))])
@@ -114,8 +118,11 @@ def test_a_filter_keeps_its_maximum_over_the_text(width):
         [(vectors[start : start + width].T * filter).sum() for filter in weight] + bias
         for start in range(len(ids))
     ]
-    features = torch.tensor(np.maximum(found, 0).max(axis=0), dtype=torch.float32)
-    expected = model.classifier(features).detach()
+    found = np.maximum(found, 0)
+    features = found.max(axis=0)
+    if pooling == "mean_max":
+        features = np.concatenate([features, found.mean(axis=0)])
+    expected = model.classifier(torch.tensor(features, dtype=torch.float32)).detach()
     torch.testing.assert_close(logits(model, [ids])[0], expected)
 
 
