@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.collators import IGNORED
+from shared.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +29,31 @@ class MultilabelLoss:
         both directions (Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks",
         equation 4, divided by two so that 0 leaves plain cross-entropy). It applies where there are
         twice as many rows of logits as of labels, as with ``LengthGroupedTrainer(passes=2)``.
+    focus : pair of float
+        Powers by which positives and negatives count less the surer they are already. Both 2 is the
+        focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4); 0 and 4
+        with a margin of .05 the asymmetric loss, for many labels of which few apply (Ridnik et al.
+        2021, "Asymmetric Loss For Multi-Label Classification", equation 7).
+    margin : float
+        Taken off the probability of a negative, which counts nothing below it.
+    label_smoothing : float
+        Targets become 1 - half of this and half of this.
     """
 
-    def __init__(self, pos_weight: torch.Tensor | None = None, *, r_drop: float = 0.0):
+    def __init__(
+        self,
+        pos_weight: torch.Tensor | None = None,
+        *,
+        r_drop: float = 0.0,
+        focus: tuple[float, float] = (0.0, 0.0),
+        margin: float = 0.0,
+        label_smoothing: float = 0.0,
+    ):
         self.pos_weight = pos_weight
         self.r_drop = r_drop
+        self.focus = focus
+        self.margin = margin
+        self.label_smoothing = label_smoothing
 
     def __call__(
         self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -39,7 +61,7 @@ class MultilabelLoss:
         """Return the scalar loss of ``outputs.logits`` against multi-hot labels (rows, labels).
 
         The logits hold one or more passes over the rows, one after another; their losses are
-        averaged.
+        averaged. Labels may be probabilities.
         """
         from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -48,14 +70,101 @@ class MultilabelLoss:
             self.pos_weight = self.pos_weight.to(logits.device)
         passes = len(logits) // len(labels)
         targets = labels.float().repeat(passes, 1)
-        loss = binary_cross_entropy_with_logits(
-            logits, targets, pos_weight=self.pos_weight, reduction="sum"
-        )
+        targets = targets + self.label_smoothing * (0.5 - targets)
+        if any(self.focus) or self.margin:
+            loss = self._asymmetric(logits, targets)
+        else:
+            loss = binary_cross_entropy_with_logits(
+                logits, targets, pos_weight=self.pos_weight, reduction="sum"
+            )
         loss = loss / passes
         if passes == 2 and self.r_drop:
             # Between Bernoulli distributions the two divergences add up to this product.
             a, b = logits.chunk(2)
             loss = loss + self.r_drop / 4 * ((a.sigmoid() - b.sigmoid()) * (a - b)).sum()
+        return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+    def _asymmetric(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Sum the focused terms of positives and negatives."""
+        import torch
+        from torch.nn.functional import softplus
+
+        p = logits.sigmoid()
+        negative = softplus(logits)
+        if self.margin:
+            p = (p - self.margin).clamp(min=0)
+            negative = -torch.log1p(-p)
+        # The slope of a power below 1 has no end at 0.
+        easy_positive, easy_negative = (-logits).sigmoid().clamp(min=1e-8), p.clamp(min=1e-8)
+        positive = softplus(-logits) * easy_positive ** self.focus[0]
+        negative = negative * easy_negative ** self.focus[1]
+        if self.pos_weight is not None:
+            positive = positive * self.pos_weight
+        return (targets * positive + (1 - targets) * negative).sum()
+
+
+class SingleLabelLoss:
+    """Cross-entropy over classes of which every text has one, for ``compute_loss_func``.
+
+    Scaled as `MultilabelLoss` is.
+
+    Parameters
+    ----------
+    weight : torch.Tensor of shape (classes,), optional
+        Of the rows of each class; see `balanced_class_weight`.
+    focus : float
+        Power by which rows count less the surer they are already (focal loss, Lin et al. 2017,
+        equation 4). 0: not at all.
+    label_smoothing : float
+        Share of the target that all classes get in equal parts (Szegedy et al. 2016, "Rethinking
+        the Inception Architecture for Computer Vision", section 7).
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor | None = None,
+        *,
+        focus: float = 0.0,
+        label_smoothing: float = 0.0,
+    ):
+        self.weight = weight
+        self.focus = focus
+        self.label_smoothing = label_smoothing
+
+    def __call__(
+        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the scalar loss of ``outputs.logits`` against one-hot labels (rows, classes).
+
+        Of shapes, passes and probabilities the same holds as for `MultilabelLoss`.
+        """
+        log_p = outputs["logits"].float().log_softmax(-1)
+        passes, n_classes = len(log_p) // len(labels), labels.shape[1]
+        targets = labels.float().repeat(passes, 1)
+        targets = targets + self.label_smoothing * (1 / n_classes - targets)
+        terms = -targets * log_p
+        if self.focus:
+            terms = terms * (1 - log_p.exp()).clamp(min=1e-8) ** self.focus
+        if self.weight is not None:
+            self.weight = self.weight.to(terms.device)
+            terms = terms * self.weight
+        n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        return terms.sum() / passes * n_classes / n_items
+
+
+class RegressionLoss:
+    """Squared error of all (row, quantity) pairs, for ``compute_loss_func``.
+
+    Scaled as `MultilabelLoss` is.
+    """
+
+    def __call__(
+        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the scalar loss of ``outputs.logits`` against labels, both (rows, quantities)."""
+        values = outputs["logits"].float()
+        passes = len(values) // len(labels)
+        loss = (values - labels.float().repeat(passes, 1)).square().sum() / passes
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -130,3 +239,39 @@ def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: f
 
     counts = torch.as_tensor(label_counts, dtype=torch.float32).clamp(min=1)
     return ((n_rows - counts) / counts).pow(power).clamp(min=1.0, max=cap)
+
+
+def balanced_class_weight(
+    class_counts, class_names: Sequence[str], *, cap: float = 10.0
+) -> torch.Tensor:
+    """Weight classes by how rare they are: ``rows / (classes * rows of the class)``.
+
+    Every class has the same weight in total then, and a row weighs 1 on average (scikit-learn's
+    ``class_weight="balanced"``).
+
+    Parameters
+    ----------
+    class_counts : array of shape (classes,)
+        Training rows of each class.
+    class_names : sequence of str
+    cap : float
+        Upper bound, so that a class with one row does not dominate the gradient.
+
+    Returns
+    -------
+    torch.Tensor of shape (classes,)
+
+    Raises
+    ------
+    UserError
+        For a class without rows, which has no weight.
+    """
+    import torch
+
+    counts = torch.as_tensor(class_counts, dtype=torch.float32)
+    if (counts == 0).any():
+        name = class_names[int(counts.argmin())]
+        raise UserError(
+            f"class {name!r} has no training row, so no weight; label some, or weigh all alike"
+        )
+    return (counts.sum() / (len(counts) * counts)).clamp(max=cap)

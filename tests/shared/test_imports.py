@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "shared").glob("[!_]*.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are nothing without a heavy library, and import it at the top.
-WITH_TORCH = {"callbacks", "cards", "embeddings", "hardware", "masking", "results", "trainer"}
+WITH_TORCH = {
+    *("callbacks", "cards", "classifier", "embeddings", "hardware", "health", "masking"),
+    *("optimization", "pooling", "regularization", "results", "trainer"),
+}
 WITH_SKLEARN = {"lsa", "probe"}
 WITH_NUMBA = {"duplicates"}
 WITH_EVALUATE = {"evaluate_modules"}

@@ -12,7 +12,15 @@ import torch
 from tiny_training import history, make_rows, make_trainer
 
 from shared.collators import IGNORED
-from shared.losses import MultilabelLoss, balanced_pos_weight, hidden_token_loss
+from shared.errors import UserError
+from shared.losses import (
+    MultilabelLoss,
+    RegressionLoss,
+    SingleLabelLoss,
+    balanced_class_weight,
+    balanced_pos_weight,
+    hidden_token_loss,
+)
 from shared.models import load_sequence_classifier
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +65,57 @@ def test_two_passes_are_averaged_and_r_drop_adds_their_divergence():
         assert loss(outputs(logits[0]), labels).item() == pytest.approx(first)  # in an evaluation
 
 
+@pytest.mark.parametrize(
+    ("focus", "margin", "smoothing"),
+    [((2, 2), 0, 0), ((0, 4), 0.05, 0), ((1, 0.5), 0.2, 0.1), ((0, 0), 0, 0.2), ((0, 0), 0.1, 0)],
+)
+def test_focus_margin_and_smoothing(focus, margin, smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 4), scale=2)
+    labels = (rng.random((6, 4)) < 0.4).astype(np.float32)
+    t = labels * (1 - smoothing) + smoothing / 2
+    p = 1 / (1 + np.exp(-logits))
+    shifted = np.maximum(p - margin, 0)
+    positive = -np.array(POS_WEIGHT) * np.log(p) * (1 - p) ** focus[0]
+    negative = -np.log1p(-shifted) * shifted ** focus[1]
+    expected = (t * positive + (1 - t) * negative).mean()
+    loss = MultilabelLoss(
+        torch.tensor(POS_WEIGHT), focus=focus, margin=margin, label_smoothing=smoothing
+    )
+    assert loss(outputs(logits), torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("focus", [(0.5, 0.5), (0, 4)])
+def test_focus_has_finite_gradients_where_a_score_is_certain(focus):
+    logits = torch.tensor([[200.0, -200.0, 0.0]], requires_grad=True)
+    for labels in ([[1.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]):
+        MultilabelLoss(focus=focus, margin=0.05)(outputs(logits), torch.tensor(labels)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(("weight", "focus", "smoothing"), [(None, 0, 0), (POS_WEIGHT, 2, 0.1)])
+def test_is_cross_entropy_over_classes(weight, focus, smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 4))
+    labels = np.eye(4)[rng.integers(4, size=6)]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    t = labels * (1 - smoothing) + smoothing / 4
+    rows = (-t * np.log(p) * (1 - p) ** focus * (1 if weight is None else weight)).sum(1)
+    loss = SingleLabelLoss(weight and torch.tensor(weight), focus=focus, label_smoothing=smoothing)
+    labels = torch.tensor(labels)
+    assert loss(outputs(logits), labels).item() == pytest.approx(rows.mean(), rel=1e-5)
+    twice = outputs(np.concatenate([logits, logits]))
+    assert loss(twice, labels).item() == pytest.approx(rows.mean(), rel=1e-5)
+    # The Trainer counts the elements of the labels, here of twice as many rows.
+    assert loss(outputs(logits), labels, 48).item() == pytest.approx(rows.sum() / 12, rel=1e-5)
+
+
+def test_is_squared_error():
+    values, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
+    assert RegressionLoss()(outputs(values), labels).item() == pytest.approx(2.5)
+    assert RegressionLoss()(outputs(values), labels, 10).item() == pytest.approx(0.5)
+
+
 def test_is_computed_in_single_precision_from_half_precision_logits():
     logits = torch.full((2, 4), 20.0)
     labels = torch.ones(2, 4, dtype=torch.int64)
@@ -92,6 +151,14 @@ def test_balanced_pos_weight():
     np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, power=1), [4, 20], rtol=1e-6)
     np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, power=0), [1, 1])
     np.testing.assert_allclose(balanced_pos_weight([20, 4], 100, cap=3), [2, 3])
+
+
+def test_balanced_class_weight():
+    weight = balanced_class_weight([50, 30, 20], list("abc"))
+    np.testing.assert_allclose(weight, [2 / 3, 10 / 9, 5 / 3], rtol=1e-6)
+    assert balanced_class_weight([999, 1], list("ab"), cap=5).tolist() == pytest.approx([0.5005, 5])
+    with pytest.raises(UserError, match="class 'b' has no training row, so no weight"):
+        balanced_class_weight([5, 0], list("ab"))
 
 
 # --- the scale under the real Trainer ------------------------------------------------------------
@@ -150,6 +217,14 @@ def test_sixteen_rows_weigh_the_same_however_they_are_cut(
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
+@pytest.mark.parametrize("loss", [SingleLabelLoss, lambda _: RegressionLoss()])
+def test_so_do_rows_of_the_other_losses(tiny_model, tmp_path, loss):
+    whole, pieces = (
+        one_process(tiny_model, tmp_path, None, accumulation, loss=loss) for accumulation in (1, 4)
+    )
+    np.testing.assert_allclose(pieces, whole, atol=TOLERANCE, rtol=0)
+
+
 def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
     tiny_model, tmp_path
 ):
@@ -157,12 +232,13 @@ def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
         return MultilabelLoss(pos_weight, r_drop=1000.0)
 
     run = partial(one_process, tiny_model, tmp_path, None)
+    twice = {"passes": 2}
     once = run(1)
     for accumulation in (1, 4):
-        twice = run(accumulation, loss=r_drop, passes=2)
-        np.testing.assert_allclose(twice, once, atol=TOLERANCE, rtol=0)
-    (plain, *_), _ = run(1, passes=2, dropout=0.5)
-    (pulled, *_), _ = run(1, loss=r_drop, passes=2, dropout=0.5)
+        found = run(accumulation, loss=r_drop, options=twice)
+        np.testing.assert_allclose(found, once, atol=TOLERANCE, rtol=0)
+    (plain, *_), _ = run(1, options=twice, dropout=0.5)
+    (pulled, *_), _ = run(1, loss=r_drop, options=twice, dropout=0.5)
     assert pulled > plain + 0.02  # the same passes, and how far they lie apart
 
 
