@@ -148,8 +148,7 @@ def tokenization_figures(
     dict
         ``fertility``, tokens per word; ``words_split``, the share of words in more than one token;
         ``unknown_tokens``, the share of tokens that are [UNK]; ``tokens_per_text``, their mean;
-        ``texts_cut``, the share of texts that have more tokens than a model reads. NaN where there
-        is nothing to take a share of.
+        ``texts_cut``, the share of texts that have more tokens than a model reads.
 
     Raises
     ------
@@ -183,15 +182,12 @@ def tokenization_figures(
             n["unknown"] += ids.count(tokenizer.unk_token_id)
             n["cut"] += len(ids) > room
 
-    def share(part: str, whole: str) -> float:
-        return n[part] / n[whole] if n[whole] else float("nan")
-
     return {
-        "fertility": share("tokens", "words"),
-        "words_split": share("split", "words"),
-        "unknown_tokens": share("unknown", "tokens"),
-        "tokens_per_text": share("tokens", "texts"),
-        "texts_cut": share("cut", "texts"),
+        "fertility": n["tokens"] / max(n["words"], 1),
+        "words_split": n["split"] / max(n["words"], 1),
+        "unknown_tokens": n["unknown"] / max(n["tokens"], 1),
+        "tokens_per_text": n["tokens"] / max(n["texts"], 1),
+        "texts_cut": n["cut"] / max(n["texts"], 1),
     }
 
 
