@@ -49,9 +49,9 @@ def train_tokenizer(
     """Learn a vocabulary; return a tokenizer with BERT's special tokens, ids 0 to 4.
 
     They are [UNK], [PAD], [CLS], [SEP], [MASK]. Texts are normalised to Unicode's NFKC, white space
-    to single spaces. A text becomes ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]`` with token
-    type 1 from B on. The same texts give the same tokenizer, in any order and on any number of
-    threads.
+    to single spaces. A text becomes ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]``, with token
+    type 1 from B on where types are asked for. The same texts give the same tokenizer, in any order
+    and on any number of threads.
 
     Parameters
     ----------
