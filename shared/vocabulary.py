@@ -31,8 +31,8 @@ SPECIAL_TOKENS = {  # in the order of their ids, 0 to 4
 }
 _SPECIAL = list(SPECIAL_TOKENS.values())
 _SPACE = "▁"  # U+2581, which stands for a space in a token
-_WORD = r"\w+|[^\w\s]"
 _INSIDE = "##"  # what a token inside a word begins with
+_WORD = r"\w+|[^\w\s]"
 # Letters, digits or other signs, each run with the space before it, as GPT-2 splits.
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
@@ -116,7 +116,9 @@ def train_tokenizer(
             f"are {size}; ask for more, or for whole words"
         )
     if size == len(_SPECIAL):
-        raise UserError(f"no word comes {min_frequency} times or more; give more texts")
+        raise UserError(
+            f"nothing to learn: no word comes {min_frequency} times or more; give more texts"
+        )
 
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -271,7 +273,7 @@ def _unigram(tokenizer: Tokenizer, vocab_size: int) -> Unigram:
     for token in _SPECIAL:
         scores.pop(token, None)
     characters = [piece for piece in scores if len(piece) == 1]
-    lowest = min(scores.values())
+    lowest = min(scores.values(), default=0.0)
     added = lowest + 1e-4 * len(characters)  # the trainer's steps
     for character in characters:
         if scores[character] < added:

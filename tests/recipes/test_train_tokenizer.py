@@ -1,14 +1,8 @@
 import pytest
-from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import AutoTokenizer
 
 from shared.vocabulary import ALGORITHMS, tokenization_figures, train_tokenizer
-
-LAUNCH = (
-    *(PYTHON, "-m", "accelerate.commands.launch"),
-    *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-)
-SCRIPT = "recipes/train_tokenizer.py"
 
 
 @pytest.fixture
@@ -122,16 +116,15 @@ def test_a_vocabulary_that_the_texts_cannot_fill(recipe, tmp_path):
     assert 5 < size < 90
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
-def test_through_a_launcher(launcher, flags, tmp_path):
-    process = run(*launcher, SCRIPT, *flags)
+def test_one_of_two_processes_does_it(flags):
+    process = run(*TWO_PROCESSES, "recipes/train_tokenizer.py", *flags)
     assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
     assert "sequence length is longer" not in process.stderr
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("wrong", "expected"),
     [
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
@@ -144,8 +137,8 @@ def test_through_a_launcher(launcher, flags, tmp_path):
         (["--seed", -1], "--seed -1: must be 0 or more"),
     ],
 )
-def test_mistakes(flags, expected, recipe):
-    assert expected in recipe.mistake(*flags)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)
 
 
 def test_a_single_text_cannot_be_kept_back(recipe, tmp_path):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import weakref
@@ -50,7 +51,7 @@ def plain_bpe(words, n_merges, min_frequency):
     while len(found) < n_merges:
         pairs = Counter()
         for word, symbols in words[0].items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in itertools.pairwise(symbols):
                 pairs[pair] += words[1][word]
         if not pairs:
             break
@@ -237,7 +238,8 @@ def test_texts_are_not_held(algorithm):
         (HUGS, "bpr", 15, "--algorithm bpr: must be one of bpe, wordpiece, unigram, words"),
         ([], "bpe", 15, "no text to learn a vocabulary from"),
         (["", " \n"], "unigram", 15, "no text to learn a vocabulary from"),
-        (["hug pug"], "words", 15, "no word comes 2 times or more"),
+        (["hug pug"], "words", 15, "nothing to learn: no word comes 2 times or more"),
+        (["▁"], "unigram", 15, "nothing to learn"),
     ],
 )
 def test_mistakes(texts, algorithm, size, expected):
