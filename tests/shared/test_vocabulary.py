@@ -132,14 +132,18 @@ def test_special_tokens_and_what_surrounds_a_text(algorithm):
     assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
     for i, name in enumerate(("unk", "pad", "cls", "sep", "mask")):
         assert getattr(tokenizer, f"{name}_token_id") == i
-    a, b = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a, b", "c"))
-    assert 0 not in a
-    assert tokenizer("a, b")["input_ids"] == [2, *a, 3]
-    pair = tokenizer("a, b", "c", return_token_type_ids=True)
+    one, other, *_ = prose()
+    a, b = (
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for text in (one, other)
+    )
+    assert not {1, 2, 3, 4} & {*a, *b}
+    assert tokenizer(one)["input_ids"] == [2, *a, 3]
+    pair = tokenizer(one, other, return_token_type_ids=True)
     assert pair["input_ids"] == [2, *a, 3, *b, 3]
     assert pair["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
-    assert len(tokenizer(prose()[0] * 3, truncation=True)["input_ids"]) == 9
-    batch = tokenizer(["a", "a, b"], padding=True)
+    assert len(tokenizer(one * 3, truncation=True)["input_ids"]) == 9
+    batch = tokenizer(["a", one], padding=True)
     assert batch["input_ids"][0][-1] == 1
     assert batch["attention_mask"][0][-1] == 0
 
