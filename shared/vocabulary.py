@@ -266,6 +266,7 @@ def _unigram(tokenizer: Tokenizer, vocab_size: int) -> Unigram:
 
     Sums over words in the order of a hash table leave noise in the last digits of the scores, and
     characters that the model could do without get scores above the lowest in such an order.
+    Such noise could also decide which of two equal pieces is dropped; that was not seen to happen.
     """
     from tokenizers import models
 
