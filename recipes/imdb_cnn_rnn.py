@@ -39,6 +39,7 @@ from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import choose_precision
+from shared.health import check_health
 from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.network_arguments import NetworkArguments, build_network
@@ -72,6 +73,7 @@ class ImdbArguments(NetworkArguments, SplitArguments, TrainingArguments):
         "right", "Where longer texts are cut: right keeps their start (default: right)."
     )
     patience: int = flag(5, "Evaluations without a better one to stop after (default: 5).")
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     # Defaults of transformers.TrainingArguments that suit a small network.
     output_dir: str = flag("outputs/imdb_cnn_rnn", "Folder (default: outputs/imdb_cnn_rnn).")
     max_steps: int = flag(2500, "Steps to train; -1 counts by --num_train_epochs (default: 2500).")
@@ -183,6 +185,11 @@ def main() -> None:
     )
     if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+
+    if args.health_check:
+        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
+        check_health(trainer, args.max_length, label_counts=counts)
+        return
 
     # Train; the best state by validation is kept, or the last
     say("\nTraining")
