@@ -12,7 +12,8 @@ from shared.errors import UserError
 # Of a config, as far as it has them: sizes that the weights follow, and what the labels are.
 _SAME = (
     *("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label", "problem_type"),
-    *("embedding_size", "num_filters", "filter_widths", "pooling", "cell", "bidirectional"),
+    *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
+    *("cell", "bidirectional"),
 )
 
 

@@ -16,25 +16,28 @@ if TYPE_CHECKING:
 class NetworkArguments:
     """Flags of recipes that train a network of `shared.networks`."""
 
-    architecture: Literal["cnn", "rnn", "lstm", "gru"] = flag(
-        "cnn", "Filters, or a recurrence: Elman's (tanh), LSTM, GRU (default: cnn)."
+    architecture: Literal["ngrams", "cnn", "rnn", "lstm", "gru"] = flag(
+        "cnn",
+        "Mean of n-grams, filters, or a recurrence: Elman's (tanh), LSTM, GRU (default: cnn).",
     )
     embedding_size: int = flag(64, "Width of a token's vector (default: 64).")
     embeddings: str | None = flag(
         None, "Word vectors to start from, word2vec's or GloVe's text, also .gz (default: random)."
     )
+    ngram_size: int = flag(2, "Ngrams: tokens of the longest (default: 2).")
+    buckets: int = flag(2**18, "Ngrams: vectors that those of two tokens and more share (262,144).")
     num_filters: int = flag(10, "CNN: filters of each width (default: 10).")
     filter_widths: list[int] = flag([3], "CNN: tokens that a filter sees at once (default: 3).")
     pooling: Literal["max", "mean_max"] = flag(
         "max", "CNN: keep the maximum of each filter, or its mean, too (default: max)."
     )
-    hidden_size: int = flag(96, "Others: width of the state (default: 96).")
-    bidirectional: bool = flag(False, "Others: read backwards, too (default: false).")
+    hidden_size: int = flag(96, "Recurrence: width of the state (default: 96).")
+    bidirectional: bool = flag(False, "Recurrence: read backwards, too (default: false).")
     dropout: float = flag(0.0, "Dropout of word vectors and features (default: 0).")
     word_dropout: float = flag(0.0, "Share of the tokens hidden in training (default: 0).")
 
     def __post_init__(self):
-        for name in ("embedding_size", "num_filters", "hidden_size"):
+        for name in ("embedding_size", "ngram_size", "buckets", "num_filters", "hidden_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if not self.filter_widths or min(self.filter_widths) < 1:
@@ -61,6 +64,11 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
         "word_dropout": args.word_dropout,
         **settings,
     }
+    if args.architecture == "ngrams":
+        config = networks.TextNgramsConfig(
+            ngram_size=args.ngram_size, buckets=args.buckets, **settings
+        )
+        return networks.TextNgramsForSequenceClassification(config)
     if args.architecture == "cnn":
         config = networks.TextCNNConfig(
             num_filters=args.num_filters,

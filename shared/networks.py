@@ -1,4 +1,4 @@
-"""Small networks that learn to read from scratch: convolutions or a recurrence over word vectors.
+"""Small networks that learn to read from scratch: n-grams, filters or a recurrence over words.
 
 They are `PreTrainedModel`s. Importing this module is all that ``AutoConfig``,
 ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` need to load one from
@@ -50,6 +50,27 @@ class TextCNNConfig(PretrainedConfig):
     pad_token_id: int | None = 1
 
 
+class TextNgramsConfig(PretrainedConfig):
+    """Sizes of a `TextNgramsForSequenceClassification`.
+
+    Attributes
+    ----------
+    ngram_size : tokens of the longest n-grams with a vector of their own.
+    buckets : vectors that the n-grams of two tokens and more share.
+    vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
+    """
+
+    model_type = "text_ngrams"
+
+    vocab_size: int = 30_000
+    embedding_size: int = 64
+    ngram_size: int = 2
+    buckets: int = 2**18
+    dropout: float | int = 0.0
+    word_dropout: float | int = 0.0
+    pad_token_id: int | None = 1
+
+
 class TextRNNConfig(PretrainedConfig):
     """Sizes of a `TextRNNForSequenceClassification`.
 
@@ -86,6 +107,11 @@ class TextNetwork(PreTrainedModel):
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
         self.word_dropout = nn.Dropout(config.word_dropout)
+
+    def embed(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Look up the vectors of tokens (rows, length) and weigh them by `seen` (rows, length, 1),
+        which is 0 for padding and for hidden tokens."""
+        return self.embeddings(ids) * seen
 
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Turn token vectors (rows, length, width) into one vector per text.
@@ -127,7 +153,7 @@ class TextNetwork(PreTrainedModel):
         order = (~mask).byte().argsort(dim=1, stable=True)
         mask = mask.gather(1, order)
         seen = self.word_dropout(mask.to(self.embeddings.weight.dtype))
-        vectors = self.embeddings(input_ids.gather(1, order)) * seen.unsqueeze(-1)
+        vectors = self.embed(input_ids.gather(1, order), seen.unsqueeze(-1))
         encoded = self.encode(self.dropout(vectors), mask.sum(dim=1))
         logits = self.classifier(self.dropout(encoded))
         loss = None
@@ -164,6 +190,38 @@ class TextNetwork(PreTrainedModel):
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
+
+
+class TextNgramsForSequenceClassification(TextNetwork):
+    """The mean of the vectors of all tokens, pairs of tokens and so on (Joulin et al. 2017, "Bag of
+    Tricks for Efficient Text Classification", known as fastText).
+
+    N-grams are hashed: those that fall into the same bucket share a vector. One counts as hidden as
+    soon as one of its tokens is.
+    """
+
+    config_class = TextNgramsConfig
+
+    def __init__(self, config: TextNgramsConfig):
+        super().__init__(config)
+        self.ngrams = nn.Embedding(config.buckets, config.embedding_size)
+        self.classifier = nn.Linear(config.embedding_size, config.num_labels)
+        self.post_init()
+
+    def embed(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of the tokens, then those of the pairs, and so on."""
+        vectors = [super().embed(ids, seen)]
+        hashed, whole = ids, seen
+        for last in range(1, self.config.ngram_size):
+            hashed = (hashed[:, :-1] * 1_000_003 + ids[:, last:]) % self.config.buckets
+            whole = whole[:, :-1] * seen[:, last:]
+            vectors.append(self.ngrams(hashed) * whole)
+        return torch.cat(vectors, dim=1)
+
+    def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the mean: (rows, width)."""
+        counts = sum((lengths - last).clamp(min=0) for last in range(self.config.ngram_size))
+        return vectors.sum(dim=1) / counts.clamp(min=1).unsqueeze(1)
 
 
 class TextCNNForSequenceClassification(TextNetwork):
@@ -238,6 +296,10 @@ class TextRNNForSequenceClassification(TextNetwork):
         return torch.cat(states, dim=1)
 
 
-for _model in (TextCNNForSequenceClassification, TextRNNForSequenceClassification):
+for _model in (
+    TextNgramsForSequenceClassification,
+    TextCNNForSequenceClassification,
+    TextRNNForSequenceClassification,
+):
     AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
     AutoModelForSequenceClassification.register(_model.config_class, _model, exist_ok=True)

@@ -72,7 +72,7 @@ def predicted(folder):
 
 
 ARCHITECTURES = {
-    **{name: ["--architecture", name] for name in ("cnn", "rnn", "lstm", "gru")},
+    **{name: ["--architecture", name] for name in ("ngrams", "cnn", "rnn", "lstm", "gru")},
     "several widths": ["--filter_widths", 1, 2, 3],
     "both ways": ["--architecture", "gru", "--bidirectional"],
 }
@@ -85,7 +85,11 @@ def test_each_architecture_learns_classes(name, recipe, tiny_classes, tmp_path):
     y, found = predicted(tmp_path / "out")
     assert (found.sum(axis=1) == 1).all()
     assert metrics["test_accuracy"] == (y == found).all(axis=1).mean()
-    if name in ("cnn", "several widths"):  # a state needs more than 50 texts to learn to last
+    if name in (
+        "ngrams",
+        "cnn",
+        "several widths",
+    ):  # a state needs more than 50 texts
         assert metrics["test_accuracy"] > 0.6
     history = read_json(tmp_path / "out" / "training_log.json")["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -188,6 +192,8 @@ def test_flags_set_the_sizes(trainer_of):
     assert (config.num_filters, list(config.filter_widths)) == (7, [2, 4])
     assert config.pooling == "mean_max"
     assert (config.dropout, config.word_dropout, config.embedding_size) == (0.3, 0.2, 16)
+    config = trainer_of("--architecture", "ngrams", "--ngram_size", 3, "--buckets", 99).model.config
+    assert (config.ngram_size, config.buckets) == (3, 99)
     config = trainer_of("--architecture", "rnn", "--bidirectional").model.config
     assert (config.cell, config.hidden_size, config.bidirectional) == ("rnn", 16, True)
 
@@ -276,6 +282,7 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
         (["--architecture", "bert"], "invalid choice: 'bert'"),
         (["--vocab_size", 5], "--vocab_size 5: the special tokens alone are 5"),
         (["--filter_widths", 0], "--filter_widths: name widths of 1 token or more"),
+        (["--ngram_size", 0], "--ngram_size 0: must be 1 or more"),
         (["--num_filters", 0], "--num_filters 0: must be 1 or more"),
         (["--hidden_size", -1], "--hidden_size -1: must be 1 or more"),
         (["--embedding_size", 0], "--embedding_size 0: must be 1 or more"),

@@ -19,13 +19,13 @@ from transformers import (
 from shared.networks import (
     CELLS,
     TextCNNConfig,
-    TextCNNForSequenceClassification,
+    TextNgramsConfig,
     TextRNNConfig,
-    TextRNNForSequenceClassification,
 )
 
 SIZES = {"vocab_size": 40, "embedding_size": 8, "num_labels": 3}
 CONFIGS = {
+    **{f"ngrams of {n}": TextNgramsConfig(ngram_size=n, buckets=64, **SIZES) for n in (1, 2, 3)},
     "cnn": TextCNNConfig(num_filters=4, filter_widths=[3], **SIZES),
     "cnn, several widths": TextCNNConfig(num_filters=4, filter_widths=[1, 2, 5], **SIZES),
     "cnn, mean and max": TextCNNConfig(
@@ -103,6 +103,30 @@ def test_a_row_of_padding_alone_has_a_finite_score_and_finite_gradients(name):
 
 
 # --- against the definition ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_ngrams_are_averaged(size):
+    buckets = 10**12  # so many that none is shared
+    model = build("ngrams of 2", ngram_size=size)
+    model.config.buckets = buckets
+    ids, table = [7, 3, 22, 9], {}
+    model.ngrams.forward = lambda hashed: (
+        torch.stack([torch.stack([vector(table, int(h)) for h in row]) for row in hashed])
+        if hashed.numel()
+        else torch.zeros(*hashed.shape, 8)
+    )
+    found = logits(model, [ids])[0]
+    pieces = [model.embeddings.weight[i].detach() for i in ids]
+    assert len(table) == sum(max(len(ids) - n, 0) for n in range(1, size))
+    expected = model.classifier(torch.stack([*pieces, *table.values()]).mean(dim=0))
+    torch.testing.assert_close(found, expected.detach())
+    assert not torch.equal(logits(model, [[7, 22, 3, 9]])[0], found) or size == 1
+
+
+def vector(table, key):
+    """The vector of a bucket, made when it is first asked for."""
+    return table.setdefault(key, torch.full((8,), float(len(table))))
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
@@ -251,8 +275,7 @@ def test_it_learns_a_toy_task(name):
     set_seed(0)
     rng = np.random.default_rng(0)
     config = type(CONFIGS[name])(**{**CONFIGS[name].to_dict(), "hidden_size": 16})
-    model = {"text_cnn": TextCNNForSequenceClassification, "text_rnn": None}[config.model_type]
-    model = (model or TextRNNForSequenceClassification)(config)
+    model = AutoModelForSequenceClassification.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(80):
         rows, labels = toy_batch(rng)
