@@ -39,7 +39,7 @@ import numpy as np
 from transformers import AutoConfig, TrainingArguments, set_seed
 
 from shared.arguments import command_flags, flag, parse_arguments
-from shared.baselines import fit_scorer, logistic_probe, tfidf_logistic_regression
+from shared.baselines import logistic_probe, tfidf_logistic_regression
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
 from shared.classifier import PooledForSequenceClassification
@@ -49,62 +49,38 @@ from shared.data_arguments import DataArguments
 from shared.embeddings import MeanPooling, cached_vectors, normalized
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.folds import Fold, assign_folds, describe_folds, join_groups, read_column
+from shared.folds import assign_folds, describe_folds, join_groups, kept_folds, read_column
 from shared.hardware import choose_precision
-from shared.head_arguments import HeadArguments, head_settings
 from shared.heads import fit_head
 from shared.health import check_health
-from shared.losses import (
-    MultilabelLoss,
-    SingleLabelLoss,
-    balanced_class_weight,
-    balanced_pos_weight,
-)
+from shared.losses import classification_loss
 from shared.metrics import sigmoid, softmax
-from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
-from shared.optimization import freeze, parameter_groups
-from shared.out_of_fold import join_folds, write_out_of_fold
+from shared.model_arguments import HeadArguments, TuningArguments, check_tuning, head_settings
+from shared.models import DEFAULT_MODEL, load_encoder, load_tokenizer, resolve_model
+from shared.optimization import freeze, grouped_optimizer
+from shared.out_of_fold import join_folds, score_folds, write_out_of_fold
 from shared.progress import quiet_libraries
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
-from shared.windows import check_stride, pool_windows, window_rows
-
-# Flags that a fold does not depend on.
-FREE = (
-    "output_dir",
-    "cache_dir",
-    "resume_from_checkpoint",
-    "health_check",
-    "per_device_eval_batch_size",
-)
+from shared.windows import WindowArguments, Windows, limit_windows
 
 
 @dataclass
-class DocumentArguments(HeadArguments, DataArguments, TrainingArguments):
+class DocumentArguments(
+    WindowArguments, HeadArguments, TuningArguments, DataArguments, TrainingArguments
+):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    window: int = flag(256, "Tokens of a window (default: 256).")
-    stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).")
-    max_windows: int | None = flag(None, "Windows of a document, at most (default: all).")
-    window_pooling: Literal["mean", "max"] = flag(
-        "mean", "What a document gets of its windows' logits, by label (default: mean)."
-    )
     folds: int = flag(3, "Parts, of which each is held out once (default: 3).")
     group_column: str | None = flag(
         None, "Column whose values are each held out as a whole, beside near duplicates."
     )
     test_data: str | None = flag(None, "File of test rows for all folds together (default: none).")
-    freeze: str = flag(
-        "none", "What stays as it is: none, embeddings, the first K layers, all (default: none)."
-    )
-    from_scratch: bool = flag(False, "Start from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of labels or classes: alike, or more the rarer (default: balanced)."
     )
     focus: float = flag(0.0, "Power by which sure rows count less: focal loss (default: 0, off).")
-    head_learning_rate: float | None = flag(None, "Of the head (default: --learning_rate).")
-    layer_decay: float = flag(1.0, "Factor of the rate from a layer to the one below (default: 1).")
     health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
     output_dir: str = flag("outputs/documents", "Folder (default: outputs/documents).")
@@ -123,21 +99,18 @@ class DocumentArguments(HeadArguments, DataArguments, TrainingArguments):
     ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
 
     def __post_init__(self):
-        for name in ("learning_rate", "num_train_epochs", "layer_decay"):
+        for name in ("learning_rate", "num_train_epochs"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        if self.max_windows is not None and self.max_windows < 1:
-            raise UserError(f"--max_windows {self.max_windows}: must be 1 or more")
         if self.focus < 0:
             raise UserError(f"--focus {self.focus}: must be 0 or more")
-        if self.from_scratch and self.freeze != "none":
-            raise UserError("--from_scratch: random weights are not to be frozen; drop --freeze")
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
         if self.eval_strategy != "no" or self.load_best_model_at_end:
             raise UserError(
                 "--eval_strategy: no rows are kept back; every fold keeps its last epoch"
             )
+        check_tuning(self)
         self.head = head_settings(self)
         choose_precision(self)
         super().__post_init__()
@@ -167,16 +140,9 @@ def main() -> None:
         groups = join_groups(groups, read_column(args, corpus, args.group_column)[rows])
     fold_of = assign_folds(y["oof"], args.folds, groups=groups, seed=args.seed)
     say(describe_folds(fold_of, y["oof"], names))
-    flags = [f for f in command_flags(args, DocumentArguments) if f[2:].split("=")[0] not in FREE]
-    what = {
-        "flags": flags,
-        "data": [corpus.fingerprint, *(c.fingerprint for c in held_out.values())],
-    }
-    folds = [
-        Fold(number, output_dir / f"fold_{number}", {**what, "rows": np.flatnonzero(held).tolist()})
-        for number, held in enumerate(fold_of == np.arange(args.folds)[:, None])
-    ]
-    to_train = [fold for fold in folds if not fold.finished]
+    data = [source.fingerprint for source, _ in sources.values()]
+    folds = kept_folds(output_dir, fold_of, command_flags(args, DocumentArguments), data)
+    to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
     checkpoints = {fold.number: resume_point(str(fold.folder), resume) for fold in to_train}
 
@@ -184,56 +150,35 @@ def main() -> None:
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
-    limit_length(tokenizer, encoder, args.window, flag="window")
-    check_stride(tokenizer, args.stride)
+    limit_windows(tokenizer, encoder, args)
     cut = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
-        windows = {k: window_rows(part, tokenizer, **cut) for k, part in documents.items()}
-    document_of = {k: part.with_format("numpy")["document"][:] for k, part in windows.items()}
-    fold_of_window = fold_of[document_of["oof"]]
-    for part, owners in document_of.items():
-        say(f"{part}: {len(owners):,} windows of {len(documents[part]):,} documents")
+        windows = {k: Windows.of_texts(found, tokenizer, **cut) for k, found in documents.items()}
+    for part, found in windows.items():
+        say(f"{part}: {len(found.rows):,} windows of {len(y[part]):,} documents")
     collator = MultilabelCollator(tokenizer, len(names))
-
-    def make_loss(labels):
-        weight, smooth = None, {"label_smoothing": args.label_smoothing_factor}
-        if one_each:
-            if args.class_weight == "balanced":
-                weight = balanced_class_weight(labels.sum(axis=0), names)
-            return SingleLabelLoss(weight, focus=args.focus, **smooth)
-        if args.class_weight == "balanced":
-            weight = balanced_pos_weight(labels.sum(axis=0), len(labels))
-        return MultilabelLoss(weight, focus=(args.focus, args.focus), **smooth)
-
-    losses = [make_loss(y["oof"][fold_of != fold.number]) for fold in folds]
-
-    def predict(trainer, part, chosen=slice(None), pooling="mean"):
-        chosen = np.arange(len(windows[part]))[chosen]
-        tokens = windows[part].select(chosen).remove_columns("labels")
-        by_window = trainer.predict(tokens).predictions, document_of[part][chosen]
-        return pool_windows(*by_window, pooling=pooling, weights=tokens["length"])
+    kind = {"one_each": one_each, "balanced": args.class_weight == "balanced"}
+    kind |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
+    losses = [
+        classification_loss(y["oof"][fold_of != fold.number], names, **kind) for fold in folds
+    ]
 
     # Train the folds that are not finished
     for fold in to_train:
         say(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         below = type(encoder)(encoder.config) if args.from_scratch else copy.deepcopy(encoder)
-        kind = "single_label_classification" if one_each else "multi_label_classification"
-        model = PooledForSequenceClassification.from_encoder(
-            below, names, problem_type=kind, **args.head
-        )
+        args.head["problem_type"] = f"{'single' if one_each else 'multi'}_label_classification"
+        model = PooledForSequenceClassification.from_encoder(below, names, **args.head)
         model.config.one_label_each = one_each
         model.config.windows = {**cut, "pooling": args.window_pooling}
         n_trained = freeze(model, args.freeze)
         say(f"{n_trained:,} of {model.num_parameters():,} parameters train")
-        tokens = windows["oof"].select(np.flatnonzero(fold_of_window != fold.number))
+        tokens = windows["oof"].of(fold_of != fold.number).rows
         loss = losses[fold.number]
         if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, tokens, collator, loss, **start)
-        rates = {"head_learning_rate": args.head_learning_rate, "layer_decay": args.layer_decay}
-        rates |= {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
-        optimizer, settings = LengthGroupedTrainer.get_optimizer_cls_and_kwargs(args, model)
         trainer = LengthGroupedTrainer(
             model=model,
             args=replace(args, output_dir=str(fold.folder)),
@@ -241,10 +186,7 @@ def main() -> None:
             processing_class=tokenizer,
             data_collator=collator,
             compute_loss_func=loss,
-            optimizer_cls_and_kwargs=(
-                optimizer,
-                {**settings, "params": parameter_groups(model, **rates)},
-            ),
+            optimizer_cls_and_kwargs=grouped_optimizer(args, model),
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
         )
         if args.health_check:
@@ -252,8 +194,8 @@ def main() -> None:
             check_health(trainer, None, label_counts=dict(zip(names, counts, strict=True)))
             return
         trainer.train(resume_from_checkpoint=checkpoints[fold.number])
-        chosen = dict.fromkeys(windows, slice(None)) | {"oof": fold_of_window == fold.number}
-        logits = {k: predict(trainer, k, c, args.window_pooling) for k, c in chosen.items()}
+        to_score = windows | {"oof": windows["oof"].of(fold_of == fold.number)}
+        logits = {k: found.predict(trainer, args.window_pooling) for k, found in to_score.items()}
         trainer.save_model()
         if args.process_index == 0:
             (fold.folder / "training_args.bin").unlink()
@@ -272,21 +214,15 @@ def main() -> None:
     texts = {part: np.array(found["text"][:], dtype=object) for part, found in documents.items()}
     where = model_folder, (args.window, cut, args.bf16), cache_dir
     vectors = {
-        part: normalized(cached_vectors(texts[part], *where, partial(predict, embedder, part)))
-        for part in documents
+        part: normalized(cached_vectors(texts[part], *where, partial(found.predict, embedder)))
+        for part, found in windows.items()
     }
     if args.process_index != 0:
         return
     scores = {"model": join_folds([fold.scores() for fold in folds], fold_of)}
     baselines = {"tfidf": (tfidf_logistic_regression, texts), "frozen": (logistic_probe, vectors)}
     for method, (pipeline, given) in baselines.items():
-        found = []
-        for fold in folds:
-            held = fold_of == fold.number
-            score = fit_scorer(pipeline(), given["oof"][~held], y["oof"][~held])
-            chosen = given | {"oof": given["oof"][held]}
-            found.append({part: score(values) for part, values in chosen.items()})
-        scores[method] = join_folds(found, fold_of)
+        scores[method] = join_folds(score_folds(pipeline, given, y["oof"], fold_of), fold_of)
 
     # The models get the threshold that all out-of-fold scores together suggest
     if not one_each:

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from shared.corpus import Corpus
     from shared.data_arguments import DataArguments
 
+# Flags that the scores of a fold do not depend on.
+_OF_NO_MATTER = {
+    *("--output_dir", "--cache_dir", "--resume_from_checkpoint", "--health_check"),
+    *("--per_device_eval_batch_size", "--dataloader_num_workers"),
+}
+
 
 def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     """Read one more column of `--data`, such as the author or the repository of each text.
@@ -147,6 +153,31 @@ def describe_folds(fold: np.ndarray, y: np.ndarray, label_names: Sequence[str]) 
                 f"note: the label {name} is on {count} texts, fewer than the {len(sizes)} folds"
             )
     return "\n".join(lines)
+
+
+def kept_folds(
+    output_dir: Path, fold_of: np.ndarray, flags: Sequence[str], data: Sequence[str]
+) -> list[Fold]:
+    """Return the folds with a folder each below `output_dir`, finished or not.
+
+    Parameters
+    ----------
+    output_dir : Path
+    fold_of : int array of shape (rows,)
+    flags : sequence of str
+        `shared.arguments.command_flags` of the run.
+    data : sequence of str
+        Fingerprints of the data sets.
+    """
+    flags = [word for word in flags if word.split("=")[0] not in _OF_NO_MATTER]
+    return [
+        Fold(
+            number,
+            output_dir / f"fold_{number}",
+            {"flags": flags, "data": [*data], "rows": np.flatnonzero(fold_of == number).tolist()},
+        )
+        for number in range(fold_of.max() + 1)
+    ]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.baselines import fit_scorer
 from shared.bootstrap import bootstrap_interval, paired_bootstrap
 from shared.cards import write_model_card
 from shared.decisions import choose_labels
@@ -20,11 +21,44 @@ from shared.thresholds import tune_thresholds
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from sklearn.pipeline import Pipeline
 
     from shared.corpus import Corpus
 
 METRICS = {"micro_f1": "micro F1", "macro_f1": "macro F1", "roc_auc": "ROC-AUC"}
 _PARTS = {"oof": "All texts, out of fold", "test": "Test texts, mean of the folds"}
+
+
+def score_folds(
+    pipeline: Callable[[], Pipeline],
+    given: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    fold_of: np.ndarray,
+) -> list[dict[str, np.ndarray]]:
+    """Fit a pipeline of `shared.baselines` without each fold in turn.
+
+    Parameters
+    ----------
+    pipeline : callable
+        Makes a new one.
+    given : part to array of shape (rows, ...)
+        What it takes: texts or vectors. "oof" are the rows of `y`; another part is scored by all.
+    y : array of shape (rows, labels)
+        Multi-hot.
+    fold_of : int array of shape (rows,)
+
+    Returns
+    -------
+    list, for each fold, of dict of part to array of shape (rows, labels)
+        Probabilities; of "oof" the rows that the fold holds out.
+    """
+    found = []
+    for number in range(fold_of.max() + 1):
+        held = fold_of == number
+        score = fit_scorer(pipeline(), given["oof"][~held], y[~held])
+        parts = {**given, "oof": given["oof"][held]}
+        found.append({part: score(values) for part, values in parts.items()})
+    return found
 
 
 def join_folds(
@@ -220,7 +254,8 @@ def write_out_of_fold(
         "only roughly.",
     )
     return (
-        f"Out of fold\n\n{report}\n{text}\n\nEverything is in {output_dir}: the models in fold_*/,\n"
+        f"Out of fold\n\n{report}\n{text}\n\nEverything is in {output_dir}: "
+        "the models in fold_*/,\n"
         "README.md (a card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.\n"
         f"To tag a file with all folds together:\n  {command}"
     )

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from shared.arguments import flag
 from shared.errors import UserError
+from shared.models import limit_length
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 WINDOW_POOLINGS = ("mean", "max")
 
 
-def check_stride(tokenizer: PreTrainedTokenizerBase, stride: int) -> None:
-    """Refuse windows that would not move on.
+@dataclass
+class WindowArguments:
+    """Flags about documents longer than the model."""
+
+    window: int = flag(256, "Tokens of a window (default: 256).")
+    stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).")
+    max_windows: int | None = flag(
+        None, "Windows of a document, from its start; 1 cuts it off (default: all)."
+    )
+    window_pooling: Literal["mean", "max"] = flag(
+        "mean", "What a document gets of its windows' logits, by label (default: mean)."
+    )
+
+
+def limit_windows(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: WindowArguments
+) -> None:
+    """Let the tokenizer cut at a window's length, here and wherever it is saved to.
 
     Raises
     ------
     UserError
-        If windows share as many tokens as they have room for, or fewer than none.
+        If a window is longer than what the model reads, if windows would not move on since they
+        share as many tokens as they have room for, or if there are to be none.
     """
+    limit_length(tokenizer, model, args.window, flag="window")
+    if args.max_windows is not None and args.max_windows < 1:
+        raise UserError(f"--max_windows {args.max_windows}: must be 1 or more")
+    stride = args.stride
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if not 0 <= stride < room:
         raise UserError(
@@ -70,44 +94,56 @@ def cut_texts(
     return ids, documents
 
 
-def window_rows(
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    stride: int,
-    max_windows: int | None = None,
-) -> Dataset:
-    """Make a data set of windows from one of texts.
+@dataclass(frozen=True)
+class Windows:
+    """The windows of some documents.
 
-    Parameters
+    Attributes
     ----------
-    dataset : Dataset
-        With a column ``text``, and ``labels`` if known.
-    tokenizer, stride, max_windows
-        As in `cut_texts`.
-
-    Returns
-    -------
-    Dataset
-        ``input_ids``, ``length`` (tokens), ``document`` (row in `dataset`) and ``labels``, those of
-        the document.
+    rows : Dataset of ``input_ids``, ``length`` (tokens) and ``labels``, those of the document.
+    documents : int64 array of shape (windows,), ascending: the document of each window.
     """
 
-    def cut(batch, rows):
-        ids, documents = cut_texts(tokenizer, batch["text"], stride=stride, max_windows=max_windows)
-        windows = {"input_ids": ids, "length": [len(window) for window in ids]}
-        windows["document"] = np.array(rows)[documents]
-        if "labels" in batch:
-            windows["labels"] = [batch["labels"][i] for i in documents]
-        return windows
+    rows: Dataset
+    documents: np.ndarray
 
-    return dataset.map(
-        cut,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        desc="tokenising",
-    )
+    @classmethod
+    def of_texts(
+        cls,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stride: int,
+        max_windows: int | None = None,
+    ) -> Windows:
+        """Cut the texts of a data set: a column ``text``, and maybe ``labels``; see `cut_texts`."""
+
+        def cut(batch, numbers):
+            ids, owners = cut_texts(
+                tokenizer, batch["text"], stride=stride, max_windows=max_windows
+            )
+            windows = {"input_ids": ids, "length": [len(window) for window in ids]}
+            if "labels" in batch:
+                windows["labels"] = [batch["labels"][i] for i in owners]
+            return {**windows, "document": np.array(numbers)[owners]}
+
+        settings = {"remove_columns": dataset.column_names, "desc": "tokenising"}
+        rows = dataset.map(cut, batched=True, with_indices=True, **settings)
+        return cls(rows.remove_columns("document"), rows.with_format("numpy")["document"][:])
+
+    def of(self, chosen: np.ndarray) -> Windows:
+        """Return the windows of those documents where a bool array of shape (documents,) says."""
+        kept = np.flatnonzero(chosen[self.documents])
+        return Windows(self.rows.select(kept), self.documents[kept])
+
+    def predict(self, trainer: Trainer, pooling: str = "mean") -> np.ndarray:
+        """Return what a trainer predicts, pooled: shape (documents, width); see `pool_windows`.
+
+        In the mean, windows weigh by their tokens.
+        """
+        found = trainer.predict(self.rows.select_columns(["input_ids", "length"])).predictions
+        lengths = self.rows.with_format("numpy")["length"][:]
+        return pool_windows(found, self.documents, pooling=pooling, weights=lengths)
 
 
 def pool_windows(

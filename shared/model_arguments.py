@@ -1,4 +1,4 @@
-"""The flags that say which head a classifier gets."""
+"""The flags that say what a classifier is made of, and what of it trains."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -24,6 +24,33 @@ class HeadArguments:
     dropout_samples: int = flag(
         1, "Dropout masks per text, of which the losses are averaged (default: 1)."
     )
+
+
+@dataclass
+class TuningArguments:
+    """Flags about what trains, and how fast (see `shared.optimization`)."""
+
+    freeze: str = flag(
+        "none", "What stays as it is: none, embeddings, the first K layers, all (default: none)."
+    )
+    from_scratch: bool = flag(False, "Start from random weights (default: false).")
+    head_learning_rate: float | None = flag(None, "Of the head (default: --learning_rate).")
+    layer_decay: float = flag(1.0, "Factor of the rate from a layer to the one below (default: 1).")
+
+
+def check_tuning(args: TuningArguments) -> None:
+    """Refuse values out of range.
+
+    Raises
+    ------
+    UserError
+    """
+    for name in ("head_learning_rate", "layer_decay"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value}: must be above 0")
+    if args.from_scratch and args.freeze != "none":
+        raise UserError("--from_scratch: random weights are not to be frozen; drop --freeze")
 
 
 def head_settings(args: HeadArguments) -> dict[str, Any]:
