@@ -32,9 +32,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
+import shared.classifier  # noqa: F401  (transformers then knows made-to-measure heads)
 from shared.arguments import flag, parse_arguments
 from shared.collators import PaddingCollator
-import shared.classifier  # noqa: F401  (transformers then knows made-to-measure heads)
 from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
@@ -48,6 +48,7 @@ from shared.trainer import LengthGroupedTrainer
 from shared.windows import Windows
 
 DEFAULT_TAGGER = "outputs/github_tagger"
+SINGLE = "single_label_classification"
 _TRAIN = "train a tagger with the recipe github_tagger"
 
 
@@ -128,10 +129,11 @@ class Tagger:
         folder = resolve_model(name)
         self.tokenizer = load_tokenizer(folder)
         model = load_sequence_classifier(folder, tokenizer=self.tokenizer)
-        self.config = model.config
         self.label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self.thresholds = find_thresholds(name, args, model.config)
-        self.one_each = args.threshold is None and getattr(model.config, "one_label_each", False)
+        self.classes = model.config.problem_type == SINGLE
+        one_each = self.classes or getattr(model.config, "one_label_each", False)
+        self.one_each = args.threshold is None and one_each
         # One window that cuts the text off, for what was not trained on windows.
         self.cut = dict(getattr(model.config, "windows", {"stride": 0, "max_windows": 1}))
         self.pooling = self.cut.pop("pooling", "mean")
@@ -143,18 +145,20 @@ class Tagger:
         dataset = Dataset.from_dict({"text": texts})
         windows = Windows.of_texts(dataset, self.tokenizer, **self.cut)
         logits = windows.predict(self.trainer, self.pooling)
-        single = self.config.problem_type == "single_label_classification"
-        return (softmax if single else sigmoid)(logits)
+        return (softmax if self.classes else sigmoid)(logits)
 
 
 def find_thresholds(name: str, args: TagArguments, config) -> list[float]:
     """Return one threshold per label, from --threshold or the tagger's config."""
     if config.id2label == {i: f"LABEL_{i}" for i in range(config.num_labels)}:
         raise UserError(f"{name}: the config names no labels; {_TRAIN}")
-    if config.problem_type == "regression":
-        raise UserError(f"{name}: its problem_type is regression; its outputs are not of labels")
-    if args.threshold is not None:
-        return [args.threshold] * config.num_labels
+    if config.problem_type not in ("multi_label_classification", SINGLE):
+        raise UserError(
+            f"{name}: its problem_type is {config.problem_type}, neither "
+            f"multi_label_classification nor {SINGLE}; its scores do not stand for labels"
+        )
+    if args.threshold is not None or config.problem_type == SINGLE:
+        return [args.threshold or 0.0] * config.num_labels
     thresholds = getattr(config, "thresholds", None)
     known = isinstance(thresholds, list) and len(thresholds) == config.num_labels
     if not known or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):

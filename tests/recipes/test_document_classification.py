@@ -1,8 +1,5 @@
-import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
-
-from shared.metrics import f1_scores
+from command_line import Recipe
 
 SCRIPT = "recipes/document_classification.py"
 
