@@ -22,8 +22,7 @@ Data: as for recipes/github_tagger.py. Texts of --test_data are scored by all fo
 
 A run that was stopped goes on with the same command and --resume_from_checkpoint true; finished
 folds are kept. A fold trains on all rows of the others for --num_train_epochs and keeps the last
-epoch; its threshold is tuned on the scores of the other folds, so that no label of a fold has a say
-in how it is scored.
+epoch; its threshold is tuned on the scores of the other folds, never on its own.
 
 Expect on two CPU cores, default encoder: the sample, three folds, in about two minutes.
 """
@@ -164,12 +163,12 @@ def main() -> None:
     ]
 
     # Train the folds that are not finished
+    head = args.head | {"problem_type": f"{'single' if one_each else 'multi'}_label_classification"}
     for fold in to_train:
         say(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         below = type(encoder)(encoder.config) if args.from_scratch else copy.deepcopy(encoder)
-        args.head["problem_type"] = f"{'single' if one_each else 'multi'}_label_classification"
-        model = PooledForSequenceClassification.from_encoder(below, names, **args.head)
+        model = PooledForSequenceClassification.from_encoder(below, names, **head)
         model.config.one_label_each = one_each
         model.config.windows = {**cut, "pooling": args.window_pooling}
         n_trained = freeze(model, args.freeze)
