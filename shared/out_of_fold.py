@@ -234,8 +234,10 @@ def write_out_of_fold(
     plot_label_counts(counts, output_dir / "plots" / "label_counts.png")
 
     text = "\n\n".join(said)
-    folders = " ".join(str(output_dir / f"fold_{number}") for number in range(n_folds))
-    command = f"accelerate launch recipes/tag.py --data FILE --model {folders}"
+    usage = None
+    if (Path(__file__).parent.parent / "recipes" / "tag.py").is_file():  # not in every copy
+        folders = " ".join(str(output_dir / f"fold_{number}") for number in range(n_folds))
+        usage = f"accelerate launch recipes/tag.py --data FILE --model {folders}"
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} documents",
@@ -248,14 +250,15 @@ def write_out_of_fold(
         label_names=names,
         metrics={},
         report=report,
-        usage=f"All folds together:\n\n```bash\n{command}\n```",
+        usage=usage and f"All folds together:\n\n```bash\n{usage}\n```",
         limits=f"Learned from {len(y):,} texts of one source; expect less on others. The threshold "
         "of a fold is tuned on the other folds. A label with few rows in the table above is known "
         "only roughly.",
     )
-    return (
-        f"Out of fold\n\n{report}\n{text}\n\nEverything is in {output_dir}: "
-        "the models in fold_*/,\n"
-        "README.md (a card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.\n"
-        f"To tag a file with all folds together:\n  {command}"
-    )
+    lines = [
+        f"Out of fold\n\n{report}\n{text}\n\nEverything is in {output_dir}: the models in fold_*/,",
+        "README.md (a card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.",
+    ]
+    if usage:
+        lines += ["To tag a file with all folds together:", f"  {usage}"]
+    return "\n".join(lines)

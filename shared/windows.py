@@ -45,13 +45,14 @@ def limit_windows(
         share as many tokens as they have room for, or if there are to be none.
     """
     limit_length(tokenizer, model, args.window, flag="window")
+    if not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} cuts no windows; name a model with another")
     if args.max_windows is not None and args.max_windows < 1:
         raise UserError(f"--max_windows {args.max_windows}: must be 1 or more")
-    stride = args.stride
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    if not 0 <= stride < room:
+    if not 0 <= args.stride < room:
         raise UserError(
-            f"--stride {stride}: must be 0 to {room - 1}, less than the {room} tokens of text that "
+            f"--stride {args.stride}: must be 0 to {room - 1}, less than the {room} tokens of text that "
             "a window holds"
         )
 
