@@ -52,8 +52,8 @@ def limit_windows(
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if not 0 <= args.stride < room:
         raise UserError(
-            f"--stride {args.stride}: must be 0 to {room - 1}, less than the {room} tokens of text that "
-            "a window holds"
+            f"--stride {args.stride}: must be 0 to {room - 1}, less than the {room} tokens of "
+            "text that a window holds"
         )
 
 

@@ -166,7 +166,7 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("mistake", "expected"),
     [
         (["--n_layers", 3], "--n_layers 3: must be 1 to 2"),
         (["--freeze", 3], "--freeze 3: the model has 2 layers"),
@@ -186,18 +186,17 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
         (["--resume_from_checkpoint", "here"], "--resume_from_checkpoint: true or false"),
     ],
 )
-def test_mistakes_name_the_flag(flags, expected, recipe, tmp_path):
-    assert expected in recipe.mistake(*flags)
+def test_mistakes_name_the_flag(mistake, expected, recipe, tmp_path):
+    assert expected in recipe.mistake(*mistake)
     assert not [*tmp_path.glob("out/fold_*/*")]
 
 
 def test_weights_for_a_class_that_a_fold_has_no_row_of(recipe, tmp_path, tiny_issues):
     rows = [{**row, "labels": row["labels"][:1]} for row in read_lines(tiny_issues)[:120]]
     rows[0]["labels"] = ["rare"]
-    flags = ["--data", write(tmp_path / "rare.jsonl", rows)]
-    assert "class 'rare' has no training row, so no weight" in recipe.mistake(*flags)
-    recipe(*flags, "--class_weight", "none")
-    recipe.mistake(*flags)
+    data = write(tmp_path / "rare.jsonl", rows)
+    assert "class 'rare' has no training row, so no weight" in recipe.mistake("--data", data)
+    recipe("--data", data, "--class_weight", "none")
 
 
 def test_from_scratch_and_the_first_window_alone(recipe, tmp_path):
