@@ -22,13 +22,11 @@ Expect on IMDB's test file, on one CPU core, 2 GB of memory: accuracy .810 in on
 """
 
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from shared.arguments import flag, parse_arguments
@@ -44,7 +42,7 @@ from shared.files import make_output_dir
 from shared.hardware import choose_precision
 from shared.health import check_health
 from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
-from shared.metrics import f1_scores, multilabel_metrics, sigmoid
+from shared.metrics import f1_scores, multilabel_metrics, sigmoid, softmax
 from shared.network_arguments import NetworkArguments, build_network
 from shared.parts import split_corpus
 from shared.progress import quiet_libraries
@@ -164,7 +162,7 @@ def main() -> None:
     # Classes that exclude each other, or one question per label, rare ones weighed up
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
     loss = SingleLabelLoss() if one_each else MultilabelLoss(pos_weight)
-    to_scores = partial(softmax, axis=1) if one_each else sigmoid
+    to_scores = softmax if one_each else sigmoid
 
     def compute_metrics(prediction):
         if one_each:

@@ -1,12 +1,16 @@
 """Apply a trained tagger to a file: every row comes back with labels and scores.
 
-Why: to use what recipes/github_tagger.py trained, on files of any size. Rows are read, tagged and
-written in blocks, in their order; the output appears under its name only when it is complete.
+Why: to use what recipes/github_tagger.py or recipes/document_classification.py trained, on files of
+any size. Rows are read, tagged and written in blocks, in their order; the output appears under its
+name only when it is complete. Of several models, such as the folds of a cross-validation, the mean
+of the scores and of the thresholds counts. What was trained on windows of documents reads windows.
 
     accelerate launch recipes/tag.py --model outputs/github_tagger --data new.jsonl
+    accelerate launch recipes/tag.py --model outputs/documents/fold_0 outputs/documents/fold_1
 
 Each output line is the input row as JSON, with `labels` (those whose score reaches the threshold
-the tagger was saved with, best first) and `scores` (all labels). Columns of these names in the
+the tagger was saved with, best first; where every text has exactly one, the best alone) and
+`scores` (all labels). Columns of these names in the
 input are kept as `input_labels` and `input_scores`. A row without text gets no label and no score.
 
 Expect on two CPU cores, default encoder, texts of 200 tokens: 20 texts per second or more, 1 GB of
@@ -24,10 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import TrainingArguments
 
+import shared.classifier
 import shared.networks  # noqa: F401  (makes transformers know them)
 from shared.arguments import flag, parse_arguments
 from shared.collators import PaddingCollator
@@ -35,13 +40,16 @@ from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import atomic_write
-from shared.metrics import sigmoid
+from shared.metrics import sigmoid, softmax
 from shared.models import load_sequence_classifier, load_tokenizer, resolve_model
 from shared.predictions import tag
 from shared.progress import progress, quiet_libraries
 from shared.readers import open_source
 from shared.trainer import LengthGroupedTrainer
+from shared.windows import Windows
 
+DEFAULT_TAGGER = "outputs/github_tagger"
+SINGLE = "single_label_classification"
 _TRAIN = "train a tagger with the recipe github_tagger"
 
 
@@ -49,7 +57,9 @@ _TRAIN = "train a tagger with the recipe github_tagger"
 class TagArguments(TrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
-    model: str = flag("outputs/github_tagger", "The tagger (default: outputs/github_tagger).")
+    model: list[str] = flag(
+        [DEFAULT_TAGGER], f"The tagger, or several to average (default: {DEFAULT_TAGGER})."
+    )
     data: str = flag("sample", "File to tag, as for training (default: the sample).")
     output: str = flag("tagged.jsonl", "File to write (default: tagged.jsonl).")
     text_columns: list[str] = flag(
@@ -79,24 +89,14 @@ def main() -> None:
     quiet_libraries()
     source = open_source(args.data, column_names=args.column_names)
     columns = find_text_columns(source.columns, args.text_columns, source.name)
-    if args.model == TagArguments.model and not Path(args.model).is_dir():
-        raise UserError(f"--model {args.model}: no such folder; {_TRAIN}, or name its folder")
-    folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(folder)
-    model = load_sequence_classifier(folder, tokenizer=tokenizer)
-    label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    thresholds = find_thresholds(args, model.config)
-    one_each = args.threshold is None and getattr(model.config, "one_label_each", False)
-    exclusive = model.config.problem_type == "single_label_classification"
-    pad = PaddingCollator(tokenizer)
-
-    def collate(features):
-        # Tokenised here rather than beforehand, so that each process does only its own share.
-        texts = [feature["text"] for feature in features]
-        ids = tokenizer(texts, truncation=True)["input_ids"]
-        return pad([{"input_ids": row} for row in ids])
-
-    trainer = LengthGroupedTrainer(model=model, args=args, data_collator=collate)
+    if args.model == [DEFAULT_TAGGER] and not Path(DEFAULT_TAGGER).is_dir():
+        raise UserError(f"--model {DEFAULT_TAGGER}: no such folder; {_TRAIN}, or name its folder")
+    taggers = [Tagger(name, args) for name in args.model]
+    label_names, one_each = taggers[0].label_names, taggers[0].one_each
+    for tagger in taggers[1:]:
+        if (tagger.label_names, tagger.one_each) != (label_names, one_each):
+            raise UserError(f"--model: {tagger.name} has other labels than {taggers[0].name}")
+    thresholds = np.mean([tagger.thresholds for tagger in taggers], axis=0)
 
     started, n_rows, n_texts = time.perf_counter(), 0, 0
     rows = iter(progress(source.read(), f"tagging {source.name}"))
@@ -108,11 +108,7 @@ def main() -> None:
             known = [text for text in texts if text]
             tagged = iter(())
             if known:
-                dataset = Dataset.from_dict(
-                    {"text": known, "length": [len(text) for text in known]}
-                )
-                logits = trainer.predict(dataset).predictions
-                scores = softmax(logits, axis=1) if exclusive else sigmoid(logits)
+                scores = np.mean([tagger.score(known) for tagger in taggers], axis=0)
                 predicted = choose_labels(scores, thresholds, one_each=one_each)
                 tagged = tag(scores, predicted, label_names)
             for number, (row, text) in enumerate(zip(block, texts, strict=True), n_rows + 1):
@@ -126,22 +122,49 @@ def main() -> None:
         print(f"{n_texts / seconds:,.0f} texts per second")
 
 
-def find_thresholds(args: TagArguments, config) -> list[float]:
+class Tagger:
+    """A trained model: its labels, how it decides, and the scores it gives texts."""
+
+    def __init__(self, name: str, args: TagArguments):
+        self.name = name
+        folder = resolve_model(name)
+        self.tokenizer = load_tokenizer(folder)
+        model = load_sequence_classifier(folder, tokenizer=self.tokenizer)
+        self.label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        self.thresholds = find_thresholds(name, args, model.config)
+        self.classes = model.config.problem_type == SINGLE
+        one_each = self.classes or getattr(model.config, "one_label_each", False)
+        self.one_each = args.threshold is None and one_each
+        # One window that cuts the text off, for what was not trained on windows.
+        self.cut = dict(getattr(model.config, "windows", {"stride": 0, "max_windows": 1}))
+        self.pooling = self.cut.pop("pooling", "mean")
+        pad = PaddingCollator(self.tokenizer)
+        self.trainer = LengthGroupedTrainer(model=model, args=args, data_collator=pad)
+
+    def score(self, texts: list[str]) -> np.ndarray:
+        """Return probabilities of shape (texts, labels)."""
+        dataset = Dataset.from_dict({"text": texts})
+        windows = Windows.of_texts(dataset, self.tokenizer, **self.cut)
+        logits = windows.predict(self.trainer, self.pooling)
+        return (softmax if self.classes else sigmoid)(logits)
+
+
+def find_thresholds(name: str, args: TagArguments, config) -> list[float]:
     """Return one threshold per label, from --threshold or the tagger's config."""
     if config.id2label == {i: f"LABEL_{i}" for i in range(config.num_labels)}:
-        raise UserError(f"{args.model}: the config names no labels; {_TRAIN}")
-    if config.problem_type not in ("multi_label_classification", "single_label_classification"):
+        raise UserError(f"{name}: the config names no labels; {_TRAIN}")
+    if config.problem_type not in ("multi_label_classification", SINGLE):
         raise UserError(
-            f"{args.model}: its problem_type is {config.problem_type}, not "
-            "multi_label_classification; its scores do not stand for one label each"
+            f"{name}: its problem_type is {config.problem_type}, neither "
+            f"multi_label_classification nor {SINGLE}; its scores do not stand for labels"
         )
-    if args.threshold is not None:
-        return [args.threshold] * config.num_labels
+    if args.threshold is not None or config.problem_type == SINGLE:
+        return [args.threshold or 0.0] * config.num_labels
     thresholds = getattr(config, "thresholds", None)
     known = isinstance(thresholds, list) and len(thresholds) == config.num_labels
     if not known or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
         raise UserError(
-            f"{args.model}: the config holds no threshold for each label; {_TRAIN}, or give one "
+            f"{name}: the config holds no threshold for each label; {_TRAIN}, or give one "
             "with --threshold"
         )
     return thresholds

@@ -40,6 +40,7 @@ from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import choose_precision
 from shared.masking import MaskedWords
+from shared.metrics import softmax
 from shared.models import (
     DEFAULT_MODEL,
     limit_length,
@@ -63,7 +64,6 @@ from shared.zero_shot import (
     entailment_scores,
     flat_phrases,
     label_phrases,
-    softmax,
     tokens_of,
 )
 

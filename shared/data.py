@@ -109,8 +109,8 @@ def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
             label_names=corpus.label_names or None,
             labels_required=bool(corpus.label_names),
         )
-        for part, data in (("valid", args.valid_data), ("test", args.test_data))
-        if data is not None
+        for part in ("valid", "test")
+        if (data := getattr(args, f"{part}_data", None)) is not None
     }
 
 

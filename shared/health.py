@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 def check_health(
     trainer: Trainer,
-    max_length: int,
+    max_length: int | None,
     *,
     label_counts: Mapping[str, int] | None = None,
     uninformed: float | None = None,
@@ -52,8 +52,8 @@ def check_health(
     ----------
     trainer : Trainer
         Ready to train; its training rows say their ``length`` in tokens.
-    max_length : int
-        Tokens that the model reads.
+    max_length : int, optional
+        Tokens of a text that the model reads. None: all, as where texts are cut into windows.
     label_counts : mapping of label to its training rows, optional
     uninformed : float, optional
         Loss of a model that knows nothing. None: that of logits of 0, which is ln(classes) where
@@ -67,8 +67,10 @@ def check_health(
     """
     args = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
-    lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    findings = [truncated_texts(lengths, max_length), parameters(model)]
+    findings = [parameters(model)]
+    if max_length is not None:
+        lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
+        findings.insert(0, truncated_texts(lengths, max_length))
     if label_counts is not None:
         findings.insert(0, rare_labels(label_counts))
     batches = [_cut(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)]

@@ -9,6 +9,7 @@ from shared.collators import IGNORED
 from shared.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -213,6 +214,44 @@ def hidden_token_loss(
     hidden = labels != IGNORED
     loss = -outputs["logits"][hidden].sum()
     return loss / (hidden.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def classification_loss(
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    *,
+    one_each: bool,
+    balanced: bool,
+    focus: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> MultilabelLoss | SingleLabelLoss:
+    """Return the loss that suits some training rows.
+
+    Parameters
+    ----------
+    labels : array of shape (rows, labels)
+        Multi-hot.
+    label_names : sequence of str
+    one_each : bool
+        Every row has exactly one label: cross-entropy over classes, else over each label.
+    balanced : bool
+        Weigh what is rare up: `balanced_class_weight` or `balanced_pos_weight`.
+    focus, label_smoothing : float
+        As in these losses.
+
+    Raises
+    ------
+    UserError
+        If a class is to be weighed and no row has it.
+    """
+    counts, weight = labels.sum(axis=0), None
+    if one_each:
+        if balanced:
+            weight = balanced_class_weight(counts, label_names)
+        return SingleLabelLoss(weight, focus=focus, label_smoothing=label_smoothing)
+    if balanced:
+        weight = balanced_pos_weight(counts, len(labels))
+    return MultilabelLoss(weight, focus=(focus, focus), label_smoothing=label_smoothing)
 
 
 def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: float = 20.0):

@@ -23,6 +23,12 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of the columns of (rows, columns), in float64."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
 # --- metric functions for the Trainer ------------------------------------------------------------
 
 

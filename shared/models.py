@@ -377,7 +377,10 @@ def _check_weights(missing: list[str], folder: str) -> None:
 
 
 def limit_length(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    max_length: int,
+    flag: str = "max_length",
 ) -> None:
     """Cut texts at `max_length` tokens, here and wherever the tokenizer is saved to.
 
@@ -389,7 +392,7 @@ def limit_length(
     shortest = tokenizer.num_special_tokens_to_add() + 1
     longest = longest_input(model) or max_length
     if not shortest <= max_length <= longest:
-        raise UserError(f"--max_length {max_length}: must be {shortest} to {longest} tokens")
+        raise UserError(f"--{flag} {max_length}: must be {shortest} to {longest} tokens")
     tokenizer.model_max_length = max_length
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from shared.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainingArguments
 
 _NORMS = (
     *(torch.nn.LayerNorm, torch.nn.RMSNorm, torch.nn.GroupNorm),
@@ -68,6 +68,27 @@ def parameter_groups(
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def grouped_optimizer(
+    args: TrainingArguments, model: PreTrainedModel
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return `--optim` over `parameter_groups`, for the Trainer's ``optimizer_cls_and_kwargs``.
+
+    Parameters
+    ----------
+    args : TrainingArguments and `shared.model_arguments.TuningArguments`
+    model : PreTrainedModel
+    """
+    optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    groups = parameter_groups(
+        model,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        head_learning_rate=args.head_learning_rate,
+        layer_decay=args.layer_decay,
+    )
+    return optimizer, {**settings, "params": groups}
 
 
 def freeze(model: PreTrainedModel, what: str) -> int:

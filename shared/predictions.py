@@ -39,12 +39,12 @@ def write_predictions(
     scores: np.ndarray,
     predicted: np.ndarray,
 ) -> None:
-    """Write one JSON line per test row: its row in the source, text, true labels, labels, scores.
+    """Write one JSON line per row: its row in the source, text, true labels, labels, scores.
 
     Parameters
     ----------
     path : Path
-    rows : iterable of mappings with ``row`` and ``text``
+    rows : iterable of mappings with ``row`` and ``text``, and ``fold`` if they come from several
     label_names : sequence of str
     y_true, scores, predicted : array of shape (rows, labels)
     """
@@ -52,7 +52,8 @@ def write_predictions(
     with atomic_write(path) as file:
         for row, truth, prediction in zip(rows, y_true, tagged, strict=True):
             true_labels = [label_names[i] for i in np.flatnonzero(truth)]
-            line = {"row": row["row"], "text": row["text"], "true_labels": true_labels}
+            line = {name: row[name] for name in ("row", "fold", "text") if name in row}
+            line["true_labels"] = true_labels
             file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
 
 

@@ -184,9 +184,3 @@ def calibrate(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return np.log(p) - np.log1p(-p)
 
     return 1 / (1 + np.exp(logit(reference).mean(axis=0) - logit(scores)))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of the columns of (rows, columns)."""
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-    return odds / odds.sum(axis=1, keepdims=True)

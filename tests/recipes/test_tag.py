@@ -21,6 +21,8 @@ from command_line import (
     truncate,
     write,
 )
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 SCRIPT = "recipes/tag.py"
 ROWS = [
@@ -146,6 +148,44 @@ def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, mo
         assert len(line["labels"]) == count
 
 
+def test_several_taggers_are_averaged(tag, trained, tagger_copy, tiny_issues, tmp_path):
+    with safe_open(tagger_copy / "model.safetensors", framework="np") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(
+        weights | {"classifier.bias": np.float32([1, -1, 2, 0])},
+        tagger_copy / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    change_json(tagger_copy / "config.json", thresholds=[0.9, 0.9, 0.9, 0.9])
+    for name, models in {
+        "a": trained[:1],
+        "b": [tagger_copy],
+        "ab": [trained[0], tagger_copy],
+    }.items():
+        tag("--data", tiny_issues, "--model", *models, "--output", f"{name}.jsonl")
+    ours, theirs, both = (read_lines(tmp_path / f"{name}.jsonl") for name in ("a", "b", "ab"))
+    own = read_json(trained[0] / "config.json")["thresholds"]
+    thresholds = dict(zip(read_json(trained[0] / "config.json")["label2id"], own, strict=True))
+    for a, b, line in zip(ours, theirs, both, strict=True):
+        for label, score in line["scores"].items():
+            assert score == pytest.approx((a["scores"][label] + b["scores"][label]) / 2, abs=2e-6)
+            if abs(score - (limit := (thresholds[label] + 0.9) / 2)) > 1e-4:
+                assert (label in line["labels"]) == (score >= limit)
+    change_json(tagger_copy / "config.json", id2label={i: f"other {i}" for i in range(4)})
+    line = tag.mistake("--data", tiny_issues, "--model", trained[0], tagger_copy)
+    assert "has other labels than" in line
+
+
+def test_classes_exclude_each_other(tag, tagger_copy, tmp_path):
+    change_json(
+        tagger_copy / "config.json", problem_type="single_label_classification", thresholds=None
+    )
+    tag("--model", tagger_copy, "--data", write(tmp_path / "new.jsonl", ROWS))
+    for line in read_lines(tmp_path / "tagged.jsonl")[::2]:
+        assert sum(line["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert line["labels"] == list(line["scores"])[:1]
+
+
 def test_without_own_thresholds_one_must_be_given(tag, tagger_copy, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
     change_json(tagger_copy / "config.json", thresholds=None)
@@ -178,7 +218,7 @@ BROKEN_TAGGERS = {
         lambda folder: change_json(folder / "config.json", id2label=None, label2id=None),
         "classifier",
     ),
-    "no labels but a number": (
+    "a quantity per text": (
         lambda folder: change_json(folder / "config.json", problem_type="regression"),
         "its problem_type is regression",
     ),

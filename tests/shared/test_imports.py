@@ -14,7 +14,8 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 # Modules that are nothing without a heavy library, and import it at the top.
 WITH_TORCH = {
     *("callbacks", "cards", "classifier", "embeddings", "hardware", "health", "masking"),
-    *("networks", "optimization", "pooling", "regularization", "results", "trainer"),
+    *("networks", "optimization", "out_of_fold", "pooling", "regularization", "results"),
+    "trainer",
 }
 WITH_SKLEARN = {"lsa", "probe"}
 WITH_NUMBA = {"duplicates"}

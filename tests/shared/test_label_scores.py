@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from shared.errors import UserError
+from shared.metrics import softmax
 from shared.zero_shot import (
     calibrate,
     check_templates,
     entailment_scores,
     flat_phrases,
     label_phrases,
-    softmax,
 )
 
 

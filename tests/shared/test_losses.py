@@ -19,6 +19,7 @@ from shared.losses import (
     SingleLabelLoss,
     balanced_class_weight,
     balanced_pos_weight,
+    classification_loss,
     hidden_token_loss,
 )
 from shared.models import load_sequence_classifier
@@ -267,3 +268,24 @@ def test_a_loss_that_fails_in_one_process_stops_all_with_one_line(two_processes)
     assert len(lines) == 1
     assert "the loss is not finite at step 2" in lines[0]
     assert two_processes.code != 0
+
+
+# --- the loss that suits the rows ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("one_each", [False, True])
+def test_the_loss_that_suits_the_rows(one_each, balanced):
+    y = np.eye(3, dtype=int)[[0, 0, 0, 1, 1, 2]]
+    settings = {"focus": 2.0, "label_smoothing": 0.1}
+    loss = classification_loss(y, "abc", one_each=one_each, balanced=balanced, **settings)
+    if one_each:
+        weight = balanced_class_weight(y.sum(axis=0), "abc") if balanced else None
+        expected = SingleLabelLoss(weight, **settings)
+    else:
+        weight = balanced_pos_weight(y.sum(axis=0), 6) if balanced else None
+        expected = MultilabelLoss(weight, focus=(2, 2), label_smoothing=0.1)
+    logits = np.random.default_rng(0).normal(size=y.shape)
+    targets = torch.as_tensor(y)
+    assert type(loss) is type(expected)
+    assert loss(outputs(logits), targets) == expected(outputs(logits), targets)

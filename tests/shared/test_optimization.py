@@ -1,5 +1,7 @@
 """Rates, decay and freezing, by what a weight is and where it lies."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from tiny_training import LABELS, make_trainer, weights
@@ -10,12 +12,20 @@ from transformers import (
     GPT2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    Trainer,
     TrainingArguments,
 )
 
 from shared.errors import UserError
+from shared.model_arguments import TuningArguments
 from shared.models import load_sequence_classifier
-from shared.optimization import GradualUnfreezing, freeze, layers, parameter_groups
+from shared.optimization import (
+    GradualUnfreezing,
+    freeze,
+    grouped_optimizer,
+    layers,
+    parameter_groups,
+)
 
 SMALL = {"vocab_size": 180, "num_labels": 4, "pad_token_id": 0}
 BERT_LAYER = "bert.encoder.layer.{}.output.dense.weight"
@@ -49,6 +59,25 @@ def settings_of(model, **flags):
     assert sum(len(group["params"]) for group in groups) == len(found)
     assert len(found) == len({*model.parameters()})
     return {name: found[p] for name, p in model.named_parameters()}
+
+
+def test_the_trainer_steps_with_the_groups_of_the_flags(bert, tmp_path):
+    @dataclass
+    class Arguments(TuningArguments, TrainingArguments):
+        pass
+
+    args = Arguments(
+        output_dir=str(tmp_path),
+        **{"learning_rate": 1.0, "layer_decay": 0.5, "head_learning_rate": 3.0},
+        **{"weight_decay": 0.1, "adam_beta1": 0.8, "use_cpu": True},
+    )
+    settings = grouped_optimizer(args, bert)
+    optimizer = Trainer(bert, args, optimizer_cls_and_kwargs=settings).create_optimizer()
+    assert {group["lr"] for group in optimizer.param_groups} == {1.0, 0.5, 0.25, 3.0}
+    assert {group["betas"][0] for group in optimizer.param_groups} == {0.8}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        [*bert.parameters()]
+    )
 
 
 @pytest.mark.parametrize("build", [gpt2, modernbert, albert])

@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+
+from shared.metrics import f1_scores
+
+SCRIPT = "recipes/document_classification.py"
+
+
+@pytest.fixture
+def flags(tiny_model, tiny_issues, tmp_path):
+    return [
+        *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--bf16", "false"),
+        *("--window", 32, "--stride", 8, "--folds", 2, "--num_train_epochs", 1),
+        *("--learning_rate", 2e-3, "--per_device_train_batch_size", 12),
+        *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("document_classification", monkeypatch, capfd, *flags)
+
+
+@pytest.fixture
+def trainings(recipe, monkeypatch):
+    """The training rows of each fold that is trained."""
+    found = []
+    original = recipe.module.LengthGroupedTrainer.train
+
+    def spy(trainer, **options):
+        found.append(len(trainer.train_dataset))
+        return original(trainer, **options)
+
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "train", spy)
+    return found
+
+
+def with_column(tiny_issues, path, column, values):
+    rows = read_lines(tiny_issues)
+    return write(path, [{**row, column: values(i)} for i, row in enumerate(rows)])
+
+
+def test_every_document_is_scored_once_by_the_fold_that_held_it_out(recipe, tmp_path, tiny_issues):
+    printed = recipe()
+    out = tmp_path / "out"
+    lines, metrics = read_lines(out / "oof_predictions.jsonl"), read_json(out / "metrics.json")
+    assert [line["row"] for line in lines] == list(range(1, 121))
+    rows = read_lines(tiny_issues)
+    names = sorted(lines[0]["scores"])
+    for line in lines:
+        assert line["true_labels"] == sorted(rows[line["row"] - 1]["labels"])
+    for number in (0, 1):
+        held = [line for line in lines if line["fold"] == number]
+        assert len(held) == 60
+        scores = np.load(out / f"fold_{number}" / "scores.npz")["oof"]
+        expected = [[line["scores"][name] for name in names] for line in held]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        assert not [*(out / f"fold_{number}").glob("checkpoint-*")]
+    true, found = (
+        np.array([[name in line[key] for name in names] for line in lines])
+        for key in ("true_labels", "labels")
+    )
+    assert metrics["oof_micro_f1"] == f1_scores(true, found)["micro_f1"]
+    assert metrics["tfidf_micro_f1"] > 0.8  # the words tell the labels
+    for method in ("model", "tfidf", "frozen"):
+        assert f"| {method} | {metrics[f'{method}_micro_f1']:.3f} ±" in printed
+        assert 0.5 < metrics[f"{method}_roc_auc"] <= 1
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| tfidf |" in card
+    assert f"--model {out}/fold_0 {out}/fold_1" in card
+
+
+def test_a_finished_fold_is_never_computed_again(recipe, trainings, tmp_path):
+    out = tmp_path / "out"
+    recipe()
+    figures = read_json(out / "metrics.json")
+    recipe()
+    assert len(trainings) == 2
+    (out / "fold_1" / "fold.json").unlink()
+    recipe()
+    assert len(trainings) == 3
+    assert read_json(out / "metrics.json") == figures
+    line = recipe.mistake("--num_train_epochs", 3)
+    assert line.startswith(f"{out}/fold_0 was trained with other flags")
+
+
+def test_an_interrupted_fold_goes_on_from_its_checkpoint(recipe, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    recipe("--num_train_epochs", 2, "--output_dir", tmp_path / "whole")
+    trainer = recipe.module.LengthGroupedTrainer
+    original = trainer.training_step
+
+    def interrupted(self, *args, **options):
+        if self.state.epoch >= 1 and "fold_1" in self.args.output_dir:
+            raise KeyboardInterrupt
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+    assert recipe.mistake("--num_train_epochs", 2, code=130) == "interrupted"
+    monkeypatch.setattr(trainer, "training_step", original)
+    assert [path.name for path in out.glob("fold_*/scores.npz")] == ["scores.npz"]
+    line = recipe.mistake("--num_train_epochs", 2)
+    assert f"{out}/fold_1 holds checkpoint-" in line
+    recipe("--num_train_epochs", 2, "--resume_from_checkpoint", "true")
+    whole = read_json(tmp_path / "whole" / "metrics.json")
+    assert read_json(out / "metrics.json") == whole
+
+
+def test_groups_are_held_out_whole(recipe, tmp_path, tiny_issues):
+    authors = [{"login": f"user {number % 7}"} for number in range(132)]
+    data = with_column(tiny_issues, tmp_path / "rows.jsonl", "user", lambda i: authors[i])
+    recipe("--data", data, "--group_column", "user")
+    fold_of = {}
+    for line in read_lines(tmp_path / "out" / "oof_predictions.jsonl"):
+        fold_of.setdefault((line["row"] - 1) % 7, set()).add(line["fold"])
+    assert len(fold_of) == 7
+    assert all(len(folds) == 1 for folds in fold_of.values())
+    one = with_column(tiny_issues, tmp_path / "one.jsonl", "user", lambda i: "same")
+    line = recipe.mistake("--data", one, "--group_column", "user")
+    assert "are in 1 groups only" in line
+
+
+def test_one_class_each_and_test_texts_by_all_folds(recipe, tmp_path, tiny_issues):
+    rows = [{**row, "labels": row["labels"][:1]} for row in read_lines(tiny_issues)[:120]]
+    data, test = write(tmp_path / "a.jsonl", rows[:90]), write(tmp_path / "b.jsonl", rows[90:])
+    out = tmp_path / "out"
+    flags = ("--pooling", "attention", "--n_layers", 2, "--head_sizes", 8, "--dropout_samples", 2)
+    rates = ("--freeze", 1, "--layer_decay", 0.5, "--focus", 2, "--window_pooling", "max")
+    recipe("--data", data, "--test_data", test, *flags, *rates)
+    for part, size in (("oof", 90), ("test", 30)):
+        lines = read_lines(out / f"{part}_predictions.jsonl")
+        assert len(lines) == size
+        for line in lines:
+            assert sum(line["scores"].values()) == pytest.approx(1, abs=1e-5)
+            assert line["labels"] == list(line["scores"])[:1]
+    folds = [np.load(out / f"fold_{number}" / "scores.npz")["test"] for number in (0, 1)]
+    names = sorted(lines[0]["scores"])
+    mean = [[line["scores"][name] for name in names] for line in lines]
+    np.testing.assert_allclose(np.mean(folds, axis=0), mean, atol=1e-6)
+    assert read_json(out / "metrics.json")["model_test_roc_auc"] > 0.5
+    head = read_json(out / "fold_0" / "config.json")
+    assert (head["pooling"], head["n_layers"], head["head_sizes"]) == ("attention", 2, [8])
+
+
+def test_the_folds_tag_new_documents_together(recipe, monkeypatch, capfd, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)
+    test = write(tmp_path / "test.jsonl", rows[90:120])
+    data = write(tmp_path / "train.jsonl", rows[:90])
+    recipe("--data", data, "--test_data", test)
+    tag = Recipe("tag", monkeypatch, capfd, "--use_cpu")
+    folders = [tmp_path / "out" / f"fold_{number}" for number in (0, 1)]
+    tag("--model", *folders, "--data", test, "--output", tmp_path / "tagged.jsonl")
+    expected = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    for line, found in zip(expected, read_lines(tmp_path / "tagged.jsonl"), strict=True):
+        assert found["scores"] == pytest.approx(line["scores"], abs=1e-5)
+        assert found["labels"] == line["labels"]
+
+
+def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)[:120]
+    rows[0]["labels"] = ["bug", "rare"]
+    printed = recipe("--data", write(tmp_path / "rare.jsonl", rows))
+    assert "the label rare is on 1 texts, fewer than the 2 folds" in printed
+    assert read_json(tmp_path / "out" / "metrics.json")["model_roc_auc"] > 0
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        (["--n_layers", 3], "--n_layers 3: must be 1 to 2"),
+        (["--freeze", 3], "--freeze 3: the model has 2 layers"),
+        (["--freeze", "half"], "--freeze half: must be none, embeddings, a number of layers"),
+        (["--freeze", 1, "--from_scratch"], "--from_scratch: random weights are not to be frozen"),
+        (["--window", 65], "--window 65: must be 3 to 64 tokens"),
+        (["--stride", 32], "--stride 32: must be 0 to 29"),
+        (["--max_windows", 0], "--max_windows 0: must be 1 or more"),
+        (["--folds", 1], "--folds 1: must be 2 or more"),
+        (["--folds", 121], "--folds 121: the 120 texts are in 120 groups only"),
+        (["--group_column", "repo"], "no column 'repo' (found: title, body, labels)"),
+        (["--focus", -1], "--focus -1.0: must be 0 or more"),
+        (["--layer_decay", 0], "--layer_decay 0.0: must be above 0"),
+        (["--head_dropout", 1], "--head_dropout 1.0: must be 0 or more, below 1"),
+        (["--head_sizes", 8, 0], "--head_sizes 0: must be 1 or more"),
+        (["--eval_strategy", "epoch"], "--eval_strategy: no rows are kept back"),
+        (["--resume_from_checkpoint", "here"], "--resume_from_checkpoint: true or false"),
+    ],
+)
+def test_mistakes_name_the_flag(mistake, expected, recipe, tmp_path):
+    assert expected in recipe.mistake(*mistake)
+    assert not [*tmp_path.glob("out/fold_*/*")]
+
+
+def test_weights_for_a_class_that_a_fold_has_no_row_of(recipe, tmp_path, tiny_issues):
+    rows = [{**row, "labels": row["labels"][:1]} for row in read_lines(tiny_issues)[:120]]
+    rows[0]["labels"] = ["rare"]
+    data = write(tmp_path / "rare.jsonl", rows)
+    assert "class 'rare' has no training row, so no weight" in recipe.mistake("--data", data)
+    recipe("--data", data, "--class_weight", "none")
+
+
+def test_from_scratch_and_the_first_window_alone(recipe, tmp_path):
+    recipe("--from_scratch", "--max_windows", 1, "--max_steps", 2)
+    assert "model_micro_f1" in read_json(tmp_path / "out" / "metrics.json")
+
+
+def test_a_health_check_leaves_no_fold(recipe, tmp_path):
+    printed = recipe("--health_check")
+    assert "Health" in printed
+    assert "are cut at" not in printed
+    assert not [*tmp_path.glob("out/fold_*/fold.json")]
+
+
+def test_through_accelerate_launch(flags):
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
+    )
+    assert "Everything is in" in process.stdout
+    assert process.stderr == ""
