@@ -24,7 +24,7 @@ saves memory and disk, hardly time: gradients pass through the frozen layers all
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset
@@ -60,21 +60,15 @@ from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 
 
-class Method(NamedTuple):
-    """How a method is called in the table, and its rate in multiples of ``--learning_rate``."""
-
-    name: str
-    rate: float
-
-
+# What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
 METHODS = {
-    "full": Method("all weights", 1),
-    "partial": Method("upper layers and head", 1),
-    "head": Method("head alone", 10),
-    "lora": Method("LoRA", 10),
-    "dora": Method("DoRA", 10),
-    "ia3": Method("IA3", 50),
-    "prompt": Method("prompt tuning", 100),
+    "full": ("all weights", 1),
+    "partial": ("upper layers and head", 1),
+    "head": ("head alone", 10),
+    "lora": ("LoRA", 10),
+    "dora": ("DoRA", 10),
+    "ia3": ("IA3", 50),
+    "prompt": ("prompt tuning", 100),
 }
 MERGED = ("lora", "dora", "ia3")
 
@@ -165,7 +159,8 @@ def main() -> None:
         set_seed(args.seed)
         own = copy.copy(args)
         own.output_dir = str(make_output_dir(str(output_dir / method)))
-        own.learning_rate = args.learning_rate * METHODS[method].rate
+        name, factor = METHODS[method]
+        own.learning_rate = args.learning_rate * factor
         trainer = LengthGroupedTrainer(
             model=adapt(copy.deepcopy(start), method, **settings),
             args=own,
@@ -178,7 +173,7 @@ def main() -> None:
         if args.health_check:
             check_health(trainer, args.max_length)
             continue
-        say(f"\nTraining: {METHODS[method].name}")
+        say(f"\nTraining: {name}")
         trained = trainer.train()
         scores = {p: sigmoid(trainer.predict(tokens[p]).predictions) for p in ("valid", "test")}
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
@@ -191,7 +186,7 @@ def main() -> None:
         (output_dir / method / "training_args.bin").unlink()  # a pickle, and nothing here reads it
         n_trained, held = training_footprint(trainer)
         saved = sum(file.stat().st_size for file in (output_dir / method).glob("*.safetensors"))
-        row = {"method": METHODS[method].name, **f1_scores(y["test"], found["test"])}
+        row = {"method": name, **f1_scores(y["test"], found["test"])}
         row |= {"valid_micro_f1": f1_scores(y["valid"], found["valid"])["micro_f1"]}
         row |= {"trained_parameters": n_trained, "state_mb": held / 1e6, "saved_mb": saved / 1e6}
         row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}

@@ -55,9 +55,7 @@ def test_the_frozen_layers_stay_as_they_are(recipe, tmp_path, tiny_model):
     names = [f"encoder.layer.{layer}.output.dense.weight" for layer in (0, 1)]
     for method, kept in (("partial", [True, False]), ("head", [True, True])):
         saved = load_file(tmp_path / "out" / method / "model.safetensors")
-        found = [
-            (saved["encoder." + layer.format(i)] == start[layer.format(i)]).all() for i in (0, 1)
-        ]
+        found = [(saved[f"encoder.{name}"] == start[name]).all() for name in names]
         assert found == kept
 
 
@@ -87,7 +85,7 @@ def test_through_accelerate_launch(flags):
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to 128 tokens"),
-        (["--max_length", 126], "--prompt_tokens 3: --max_length leaves room for 2"),
+        (["--max_length", 126], "--prompt_tokens 3: texts leave room for 2"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):
