@@ -2,10 +2,8 @@
 
 Why: one encoder serves many tasks if each brings a file of a few megabytes (an adapter) instead of
 a copy of all weights, and training needs no memory for what is frozen. What that costs in quality
-is measured here, on your data, beside full tuning: LoRA (Hu et al. 2022), DoRA (Liu et al. 2024),
-IA3 (Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than
-In-Context Learning"), prompt tuning (Lester et al. 2021), all by peft; the upper layers alone; the
-head alone.
+is measured here, on your data, beside full tuning: LoRA (Hu et al. 2022), DoRA and IA3 (Liu et al.
+2024 and 2022), prompt tuning (Lester et al. 2021), the upper layers alone, the head alone.
 
     accelerate launch recipes/lora.py --config recipes/configs/lora_sample.yaml
     accelerate launch recipes/lora.py --data my_issues.jsonl --methods lora full
@@ -13,12 +11,11 @@ head alone.
 Then: the folder of each method holds what it learned. An adapter is merged, too, into a model that
 loads without peft: recipes/tag.py --model outputs/lora/lora/merged.
 
-Data: as for recipes/github_tagger.py. Every method starts from the same head (fitted to the frozen
-features), sees the same rows and has the same number of epochs; rates are --learning_rate times a
-factor of the method, since what has few weights wants to move them further.
+Data: as for recipes/github_tagger.py. Every method starts from the same fitted head and has the
+same rows and epochs; few weights move further, by a factor of --learning_rate.
 
-Expect on one CPU core, default encoder, the sample: a minute or two for each method. An adapter
-saves memory and disk, hardly time: gradients pass through the frozen layers all the same.
+Expect on one CPU core, default encoder, the sample: a minute or two for each method. Adapters
+save memory and disk, hardly time: gradients pass through frozen layers all the same.
 """
 
 import copy
@@ -58,7 +55,6 @@ from shared.parts import split_corpus
 from shared.progress import quiet_libraries
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
-
 
 # What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
 METHODS = {
@@ -192,8 +188,8 @@ def main() -> None:
         row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
         if method in MERGED:
-            few = tokens["test"].select(range(min(8, len(tokens["test"]))))
-            row["merged_difference"] = merge(trainer, output_dir / method / "merged", few)
+            merged = output_dir / method / "merged"
+            row["merged_difference"] = merge(trainer, merged, tokens["test"].take(8))
         rows.append(row)
         write_json(output_dir / method / "metrics.json", row)
         write_csv(output_dir / "results.csv", rows)  # after each method, so that nothing is lost
