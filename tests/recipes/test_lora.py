@@ -85,7 +85,7 @@ def test_through_accelerate_launch(flags):
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to"),
-        (["--max_length", 62], "--prompt_tokens 3: texts leave room for 2"),
+        (["--max_length", 62], "--prompt_tokens 3: --max_length leaves room for 2"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):
