@@ -1,7 +1,7 @@
 """Fine-tune an encoder to give a text several labels: the GitHub issue tagger.
 
-Why: the strongest choice from about a hundred labels up; with fewer, compare it with the baseline
-it prints. Follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning), with
+Why: the strongest choice from several hundred labels up; with fewer, recipes/few_label_probe.py
+is. Follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning), with
 what that chapter leaves out: stratified splits, thresholds tuned on validation, an interval.
 
     accelerate launch recipes/github_tagger.py --config recipes/configs/sample.yaml
@@ -13,7 +13,7 @@ Data: one row per text, as GitHub's REST API returns issues, or with columns for
 
 Expect on two CPU cores, default encoder (22 M parameters): a thousand issues of 250 tokens in
 about a minute per epoch, 2 GB of memory. With a thousand training rows, --dropout 0.25 --r_drop 4
-takes twice as long and finds a little more; with a few hundred try recipes/few_label_probe.py, too.
+takes twice as long and finds a little more.
 """
 
 from dataclasses import dataclass

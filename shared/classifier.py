@@ -156,12 +156,12 @@ class PooledForSequenceClassification(PreTrainedModel):
         given = input_ids if inputs_embeds is None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-        every_layer = kwargs.pop("output_hidden_states", False) or self.layers is not None
+        asked = kwargs.pop("output_hidden_states", False)
         outputs = self.encoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
-            output_hidden_states=every_layer,
+            output_hidden_states=asked or self.layers is not None,
             **kwargs,
         )
         states = outputs.last_hidden_state
@@ -177,7 +177,8 @@ class PooledForSequenceClassification(PreTrainedModel):
         return SequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            hidden_states=outputs.hidden_states,
+            # What the head alone needs must not fill the memory of an evaluation.
+            hidden_states=outputs.hidden_states if asked else None,
             attentions=outputs.get("attentions"),
         )
 

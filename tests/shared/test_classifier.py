@@ -71,6 +71,13 @@ def test_the_default_head_is_a_linear_layer_on_the_mean(encoder, batch):
         torch.testing.assert_close(logits(model, batch), model.classifier(mean))
 
 
+def test_hidden_states_come_back_only_where_they_are_asked_for(encoder, batch):
+    model = build(encoder, n_layers=2)
+    with torch.no_grad():
+        assert model(**inputs(batch)).hidden_states is None
+        assert len(model(**inputs(batch), output_hidden_states=True).hidden_states) == 3
+
+
 @pytest.mark.parametrize("head", HEADS, ids=name_of)
 def test_padding_does_not_change_the_scores(encoder, batch, head):
     model = build(encoder, **head)

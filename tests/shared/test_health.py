@@ -119,7 +119,10 @@ def test_the_suggested_rate_lies_below_the_rise():
     rates = np.geomspace(1e-6, 1, 61)
     # Flat to 1e-4, falling to 1e-2, then rising steeply.
     losses = np.interp(np.log10(rates), [-6, -4, -2, -1, 0], [1.0, 1.0, 0.3, 2.0, 9.0])
-    assert 3e-4 < suggest_rate(rates, losses) < 2e-3
+    assert 5e-4 < suggest_rate(rates, losses) < 2e-3
+    assert 5e-4 < suggest_rate(rates[::5], losses[::5]) < 2e-3  # fewer steps
+    flat = np.where(rates < 1e-3, 0.7 + 0.01 * np.sin(rates * 1e6), 0.7 + 300 * rates)
+    assert 2e-5 < suggest_rate(rates, flat) <= 1e-4
     assert learning_rate(1e-3, 1e-3).well
     assert not learning_rate(2e-2, 1e-3).well
     assert not learning_rate(5e-5, 1e-3).well
@@ -127,5 +130,5 @@ def test_the_suggested_rate_lies_below_the_rise():
 
 def test_a_line_for_each_finding():
     lines = describe([one_batch([0.7, 0.01], 0.03), one_batch([0.7, 0.5], 0.03)]).splitlines()
-    assert " ".join(lines[0].split()) == "ok memory from 0.700 to 0.0100 in 2 steps on one batch"
+    assert " ".join(lines[0].split()) == "ok memory from 0.700 to 0.0100 in 2 steps on a few rows"
     assert lines[1].split()[0] == "LOOK"
