@@ -1,0 +1,249 @@
+"""Tune a few per cent of the weights, or all of them: which of seven ways pays on your data?
+
+Why: one encoder serves many tasks if each brings a file of a few megabytes (an adapter) instead of
+a copy of all weights, and training needs no memory for what is frozen. What that costs in quality
+is measured here, on your data, beside full tuning: LoRA (Hu et al. 2022), DoRA and IA3 (Liu et al.
+2024 and 2022), prompt tuning (Lester et al. 2021), the upper layers alone, the head alone.
+
+    accelerate launch recipes/lora.py --config recipes/configs/lora_sample.yaml
+    accelerate launch recipes/lora.py --data my_issues.jsonl --methods lora full
+
+Then: the folder of each method holds what it learned. An adapter is merged, too, into a model that
+loads without peft: recipes/tag.py --model outputs/lora/lora/merged.
+
+Data: as for recipes/github_tagger.py. Every method starts from the same fitted head and has the
+same rows and epochs; few weights move further, by a factor of --learning_rate.
+
+Expect on one CPU core, default encoder, the sample: a minute or two for each method. Adapters
+save memory and disk, hardly time: gradients pass through frozen layers all the same.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, TrainingArguments, set_seed
+
+from shared.adapters import adapt, training_footprint
+from shared.arguments import flag, parse_arguments
+from shared.callbacks import ReadableProgress
+from shared.cards import write_model_card
+from shared.classifier import PooledForSequenceClassification
+from shared.collators import MultilabelCollator
+from shared.data import load_data, load_held_out
+from shared.data_arguments import SplitArguments
+from shared.decisions import choose_labels
+from shared.errors import UserError, exit_on_user_error
+from shared.files import make_output_dir, write_csv, write_json
+from shared.hardware import choose_precision
+from shared.heads import fit_head
+from shared.health import check_health
+from shared.losses import MultilabelLoss, balanced_pos_weight
+from shared.metrics import f1_scores, sigmoid
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_encoder,
+    load_tokenizer,
+    longest_input,
+    resolve_model,
+)
+from shared.parts import split_corpus
+from shared.progress import quiet_libraries
+from shared.thresholds import tune_thresholds
+from shared.trainer import LengthGroupedTrainer
+
+# What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
+METHODS = {
+    "full": ("all weights", 1),
+    "partial": ("upper layers and head", 1),
+    "head": ("head alone", 10),
+    "lora": ("LoRA", 10),
+    "dora": ("DoRA", 10),
+    "ia3": ("IA3", 50),
+    "prompt": ("prompt tuning", 100),
+}
+MERGED = ("lora", "dora", "ia3")
+
+
+@dataclass
+class LoraArguments(SplitArguments, TrainingArguments):
+    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+
+    methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    rank: int = flag(16, "Of the matrices of LoRA and DoRA (default: 16).")
+    prompt_tokens: int = flag(16, "Virtual tokens of prompt tuning (default: 16).")
+    frozen_layers: int | None = flag(None, "Of partial, from the bottom (default: half of them).")
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
+    output_dir: str = flag("outputs/lora", "Folder (default: outputs/lora).")
+    num_train_epochs: float = flag(8, "Passes over the training rows (default: 8).")
+    learning_rate: float = flag(1e-4, "Peak rate of full tuning (default: 1e-4).")
+    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
+    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
+    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
+    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "group_by_length", "Order of the training rows (default: group_by_length)."
+    )
+    save_strategy: str = flag("no", "Checkpoints; what is learned is saved anyway (default: no).")
+    logging_strategy: str = flag("epoch", "When to log the loss: steps, epoch (default: epoch).")
+    label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
+    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
+
+    def __post_init__(self):
+        self.methods = list(dict.fromkeys(self.methods))
+        if wrong := [name for name in self.methods if name not in METHODS]:
+            raise UserError(f"--methods {wrong[0]}: there are {', '.join(METHODS)}")
+        for name in ("rank", "prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        choose_precision(self)
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, split, tokenise; then for each method adapt, train, measure, save."""
+    args = parse_arguments(LoraArguments, description=__doc__)
+    quiet_libraries()
+    output_dir = make_output_dir(args.output_dir)
+    say = print if args.process_index == 0 else lambda *_: None
+    with args.main_process_first(desc="preparing the data"):
+        corpus = load_data(args)
+        held_out = load_held_out(args, corpus)
+    label_names, one_each = corpus.label_names, corpus.one_label_each
+    say(f"\nData\n{corpus.describe()}")
+    parts = split_corpus(corpus, held_out, args, seed=args.seed)
+    say(parts.describe())
+    y = parts.labels
+
+    # One encoder, one head, and one loss for all
+    folder = resolve_model(args.model)
+    tokenizer = load_tokenizer(folder)
+    encoder = load_encoder(folder, tokenizer=tokenizer)
+    limit_length(tokenizer, encoder, args.max_length)
+    room = (longest_input(encoder) or args.max_length + args.prompt_tokens) - args.max_length
+    if "prompt" in args.methods and args.prompt_tokens > room:
+        raise UserError(
+            f"--prompt_tokens {args.prompt_tokens}: --max_length leaves room for {room}"
+        )
+    set_seed(args.seed)
+    start = PooledForSequenceClassification.from_encoder(encoder, label_names)
+    loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
+    collator = MultilabelCollator(tokenizer, len(label_names))
+
+    def tokenize(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    with args.main_process_first(desc="tokenising"):
+        tokens = {
+            k: v.map(tokenize, batched=True, desc="tokenising") for k, v in parts.rows.items()
+        }
+    if not args.health_check:
+        how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+        fit_head(start, tokens["train"], collator, loss, **how)
+
+    settings = {name: getattr(args, name) for name in ("rank", "prompt_tokens", "frozen_layers")}
+    rows = []
+    for method in args.methods:
+        # The same weights, rows and randomness each time; only what trains differs
+        set_seed(args.seed)
+        own = copy.copy(args)
+        own.output_dir = str(make_output_dir(str(output_dir / method)))
+        name, factor = METHODS[method]
+        own.learning_rate = args.learning_rate * factor
+        trainer = LengthGroupedTrainer(
+            model=adapt(copy.deepcopy(start), method, **settings),
+            args=own,
+            train_dataset=tokens["train"],
+            processing_class=tokenizer,
+            data_collator=collator,
+            compute_loss_func=loss,
+            callbacks=[ReadableProgress()],
+        )
+        if args.health_check:
+            check_health(trainer, args.max_length)
+            continue
+        say(f"\nTraining: {name}")
+        trained = trainer.train()
+        scores = {p: sigmoid(trainer.predict(tokens[p]).predictions) for p in ("valid", "test")}
+        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
+        found = {p: choose_labels(scores[p], thresholds, one_each=one_each) for p in scores}
+        trainer.model.config.thresholds = thresholds.tolist()
+        trainer.model.config.one_label_each = one_each
+        trainer.save_model()
+        if args.process_index != 0:
+            continue
+        (output_dir / method / "training_args.bin").unlink()  # a pickle, and nothing here reads it
+        n_trained, held = training_footprint(trainer)
+        saved = sum(file.stat().st_size for file in (output_dir / method).glob("*.safetensors"))
+        row = {"method": name, **f1_scores(y["test"], found["test"])}
+        row |= {"valid_micro_f1": f1_scores(y["valid"], found["valid"])["micro_f1"]}
+        row |= {"trained_parameters": n_trained, "state_mb": held / 1e6, "saved_mb": saved / 1e6}
+        row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
+        row["merged_difference"] = None
+        if method in MERGED:
+            merged = output_dir / method / "merged"
+            row["merged_difference"] = merge(trainer, merged, tokens["test"].take(8))
+        rows.append(row)
+        write_json(output_dir / method / "metrics.json", row)
+        write_csv(output_dir / "results.csv", rows)  # after each method, so that nothing is lost
+
+    # One table
+    if args.process_index != 0 or not rows:
+        return
+    report = table(rows)
+    write_model_card(
+        output_dir,
+        title="Ways of tuning",
+        base_model=args.model,
+        description="Each folder holds what one way of tuning the encoder has learned.",
+        data=corpus.describe(),
+        label_names=label_names,
+        metrics={},
+        report=report,
+        usage=f"""```bash
+accelerate launch recipes/tag.py --model {output_dir}/lora/merged --data FILE
+```""",
+        limits="One seed and one rate for each way; differences of a hundredth or two are chance.",
+    )
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    print(f"\nEverything is in {output_dir}: a folder of each, README.md and results.csv.")
+
+
+def merge(trainer: LengthGroupedTrainer, folder: Path, rows: Dataset) -> float:
+    """Save encoder and adapter as one model; return how far its scores are from theirs.
+
+    It is read back as any program would read it, which needs no peft.
+    """
+    before = trainer.predict(rows).predictions
+    trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(folder)
+    (folder / "training_args.bin").unlink()
+    trainer.model = AutoModelForSequenceClassification.from_pretrained(folder).to(
+        trainer.args.device
+    )
+    return float(np.abs(trainer.predict(rows).predictions - before).max())
+
+
+def table(rows: list[dict]) -> str:
+    """Return a Markdown table of all methods."""
+    head = ("method", "micro F1", "macro F1", "weights trained", "training holds, MB", "saved, MB")
+    lines = ["| " + " | ".join((*head, "seconds")) + " |", "|---" * (len(head) + 1) + "|"]
+    for row in rows:
+        f1 = " | ".join(f"{row[name]:.3f}" for name in ("micro_f1", "macro_f1"))
+        lines.append(
+            f"| {row['method']} | {f1} | {row['trained_parameters']:,} | {row['state_mb']:,.0f} | "
+            f"{row['saved_mb']:,.1f} | {row['train_seconds']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

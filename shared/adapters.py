@@ -1,0 +1,89 @@
+"""Ways of tuning that leave most weights of an encoder as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from shared.errors import UserError
+from shared.optimization import freeze, layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
+Way = Literal["full", "partial", "head", "lora", "dora", "ia3", "prompt"]
+
+
+def adapt(
+    model: PreTrainedModel,
+    way: Way,
+    *,
+    rank: int = 16,
+    prompt_tokens: int = 16,
+    frozen_layers: int | None = None,
+) -> PreTrainedModel:
+    """Choose which weights of a classifier train, or add such; the head always does.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Changed in place. For adapters its head must be called ``classifier`` or ``score``.
+    way : str
+        "full": all weights. "partial": the upper layers. "head": the head alone. "lora": matrices
+        of low rank beside every linear layer (Hu et al. 2022, "LoRA"). "dora": the same for
+        directions, and lengths apart (Liu et al. 2024, "DoRA"). "ia3": factors of keys, values and
+        hidden units (Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and
+        Cheaper than In-Context Learning"). "prompt": virtual tokens ahead of the text (Lester et
+        al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning").
+    rank : int
+        Of LoRA and DoRA, whose updates are scaled by 2.
+    prompt_tokens : int
+        Of prompt tuning.
+    frozen_layers : int, optional
+        Of "partial", from the bottom, with the embeddings. None: half of them.
+
+    Raises
+    ------
+    UserError
+        For more layers than there are, or an architecture that IA3 is not known for.
+    """
+    if way in ("full", "head", "partial"):
+        n_layers = len(layers(model))
+        frozen = n_layers // 2 if frozen_layers is None else frozen_layers
+        if not 0 <= frozen <= n_layers:
+            raise UserError(f"--frozen_layers {frozen}: the model has {n_layers}")
+        freeze(model, {"full": "none", "head": "all"}.get(way, str(frozen)))
+        return model
+
+    from peft import IA3Config, LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as feedforward
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as targets
+
+    task = {"task_type": TaskType.SEQ_CLS}
+    if way == "prompt":
+        config = PromptTuningConfig(num_virtual_tokens=prompt_tokens, **task)
+    elif way == "ia3":
+        name = model.config.get_text_config().model_type
+        if name not in targets:
+            raise UserError(f"--methods ia3: peft does not know where it goes in {name!r}")
+        where = {"target_modules": targets[name], "feedforward_modules": feedforward[name]}
+        config = IA3Config(**where, **task)
+    else:
+        size = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
+        config = LoraConfig(use_dora=way == "dora", **size, **task)
+    return get_peft_model(model, config)
+
+
+def training_footprint(trainer: Trainer) -> tuple[int, int]:
+    """Return how many weights train, and the bytes that a training holds besides activations.
+
+    These are the weights, a gradient for each that trains, and what the optimiser remembers of it.
+    Activations come on top, less of them where the lowest layers are frozen.
+    """
+    import torch
+
+    weights = list(trainer.model.parameters())
+    trained = [weight for weight in weights if weight.requires_grad]
+    states = trainer.optimizer.state.values()
+    remembered = [value for state in states for value in state.values() if torch.is_tensor(value)]
+    held = sum(t.numel() * t.element_size() for t in (*weights, *trained, *remembered))
+    return sum(weight.numel() for weight in trained), held

@@ -1,0 +1,92 @@
+"""Ways of tuning from the command line: one table, adapters that merge, mistakes."""
+
+import csv
+
+import pytest
+from command_line import PYTHON, Recipe, read_json, run
+from safetensors.numpy import load_file
+from transformers import pipeline
+
+METHODS = ["full", "partial", "head", "lora", "dora", "ia3", "prompt"]
+
+
+@pytest.fixture
+def flags(tiny_model, tiny_issues, tmp_path):
+    return [
+        *("--model", tiny_model, "--data", tiny_issues, "--output_dir", tmp_path / "out"),
+        *("--use_cpu", "--bf16", "false", "--max_length", 32, "--num_train_epochs", 2),
+        *("--rank", 2, "--prompt_tokens", 3),
+    ]
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, flags):
+    return Recipe("lora", monkeypatch, capfd, *flags)
+
+
+def test_every_way_lies_in_one_table(recipe, tmp_path):
+    printed = recipe()
+    with open(tmp_path / "out" / "results.csv", encoding="utf-8") as file:
+        rows = dict(zip(METHODS, csv.DictReader(file), strict=True))
+    trained = {name: int(row["trained_parameters"]) for name, row in rows.items()}
+    assert trained["head"] == 32 * 4 + 4
+    assert trained["head"] < trained["ia3"] < trained["lora"] < trained["dora"] < trained["full"]
+    assert trained["prompt"] == trained["head"] + 3 * 32
+    assert float(rows["lora"]["state_mb"]) < float(rows["full"]["state_mb"]) / 2
+    assert float(rows["lora"]["saved_mb"]) < float(rows["full"]["saved_mb"]) / 2
+    for name, row in rows.items():
+        metrics = read_json(tmp_path / "out" / name / "metrics.json")
+        assert metrics["micro_f1"] == pytest.approx(float(row["micro_f1"]))
+        assert f"| {row['method']} | {metrics['micro_f1']:.3f} |" in printed
+        assert f"| {row['method']} |" in (tmp_path / "out" / "README.md").read_text("utf-8")
+        if name in ("lora", "dora", "ia3"):
+            assert metrics["merged_difference"] < 1e-4
+    # Without peft: plain weights, and scores from a pipeline
+    merged = tmp_path / "out" / "lora" / "merged"
+    assert not [name for name in load_file(merged / "model.safetensors") if "lora" in name]
+    (scores,) = pipeline("text-classification", model=str(merged), top_k=None)(["crash error"])
+    assert {entry["label"] for entry in scores} == {"bug", "documentation", "feature", "speed"}
+    assert not list((tmp_path / "out").rglob("*.bin"))
+
+
+def test_the_frozen_layers_stay_as_they_are(recipe, tmp_path, tiny_model):
+    recipe("--methods", "partial", "head", "--frozen_layers", 1)
+    start = load_file(tiny_model / "model.safetensors")
+    names = [f"encoder.layer.{layer}.output.dense.weight" for layer in (0, 1)]
+    for method, kept in (("partial", [True, False]), ("head", [True, True])):
+        saved = load_file(tmp_path / "out" / method / "model.safetensors")
+        found = [(saved[f"encoder.{name}"] == start[name]).all() for name in names]
+        assert found == kept
+
+
+def test_the_same_seed_gives_the_same_figures_whatever_ran_before(recipe, tmp_path):
+    recipe("--methods", "lora")
+    alone = read_json(tmp_path / "out" / "lora" / "metrics.json")
+    recipe("--methods", "head", "lora")
+    after = read_json(tmp_path / "out" / "lora" / "metrics.json")
+    assert after == alone | {"train_seconds": after["train_seconds"]}
+
+
+def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
+    assert "knowing nothing costs" in recipe("--health_check", "--methods", "lora")
+    assert not (tmp_path / "out" / "results.csv").exists()
+
+
+def test_through_accelerate_launch(flags):
+    launch = (PYTHON, "-m", "accelerate.commands.launch", "--cpu")
+    result = run(*launch, "recipes/lora.py", *flags, "--methods", "ia3")
+    assert "| IA3 |" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--methods", "bitfit"], "--methods bitfit: there are full, partial, head, lora, dora"),
+        (["--rank", 0], "--rank 0: must be 1 or more"),
+        (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
+        (["--max_length", 999], "--max_length 999: must be 3 to"),
+        (["--max_length", 62], "--prompt_tokens 3: --max_length leaves room for 2"),
+    ],
+)
+def test_mistakes(wrong, expected, recipe):
+    assert expected in recipe.mistake(*wrong)
