@@ -122,6 +122,7 @@ def write_results(
     base_model: str | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     max_length: int | None = None,
+    usage: str | None = None,
     limits: str | None = None,
 ) -> str:
     """Write figures, predictions, plots and the model card; return report and summary to print.
@@ -146,11 +147,14 @@ def write_results(
     thresholds : sequence of float, optional
         One per label, where labels were decided by thresholds alone.
     base_model : str, optional
-        What was fine-tuned; without it the card tells no one to load a model from the folder.
+        What was fine-tuned; without it, and without `usage`, the card tells no one to load a model
+        from the folder.
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty where nothing was trained in epochs.
     max_length : int, optional
         Tokens the model reads; None reads all.
+    usage : str, optional
+        For the card: how to load what is no fine-tuned `base_model`.
     limits : str, optional
         For the card of what has not learned from the training rows.
     """
@@ -181,6 +185,15 @@ def write_results(
     if thresholds is not None:
         applies = "A label applies where its score reaches its threshold, "
         applies += "`tagger.model.config.thresholds`."
+    if usage is None and base_model:
+        usage = f"""```python
+from transformers import pipeline
+
+tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
+tagger("Tokenizer drops the last word of every line", truncation=True)
+```
+
+{applies}"""
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
@@ -190,15 +203,7 @@ def write_results(
         label_names=names,
         metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
         report=report,
-        usage=base_model
-        and f"""```python
-from transformers import pipeline
-
-tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
-tagger("Tokenizer drops the last word of every line", truncation=True)
-```
-
-{applies}""",
+        usage=usage,
         limits=limits
         or f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
         + (f"It reads the first {max_length} tokens of a text. " if max_length else "")
