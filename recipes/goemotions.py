@@ -50,7 +50,6 @@ from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.models import (
     DEFAULT_MODEL,
-    has_dropout,
     limit_length,
     load_encoder,
     load_tokenizer,
