@@ -230,7 +230,6 @@ def main() -> None:
         r_drop=args.r_drop,
         focus=tuple(args.focus),
         margin=args.margin,
-        label_smoothing=args.label_smoothing_factor,
     )
     if checkpoint is None and not from_scratch:
         start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}

@@ -9,6 +9,12 @@ from pathlib import Path
 
 from shared.errors import UserError
 
+# Of a config, as far as it has them: sizes that the weights follow, and what the labels are.
+_SAME = (
+    *("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label"),
+    *("intermediate_size", "pooling"),
+)
+
 
 def resume_point(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
     """Return the checkpoint folder to resume from, or None to start afresh.
@@ -75,14 +81,20 @@ def check_same_model(checkpoint: str, config) -> None:
     if not path.is_file():
         return
     found = type(config).from_json_file(path)
-    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label"):
-        theirs, ours = getattr(found, name, None), getattr(config, name, None)
+    for name in _SAME:
+        theirs, ours = _setting(found, name), _setting(config, name)
         if theirs != ours:
             what = "labels" if name == "id2label" else name
             raise UserError(
                 f"{checkpoint} was trained with other {what} than this run has; repeat the flags "
                 "of that run (data, labels, model, pooling), or choose another --output_dir"
             )
+
+
+def _setting(config, name: str):
+    """Return a setting of a model, or of the encoder that a head made to measure is on."""
+    of_encoder = getattr(getattr(config, "encoder", None), name, None)
+    return getattr(config, name, of_encoder)
 
 
 def remove_checkpoints(output_dir: str) -> None:
