@@ -2,11 +2,12 @@
 
 import csv
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
-from command_line import PYTHON, Recipe, change_json, read_json, read_lines, run, write
+from command_line import Recipe, change_json, load_recipe, read_json, read_lines, write
 from safetensors.torch import load_file
 from sklearn.metrics import classification_report
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -41,8 +42,10 @@ def flags(tiny_model, tiny_issues, tmp_path_factory):
 def trained(flags, tmp_path_factory):
     """The folders of a finished run of each architecture."""
     folders = {name: tmp_path_factory.mktemp("trained") / name for name in ARCHITECTURES}
-    for name, folder in folders.items():
-        run(PYTHON, SCRIPT, *flags(name, folder))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in folders.items():
+            patch.setattr(sys, "argv", [SCRIPT, *map(str, flags(name, folder))])
+            load_recipe("goemotions").main()
     return folders
 
 
