@@ -41,6 +41,7 @@ from shared.data_arguments import SplitArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
 from shared.hardware import choose_precision
+from shared.health import check_health
 from shared.losses import hidden_token_loss
 from shared.masking import score_hidden_tokens_only
 from shared.models import (
@@ -63,6 +64,7 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
     mask_share: float = flag(0.15, "Share of the tokens to hide (default: .15).")
     held_out_share: float = flag(0.05, "Share of the texts to measure on (default: .05).")
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     output_dir: str = flag("outputs/domain_adaptation", "Folder (default: as the recipe).")
     num_train_epochs: float = flag(4, "Passes over the texts (default: 4).")
     learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4).")
@@ -170,6 +172,9 @@ def main() -> None:
         compute_metrics=lambda _: {},  # with None, predictions to take the loss over are not kept
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
+    if args.health_check:
+        check_health(trainer, args.max_length, uninformed=math.log(model.config.vocab_size))
+        return
     say("\nTraining")
     # An evaluation of one's own ahead of this would keep several processes from sharing gradients.
     trained = trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,7 +1,7 @@
 """Fine-tune an encoder to give a text several labels: the GitHub issue tagger.
 
-Why: the strongest choice from about a hundred labels up; with fewer, compare it with the baseline
-it prints. Follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning), with
+Why: the strongest choice from several hundred labels up; with fewer, recipes/few_label_probe.py
+is. Follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning), with
 what that chapter leaves out: stratified splits, thresholds tuned on validation, an interval.
 
     accelerate launch recipes/github_tagger.py --config recipes/configs/sample.yaml
@@ -13,7 +13,7 @@ Data: one row per text, as GitHub's REST API returns issues, or with columns for
 
 Expect on two CPU cores, default encoder (22 M parameters): a thousand issues of 250 tokens in
 about a minute per epoch, 2 GB of memory. With a thousand training rows, --dropout 0.25 --r_drop 4
-takes twice as long and finds a little more; with a few hundred try recipes/few_label_probe.py, too.
+takes twice as long and finds a little more.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.hardware import choose_precision
 from shared.heads import append_mean_pooling, fit_head
+from shared.health import check_health
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.models import (
@@ -73,6 +74,7 @@ class TaggerArguments(SplitArguments, TrainingArguments):
     thresholds: Literal["global", "per_label"] = flag(
         "global", "Tune one threshold on validation, or one per label (default: global)."
     )
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     patience: int = flag(4, "Epochs without a better micro F1 to stop after (default: 4).")
     # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
     output_dir: str = flag("outputs/github_tagger", "Folder (default: outputs/github_tagger).")
@@ -153,7 +155,7 @@ def main() -> None:
     loss = MultilabelLoss(pos_weight, r_drop=args.r_drop)
     if args.pooling == "mean":
         append_mean_pooling(model)
-    if checkpoint is None:
+    if checkpoint is None and not args.health_check:
         start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(model, tokens["train"], collator, loss, **start)
 
@@ -177,6 +179,11 @@ def main() -> None:
     )
     if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+
+    if args.health_check:
+        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
+        check_health(trainer, args.max_length, label_counts=counts)
+        return
 
     # Train; the best epoch by validation micro F1 is kept, or the last
     say("\nTraining")

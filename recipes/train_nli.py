@@ -42,6 +42,7 @@ from shared.data_arguments import DataArguments
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_json
 from shared.hardware import choose_precision
+from shared.health import check_health
 from shared.losses import EntailmentLoss
 from shared.models import (
     DEFAULT_MODEL,
@@ -63,15 +64,10 @@ class NLIArguments(TrainingArguments):
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     train_data: list[str] = flag([], "Files of pairs to train on, or ids of hub data sets.")
     test_data: list[str] = flag([], "Files of pairs to measure on; never trained on.")
-    topic_data: list[str] = flag(
-        [],
-        "Files of classified texts, or YAML files of data flags, to make pairs of (default: none).",
-    )
+    topic_data: list[str] = flag([], "Classified texts, or YAML of data flags (default: none).")
     topic_rows: int = flag(10_000, "Texts of each such file, at most (default: 10,000).")
     topic_negatives: int = flag(2, "Wrong labels for each right one (default: 2).")
-    template: str = flag(
-        "This example is about {label}.", "Sentence about a label (default: as in zero_shot)."
-    )
+    template: str = flag("This example is about {label}.", "About a label (default: zero_shot's).")
     rank: int = flag(32, "Rank of the adapter (default: 32).")
     max_length: int = flag(128, "Tokens of a pair (default: 128).")
     output_dir: str = flag("outputs/train_nli", "Folder (default: outputs/train_nli).")
@@ -88,6 +84,7 @@ class NLIArguments(TrainingArguments):
     save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
 
     def __post_init__(self):
@@ -169,6 +166,9 @@ def main() -> None:
         compute_loss_func=EntailmentLoss(),
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
+    if args.health_check:
+        check_health(trainer, args.max_length)
+        return
     say(f"\nTraining {model.get_nb_trainable_parameters()[0]:,} parameters")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 

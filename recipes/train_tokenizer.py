@@ -16,9 +16,13 @@ Data: all texts of --data, labelled or not, with the flags that other recipes ha
 is kept back to measure on; near duplicates are on one side. Ids 0 to 4 are [UNK], [PAD], [CLS],
 [SEP] and [MASK]. The same texts give the same tokenizer.
 
-Figures: fertility is tokens per word (1 is a token for each), the finer the cut the longer and
-slower the input; an unknown token is lost to the model. Take the smallest vocabulary from which on
-fertility hardly falls.
+Fertility is tokens per word (Rust et al. 2021): the finer the cut, the longer the input. An unknown
+token is lost to the model. Take the smallest vocabulary from which on fertility hardly falls.
+
+Expect on 6,467 issues of huggingface/datasets (recipes/configs/tokenizer_issues.yaml), 16,000
+tokens, on 715 issues kept back: fertility 1.17 with WordPiece, 1.07 with BPE, .83 with Unigram,
+whose pieces run across punctuation, 1.09 with whole words, of which 2 % are unknown; 1.35 with the
+tokenizer of the default encoder. Ten seconds on a busy core, but minutes for Unigram.
 """
 
 import os
@@ -121,7 +125,7 @@ def main() -> None:
     sentence = " ".join(next(texts(held_out[:1])).split()[:WORDS_SHOWN])
     report = f"{table(names, figures, args.max_length)}\n\n{sentence}"
     for name, each in zip(names, tokenizers, strict=True):
-        report += f"\n\n{name}:\n{' '.join(each.tokenize(sentence))}"
+        report += f"\n\n{name}:\n{' '.join(each.tokenize(sentence, verbose=False))}"
 
     # Save: figures, card; the tokenizer is there already
     own, other = figures

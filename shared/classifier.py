@@ -28,7 +28,8 @@ class PooledClassifierConfig(PreTrainedConfig):
 
     Attributes
     ----------
-    encoder : config of the encoder or decoder below the head.
+    text_config : of the encoder or decoder below the head, under the name by which transformers and
+        peft look for it.
     pooling, last_tokens : see `shared.pooling.Pooling`.
     n_layers, layer_pooling : see `shared.pooling.LayerPooling`; 1 reads the last layer alone.
     head_sizes : widths of hidden layers (GELU) between pooling and the output layer, if any.
@@ -40,10 +41,10 @@ class PooledClassifierConfig(PreTrainedConfig):
 
     model_type = "pooled-classifier"
     sub_configs_defaults = {  # noqa: RUF012
-        "encoder": SubConfigSpec(config_class=AutoConfig, model_type="bert")
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")
     }
 
-    encoder: PreTrainedConfig | dict | None = None
+    text_config: PreTrainedConfig | dict | None = None
     pooling: str = "mean"
     last_tokens: int = 1
     n_layers: int = 1
@@ -84,11 +85,11 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: PooledClassifierConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.encoder) if encoder is None else encoder
+        self.encoder = AutoModel.from_config(config.text_config) if encoder is None else encoder
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None  # a layer for the first token that nothing would train
-        config.encoder = self.encoder.config
-        width, depth = config.encoder.hidden_size, config.encoder.num_hidden_layers
+        config.text_config = self.encoder.config
+        width, depth = config.text_config.hidden_size, config.text_config.num_hidden_layers
         if not 1 <= config.n_layers <= depth:
             raise UserError(f"--n_layers {config.n_layers}: must be 1 to {depth}, the model's own")
         self.layers = None
@@ -129,7 +130,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             Settings of `PooledClassifierConfig`.
         """
         config = PooledClassifierConfig(
-            encoder=encoder.config.to_dict(),
+            text_config=encoder.config.to_dict(),
             id2label=dict(enumerate(label_names)),
             label2id={name: i for i, name in enumerate(label_names)},
             problem_type=problem_type,
@@ -155,12 +156,12 @@ class PooledForSequenceClassification(PreTrainedModel):
         given = input_ids if inputs_embeds is None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-        every_layer = kwargs.pop("output_hidden_states", False) or self.layers is not None
+        asked = kwargs.pop("output_hidden_states", False)
         outputs = self.encoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
-            output_hidden_states=every_layer,
+            output_hidden_states=asked or self.layers is not None,
             **kwargs,
         )
         states = outputs.last_hidden_state
@@ -176,7 +177,8 @@ class PooledForSequenceClassification(PreTrainedModel):
         return SequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            hidden_states=outputs.hidden_states,
+            # What the head alone needs must not fill the memory of an evaluation.
+            hidden_states=outputs.hidden_states if asked else None,
             attentions=outputs.get("attentions"),
         )
 

@@ -249,6 +249,39 @@ def plot_learning_curves(
     _save(figure, path)
 
 
+def plot_rate_test(
+    rates: np.ndarray, losses: np.ndarray, path: Path, *, used: float, suggested: float
+) -> None:
+    """Loss over a learning rate that rises with every step (log scale), and two rates marked.
+
+    Parameters
+    ----------
+    rates, losses : array of shape (steps,)
+    path : Path
+    used : float
+        The rate that is set.
+    suggested : float
+        That which the curve suggests.
+    """
+    figure, axes = _figure()
+    axes.plot(rates, losses, color=BLUE, alpha=0.6, lw=1.2, marker=".", ms=4)
+    marks = {"set": (used, ORANGE, "-"), "suggested": (suggested, GREY, "--")}
+    for i, (name, (rate, colour, line)) in enumerate(marks.items()):
+        axes.axvline(rate, color=colour, lw=1.2, ls=line)
+        axes.annotate(
+            f"{name} {rate:.0e}",
+            (rate, 0.97 - 0.08 * i),
+            (4, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            color=colour,
+            va="top",
+        )
+    axes.set_xscale("log")
+    axes.set(xlabel="learning rate (log scale)", ylabel="loss", title="Learning-rate range test")
+    _save(figure, path)
+
+
 def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     # Figure() rather than pyplot: no window system, no global state.
     from matplotlib.figure import Figure

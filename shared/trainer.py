@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 
 from shared.checkpoints import check_same_model, newest_complete_checkpoint
 from shared.errors import UserError
+from shared.regularization import AdversarialWeights, Mixup
 
 
 class LengthGroupedBatches(Sampler):
@@ -102,14 +103,28 @@ class LengthGroupedTrainer(Trainer):
         How often a training batch goes through the model in each step, as one batch so many times
         as large: dropout differs between the passes. The loss function gets the logits of all
         passes, one after another, and the labels once (see `shared.losses.MultilabelLoss`).
+    adversary : AdversarialWeights, optional
+        Of `shared.regularization`: each step adds the loss at weights moved against the model.
+    mixup : Mixup, optional
+        Of `shared.regularization`: training batches are mixtures of two texts each.
     bf16_predictions : bool
         Compute what `predict` returns in bfloat16, two to four times as fast where the hardware has
         it, for scores that are not compared with those of another program.
     """
 
-    def __init__(self, *args, passes: int = 1, bf16_predictions: bool = False, **kwargs):
+    def __init__(
+        self,
+        *args,
+        passes: int = 1,
+        adversary: AdversarialWeights | None = None,
+        mixup: Mixup | None = None,
+        bf16_predictions: bool = False,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.passes = passes
+        self.adversary = adversary
+        self.mixup = mixup
         self.bf16_predictions = bf16_predictions
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -227,19 +242,31 @@ class LengthGroupedTrainer(Trainer):
         return np.asarray(dataset.with_format("numpy")[self.args.length_column_name][:])
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Make the passes, and stop on a non-finite loss before the optimiser uses its gradient.
+        """Stop on a non-finite loss before the optimiser uses its gradient.
 
         The log would show a harmless 0.0 for such a loss (``logging_nan_inf_filter``).
         """
+        loss = super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
+        # Gradients are shared between processes, and so is the news that they are spoilt.
+        self._stop_unless_finite("loss", self.accelerator.gather(loss))
+        if self.adversary is not None:
+            with self.adversary.against(self.accelerator.unwrap_model(model)):
+                super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
+        return loss
+
+    def _train_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Mix the texts of a batch, and repeat it for each pass, where that is asked for."""
+        if self.mixup is not None:
+            inputs = self._prepare_inputs(inputs)
+            # The same mixture whenever the same rows meet at the same step.
+            seed = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
+            inputs = self.mixup(self.accelerator.unwrap_model(self.model), inputs, seed)
         if self.passes > 1:
             inputs = {
                 name: value if name in self.label_names else torch.cat([value] * self.passes)
                 for name, value in inputs.items()
             }
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        # Gradients are shared between processes, and so is the news that they are spoilt.
-        self._stop_unless_finite("loss", self.accelerator.gather(loss))
-        return loss
+        return dict(inputs)
 
     def _get_grad_norm(self, model, grad_norm=None):
         # A finite loss can have such a gradient; fp16 scales its own down.

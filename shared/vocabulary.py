@@ -31,8 +31,8 @@ SPECIAL_TOKENS = {  # in the order of their ids, 0 to 4
 }
 _SPECIAL = list(SPECIAL_TOKENS.values())
 _SPACE = "▁"  # U+2581, which stands for a space in a token
-_WORD = r"\w+|[^\w\s]"
 _INSIDE = "##"  # what a token inside a word begins with
+_WORD = r"\w+|[^\w\s]"
 # Letters, digits or other signs, each run with the space before it, as GPT-2 splits.
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
@@ -49,9 +49,9 @@ def train_tokenizer(
     """Learn a vocabulary; return a tokenizer with BERT's special tokens, ids 0 to 4.
 
     They are [UNK], [PAD], [CLS], [SEP], [MASK]. Texts are normalised to Unicode's NFKC, white space
-    to single spaces. A text becomes ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]`` with token
-    type 1 from B on. The same texts give the same tokenizer, in any order and on any number of
-    threads.
+    to single spaces. A text becomes ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]``, with token
+    type 1 from B on where types are asked for. The same texts give the same tokenizer, in any order
+    and on any number of threads.
 
     Parameters
     ----------
@@ -116,7 +116,9 @@ def train_tokenizer(
             f"are {size}; ask for more, or for whole words"
         )
     if size == len(_SPECIAL):
-        raise UserError(f"no word comes {min_frequency} times or more; give more texts")
+        raise UserError(
+            f"nothing to learn: no word comes {min_frequency} times or more; give more texts"
+        )
 
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -264,6 +266,7 @@ def _unigram(tokenizer: Tokenizer, vocab_size: int) -> Unigram:
 
     Sums over words in the order of a hash table leave noise in the last digits of the scores, and
     characters that the model could do without get scores above the lowest in such an order.
+    Such noise could also decide which of two equal pieces is dropped; that was not seen to happen.
     """
     from tokenizers import models
 
@@ -271,7 +274,7 @@ def _unigram(tokenizer: Tokenizer, vocab_size: int) -> Unigram:
     for token in _SPECIAL:
         scores.pop(token, None)
     characters = [piece for piece in scores if len(piece) == 1]
-    lowest = min(scores.values())
+    lowest = min(scores.values(), default=0.0)
     added = lowest + 1e-4 * len(characters)  # the trainer's steps
     for character in characters:
         if scores[character] < added:

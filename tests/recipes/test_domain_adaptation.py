@@ -58,6 +58,13 @@ def test_perplexity_falls_and_the_tagger_takes_the_encoder(
     assert np.abs(tagged - adapted).mean() < 0.1 * np.abs(first - adapted).mean()
 
 
+def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path, tiny_model):
+    printed = recipe("--health_check")
+    n_tokens = read_json(tiny_model / "config.json")["vocab_size"]
+    assert f"knowing nothing costs {np.log(n_tokens):.3f}" in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
+
+
 def test_no_text_that_repeats_a_labelled_one(recipe, tmp_path):
     printed = recipe("--max_steps", 1)
     # 91 unlabelled rows but the one that repeats the first labelled one

@@ -310,6 +310,16 @@ def test_r_drop_passes_every_text_twice_and_is_off_by_default(trainer_of):
     assert (trainer.passes, trainer.compute_loss_func.r_drop) == (2, 2)
 
 
+def test_health_is_checked_before_the_training_and_nothing_is_trained(
+    tagger, tagger_flags, tmp_path
+):
+    printed = tagger(*tagger_flags, "--output_dir", tmp_path / "out", "--health_check")
+    lines = printed[printed.index("\nHealth\n") :].splitlines()
+    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 7
+    assert "Training" not in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
+
+
 def test_positives_weigh_more_the_rarer_the_label(trainer_of):
     trainer = trainer_of("--pos_weight", "balanced")
     counts = np.zeros(4)

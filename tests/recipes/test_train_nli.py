@@ -73,6 +73,12 @@ def test_an_adapter_that_zero_shot_classification_can_use(recipe, tmp_path, monk
     assert (tmp_path / "tags" / "predictions.jsonl").read_text().count("\n") == 2
 
 
+def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
+    printed = recipe("--health_check")
+    assert "knowing nothing costs 1.099" in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
+
+
 def test_pairs_made_of_classified_texts(recipe, tmp_path, tiny_issues):
     printed = recipe("--topic_data", tiny_issues, "--topic_rows", 50, "--max_steps", 2)
     assert f"{tiny_issues}: 150 pairs to train on" in printed

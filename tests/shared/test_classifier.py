@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from tiny_training import COLLATOR, LABELS, make_rows, make_trainer
 from transformers import (
     AutoModelForSequenceClassification,
@@ -69,6 +69,13 @@ def test_the_default_head_is_a_linear_layer_on_the_mean(encoder, batch):
         mask = batch["attention_mask"][..., None]
         mean = (states * mask).sum(1) / mask.sum(1)
         torch.testing.assert_close(logits(model, batch), model.classifier(mean))
+
+
+def test_hidden_states_come_back_only_where_they_are_asked_for(encoder, batch):
+    model = build(encoder, n_layers=2)
+    with torch.no_grad():
+        assert model(**inputs(batch)).hidden_states is None
+        assert len(model(**inputs(batch), output_hidden_states=True).hidden_states) == 3
 
 
 @pytest.mark.parametrize("head", HEADS, ids=name_of)
@@ -190,6 +197,18 @@ def test_an_adapter_trains_the_head_and_merges_into_it(encoder, batch, tmp_path)
     adapted.save_pretrained(tmp_path)
     merged = PeftModel.from_pretrained(start, tmp_path).merge_and_unload()
     torch.testing.assert_close(logits(merged.eval(), batch), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_trains_in_front_of_it(encoder, batch):
+    model = build(encoder, pooling="last", last_tokens=4)
+    config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=3)
+    prompted = get_peft_model(model, config)
+    before = logits(prompted, batch)
+    optimizer = torch.optim.SGD([p for p in prompted.parameters() if p.requires_grad], lr=1.0)
+    prompted(**batch).loss.backward()
+    optimizer.step()
+    assert prompted.prompt_encoder.default.embedding.weight.shape == (3, 32)
+    assert not torch.allclose(logits(prompted, batch), before, atol=1e-4)
 
 
 def test_the_trainer_trains_it(encoder, tiny_model, tmp_path):

@@ -13,8 +13,8 @@ MODULES = sorted(path.stem for path in (ROOT / "shared").glob("[!_]*.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are nothing without a heavy library, and import it at the top.
 WITH_TORCH = {
-    *("callbacks", "cards", "classifier", "embeddings", "hardware", "masking", "optimization"),
-    *("pooling", "results", "trainer"),
+    *("callbacks", "cards", "classifier", "embeddings", "hardware", "health", "masking"),
+    *("optimization", "pooling", "regularization", "results", "trainer"),
 }
 WITH_SKLEARN = {"lsa", "probe"}
 WITH_NUMBA = {"duplicates"}

@@ -232,12 +232,13 @@ def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
         return MultilabelLoss(pos_weight, r_drop=1000.0)
 
     run = partial(one_process, tiny_model, tmp_path, None)
+    twice = {"passes": 2}
     once = run(1)
     for accumulation in (1, 4):
-        twice = run(accumulation, loss=r_drop, passes=2)
-        np.testing.assert_allclose(twice, once, atol=TOLERANCE, rtol=0)
-    (plain, *_), _ = run(1, passes=2, dropout=0.5)
-    (pulled, *_), _ = run(1, loss=r_drop, passes=2, dropout=0.5)
+        found = run(accumulation, loss=r_drop, options=twice)
+        np.testing.assert_allclose(found, once, atol=TOLERANCE, rtol=0)
+    (plain, *_), _ = run(1, options=twice, dropout=0.5)
+    (pulled, *_), _ = run(1, loss=r_drop, options=twice, dropout=0.5)
     assert pulled > plain + 0.02  # the same passes, and how far they lie apart
 
 

@@ -26,9 +26,9 @@ def make_rows(n=48, seed=0):
 
 
 def make_trainer(
-    model, output_dir, *, dropout=0.0, loss=None, passes=1, rows=None, callbacks=(), **flags
+    model, output_dir, *, dropout=0.0, loss=None, rows=None, callbacks=(), options=None, **flags
 ):
-    """Build a trainer on a fresh copy of the model in a folder."""
+    """Build a trainer on a fresh copy of the model in a folder; `options` are its own."""
     set_seed(0)
     flags = {
         "use_cpu": True,
@@ -48,8 +48,8 @@ def make_trainer(
         eval_dataset=make_rows(20, seed=1),
         data_collator=COLLATOR,
         compute_loss_func=loss or MultilabelLoss(),
-        passes=passes,
         callbacks=list(callbacks),
+        **(options or {}),
     )
     return trainer
 
