@@ -40,7 +40,7 @@ from shared.augmentations import (
 from shared.baselines import fit_and_score, naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import AugmentingCollator, MultilabelCollator
+from shared.collators import AugmentingCollator, MultilabelCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
@@ -139,12 +139,8 @@ def main() -> None:
     limit_length(tokenizer, load_encoder(model_folder, tokenizer=tokenizer), args.max_length)
     collator = MultilabelCollator(tokenizer, len(label_names))
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     with args.main_process_first(desc="tokenising"):
-        tokens = {k: v.map(tokenize, batched=True, desc="tokenising") for k, v in rows.items()}
+        tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
     n = len(tokens["train"])
     train = concatenate_datasets([tokens["train"]] * (1 + args.copies))
     train = train.add_column("sample", np.arange(-n, n * args.copies))

@@ -37,7 +37,7 @@ from typing import Literal
 
 import datasets
 import numpy as np
-from transformers import AutoConfig, TrainingArguments, set_seed
+from transformers import AutoConfig, set_seed
 
 from shared.arguments import command_flags, flag, parse_arguments
 from shared.baselines import logistic_probe, tfidf_logistic_regression
@@ -51,24 +51,25 @@ from shared.embeddings import MeanPooling, cached_vectors, normalized
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
 from shared.folds import assign_folds, describe_folds, join_groups, kept_folds, read_column
-from shared.hardware import choose_precision
 from shared.heads import fit_head
 from shared.health import check_health
 from shared.losses import classification_loss
 from shared.metrics import sigmoid, softmax
 from shared.model_arguments import HeadArguments, TuningArguments, check_tuning, head_settings
 from shared.models import DEFAULT_MODEL, load_encoder, load_tokenizer, resolve_model
-from shared.optimization import freeze, grouped_optimizer
+from shared.optimization import freeze, grouped_optimizer, unfreezing
 from shared.out_of_fold import join_folds, score_folds, write_out_of_fold
 from shared.progress import quiet_libraries
+from shared.regularization import regularizers
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
+from shared.training_arguments import EpochTrainingArguments
 from shared.windows import WindowArguments, Windows, limit_windows
 
 
 @dataclass
 class DocumentArguments(
-    WindowArguments, HeadArguments, TuningArguments, DataArguments, TrainingArguments
+    WindowArguments, HeadArguments, TuningArguments, DataArguments, EpochTrainingArguments
 ):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
@@ -78,6 +79,7 @@ class DocumentArguments(
         None, "Column whose values are each held out as a whole, beside near duplicates."
     )
     test_data: str | None = flag(None, "File of test rows for all folds together (default: none).")
+    from_scratch: bool = flag(False, "Start from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
         "balanced", "Weight of labels or classes: alike, or more the rarer (default: balanced)."
     )
@@ -87,22 +89,12 @@ class DocumentArguments(
     output_dir: str = flag("outputs/documents", "Folder (default: outputs/documents).")
     num_train_epochs: float = flag(2, "Passes over the training windows (default: 2).")
     learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
     per_device_train_batch_size: int = flag(16, "Windows per step and device (default: 16).")
     per_device_eval_batch_size: int = flag(64, "Windows per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training windows (default: group_by_length)."
-    )
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep of a fold (default: 1).")
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
+    eval_strategy: str = flag("no", "Must stay: no rows are kept back.")
+    load_best_model_at_end: bool = flag(False, "Must stay: a fold keeps its last epoch.")
 
     def __post_init__(self):
-        for name in ("learning_rate", "num_train_epochs"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         if self.focus < 0:
             raise UserError(f"--focus {self.focus}: must be 0 or more")
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
@@ -112,8 +104,9 @@ class DocumentArguments(
                 "--eval_strategy: no rows are kept back; every fold keeps its last epoch"
             )
         check_tuning(self)
+        if self.from_scratch and self.freeze != "none":
+            raise UserError("--from_scratch: random weights are not to be frozen; drop --freeze")
         self.head = head_settings(self)
-        choose_precision(self)
         super().__post_init__()
 
 
@@ -188,7 +181,8 @@ def main() -> None:
             data_collator=collator,
             compute_loss_func=loss,
             optimizer_cls_and_kwargs=grouped_optimizer(args, model),
-            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+            callbacks=[CheckpointOnSignal(), ReadableProgress(), *unfreezing(args.freeze)],
+            **regularizers(args),
         )
         if args.health_check:
             counts = y["oof"][fold_of != fold.number].sum(axis=0)

@@ -30,7 +30,7 @@ from transformers import TrainingArguments
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_scorer, logistic_probe
 from shared.callbacks import ReadableProgress
-from shared.collators import PaddingCollator
+from shared.collators import PaddingCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
@@ -115,16 +115,11 @@ def main() -> None:
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     def embed(texts):
         def compute():
             # In batches: the tokenizer keeps whole texts, untruncated, until a call is done.
             rows = datasets.Dataset.from_dict({"text": list(texts)})
-            options = {"remove_columns": ["text"], "desc": "tokenising"}
-            return trainer.predict(rows.map(tokenize, batched=True, **options)).predictions
+            return trainer.predict(tokenize(rows, tokenizer)).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))

@@ -39,7 +39,7 @@ from transformers import TrainingArguments
 
 from shared.arguments import flag, parse_arguments
 from shared.callbacks import ReadableProgress
-from shared.collators import PaddingCollator
+from shared.collators import PaddingCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import at_least_one, choose_labels
@@ -138,15 +138,10 @@ def main() -> None:
     cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     spent = Counter()
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     def embed(texts):
         def compute():
-            tokens = datasets.Dataset.from_dict({"text": list(texts)})
-            tokens = tokens.map(tokenize, batched=True, remove_columns="text", desc="tokenising")
-            return trainer.predict(tokens).predictions
+            rows = datasets.Dataset.from_dict({"text": list(texts)})
+            return trainer.predict(tokenize(rows, tokenizer)).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))

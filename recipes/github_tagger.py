@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MultilabelCollator
+from shared.collators import MultilabelCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import choose_precision
 from shared.heads import append_mean_pooling, fit_head
 from shared.health import check_health
 from shared.losses import MultilabelLoss, balanced_pos_weight
@@ -51,10 +50,11 @@ from shared.progress import quiet_libraries
 from shared.results import contents, held_out_figures, write_results
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
+from shared.training_arguments import EpochTrainingArguments
 
 
 @dataclass
-class TaggerArguments(SplitArguments, TrainingArguments):
+class TaggerArguments(SplitArguments, EpochTrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -76,34 +76,14 @@ class TaggerArguments(SplitArguments, TrainingArguments):
     )
     health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     patience: int = flag(4, "Epochs without a better micro F1 to stop after (default: 4).")
-    # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
-    output_dir: str = flag("outputs/github_tagger", "Folder (default: outputs/github_tagger).")
     num_train_epochs: float = flag(8, "Passes over the training rows, at most (default: 8).")
     learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
-    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training rows (default: group_by_length)."
-    )
-    eval_strategy: str = flag("epoch", "When to validate: no, steps, epoch (default: epoch).")
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch, best (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    load_best_model_at_end: bool = flag(True, "Keep the best epoch, not the last (default: true).")
-    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
-    restore_callback_states_from_checkpoint: bool = flag(True, "Resume patience, too.")
-    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
+    output_dir: str = flag("outputs/github_tagger", "Folder (default: outputs/github_tagger).")
 
     def __post_init__(self):
-        for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         for name, end in (("dropout", 1), ("r_drop", 100), ("seed", 2**32)):
             if not 0 <= (getattr(self, name) or 0) < end:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
-        choose_precision(self)
         super().__post_init__()
 
 
@@ -139,12 +119,8 @@ def main() -> None:
     if args.r_drop and not has_dropout(model):
         raise UserError("--r_drop: two passes of this model are the same; give it --dropout 0.1")
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     with args.main_process_first(desc="tokenising"):
-        tokens = {k: v.map(tokenize, batched=True, desc="tokenising") for k, v in rows.items()}
+        tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
 
     # Loss, head, Trainer
     started = perf_counter()

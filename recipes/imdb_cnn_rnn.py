@@ -33,7 +33,7 @@ from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, naive_bayes
 from shared.callbacks import CheckpointOnSignal, ReadableProgress, TrainingLog
 from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MultilabelCollator
+from shared.collators import MultilabelCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
@@ -42,7 +42,7 @@ from shared.files import make_output_dir
 from shared.hardware import choose_precision
 from shared.health import check_health
 from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
-from shared.metrics import f1_scores, multilabel_metrics, sigmoid, softmax
+from shared.metrics import multilabel_metrics, sigmoid, softmax
 from shared.network_arguments import NetworkArguments, build_network
 from shared.parts import split_corpus
 from shared.progress import quiet_libraries
@@ -51,14 +51,6 @@ from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
 from shared.vocabulary import train_tokenizer
 from shared.word_vectors import read_word_vectors
-
-USAGE = """```python
-import shared.networks  # or a copy of that file: it makes transformers know the network
-from transformers import pipeline
-
-tagger = pipeline("text-classification", model="{folder}", top_k=None)
-tagger("Two hours that I would like to have back.", truncation=True)
-```"""
 
 
 @dataclass
@@ -133,12 +125,8 @@ def main() -> None:
     tokenizer.truncation_side = args.truncation_side
     tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # what is saved
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     with args.main_process_first(desc="tokenising"):
-        tokens = {k: v.map(tokenize, batched=True, desc="tokenising") for k, v in rows.items()}
+        tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
 
     # The network, from random weights; known words start from their vectors, where there are any
     set_seed(args.seed)
@@ -216,11 +204,10 @@ def main() -> None:
     (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
     texts = (rows["train"]["text"], y["train"], rows["test"]["text"])
     (baseline,) = fit_and_score(naive_bayes(), *texts)
-    baseline = f1_scores(y["test"], choose_labels(baseline, 0.5, one_each=one_each))
+    baseline = choose_labels(baseline, 0.5, one_each=one_each)
     metrics = {
         **tested.metrics,
-        **part_figures(y, scores, predicted),
-        **{f"baseline_{name}": value for name, value in baseline.items()},
+        **part_figures(y, scores, predicted, baseline),
         **trained.metrics,
         "train_runtime": seconds,  # with the choice of thresholds
         "seed": args.seed,
@@ -236,7 +223,7 @@ def main() -> None:
         predicted=predicted["test"],
         thresholds=None if one_each else thresholds,
         metrics=metrics,
-        usage=USAGE.format(folder=output_dir),
+        known_by="shared.networks",
         max_length=args.max_length if args.truncation_side == "right" else None,
     )
     remove_checkpoints(args.output_dir)

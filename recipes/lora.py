@@ -21,24 +21,22 @@ save memory and disk, hardly time: gradients pass through frozen layers all the 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, TrainingArguments, set_seed
+from transformers import AutoModelForSequenceClassification, set_seed
 
 from shared.adapters import adapt, training_footprint
 from shared.arguments import flag, parse_arguments
 from shared.callbacks import ReadableProgress
 from shared.cards import write_model_card
 from shared.classifier import PooledForSequenceClassification
-from shared.collators import MultilabelCollator
+from shared.collators import MultilabelCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir, write_csv, write_json
-from shared.hardware import choose_precision
 from shared.heads import fit_head
 from shared.health import check_health
 from shared.losses import MultilabelLoss, balanced_pos_weight
@@ -55,6 +53,7 @@ from shared.parts import split_corpus
 from shared.progress import quiet_libraries
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
+from shared.training_arguments import EpochTrainingArguments
 
 # What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
 METHODS = {
@@ -70,7 +69,7 @@ MERGED = ("lora", "dora", "ia3")
 
 
 @dataclass
-class LoraArguments(SplitArguments, TrainingArguments):
+class LoraArguments(SplitArguments, EpochTrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
@@ -81,19 +80,11 @@ class LoraArguments(SplitArguments, TrainingArguments):
     frozen_layers: int | None = flag(None, "Of partial, from the bottom (default: half of them).")
     health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     output_dir: str = flag("outputs/lora", "Folder (default: outputs/lora).")
-    num_train_epochs: float = flag(8, "Passes over the training rows (default: 8).")
     learning_rate: float = flag(1e-4, "Peak rate of full tuning (default: 1e-4).")
-    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
-    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training rows (default: group_by_length)."
-    )
     save_strategy: str = flag("no", "Checkpoints; what is learned is saved anyway (default: no).")
-    logging_strategy: str = flag("epoch", "When to log the loss: steps, epoch (default: epoch).")
+    eval_strategy: str = flag("no", "When to validate: no, steps, epoch (default: no).")
+    load_best_model_at_end: bool = flag(False, "Keep the best epoch, not the last (default: no).")
     label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
-    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
 
     def __post_init__(self):
         self.methods = list(dict.fromkeys(self.methods))
@@ -102,7 +93,6 @@ class LoraArguments(SplitArguments, TrainingArguments):
         for name in ("rank", "prompt_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        choose_precision(self)
         super().__post_init__()
 
 
@@ -136,14 +126,8 @@ def main() -> None:
     loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
     collator = MultilabelCollator(tokenizer, len(label_names))
 
-    def tokenize(batch):
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
     with args.main_process_first(desc="tokenising"):
-        tokens = {
-            k: v.map(tokenize, batched=True, desc="tokenising") for k, v in parts.rows.items()
-        }
+        tokens = {part: tokenize(found, tokenizer) for part, found in parts.rows.items()}
     if not args.health_check:
         how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(start, tokens["train"], collator, loss, **how)

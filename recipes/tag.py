@@ -32,8 +32,6 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-import shared.classifier
-import shared.networks  # noqa: F401  (makes transformers know them)
 from shared.arguments import flag, parse_arguments
 from shared.collators import PaddingCollator
 from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text

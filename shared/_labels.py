@@ -74,7 +74,12 @@ class LabelEncoder:
                 "give names throughout, or whole numbers throughout"
             )
         if isinstance(item, str):
-            return item.strip()
+            item = item.strip()
+            if not (item and self.class_names):
+                return item
+            if not item.isdecimal():
+                raise ValueError(f"the label is {item[:40]!r}; with class names give numbers")
+            item = int(item)
         if self.class_names:
             if not 0 <= item < len(self.class_names):
                 raise ValueError(f"there is no class {item} among {len(self.class_names)}")

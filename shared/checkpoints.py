@@ -11,9 +11,9 @@ from shared.errors import UserError
 
 # Of a config, as far as it has them: sizes that the weights follow, and what the labels are.
 _SAME = (
-    *("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "id2label", "problem_type"),
+    *("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"),
     *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
-    *("cell", "bidirectional"),
+    *("cell", "bidirectional", "id2label", "problem_type"),
 )
 
 
@@ -83,13 +83,18 @@ def check_same_model(checkpoint: str, config) -> None:
         return
     found = type(config).from_json_file(path)
     for name in _SAME:
-        theirs, ours = getattr(found, name, None), getattr(config, name, None)
+        theirs, ours = _setting(found, name), _setting(config, name)
         if theirs != ours:
             what = "labels" if name == "id2label" else name
             raise UserError(
                 f"{checkpoint} was trained with other {what} than this run has; repeat the flags "
                 "of that run (data, labels, model, pooling), or choose another --output_dir"
             )
+
+
+def _setting(config, name: str):
+    """Return a setting of a model, or of the encoder that a head made to measure is on."""
+    return getattr(config, name, getattr(config.get_text_config(), name, None))
 
 
 def remove_checkpoints(output_dir: str) -> None:

@@ -9,9 +9,27 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # torch's cross-entropy leaves out targets of this value
+
+
+def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Add what a collator and a batch sampler want: ``input_ids``, and their number, ``length``.
+
+    Parameters
+    ----------
+    dataset : Dataset with a column ``text``
+    tokenizer : PreTrainedTokenizerBase
+        Cuts texts at its ``model_max_length``.
+    """
+
+    def with_tokens(batch):
+        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    return dataset.map(with_tokens, batched=True, desc="tokenising")
 
 
 class PaddingCollator:

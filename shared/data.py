@@ -36,8 +36,8 @@ def load_data(
     first labelled one stays; labels on too few of the remaining rows are left out
     (`min_label_count`); near duplicates are grouped (see `shared.duplicates`).
 
-    Label ids follow the order of `label_map`, else that of the hub data set's classes, else the
-    names sorted (whole numbers by value).
+    Label ids follow the order of `label_map`, else that of `class_names` or of the hub data set's
+    classes, else the names sorted (whole numbers by value).
 
     Parameters
     ----------
@@ -57,6 +57,9 @@ def load_data(
     source = open_source(
         args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
     )
+    if args.class_names:  # of whichever column holds the labels
+        names = _read_class_names(args.class_names)
+        source = replace(source, class_names=dict.fromkeys(source.columns, names))
     label_map = _read_label_map(args.label_map) if args.label_map else None
     folder = Path(args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes")
     stem = Path(source.name).name.split(".")[0]
@@ -114,6 +117,26 @@ def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
     }
 
 
+def _read_class_names(path: str) -> list[str]:
+    """Name of each class, in the order of their numbers."""
+    try:
+        lines = expand_path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"--class_names {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--class_names {path}: not UTF-8 ({error})") from error
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise UserError(f"--class_names {path}: the file is empty; write one name per line")
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            problem = f"{name!r} is there already" if name else "the line is blank"
+            raise UserError(f"--class_names {path}, line {number}: {problem}; give each a name")
+    return names
+
+
 def _read_label_map(path: str) -> dict[str, str]:
     """Old name -> new name of the labels to keep."""
     import yaml
@@ -141,6 +164,7 @@ def _cache_key(source: Source, args: DataArguments, label_map, label_names) -> s
         CACHE_FORMAT,
         source.name,
         source.version,
+        source.class_names,
         args.column_names,
         args.text_columns,
         args.label_column,

@@ -39,6 +39,11 @@ class DataArguments:
         "What separates several labels in one string; '' if a string is always one label "
         "(default: a comma).",
     )
+    class_names: str | None = flag(
+        None,
+        "Text file with the name of each class, one per line, where labels are numbers that count "
+        "these lines from 0 (default: labels are called what the data call them).",
+    )
     label_map: str | None = flag(
         None,
         "YAML file: a list of the labels to keep, or a mapping from each label to keep to its"

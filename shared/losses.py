@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.collators import IGNORED
 from shared.errors import UserError
@@ -11,6 +11,16 @@ from shared.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+
+# What `MultilabelLoss` takes for a loss with a name: the focal loss (Lin et al. 2017, "Focal Loss
+# for Dense Object Detection", equation 4), and the asymmetric loss, for many labels of which few
+# apply (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification", equation 7).
+FOCUS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "focal": {"focus": (2, 2)},
+    "asymmetric": {"focus": (0, 4), "margin": 0.05},
+}
 
 
 class MultilabelLoss:
@@ -31,10 +41,7 @@ class MultilabelLoss:
         equation 4, divided by two so that 0 leaves plain cross-entropy). It applies where there are
         twice as many rows of logits as of labels, as with ``LengthGroupedTrainer(passes=2)``.
     focus : pair of float
-        Powers by which positives and negatives count less the surer they are already. Both 2 is the
-        focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4); 0 and 4
-        with a margin of .05 the asymmetric loss, for many labels of which few apply (Ridnik et al.
-        2021, "Asymmetric Loss For Multi-Label Classification", equation 7).
+        Powers by which positives and negatives count less the surer they are already; see `FOCUS`.
     margin : float
         Taken off the probability of a negative, which counts nothing below it.
     label_smoothing : float

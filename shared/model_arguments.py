@@ -28,14 +28,27 @@ class HeadArguments:
 
 @dataclass
 class TuningArguments:
-    """Flags about what trains, and how fast (see `shared.optimization`)."""
+    """Flags about what trains, how fast, and against what (see `shared.optimization` and
+    `shared.regularization`)."""
 
     freeze: str = flag(
-        "none", "What stays as it is: none, embeddings, the first K layers, all (default: none)."
+        "none",
+        "What stays as it is: none, embeddings, the first K layers, all; gradual: all at first, "
+        "then with each epoch a layer less, from the top (default: none).",
     )
-    from_scratch: bool = flag(False, "Start from random weights (default: false).")
     head_learning_rate: float | None = flag(None, "Of the head (default: --learning_rate).")
     layer_decay: float = flag(1.0, "Factor of the rate from a layer to the one below (default: 1).")
+    adversary: float = flag(
+        0.0,
+        "Train against weights moved by this share of their length, such as .01, too, in twice "
+        "the time (default: 0, off).",
+    )
+    adversary_moves: Literal["embeddings", "weights"] = flag(
+        "embeddings", "What --adversary moves: the embeddings, or all matrices."
+    )
+    mixup: float = flag(
+        0.0, "Train on mixtures of two texts, of shares drawn from beta(X, X) (default: 0, off)."
+    )
 
 
 def check_tuning(args: TuningArguments) -> None:
@@ -49,8 +62,9 @@ def check_tuning(args: TuningArguments) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UserError(f"--{name} {value}: must be above 0")
-    if args.from_scratch and args.freeze != "none":
-        raise UserError("--from_scratch: random weights are not to be frozen; drop --freeze")
+    for name, end in (("adversary", 1), ("mixup", 100)):
+        if not 0 <= getattr(args, name) < end:
+            raise UserError(f"--{name} {getattr(args, name)}: must be 0 or more, below {end}")
 
 
 def head_settings(args: HeadArguments) -> dict[str, Any]:

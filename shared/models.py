@@ -193,14 +193,16 @@ def _load_classifier(
     return model, missing
 
 
-def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_encoder(
+    folder: str, *, tokenizer: PreTrainedTokenizerBase, dropout: float | None = None
+) -> PreTrainedModel:
     """Load an encoder or a decoder without a head, for its hidden states.
 
     Parameters
     ----------
     folder : str
         What `resolve_model` returned.
-    tokenizer : PreTrainedTokenizerBase
+    tokenizer, dropout
         As in `load_sequence_classifier`.
 
     Raises
@@ -210,7 +212,7 @@ def load_encoder(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     """
     from transformers import AutoModel
 
-    model, missing = _load(AutoModel, folder)
+    model, missing = _load(AutoModel, folder, dropout=dropout)
     _check(model, [key for key in missing if "pooler" not in key], tokenizer, folder)
     return model
 
@@ -289,6 +291,7 @@ def _load(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the report on a new head is checked by the caller, not printed
     try:
+        _make_known(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for name, value in config.to_dict().items():
             if name in _ATTENTION_DROPOUT:
@@ -315,6 +318,18 @@ def _load(
     if base:
         model, missing = _merge_adapter(model, folder, missing)
     return model, missing
+
+
+def _make_known(folder: str) -> None:
+    """Tell transformers the name of an architecture of this project, where the folder holds it."""
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(folder)
+    match config.get("model_type"):
+        case "pooled-classifier":
+            import shared.classifier
+        case "text-cnn" | "text-ngrams" | "text-rnn":
+            import shared.networks  # noqa: F401
 
 
 def _base_of_adapter(folder: str) -> str | None:

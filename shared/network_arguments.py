@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.arguments import flag
 from shared.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -84,3 +84,49 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
         **settings,
     )
     return networks.TextRNNForSequenceClassification(config)
+
+
+@dataclass
+class TransformerArguments:
+    """Flags of recipes that train a transformer encoder from random weights."""
+
+    vocab_size: int = flag(8000, "From scratch: tokens of the vocabulary (default: 8000).")
+    hidden_size: int = flag(256, "From scratch: width (default: 256).")
+    num_attention_heads: int = flag(4, "From scratch: attention heads (default: 4).")
+    intermediate_size: int = flag(1024, "From scratch: feed-forward width (default: 1024).")
+    num_hidden_layers: int = flag(3, "From scratch: layers (default: 3).")
+
+    def __post_init__(self):
+        for field in fields(TransformerArguments):
+            if getattr(self, field.name) < 1:
+                raise UserError(f"--{field.name} {getattr(self, field.name)}: must be above 0")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"--hidden_size {self.hidden_size}: must be a multiple of --num_attention_heads, "
+                f"{self.num_attention_heads}"
+            )
+
+
+def build_transformer(args: TransformerArguments, tokenizer: PreTrainedTokenizerBase) -> BertModel:
+    """Make token and position embeddings and transformer layers, all of them random.
+
+    Parameters
+    ----------
+    args : TransformerArguments
+        With `max_length`, the tokens that it reads, and `dropout`, of embeddings and layers.
+    tokenizer : PreTrainedTokenizerBase
+    """
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=args.hidden_size,
+        num_attention_heads=args.num_attention_heads,
+        intermediate_size=args.intermediate_size,
+        num_hidden_layers=args.num_hidden_layers,
+        max_position_embeddings=-(-args.max_length // 8) * 8,  # batches are padded to such lengths
+        hidden_dropout_prob=args.dropout,
+        attention_probs_dropout_prob=0.0,  # costs most and, beside the other, gains nothing
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return BertModel(config, add_pooling_layer=False)

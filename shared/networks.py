@@ -38,7 +38,7 @@ class TextCNNConfig(PretrainedConfig):
     pad_token_id : what counts as padding where no attention mask is given.
     """
 
-    model_type = "text_cnn"
+    model_type = "text-cnn"
 
     vocab_size: int = 30_000
     embedding_size: int = 64
@@ -60,7 +60,7 @@ class TextNgramsConfig(PretrainedConfig):
     vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
     """
 
-    model_type = "text_ngrams"
+    model_type = "text-ngrams"
 
     vocab_size: int = 30_000
     embedding_size: int = 64
@@ -82,7 +82,7 @@ class TextRNNConfig(PretrainedConfig):
     vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
     """
 
-    model_type = "text_rnn"
+    model_type = "text-rnn"
 
     vocab_size: int = 30_000
     embedding_size: int = 64

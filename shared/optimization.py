@@ -99,7 +99,8 @@ def freeze(model: PreTrainedModel, what: str) -> int:
     model : PreTrainedModel
         What was frozen before is not any more. The head always trains.
     what : str
-        "none"; "embeddings"; a number: these and so many layers, from the bottom; "all".
+        "none"; "embeddings"; a number: these and so many layers, from the bottom; "all"; "gradual":
+        all until `GradualUnfreezing` lets go of them.
 
     Raises
     ------
@@ -110,9 +111,11 @@ def freeze(model: PreTrainedModel, what: str) -> int:
     top = max(depths.values(), default=0)
     if what.isdecimal() and int(what) > top:
         raise UserError(f"--freeze {what}: the model has {top} layers")
-    named = {"none": -1, "embeddings": 0, "all": top}
+    named = {"none": -1, "embeddings": 0, "all": top, "gradual": top}
     if what not in named and not what.isdecimal():
-        raise UserError(f"--freeze {what}: must be none, embeddings, a number of layers, or all")
+        raise UserError(
+            f"--freeze {what}: must be none, embeddings, a number of layers, all or gradual"
+        )
     _freeze_up_to(model, named[what] if what in named else int(what))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -136,6 +139,11 @@ class GradualUnfreezing(TrainerCallback):
         if args.world_size > 1:
             raise UserError("gradual unfreezing runs in one process; launch it without more")
         _freeze_up_to(model, len(layers(model)) - int(state.epoch or 0))
+
+
+def unfreezing(what: str) -> list[TrainerCallback]:
+    """Return the callbacks that `freeze` needs for the same word: one for "gradual"."""
+    return [GradualUnfreezing()] if what == "gradual" else []
 
 
 def layers(model: PreTrainedModel) -> torch.nn.ModuleList:

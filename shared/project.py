@@ -85,6 +85,11 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         for model in sorted((root / "recipes" / "models").glob("*"))
         if any(f'"{model.name}"' in _read(path) for path in scripts)
     ]
+    samples = [
+        sample
+        for sample in sorted((root / "recipes" / "data").glob("*.jsonl"))
+        if any(f'"{sample.name}"' in _read(path) for path in (*scripts, *modules))
+    ]
     files = [
         script,
         *launched,
@@ -93,7 +98,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         *mentioned_configs(root, own_configs),
         *(path for model in models for path in sorted(model.iterdir())),
         *sorted((configs / "accelerate").glob("*.yaml")),
-        *(root / "recipes" / "data" / part for part in ("issues.jsonl", "README.md")),
+        *(samples and [*samples, root / "recipes" / "data" / "README.md"]),
         *(root / part for part in ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt")),
         *(root / part for part in ("LICENSE", ".gitignore")),
     ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from shared.errors import UserError
+
+if TYPE_CHECKING:
+    from shared.model_arguments import TuningArguments
 
 
 class AdversarialWeights:
@@ -117,6 +120,16 @@ class Mixup:
             "attention_mask": mask | mask[partner],
             "labels": _mix(labels, labels[partner], share),
         }
+
+
+def regularizers(args: TuningArguments) -> dict[str, AdversarialWeights | Mixup | None]:
+    """Return what the flags ask for, as `LengthGroupedTrainer` takes it."""
+    return {
+        "adversary": AdversarialWeights(args.adversary, args.adversary_moves)
+        if args.adversary
+        else None,
+        "mixup": Mixup(args.mixup) if args.mixup else None,
+    }
 
 
 def _mix(these: torch.Tensor, those: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,7 @@ def part_figures(
     labels: Mapping[str, np.ndarray],
     scores: Mapping[str, np.ndarray],
     predicted: Mapping[str, np.ndarray],
+    baseline: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return the figures of a classifier that scores both held-out parts at once.
 
@@ -71,14 +72,16 @@ def part_figures(
         Probabilities.
     predicted : like `scores`
         Bool: which labels apply (see `shared.decisions`).
+    baseline : array of shape (test rows, labels), optional
+        Which labels apply to the test rows by another method.
 
     Returns
     -------
     dict
-        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, the bounds of the test F1,
-        and the rows of each part as ``*_samples``.
+        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, what `held_out_figures`
+        returns, and the rows of each part as ``*_samples``.
     """
-    figures = held_out_figures(labels["test"], predicted["test"])
+    figures = held_out_figures(labels["test"], predicted["test"], baseline)
     for part in ("valid", "test"):
         found = f1_scores(labels[part], predicted[part])
         found |= ranking_scores(labels[part], scores[part])
@@ -126,7 +129,7 @@ def write_results(
     base_model: str | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     max_length: int | None = None,
-    usage: str | None = None,
+    known_by: str | None = None,
     limits: str | None = None,
 ) -> str:
     """Write figures, predictions, plots and the model card; return report and summary to print.
@@ -151,14 +154,14 @@ def write_results(
     thresholds : sequence of float, optional
         One per label, where labels were decided by thresholds alone.
     base_model : str, optional
-        What was fine-tuned; without it, and without `usage`, the card tells no one to load a model
-        from the folder.
+        What was fine-tuned; without it, and without `known_by`, the card tells no one to load a
+        model from the folder.
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty where nothing was trained in epochs.
     max_length : int, optional
         Tokens the model reads; None reads all.
-    usage : str, optional
-        For the card: how to load what is no fine-tuned `base_model`.
+    known_by : str, optional
+        For the card: the module that makes transformers know a model of this project.
     limits : str, optional
         For the card of what has not learned from the training rows.
     """
@@ -189,13 +192,17 @@ def write_results(
     if thresholds is not None:
         applies = "A label applies where its score reaches its threshold, "
         applies += "`tagger.model.config.thresholds`."
-    if usage is None and base_model:
+    usage = None
+    if base_model or known_by:
+        known = f"import {known_by}  # or of a copy of it: transformers knows the model then\n"
         usage = f"""```python
-from transformers import pipeline
+{known if known_by else ""}from transformers import pipeline
 
 tagger = pipeline("text-classification", model="{output_dir}", top_k=None)
 tagger("Tokenizer drops the last word of every line", truncation=True)
-```"""
+```
+
+{applies}"""
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
@@ -205,7 +212,7 @@ tagger("Tokenizer drops the last word of every line", truncation=True)
         label_names=names,
         metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
         report=report,
-        usage=usage and f"{usage}\n\n{applies}",
+        usage=usage,
         limits=limits
         or f"Learned from {len(labels['train']):,} texts of one source; expect less on others. "
         + (f"It reads the first {max_length} tokens of a text. " if max_length else "")

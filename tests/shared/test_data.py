@@ -594,6 +594,45 @@ def test_class_id_out_of_range():
         encoder.encode(2, 1)
 
 
+def test_class_names_from_a_file(load, tmp_path):
+    names = write(tmp_path / "names.txt", "joy\nno anger \nfear\n\n")
+    rows = write(tmp_path / "rows.tsv", 'one\t2, 0\tx\n"two ""2"""\t1\ty\nthree\t\tz\n')
+    flags = {"column_names": ["text", "labels", "id"], "class_names": str(names)}
+    corpus = load(rows, **flags)
+    assert corpus.label_names == ["joy", "no anger", "fear"]
+    assert corpus.label_matrix().tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert corpus.unlabelled.tolist() == [2]
+    numbers = [{"text": "one", "labels": [2]}, {"text": "two", "labels": [0]}]
+    assert load(numbers, class_names=str(names)).label_names == ["joy", "fear"]
+    write(names, "joy\nwrath\nfear\n")  # another name, and no old cache in its place
+    assert load(rows, **flags).label_names == ["joy", "wrath", "fear"]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        ("a\nb\n", "2", "row 1: there is no class 2 among 2"),
+        ("a\nb\n", "joy", "row 1: the label is 'joy'; with class names give numbers"),
+        ("a\nb\n", "-1", "row 1: the label is '-1'; with class names give numbers"),
+        ("\n", "0", "names.txt: the file is empty; write one name per line"),
+        ("a\n\nb\n", "0", "names.txt, line 2: the line is blank; give each a name"),
+        ("a\nb\na\n", "0", "names.txt, line 3: 'a' is there already; give each a name"),
+    ],
+)
+def test_class_name_mistakes(mistake, tmp_path, names, labels, expected):
+    path = write(tmp_path / "names.txt", names)
+    rows = [{"text": "one", "labels": labels}, {"text": "two", "labels": "0"}]
+    assert expected in mistake(rows, class_names=str(path))
+
+
+def test_class_names_that_cannot_be_read(mistake, tmp_path):
+    rows = [{"text": "one", "labels": "0"}]
+    assert "--class_names gone.txt: cannot be read" in mistake(rows, class_names="gone.txt")
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"caf\xe9\n")
+    assert f"--class_names {path}: not UTF-8" in mistake(rows, class_names=str(path))
+
+
 def test_join_text_leaves_out_blank_parts():
     row = {"a": "one", "b": None, "c": " \n", "d": " two "}
     assert join_text(row, ["a", "b", "c", "missing", "d"]) == "one\n\n two "

@@ -13,9 +13,10 @@ MODULES = sorted(path.stem for path in (ROOT / "shared").glob("[!_]*.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are nothing without a heavy library, and import it at the top.
 WITH_TORCH = {
-    *("callbacks", "cards", "classifier", "embeddings", "hardware", "health", "masking"),
+    *("adapters", "callbacks", "cards", "classifier", "embeddings", "hardware", "health"),
+    "masking",
     *("networks", "optimization", "out_of_fold", "pooling", "regularization", "results"),
-    "trainer",
+    *("trainer", "training_arguments"),
 }
 WITH_SKLEARN = {"lsa", "probe"}
 WITH_NUMBA = {"duplicates"}

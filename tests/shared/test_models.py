@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ from shared.models import (
     resolve_model,
 )
 
+ROOT = Path(__file__).parents[2]
 LABELS = ["bug", "docs", "speed"]
 
 
@@ -227,6 +229,25 @@ def test_a_finished_classifier_comes_back_as_it_was_saved(tiny_model, tmp_path):
         assert torch.equal(model.state_dict()[name], tensor)
     # As a start for other labels it is an encoder again.
     assert load_sequence_classifier(str(tmp_path), ["a", "b"]).config.num_labels == 2
+
+
+def test_a_head_made_to_measure_is_known_by_its_folder(tiny_model, tmp_path):
+    from shared.classifier import PooledForSequenceClassification
+    from shared.models import load_encoder
+
+    tokenizer = load_tokenizer(str(tiny_model))
+    encoder = load_encoder(str(tiny_model), tokenizer=tokenizer)
+    PooledForSequenceClassification.from_encoder(encoder, LABELS).save_pretrained(tmp_path)
+    code = (  # in a process that has imported nothing
+        "import sys; from shared.models import load_sequence_classifier\n"
+        "assert 'shared.classifier' not in sys.modules\n"
+        "model = load_sequence_classifier(sys.argv[1])\n"
+        "print(type(model).__name__, *model.config.label2id)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stdout.split() == ["PooledForSequenceClassification", *LABELS], result.stderr
 
 
 def test_an_encoder_is_no_finished_classifier(tiny_model):
