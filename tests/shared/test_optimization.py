@@ -139,7 +139,7 @@ def test_freezes_from_the_bottom(bert, what, trains):
     ("what", "message"),
     [
         ("3", "--freeze 3: the model has 2 layers"),
-        ("top", "--freeze top: must be none, embeddings, a number of layers, or all"),
+        ("top", "--freeze top: must be none, embeddings, a number of layers, all or gradual"),
     ],
 )
 def test_what_cannot_be_frozen(bert, what, message):

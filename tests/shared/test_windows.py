@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import FILLER
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,18 @@ from shared.errors import UserError
 from shared.models import load_encoder, load_tokenizer
 from shared.windows import WindowArguments, Windows, cut_texts, limit_windows, pool_windows
 
-WORDS = FILLER.split()
+WORDS = [
+    "the",
+    "model",
+    "with",
+    "training",
+    "data",
+    "file",
+    "crash",
+    "docs",
+    "slow",
+    "memory",
+]  # that the tokenizer knows
 texts_of_words = st.lists(
     st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join), min_size=1, max_size=6
 )
