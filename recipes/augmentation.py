@@ -22,11 +22,10 @@ with swapped and deleted words: no gain, in a spread of .02. Naive Bayes .317 / 
 import copy
 import shutil
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from datasets import concatenate_datasets
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.augmentations import (
@@ -46,8 +45,8 @@ from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import choose_precision
 from shared.heads import append_mean_pooling, fit_head
+from shared.health import check_health
 from shared.losses import MultilabelLoss, balanced_pos_weight
 from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.models import (
@@ -63,10 +62,11 @@ from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
+from shared.training_arguments import EpochTrainingArguments
 
 
 @dataclass
-class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, TrainingArguments):
+class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, EpochTrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     augmentations: list[str] = flag(
@@ -80,24 +80,10 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, Trainin
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
-    # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
+    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
     output_dir: str = flag("outputs/augmentation", "Folder (default: outputs/augmentation).")
     num_train_epochs: float = flag(8, "Passes over texts and copies (default: 8).")
     learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
-    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training rows (default: group_by_length)."
-    )
-    eval_strategy: str = flag("epoch", "When to validate: no, steps, epoch (default: epoch).")
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch, best (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    load_best_model_at_end: bool = flag(True, "Keep the best epoch, not the last (default: true).")
-    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
-    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
 
     def __post_init__(self):
         AugmentationArguments.__post_init__(self)
@@ -106,9 +92,8 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, Trainin
         resume = str(self.resume_from_checkpoint or "false").lower()
         if self.compare and resume not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false where --compare trains twice")
-        choose_precision(self)
         self.remove_unused_columns = False  # what is augmented is the text
-        TrainingArguments.__post_init__(self)
+        EpochTrainingArguments.__post_init__(self)
 
 
 def main() -> None:
@@ -151,12 +136,12 @@ def main() -> None:
         metrics = multilabel_metrics(label_names, thresholds=best, one_each=one_each)
         return metrics(prediction)
 
-    def fine_tune(folder, augmentations, checkpoint):
-        """Train, on copies made anew each epoch; return the Trainer, its metrics and the scores."""
+    def build_trainer(folder, augmentations, checkpoint):
+        """Build a Trainer whose copies are made anew each epoch."""
         set_seed(args.seed)
         model = load_sequence_classifier(model_folder, label_names, tokenizer=tokenizer)
         append_mean_pooling(model)
-        if checkpoint is None:
+        if not (checkpoint or args.health_check):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, tokens["train"], collator, loss, **start)
 
@@ -177,6 +162,11 @@ def main() -> None:
             compute_metrics=compute_metrics,
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
         )
+        return trainer
+
+    def fine_tune(folder, augmentations, checkpoint):
+        """Train; return the Trainer, its metrics and the scores."""
+        trainer = build_trainer(folder, augmentations, checkpoint)
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         scores = {k: sigmoid(trainer.predict(tokens[k]).predictions) for k in ("valid", "test")}
         return trainer, metrics, scores
@@ -186,6 +176,13 @@ def main() -> None:
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
         found = f1_scores(y["test"], choose_labels(scores["test"], thresholds, one_each=one_each))
         return {name: found[name] for name in ("micro_f1", "macro_f1")}
+
+    if args.health_check:
+        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
+        check_health(
+            build_trainer(output_dir, augmentations, None), args.max_length, label_counts=counts
+        )
+        return
 
     # The others to compare with: naive Bayes on words, and the same training on unchanged copies
     compared = {}

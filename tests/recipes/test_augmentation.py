@@ -32,6 +32,13 @@ def figures(folder):
     return {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
 
 
+def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
+    printed = recipe("--health_check")
+    assert "knowing nothing costs" in printed
+    assert "Training" not in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
+
+
 def test_figures_files_and_comparison(recipe, tmp_path, tiny_issues, monkeypatch, capfd):
     printed = recipe("--compare", "true", "--sentence", "The batch is slow")
     metrics = figures(tmp_path / "out")

@@ -292,6 +292,14 @@ def test_one_threshold_for_all_or_one_for_each(recipe, flags, tmp_path):
         assert len(set(read_json(tmp_path / "config.json")["thresholds"])) in n
 
 
+@both
+def test_health_is_checked_and_nothing_is_trained(recipe, flags, tmp_path, architecture):
+    printed = recipe(*flags(architecture, tmp_path / "out"), "--health_check")
+    assert "knowing nothing costs" in printed
+    assert "Training" not in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ WORDS = [
     "docs",
     "slow",
     "memory",
-]  # that the tokenizer knows
+]
 texts_of_words = st.lists(
     st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join), min_size=1, max_size=6
 )
