@@ -26,7 +26,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, set_seed
 
-from shared.adapters import adapt, training_footprint
+from shared.adapters import activation_bytes, adapt, training_footprint
 from shared.arguments import flag, parse_arguments
 from shared.callbacks import ReadableProgress
 from shared.cards import write_model_card
@@ -169,7 +169,8 @@ def main() -> None:
         saved = sum(file.stat().st_size for file in (output_dir / method).glob("*.safetensors"))
         row = {"method": name, **f1_scores(y["test"], found["test"])}
         row |= {"valid_micro_f1": f1_scores(y["valid"], found["valid"])["micro_f1"]}
-        row |= {"trained_parameters": n_trained, "state_mb": held / 1e6, "saved_mb": saved / 1e6}
+        row |= {"trained_parameters": n_trained, "saved_mb": saved / 1e6}
+        row |= {"state_mb": held / 1e6, "activations_mb": activation_bytes(trainer) / 1e6}
         row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
         if method in MERGED:
@@ -217,13 +218,17 @@ def merge(trainer: LengthGroupedTrainer, folder: Path, rows: Dataset) -> float:
 
 
 def table(rows: list[dict]) -> str:
-    """Return a Markdown table of all methods."""
-    head = ("method", "micro F1", "macro F1", "weights trained", "training holds, MB", "saved, MB")
+    """Return a Markdown table of all methods.
+
+    Memory: weights, gradients, what the optimiser remembers, activations of the longest batch.
+    """
+    head = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
     lines = ["| " + " | ".join((*head, "seconds")) + " |", "|---" * (len(head) + 1) + "|"]
     for row in rows:
         f1 = " | ".join(f"{row[name]:.3f}" for name in ("micro_f1", "macro_f1"))
         lines.append(
-            f"| {row['method']} | {f1} | {row['trained_parameters']:,} | {row['state_mb']:,.0f} | "
+            f"| {row['method']} | {f1} | {row['trained_parameters']:,} | "
+            f"{row['state_mb'] + row['activations_mb']:,.0f} | "
             f"{row['saved_mb']:,.1f} | {row['train_seconds']:,.0f} |"
         )
     return "\n".join(lines)

@@ -77,7 +77,6 @@ def training_footprint(trainer: Trainer) -> tuple[int, int]:
     """Return how many weights train, and the bytes that a training holds besides activations.
 
     These are the weights, a gradient for each that trains, and what the optimiser remembers of it.
-    Activations come on top, less of them where the lowest layers are frozen.
     """
     import torch
 
@@ -87,3 +86,29 @@ def training_footprint(trainer: Trainer) -> tuple[int, int]:
     remembered = [value for state in states for value in state.values() if torch.is_tensor(value)]
     held = sum(t.numel() * t.element_size() for t in (*weights, *trained, *remembered))
     return sum(weight.numel() for weight in trained), held
+
+
+def activation_bytes(trainer: Trainer) -> int:
+    """Return the bytes that the first batch leaves in memory for its backward pass.
+
+    With `LengthGroupedTrainer` that batch is the longest. A frozen layer leaves nothing unless
+    something below it trains.
+    """
+    import torch
+
+    weights = {weight.untyped_storage().data_ptr() for weight in trainer.model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.model.train()
+    # The loss lives as long as the block, and with it all that it keeps: no place is used twice.
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = trainer.compute_loss(trainer.model, batch)
+    del loss
+    return sum(kept.values())

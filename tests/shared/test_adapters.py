@@ -5,7 +5,7 @@ import torch
 from tiny_training import LABELS, make_trainer
 from transformers import DistilBertConfig, DistilBertModel
 
-from shared.adapters import adapt, training_footprint
+from shared.adapters import activation_bytes, adapt, training_footprint
 from shared.classifier import PooledForSequenceClassification
 from shared.errors import UserError
 from shared.models import load_encoder, load_tokenizer
@@ -45,6 +45,18 @@ def test_what_a_training_holds(model, tiny_model, tmp_path):
     assert trained == n_head
     # Weights, gradients and two moments in single precision; and AdamW's counter of steps
     assert held == 4 * (n_all + 3 * n_head) + 4 * 2
+
+
+def test_frozen_layers_leave_no_activations(model, tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, num_train_epochs=1)
+    kept = {}
+    for way in ("full", "partial", "head"):
+        trainer.model = trainer.model_wrapped = adapt(model, way)
+        kept[way] = activation_bytes(trainer)
+    rows, width = len(next(iter(trainer.get_train_dataloader()))["labels"]), 32
+    assert kept["full"] > kept["partial"] > kept["head"]
+    # The linear head keeps its input, the loss a few numbers for each label of a row.
+    assert rows * width * 4 <= kept["head"] <= rows * (width + 16 * len(LABELS)) * 4
 
 
 def test_where_ia3_is_not_known():
