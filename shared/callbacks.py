@@ -80,6 +80,8 @@ class CheckpointOnSignal(TrainerCallback):
 class ReadableProgress(TrainerCallback):
     """One line per evaluation instead of dictionaries; progress bars only on a terminal.
 
+    Without evaluations there is a line per entry of the log.
+
     Replaces the Trainer's `PrinterCallback` and `ProgressCallback`.
     """
 
@@ -104,8 +106,11 @@ class ReadableProgress(TrainerCallback):
             self.prediction_bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep the training loss for the next line."""
-        self.loss = (logs or {}).get("loss", self.loss)
+        """Keep the training loss for the next line, or write one where no evaluation will."""
+        if "loss" in (logs or {}):
+            self.loss = logs["loss"]
+            if args.eval_strategy == "no":
+                self._write(state, {"loss": self.loss})
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         """Write the line."""
@@ -115,6 +120,10 @@ class ReadableProgress(TrainerCallback):
         if shown["accuracy"] is None:  # with one label per text micro F1 is the same
             shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
+        self._write(state, shown)
+
+    @staticmethod
+    def _write(state, shown):
         cells = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
         if state.is_world_process_zero:
             tqdm.write(f"  epoch {state.epoch or 0:5.2f}   " + "   ".join(cells), file=sys.stdout)

@@ -131,6 +131,19 @@ def test_one_line_per_evaluation_and_nothing_else(tiny_model, tmp_path, capsys):
     assert printed.err == ""  # no terminal, no bars
 
 
+def test_without_evaluations_one_line_per_entry_of_the_log(tiny_model, tmp_path, capsys):
+    trainer = make_trainer(
+        *(tiny_model, tmp_path), callbacks=[ReadableProgress()], logging_strategy="epoch"
+    )
+    trainer.remove_callback(ProgressCallback)
+    capsys.readouterr()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert capsys.readouterr().out.splitlines() == [
+        f"  epoch  {epoch}.00   loss {loss:.3f}" for epoch, loss in zip((1, 2), losses, strict=True)
+    ]
+
+
 def test_other_processes_write_nothing(capsys):
     state = TrainerState(epoch=1.0, is_world_process_zero=False)
     ReadableProgress().on_evaluate(None, state, None, metrics={"eval_loss": 1.0})
