@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from shared.arguments import flag, parse_arguments
 from shared.baselines import fit_and_score, naive_bayes
@@ -39,7 +39,6 @@ from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
 from shared.files import make_output_dir
-from shared.hardware import choose_precision
 from shared.health import check_health
 from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
 from shared.metrics import multilabel_metrics, sigmoid, softmax
@@ -49,12 +48,13 @@ from shared.progress import quiet_libraries
 from shared.results import contents, part_figures, write_results
 from shared.thresholds import tune_thresholds
 from shared.trainer import LengthGroupedTrainer
+from shared.training_arguments import EpochTrainingArguments
 from shared.vocabulary import train_tokenizer
 from shared.word_vectors import read_word_vectors
 
 
 @dataclass
-class ImdbArguments(NetworkArguments, SplitArguments, TrainingArguments):
+class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
     """What this recipe adds to the Trainer's flags, and the defaults it changes."""
 
     algorithm: Literal["words", "wordpiece", "bpe", "unigram"] = flag(
@@ -71,32 +71,23 @@ class ImdbArguments(NetworkArguments, SplitArguments, TrainingArguments):
     output_dir: str = flag("outputs/imdb_cnn_rnn", "Folder (default: outputs/imdb_cnn_rnn).")
     max_steps: int = flag(2500, "Steps to train; -1 counts by --num_train_epochs (default: 2500).")
     learning_rate: float = flag(1e-3, "First rate, which falls to 0 (default: 1e-3).")
+    warmup_steps: float = flag(0, "Warm-up: steps, or below 1 a share of them (default: 0).")
     per_device_train_batch_size: int = flag(8, "Texts per step and device (default: 8).")
-    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training rows (default: group_by_length)."
-    )
     eval_strategy: str = flag("steps", "When to validate: no, steps, epoch (default: steps).")
     eval_steps: float | None = flag(500, "Steps between validations (default: 500).")
     save_strategy: str = flag("steps", "When to save: no, steps, epoch, best (default: steps).")
     save_steps: float = flag(500, "Steps between checkpoints (default: 500).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
+    logging_strategy: str = flag(
+        "steps", "When to log the loss: no, steps, epoch (default: steps)."
+    )
     logging_steps: float = flag(100, "Steps between entries of the log (default: 100).")
-    load_best_model_at_end: bool = flag(True, "Keep the best state, not the last (default: true).")
-    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
-    restore_callback_states_from_checkpoint: bool = flag(True, "Resume patience, too.")
 
     def __post_init__(self):
         NetworkArguments.__post_init__(self)
         for name, least in (("patience", 1), ("max_length", 3)):  # [CLS], a token, [SEP]
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
-        for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        choose_precision(self)
-        TrainingArguments.__post_init__(self)
+        EpochTrainingArguments.__post_init__(self)
 
 
 def main() -> None:
