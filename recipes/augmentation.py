@@ -129,7 +129,8 @@ def main() -> None:
     n = len(tokens["train"])
     train = concatenate_datasets([tokens["train"]] * (1 + args.copies))
     train = train.add_column("sample", np.arange(-n, n * args.copies))
-    loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), n))
+    pos_weight = balanced_pos_weight(y["train"].sum(axis=0), n)
+    loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
 
     def compute_metrics(prediction):
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)

@@ -39,7 +39,7 @@ import datasets
 import numpy as np
 from transformers import AutoConfig, set_seed
 
-from shared.arguments import command_flags, flag, parse_arguments
+from shared.arguments import deciding_flags, flag, parse_arguments
 from shared.baselines import logistic_probe, tfidf_logistic_regression
 from shared.callbacks import CheckpointOnSignal, ReadableProgress
 from shared.checkpoints import remove_checkpoints, resume_point
@@ -49,7 +49,7 @@ from shared.data import load_data, load_held_out
 from shared.data_arguments import DataArguments
 from shared.embeddings import MeanPooling, cached_vectors, normalized
 from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
+from shared.files import folder_version, make_output_dir
 from shared.folds import assign_folds, describe_folds, join_groups, kept_folds, read_column
 from shared.heads import fit_head
 from shared.health import check_health
@@ -134,14 +134,14 @@ def main() -> None:
         groups = join_groups(groups, read_column(args, corpus, args.group_column)[rows])
     fold_of = assign_folds(y["oof"], args.folds, groups=groups, seed=args.seed)
     say(describe_folds(fold_of, y["oof"], names))
-    data = [source.fingerprint for source, _ in sources.values()]
-    folds = kept_folds(output_dir, fold_of, command_flags(args, DocumentArguments), data)
+    model_folder = resolve_model(args.model)
+    data = [source.fingerprint for source, _ in sources.values()] + [folder_version(model_folder)]
+    folds = kept_folds(output_dir, fold_of, deciding_flags(args, DocumentArguments), data)
     to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
     checkpoints = {fold.number: resume_point(str(fold.folder), resume) for fold in to_train}
 
     # Documents become windows; a window has the labels of its document
-    model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
@@ -153,6 +153,7 @@ def main() -> None:
     collator = MultilabelCollator(tokenizer, len(names))
     kind = {"one_each": one_each, "balanced": args.class_weight == "balanced"}
     kind |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
+    kind |= {"totals": y["oof"].sum(axis=0)}
     losses = [
         classification_loss(y["oof"][fold_of != fold.number], names, **kind) for fold in folds
     ]
@@ -185,8 +186,9 @@ def main() -> None:
             **regularizers(args),
         )
         if args.health_check:
-            counts = y["oof"][fold_of != fold.number].sum(axis=0)
-            check_health(trainer, None, label_counts=dict(zip(names, counts, strict=True)))
+            counts = dict(zip(names, y["oof"][fold_of != fold.number].sum(axis=0), strict=True))
+            most = args.max_windows and args.max_windows * tokenizer.model_max_length
+            check_health(trainer, most, lengths=windows["oof"].tokens, label_counts=counts)
             return
         trainer.train(resume_from_checkpoint=checkpoints[fold.number])
         to_score = windows | {"oof": windows["oof"].of(fold_of == fold.number)}

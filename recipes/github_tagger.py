@@ -128,7 +128,8 @@ def main() -> None:
     pos_weight = None
     if args.pos_weight == "balanced":
         pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
-    loss = MultilabelLoss(pos_weight, r_drop=args.r_drop)
+    smoothing = args.label_smoothing_factor
+    loss = MultilabelLoss(pos_weight, r_drop=args.r_drop, label_smoothing=smoothing)
     if args.pooling == "mean":
         append_mean_pooling(model)
     if checkpoint is None and not args.health_check:

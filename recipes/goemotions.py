@@ -114,6 +114,8 @@ class EmotionArguments(
         if self.layer_decay is None:
             self.layer_decay = 1.0 if scratch else 0.85
         check_tuning(self)
+        if scratch and self.freeze != "none":
+            raise UserError("--architecture scratch: random weights are not to be frozen")
         self.head = head_settings(self)
         EpochTrainingArguments.__post_init__(self)
 
@@ -160,7 +162,8 @@ def main() -> None:
     collator = MultilabelCollator(tokenizer, len(label_names))
     counts = y["train"].sum(axis=0)
     pos_weight = balanced_pos_weight(counts, len(y["train"]), power=args.pos_weight)
-    loss = MultilabelLoss(pos_weight, **FOCUS[args.loss])
+    smoothing = {"label_smoothing": args.label_smoothing_factor}
+    loss = MultilabelLoss(pos_weight, **FOCUS[args.loss], **smoothing)
     if not (checkpoint or from_scratch or args.health_check):
         start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(model, tokens["train"], collator, loss, **start)

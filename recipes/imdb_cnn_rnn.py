@@ -84,9 +84,10 @@ class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
 
     def __post_init__(self):
         NetworkArguments.__post_init__(self)
-        for name, least in (("patience", 1), ("max_length", 3)):  # [CLS], a token, [SEP]
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        if self.max_length < 3:  # [CLS], a token, [SEP]
+            raise UserError(f"--max_length {self.max_length}: must be 3 or more")
+        if self.embeddings and self.algorithm not in ("words", "wordpiece"):
+            raise UserError("--embeddings: they are of words; give it --algorithm words")
         EpochTrainingArguments.__post_init__(self)
 
 
@@ -140,7 +141,8 @@ def main() -> None:
 
     # Classes that exclude each other, or one question per label, rare ones weighed up
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
-    loss = SingleLabelLoss() if one_each else MultilabelLoss(pos_weight)
+    smoothing = {"label_smoothing": args.label_smoothing_factor}
+    loss = SingleLabelLoss(**smoothing) if one_each else MultilabelLoss(pos_weight, **smoothing)
     to_scores = softmax if one_each else sigmoid
 
     def compute_metrics(prediction):

@@ -8,8 +8,9 @@ is measured here, on your data, beside full tuning: LoRA (Hu et al. 2022), DoRA 
     accelerate launch recipes/lora.py --config recipes/configs/lora_sample.yaml
     accelerate launch recipes/lora.py --data my_issues.jsonl --methods lora full
 
-Then: the folder of each method holds what it learned. An adapter is merged, too, into a model that
-loads without peft: recipes/tag.py --model outputs/lora/lora/merged.
+Then: the folder of each method holds what it learned, an adapter's with what it sits on in base/.
+LoRA, DoRA and IA3 are merged, too, into a model that loads without peft: recipes/tag.py --model
+outputs/lora/lora/merged. A second run keeps what the first has finished.
 
 Data: as for recipes/github_tagger.py. Every method starts from the same fitted head and has the
 same rows and epochs; few weights move further, by a factor of --learning_rate.
@@ -19,15 +20,13 @@ save memory and disk, hardly time: gradients pass through frozen layers all the 
 """
 
 import copy
+import json
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import set_seed
 
-from shared.adapters import activation_bytes, adapt, training_footprint
-from shared.arguments import flag, parse_arguments
+from shared.adapters import activation_bytes, adapt, save_merged, training_footprint
+from shared.arguments import deciding_flags, flag, parse_arguments
 from shared.callbacks import ReadableProgress
 from shared.cards import write_model_card
 from shared.classifier import PooledForSequenceClassification
@@ -36,7 +35,7 @@ from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
 from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir, write_csv, write_json
+from shared.files import folder_version, make_output_dir, write_csv, write_json
 from shared.heads import fit_head
 from shared.health import check_health
 from shared.losses import MultilabelLoss, balanced_pos_weight
@@ -82,8 +81,8 @@ class LoraArguments(SplitArguments, EpochTrainingArguments):
     output_dir: str = flag("outputs/lora", "Folder (default: outputs/lora).")
     learning_rate: float = flag(1e-4, "Peak rate of full tuning (default: 1e-4).")
     save_strategy: str = flag("no", "Checkpoints; what is learned is saved anyway (default: no).")
-    eval_strategy: str = flag("no", "When to validate: no, steps, epoch (default: no).")
-    load_best_model_at_end: bool = flag(False, "Keep the best epoch, not the last (default: no).")
+    eval_strategy: str = flag("no", "Must stay: all ways are compared at their last epoch.")
+    load_best_model_at_end: bool = flag(False, "Must stay: as above.")
     label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
 
     def __post_init__(self):
@@ -93,6 +92,10 @@ class LoraArguments(SplitArguments, EpochTrainingArguments):
         for name in ("rank", "prompt_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.eval_strategy != "no" or self.load_best_model_at_end:
+            raise UserError("--eval_strategy: all ways of tuning are compared at their last epoch")
+        if self.resume_from_checkpoint:
+            raise UserError("--resume_from_checkpoint: drop it; what is finished is kept anyway")
         super().__post_init__()
 
 
@@ -123,23 +126,39 @@ def main() -> None:
         )
     set_seed(args.seed)
     start = PooledForSequenceClassification.from_encoder(encoder, label_names)
-    loss = MultilabelLoss(balanced_pos_weight(y["train"].sum(axis=0), len(y["train"])))
+    pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
+    loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
     collator = MultilabelCollator(tokenizer, len(label_names))
+    settings = {name: getattr(args, name) for name in ("rank", "prompt_tokens", "frozen_layers")}
+    for method in args.methods:  # what cannot be adapted is refused before anything is trained
+        adapt(copy.deepcopy(start), method, **settings)
 
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(found, tokenizer) for part, found in parts.rows.items()}
     if not args.health_check:
         how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(start, tokens["train"], collator, loss, **how)
+        start.name_or_path = str(output_dir / "base")  # what an adapter names as its base
+        if args.process_index == 0:
+            start.save_pretrained(start.name_or_path)
 
-    settings = {name: getattr(args, name) for name in ("rank", "prompt_tokens", "frozen_layers")}
-    rows = []
-    for method in args.methods:
+    rows, own = [], copy.copy(args)
+    own.methods = [*METHODS]
+    flags = deciding_flags(own, LoraArguments)
+    run = {"flags": flags, "data": corpus.fingerprint, "model": folder_version(folder)}
+    for method, (name, factor) in METHODS.items():
+        # What this run, or one before it, has finished is kept
+        result = output_dir / method / "metrics.json"
+        kept = json.loads(result.read_text("utf-8")) if result.is_file() else {}
+        if kept.get("run") == run and not args.health_check:
+            rows.append(kept["row"])
+            continue
+        if method not in args.methods:
+            continue
         # The same weights, rows and randomness each time; only what trains differs
         set_seed(args.seed)
         own = copy.copy(args)
         own.output_dir = str(make_output_dir(str(output_dir / method)))
-        name, factor = METHODS[method]
         own.learning_rate = args.learning_rate * factor
         trainer = LengthGroupedTrainer(
             model=adapt(copy.deepcopy(start), method, **settings),
@@ -162,9 +181,8 @@ def main() -> None:
         trainer.model.config.thresholds = thresholds.tolist()
         trainer.model.config.one_label_each = one_each
         trainer.save_model()
-        if args.process_index != 0:
-            continue
-        (output_dir / method / "training_args.bin").unlink()  # a pickle, and nothing here reads it
+        if args.process_index == 0:  # the labels, which an adapter leaves to its base
+            trainer.model.config.save_pretrained(own.output_dir)
         n_trained, held = training_footprint(trainer)
         saved = sum(file.stat().st_size for file in (output_dir / method).glob("*.safetensors"))
         row = {"method": name, **f1_scores(y["test"], found["test"])}
@@ -174,16 +192,21 @@ def main() -> None:
         row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
         if method in MERGED:
-            merged = output_dir / method / "merged"
-            row["merged_difference"] = merge(trainer, merged, tokens["test"].take(8))
+            row["merged_difference"] = save_merged(
+                trainer, result.parent / "merged", tokens["test"]
+            )
         rows.append(row)
-        write_json(output_dir / method / "metrics.json", row)
-        write_csv(output_dir / "results.csv", rows)  # after each method, so that nothing is lost
+        if args.process_index == 0:
+            for pickled in result.parent.rglob("training_args.bin"):  # nothing here reads it
+                pickled.unlink()
+            write_json(result, {"row": row, "run": run})
+            write_csv(output_dir / "results.csv", rows)  # after each, so that nothing is lost
 
     # One table
     if args.process_index != 0 or not rows:
         return
     report = table(rows)
+    merged = [str(path) for path in sorted(output_dir.glob("*/merged"))]
     write_model_card(
         output_dir,
         title="Ways of tuning",
@@ -194,27 +217,14 @@ def main() -> None:
         metrics={},
         report=report,
         usage=f"""```bash
-accelerate launch recipes/tag.py --model {output_dir}/lora/merged --data FILE
-```""",
+accelerate launch recipes/tag.py --model {merged[0]} --data FILE
+```"""
+        if merged
+        else None,
         limits="One seed and one rate for each way; differences of a hundredth or two are chance.",
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     print(f"\nEverything is in {output_dir}: a folder of each, README.md and results.csv.")
-
-
-def merge(trainer: LengthGroupedTrainer, folder: Path, rows: Dataset) -> float:
-    """Save encoder and adapter as one model; return how far its scores are from theirs.
-
-    It is read back as any program would read it, which needs no peft.
-    """
-    before = trainer.predict(rows).predictions
-    trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model(folder)
-    (folder / "training_args.bin").unlink()
-    trainer.model = AutoModelForSequenceClassification.from_pretrained(folder).to(
-        trainer.args.device
-    )
-    return float(np.abs(trainer.predict(rows).predictions - before).max())
 
 
 def table(rows: list[dict]) -> str:

@@ -92,8 +92,13 @@ def main() -> None:
     taggers = [Tagger(name, args) for name in args.model]
     label_names, one_each = taggers[0].label_names, taggers[0].one_each
     for tagger in taggers[1:]:
-        if (tagger.label_names, tagger.one_each) != (label_names, one_each):
+        if tagger.label_names != label_names:
             raise UserError(f"--model: {tagger.name} has other labels than {taggers[0].name}")
+        if (tagger.classes, tagger.one_each) != (taggers[0].classes, one_each):
+            raise UserError(
+                f"--model: {tagger.name} decides otherwise than {taggers[0].name}: one takes the "
+                "best of classes that exclude each other, one each label for itself"
+            )
     thresholds = np.mean([tagger.thresholds for tagger in taggers], axis=0)
 
     started, n_rows, n_texts = time.perf_counter(), 0, 0

@@ -8,7 +8,12 @@ from shared.errors import UserError
 from shared.optimization import freeze, layers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets import Dataset
     from transformers import PreTrainedModel, Trainer
+
+    from shared.trainer import LengthGroupedTrainer
 
 Way = Literal["full", "partial", "head", "lora", "dora", "ia3", "prompt"]
 
@@ -58,9 +63,21 @@ def adapt(
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as feedforward
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as targets
 
-    task = {"task_type": TaskType.SEQ_CLS}
+    # What of a head has weights trains and is saved with the adapter; "classifier" is so anyway.
+    head = [
+        name
+        for name, module in model.named_children()
+        if name in ("layer_pooling", "token_pooling", "hidden_layers") and [*module.parameters()]
+    ]
+    task = {"task_type": TaskType.SEQ_CLS, "modules_to_save": head or None}
     if way == "prompt":
-        config = PromptTuningConfig(num_virtual_tokens=prompt_tokens, **task)
+        encoder = model.config.get_text_config()
+        sizes = {  # peft knows them of some architectures only
+            "num_layers": encoder.num_hidden_layers,
+            "num_attention_heads": encoder.num_attention_heads,
+            "token_dim": encoder.hidden_size,
+        }
+        config = PromptTuningConfig(num_virtual_tokens=prompt_tokens, **sizes, **task)
     elif way == "ia3":
         name = model.config.get_text_config().model_type
         if name not in targets:
@@ -88,11 +105,10 @@ def training_footprint(trainer: Trainer) -> tuple[int, int]:
     return sum(weight.numel() for weight in trained), held
 
 
-def activation_bytes(trainer: Trainer) -> int:
-    """Return the bytes that the first batch leaves in memory for its backward pass.
+def activation_bytes(trainer: LengthGroupedTrainer) -> int:
+    """Return the bytes that the longest batch leaves in memory for its backward pass.
 
-    With `LengthGroupedTrainer` that batch is the longest. A frozen layer leaves nothing unless
-    something below it trains.
+    A frozen layer leaves nothing unless something below it trains.
     """
     import torch
 
@@ -108,7 +124,26 @@ def activation_bytes(trainer: Trainer) -> int:
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.model.train()
     # The loss lives as long as the block, and with it all that it keeps: no place is used twice.
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with trainer.fast_attention(), trainer.accelerator.autocast(), hooks:
         loss = trainer.compute_loss(trainer.model, batch)
     del loss
     return sum(kept.values())
+
+
+def save_merged(trainer: LengthGroupedTrainer, folder: Path, rows: Dataset) -> float:
+    """Save encoder and adapter as one model; return how far its scores of eight rows are off.
+
+    It is read back as any program would read it, which needs no peft. All processes take part.
+    """
+    import numpy as np
+    from transformers import AutoModelForSequenceClassification
+
+    rows = rows.take(8)
+    before = trainer.predict(rows).predictions
+    trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(folder)
+    trainer.accelerator.wait_for_everyone()
+    merged = AutoModelForSequenceClassification.from_pretrained(folder)
+    trainer.model = merged.to(trainer.args.device)
+    return float(np.abs(trainer.predict(rows).predictions - before).max())

@@ -12,6 +12,11 @@ from shared.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
+_OF_NO_MATTER = {
+    *("--output_dir", "--cache_dir", "--resume_from_checkpoint", "--health_check"),
+    *("--per_device_eval_batch_size", "--dataloader_num_workers"),
+}
+
 
 def flag(default: Any, help: str) -> Any:
     """Declare a flag of an arguments dataclass: its default and what ``--help`` says."""
@@ -109,6 +114,12 @@ def command_flags(arguments: Any, arguments_class: type) -> list[str]:
         else:
             flags.append(f"--{field.name}={value}")
     return flags
+
+
+def deciding_flags(arguments: Any, arguments_class: type) -> list[str]:
+    """Return those of `command_flags` that results depend on: no folders, no speeds."""
+    flags = command_flags(arguments, arguments_class)
+    return [word for word in flags if word.split("=")[0] not in _OF_NO_MATTER]
 
 
 def _config_flags(path: str, known: set[str]) -> list[str]:

@@ -1,5 +1,8 @@
 """Find the checkpoint to resume from, passing over those a crash left half written."""
 
+from __future__ import annotations
+
+import hashlib
 import json
 import re
 import shutil
@@ -7,13 +10,19 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from shared.errors import UserError
+from shared.files import write_json
+
+_ROWS = "rows.json"
 
 # Of a config, as far as it has them: sizes that the weights follow, and what the labels are.
 _SAME = (
     *("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"),
     *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
-    *("cell", "bidirectional", "id2label", "problem_type"),
+    *("cell", "bidirectional", "num_attention_heads", "last_tokens", "n_layers", "layer_pooling"),
+    *("head_sizes", "id2label", "problem_type"),
 )
 
 
@@ -92,9 +101,42 @@ def check_same_model(checkpoint: str, config) -> None:
             )
 
 
+def note_rows(checkpoint: Path, lengths: np.ndarray) -> None:
+    """Write down which rows a checkpoint was trained on, by the tokens (rows,) of each in order."""
+    write_json(checkpoint / _ROWS, {"rows": len(lengths), "digest": _digest(lengths)})
+
+
+def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
+    """Refuse to resume on other rows: some that it has learned might be held out by now.
+
+    Parameters
+    ----------
+    checkpoint : str
+        One without a note of its rows is not judged.
+    lengths : int array of shape (rows,)
+        Tokens of each training row, in order.
+
+    Raises
+    ------
+    UserError
+        If they differ.
+    """
+    path = Path(checkpoint, _ROWS)
+    if path.is_file() and json.loads(path.read_text("utf-8"))["digest"] != _digest(lengths):
+        raise UserError(
+            f"{checkpoint} was trained on other rows than this run has; repeat the flags of that "
+            "run (data, split, seed, length), or choose another --output_dir"
+        )
+
+
+def _digest(lengths: np.ndarray) -> str:
+    return hashlib.sha256(np.asarray(lengths, dtype="<i8").tobytes()).hexdigest()
+
+
 def _setting(config, name: str):
     """Return a setting of a model, or of the encoder that a head made to measure is on."""
-    return getattr(config, name, getattr(config.get_text_config(), name, None))
+    value = getattr(config, name, getattr(config.get_text_config(), name, None))
+    return list(value) if isinstance(value, tuple) else value
 
 
 def remove_checkpoints(output_dir: str) -> None:

@@ -92,18 +92,18 @@ class PooledForSequenceClassification(PreTrainedModel):
         width, depth = config.text_config.hidden_size, config.text_config.num_hidden_layers
         if not 1 <= config.n_layers <= depth:
             raise UserError(f"--n_layers {config.n_layers}: must be 1 to {depth}, the model's own")
-        self.layers = None
+        self.layer_pooling = None
         if config.n_layers > 1:
-            self.layers = LayerPooling(config.layer_pooling, config.n_layers, width)
-            width = self.layers.out_width
-        self.pooling = Pooling(config.pooling, width, config.last_tokens)
+            self.layer_pooling = LayerPooling(config.layer_pooling, config.n_layers, width)
+            width = self.layer_pooling.out_width
+        self.token_pooling = Pooling(config.pooling, width, config.last_tokens)
         self.dropout = torch.nn.Dropout(config.head_dropout)
-        hidden, width = [], self.pooling.out_width
+        hidden, width = [], self.token_pooling.out_width
         for size in config.head_sizes:
             hidden += [torch.nn.Linear(width, size), torch.nn.GELU()]
             hidden.append(torch.nn.Dropout(config.head_dropout))
             width = size
-        self.hidden = torch.nn.Sequential(*hidden)
+        self.hidden_layers = torch.nn.Sequential(*hidden)
         self.classifier = torch.nn.Linear(width, config.num_labels)
         self.post_init()
 
@@ -161,15 +161,15 @@ class PooledForSequenceClassification(PreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
-            output_hidden_states=asked or self.layers is not None,
+            output_hidden_states=asked or self.layer_pooling is not None,
             **kwargs,
         )
         states = outputs.last_hidden_state
-        if self.layers is not None:
-            states = self.layers(outputs.hidden_states)
-        vectors = self.pooling(states, attention_mask)
+        if self.layer_pooling is not None:
+            states = self.layer_pooling(outputs.hidden_states)
+        vectors = self.token_pooling(states, attention_mask)
         samples = self.config.dropout_samples if self.training else 1
-        logits = self.classifier(self.hidden(self.dropout(vectors.repeat(samples, 1))))
+        logits = self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))
         loss = None
         if labels is not None:
             targets = labels.repeat(samples, *[1] * (labels.dim() - 1))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+PADDING_MULTIPLE = 8  # lengths that fit the tiles of matrix units
 IGNORED = -100  # torch's cross-entropy leaves out targets of this value
 
 
@@ -51,7 +52,9 @@ class PaddingCollator:
     them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int = 8):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int = PADDING_MULTIPLE
+    ):
         self.pad_id = tokenizer.pad_token_id
         self.pad_left = tokenizer.padding_side == "left"
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -97,7 +100,11 @@ class MultilabelCollator(PaddingCollator):
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, n_labels: int, *, pad_to_multiple_of: int = 8
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        n_labels: int,
+        *,
+        pad_to_multiple_of: int = PADDING_MULTIPLE,
     ):
         super().__init__(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
         self.n_labels = n_labels

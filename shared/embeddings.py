@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shared.files import atomic_write
+from shared.files import atomic_write, folder_version
 from shared.processes import highest
 
 if TYPE_CHECKING:
@@ -102,10 +102,7 @@ def cached_vectors(
         be it in the run that kept them: a run that finds them there reports what they cost, too.
     """
     key = hashlib.sha256(f"3 {model_folder} {settings!r}".encode())
-    files = (path for path in Path(model_folder).glob("*") if path.is_file())
-    for path in sorted(files):  # the tokenizer counts as much as the weights
-        stat = path.stat()
-        key.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    key.update(folder_version(model_folder).encode())
     for text in texts:
         encoded = text.encode()
         key.update(len(encoded).to_bytes(8, "little") + encoded)

@@ -67,3 +67,10 @@ def make_output_dir(path: str) -> Path:
             f"--output_dir {path}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     return folder
+
+
+def folder_version(folder: str) -> str:
+    """Name, size and time of the files in a folder: of a model, the tokenizer's as well."""
+    files = sorted(path for path in Path(folder).glob("*") if path.is_file())
+    stats = [(path.name, path.stat()) for path in files]
+    return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)

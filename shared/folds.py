@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from shared.corpus import Corpus
     from shared.data_arguments import DataArguments
 
-# Flags that the scores of a fold do not depend on.
-_OF_NO_MATTER = {
-    *("--output_dir", "--cache_dir", "--resume_from_checkpoint", "--health_check"),
-    *("--per_device_eval_batch_size", "--dataloader_num_workers"),
-}
-
 
 def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     """Read one more column of `--data`, such as the author or the repository of each text.
@@ -54,11 +48,13 @@ def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     if column not in source.columns:
         raise UserError(f"{source.name}: no column {column!r} (found: {', '.join(source.columns)})")
     values = [row.get(column) for row in source.read([column])]
-    found = [values[number - 1] for number in corpus.dataset["row"]]
-    for number, value in zip(corpus.dataset["row"], found, strict=True):
-        if value is None or value == "":
+    numbers = corpus.dataset["row"][:]
+    found = [values[number - 1] for number in numbers]
+    for index in corpus.labelled:
+        if found[index] is None or found[index] == "":
             raise UserError(
-                f"{source.name}, row {number}: no value in column {column!r}; which group is it in?"
+                f"{source.name}, row {numbers[index]}: no value in column {column!r}; which group "
+                "is it in?"
             )
     keys = [json.dumps(value, sort_keys=True, default=str) for value in found]
     return np.unique(keys, return_inverse=True)[1]
@@ -111,9 +107,13 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
     Raises
     ------
     UserError
-        For fewer than two folds, fewer groups than folds, or groups so uneven that a fold gets
-        none.
+        For no row, or none without a label, fewer than two folds, fewer groups than folds, or
+        groups so uneven that a fold gets none.
     """
+    if not len(y):
+        raise UserError("no labelled text is left to fold: --test_data repeats those of --data")
+    if y.all():
+        raise UserError("every labelled text has every label: nothing to learn")
     if n_splits < 2:
         raise UserError(f"--folds {n_splits}: must be 2 or more")
     n_groups = len(np.unique(groups))
@@ -165,16 +165,19 @@ def kept_folds(
     output_dir : Path
     fold_of : int array of shape (rows,)
     flags : sequence of str
-        `shared.arguments.command_flags` of the run.
+        `shared.arguments.deciding_flags` of the run.
     data : sequence of str
-        Fingerprints of the data sets.
+        Fingerprints of the data sets and of the model.
     """
-    flags = [word for word in flags if word.split("=")[0] not in _OF_NO_MATTER]
     return [
         Fold(
             number,
             output_dir / f"fold_{number}",
-            {"flags": flags, "data": [*data], "rows": np.flatnonzero(fold_of == number).tolist()},
+            {
+                "flags": [*flags],
+                "data": [*data],
+                "rows": np.flatnonzero(fold_of == number).tolist(),
+            },
         )
         for number in range(fold_of.max() + 1)
     ]

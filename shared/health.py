@@ -38,6 +38,7 @@ def check_health(
     trainer: Trainer,
     max_length: int | None,
     *,
+    lengths: np.ndarray | None = None,
     label_counts: Mapping[str, int] | None = None,
     uninformed: float | None = None,
 ) -> list[Finding]:
@@ -53,7 +54,9 @@ def check_health(
     trainer : Trainer
         Ready to train; its training rows say their ``length`` in tokens.
     max_length : int, optional
-        Tokens of a text that the model reads. None: all, as where texts are cut into windows.
+        Tokens of a text that the model reads. None: all.
+    lengths : int array of shape (texts,), optional
+        Tokens of each text, at most `max_length`. None: those of the training rows.
     label_counts : mapping of label to its training rows, optional
     uninformed : float, optional
         Loss of a model that knows nothing. None: that of logits of 0, which is ln(classes) where
@@ -67,10 +70,9 @@ def check_health(
     """
     args = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
-    findings = [parameters(model)]
-    if max_length is not None:
+    if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-        findings.insert(0, truncated_texts(lengths, max_length))
+    findings = [truncated_texts(lengths, max_length), parameters(model)]
     if label_counts is not None:
         findings.insert(0, rare_labels(label_counts))
     batches = [_cut(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)]
@@ -83,6 +85,10 @@ def check_health(
     if uninformed is None:
         uninformed = float(np.mean([run.uninformed_loss(batch) for batch in batches]))
     findings += [initial_loss(start, uninformed), units.finding()]
+    if not math.isfinite(start):  # nothing can be learned from there
+        if args.process_index == 0:
+            print(f"\nHealth\n{describe(findings)}")
+        return findings
     with run.undone():
         n_steps = int(np.clip(SECONDS / step_seconds, 15, STEPS))
         rates, losses = run.rate_test(batches, n_steps)
@@ -124,8 +130,10 @@ def rare_labels(counts: Mapping[str, int]) -> Finding:
     return Finding("labels", not rare, text)
 
 
-def truncated_texts(lengths: np.ndarray, max_length: int) -> Finding:
+def truncated_texts(lengths: np.ndarray, max_length: int | None) -> Finding:
     """Say how many texts fill what the model reads, and so lose their end or nearly do."""
+    if max_length is None:
+        return Finding("texts", True, "all are read to their end")
     share = float(np.mean(np.asarray(lengths) >= max_length))
     return Finding("texts", share <= 0.5, f"{share:.0%} are cut at {max_length} tokens")
 
@@ -254,7 +262,11 @@ class _Run:
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
-        """Train without dropout, then put weights, gradients and modes back."""
+        """Train without dropout or label smoothing, then put back all that has changed."""
+        loss = self.trainer.compute_loss_func
+        if hasattr(loss, "label_smoothing"):  # below its entropy no loss can fall
+            self.trainer.compute_loss_func = plain = copy.copy(loss)
+            plain.label_smoothing = 0.0
         before = copy.deepcopy(self.model.state_dict())
         modes = {module: module.training for module in self.model.modules()}
         self.model.train()
@@ -264,6 +276,7 @@ class _Run:
         try:
             yield
         finally:
+            self.trainer.compute_loss_func = loss
             self.model.load_state_dict(before)
             self.model.zero_grad(set_to_none=True)
             for module, mode in modes.items():
@@ -271,7 +284,7 @@ class _Run:
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch, in the precision of the training."""
-        with self.trainer.compute_loss_context_manager():
+        with self.trainer.accelerator.autocast():
             return self.trainer.compute_loss(self.model, dict(batch))
 
     def uninformed_loss(self, batch: dict[str, torch.Tensor]) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shared.collators import IGNORED
 from shared.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 
@@ -229,6 +230,7 @@ def classification_loss(
     *,
     one_each: bool,
     balanced: bool,
+    totals: np.ndarray | None = None,
     focus: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> MultilabelLoss | SingleLabelLoss:
@@ -243,15 +245,20 @@ def classification_loss(
         Every row has exactly one label: cross-entropy over classes, else over each label.
     balanced : bool
         Weigh what is rare up: `balanced_class_weight` or `balanced_pos_weight`.
+    totals : array of shape (labels,), optional
+        Rows of each label in all folds: what only another fold has weighs as if it had one row
+        here.
     focus, label_smoothing : float
         As in these losses.
 
     Raises
     ------
     UserError
-        If a class is to be weighed and no row has it.
+        If a class is to be weighed that no row has.
     """
     counts, weight = labels.sum(axis=0), None
+    if totals is not None:
+        counts = np.maximum(counts, np.minimum(totals, 1))
     if one_each:
         if balanced:
             weight = balanced_class_weight(counts, label_names)

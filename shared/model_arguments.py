@@ -65,6 +65,11 @@ def check_tuning(args: TuningArguments) -> None:
     for name, end in (("adversary", 1), ("mixup", 100)):
         if not 0 <= getattr(args, name) < end:
             raise UserError(f"--{name} {getattr(args, name)}: must be 0 or more, below {end}")
+    if args.adversary and args.adversary_moves == "embeddings" and args.freeze != "none":
+        raise UserError(
+            f"--adversary: --freeze {args.freeze} leaves the embeddings without gradients to move "
+            "them along; give it --adversary_moves weights"
+        )
 
 
 def head_settings(args: HeadArguments) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.collators import PADDING_MULTIPLE
 from shared.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -405,7 +406,11 @@ def limit_length(
         If that leaves no room for a token of text, or is more than the model can read.
     """
     shortest = tokenizer.num_special_tokens_to_add() + 1
-    longest = longest_input(model) or max_length
+    longest = longest_input(model)
+    if longest is None:
+        longest = max_length
+    elif longest > PADDING_MULTIPLE:  # batches are padded to multiples, which want positions, too
+        longest -= longest % PADDING_MULTIPLE
     if not shortest <= max_length <= longest:
         raise UserError(f"--{flag} {max_length}: must be {shortest} to {longest} tokens")
     tokenizer.model_max_length = max_length

@@ -240,6 +240,7 @@ class TextCNNForSequenceClassification(TextNetwork):
             nn.Conv1d(config.embedding_size, config.num_filters, width)
             for width in config.filter_widths
         )
+        self.activation = nn.ReLU()
         features = config.num_filters * len(config.filter_widths)
         if config.pooling == "mean_max":
             features *= 2
@@ -253,7 +254,7 @@ class TextCNNForSequenceClassification(TextNetwork):
         kept = []
         for convolution in self.convolutions:
             (width,) = convolution.kernel_size
-            found = convolution(nn.functional.pad(channels, (0, width - 1))).relu()
+            found = self.activation(convolution(nn.functional.pad(channels, (0, width - 1))))
             # No value is below 0, so that a 0 in the place of the padding never is a maximum.
             found = found * starts.unsqueeze(1)
             kept.append(found.amax(dim=2))

@@ -168,14 +168,20 @@ def _freeze_up_to(model: PreTrainedModel, depth: int) -> None:
 def _depths(model: PreTrainedModel) -> dict[torch.nn.Parameter, int]:
     """Depth of the encoder's parameters: 0 for the embeddings, then the layers from 1.
 
-    What follows the layers, such as a last normalisation, has the depth of the last. A network that
-    is no encoder below a head has embeddings, if any, and all else is its head.
+    What is registered before the layers, such as a projection of the embeddings, has depth 0, what
+    follows them, such as a last normalisation, the depth of the last. A network that is no encoder
+    below a head has embeddings, if any, and all else is its head.
     """
     encoder, stack = model.base_model, layers(model)
     depths = {p: i for i, layer in enumerate(stack, 1) for p in layer.parameters()}
-    for part in encoder.children():
-        embeds = any(isinstance(module, torch.nn.Embedding) for module in part.modules())
-        if embeds or encoder is not model:
-            for parameter in part.parameters():
-                depths.setdefault(parameter, 0 if embeds else len(stack))
+    if encoder is model:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                depths |= dict.fromkeys(module.parameters(), 0)
+        return depths
+    below = 0
+    for parameter in encoder.parameters():
+        if parameter in depths:
+            below = len(stack)
+        depths.setdefault(parameter, below)
     return depths

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,12 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
-from shared.checkpoints import check_same_model, newest_complete_checkpoint
+from shared.checkpoints import (
+    check_same_model,
+    check_same_rows,
+    newest_complete_checkpoint,
+    note_rows,
+)
 from shared.errors import UserError
 from shared.regularization import AdversarialWeights, Mixup
 
@@ -121,6 +128,13 @@ class LengthGroupedTrainer(Trainer):
         bf16_predictions: bool = False,
         **kwargs,
     ):
+        if smoothing := getattr(kwargs.get("args"), "label_smoothing_factor", 0.0):
+            # The Trainer's own is for the losses of models; here the loss function smooths, or not.
+            loss = kwargs.get("compute_loss_func")
+            if loss and getattr(loss, "label_smoothing", 0.0) != smoothing:
+                raise UserError("--label_smoothing_factor: this recipe's loss smooths no labels")
+            kwargs["args"] = copy.copy(kwargs["args"])
+            kwargs["args"].label_smoothing_factor = 0.0
         super().__init__(*args, **kwargs)
         self.passes = passes
         self.adversary = adversary
@@ -130,14 +144,21 @@ class LengthGroupedTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
-        """Train; go on from a checkpoint only if it is one of the same model and labels."""
+        """Train; go on from a checkpoint only if it is one of the same model, labels and rows."""
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
-        with self._fast_attention():
+            check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
+        with self.fast_attention():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _save_checkpoint(self, *args, **kwargs):
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            note_rows(folder, self._lengths(self.train_dataset))
+
     @contextlib.contextmanager
-    def _fast_attention(self) -> Iterator[None]:
+    def fast_attention(self) -> Iterator[None]:
         """Train in bfloat16 on CPUs without the fused attention kernel.
 
         Its backward pass takes there two to five times as long as that of plain matrix products: on

@@ -17,7 +17,7 @@ class EpochTrainingArguments(TrainingArguments):
     Raises
     ------
     UserError
-        For a rate, a number of epochs or a batch size that is not above 0.
+        For a rate, a number of epochs, a batch size or a patience that is not above 0.
     """
 
     num_train_epochs: float = flag(8, "Passes over the training rows, at most (default: 8).")
@@ -42,5 +42,7 @@ class EpochTrainingArguments(TrainingArguments):
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
+        if getattr(self, "patience", 1) < 1:
+            raise UserError(f"--patience {self.patience}: must be 1 or more")
         choose_precision(self)
         super().__post_init__()

@@ -137,6 +137,12 @@ class Windows:
         kept = np.flatnonzero(chosen[self.documents])
         return Windows(self.rows.select(kept), self.documents[kept])
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens in the windows of each document together: int array of shape (documents,)."""
+        lengths = self.rows.with_format("numpy")["length"][:]
+        return np.add.reduceat(lengths, np.unique(self.documents, return_index=True)[1])
+
     def predict(self, trainer: Trainer, pooling: str = "mean") -> np.ndarray:
         """Return what a trainer predicts, pooled: shape (documents, width); see `pool_windows`.
 

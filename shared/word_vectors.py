@@ -47,7 +47,7 @@ def read_word_vectors(path: str, vocabulary: Mapping[str, int]) -> tuple[np.ndar
                 if number == 1 and len(fields) == 2 and all(map(str.isdigit, fields)):
                     continue
                 width = width or len(fields) - 1
-                token = " ".join(fields[: len(fields) - width])
+                token = " ".join(fields[: max(len(fields) - width, 0)])
                 if token and (token not in vocabulary or vocabulary[token] in found):
                     continue
                 try:

@@ -2,8 +2,10 @@
 
 import csv
 
+import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, run
+from command_line import PYTHON, Recipe, read_json, read_lines, run
+from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file
 from transformers import pipeline
 
@@ -35,7 +37,7 @@ def test_every_way_lies_in_one_table(recipe, tmp_path):
     assert float(rows["lora"]["state_mb"]) < float(rows["full"]["state_mb"]) / 2
     assert float(rows["lora"]["saved_mb"]) < float(rows["full"]["saved_mb"]) / 2
     for name, row in rows.items():
-        metrics = read_json(tmp_path / "out" / name / "metrics.json")
+        metrics = read_json(tmp_path / "out" / name / "metrics.json")["row"]
         assert metrics["micro_f1"] == pytest.approx(float(row["micro_f1"]))
         assert f"| {row['method']} | {metrics['micro_f1']:.3f} |" in printed
         assert f"| {row['method']} |" in (tmp_path / "out" / "README.md").read_text("utf-8")
@@ -61,10 +63,38 @@ def test_the_frozen_layers_stay_as_they_are(recipe, tmp_path, tiny_model):
 
 def test_the_same_seed_gives_the_same_figures_whatever_ran_before(recipe, tmp_path):
     recipe("--methods", "lora")
-    alone = read_json(tmp_path / "out" / "lora" / "metrics.json")
-    recipe("--methods", "head", "lora")
-    after = read_json(tmp_path / "out" / "lora" / "metrics.json")
+    alone = read_json(tmp_path / "out" / "lora" / "metrics.json")["row"]
+    recipe("--methods", "head", "lora", "--output_dir", tmp_path / "more")
+    after = read_json(tmp_path / "more" / "lora" / "metrics.json")["row"]
     assert after == alone | {"train_seconds": after["train_seconds"]}
+
+
+def test_what_is_finished_is_kept(recipe, tmp_path):
+    recipe("--methods", "ia3")
+    before = (tmp_path / "out" / "ia3" / "metrics.json").stat().st_mtime_ns
+    printed = recipe("--methods", "head")
+    assert "Training: IA3" not in printed
+    assert "| IA3 |" in printed
+    assert "| head alone |" in printed
+    assert (tmp_path / "out" / "ia3" / "metrics.json").stat().st_mtime_ns == before
+    printed = recipe("--methods", "head", "--seed", 3)  # another run: nothing of it is there
+    assert "Training: head alone" in printed
+    assert "| IA3 |" not in printed
+
+
+def test_an_adapter_loads_with_what_it_sits_on(recipe, tmp_path, monkeypatch, capfd, tiny_issues):
+    recipe("--methods", "lora", "prompt")
+    tag = Recipe("tag", monkeypatch, capfd, "--use_cpu", "--data", tiny_issues)
+    for folder in ("lora", "lora/merged"):
+        output = tmp_path / f"{folder.replace('/', '_')}.jsonl"
+        tag("--model", tmp_path / "out" / folder, "--output", output)
+    adapted, merged = (
+        [list(row["scores"].values()) for row in read_lines(tmp_path / name)]
+        for name in ("lora.jsonl", "lora_merged.jsonl")
+    )
+    np.testing.assert_allclose(adapted, merged, atol=1e-4)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out" / "prompt")
+    assert model.config.id2label[0] == "bug"
 
 
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
@@ -72,16 +102,21 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
     assert not (tmp_path / "out" / "results.csv").exists()
 
 
-def test_through_accelerate_launch(flags):
-    launch = (PYTHON, "-m", "accelerate.commands.launch", "--cpu")
-    result = run(*launch, "recipes/lora.py", *flags, "--methods", "ia3")
+def test_two_processes_through_accelerate_launch(flags, tmp_path):
+    launch = (PYTHON, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2)
+    result = run(*launch, "recipes/lora.py", *flags, "--methods", "head", "ia3")
     assert "| IA3 |" in result.stdout
+    row = read_json(tmp_path / "out" / "ia3" / "metrics.json")["row"]
+    assert row["merged_difference"] < 1e-4
 
 
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
         (["--methods", "bitfit"], "--methods bitfit: there are full, partial, head, lora, dora"),
+        (["--eval_strategy", "epoch"], "--eval_strategy: all ways of tuning are compared at"),
+        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint: drop it"),
+        (["--methods", "lora", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model"),
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to"),

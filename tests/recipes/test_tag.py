@@ -348,3 +348,8 @@ def test_the_tagger_folder_stays_as_it_was(tag, trained, tmp_path):
     after = {path: path.read_bytes() for path in trained[0].rglob("*") if path.is_file()}
     assert after == before
     assert len(read_json(trained[0] / "config.json")["thresholds"]) == 4
+
+
+def test_taggers_that_decide_otherwise_are_not_averaged(tag, trained, tagger_copy):
+    change_json(tagger_copy / "config.json", problem_type="single_label_classification")
+    assert "decides otherwise than" in tag.mistake("--model", trained[0], tagger_copy)

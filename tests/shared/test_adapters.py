@@ -1,7 +1,10 @@
 """Ways of tuning: what trains, what that holds in memory, where a way is not known."""
 
+import copy
+
 import pytest
 import torch
+from peft import PeftModel
 from tiny_training import LABELS, make_trainer
 from transformers import DistilBertConfig, DistilBertModel
 
@@ -68,3 +71,22 @@ def test_where_ia3_is_not_known():
         adapt(model, "ia3")
     with pytest.raises(UserError, match="--frozen_layers 2: the model has 1"):
         adapt(model, "partial", frozen_layers=2)
+
+
+@pytest.mark.parametrize("way", ["lora", "ia3", "prompt"])
+def test_the_whole_head_trains_and_is_kept(tiny_model, tmp_path, way):
+    encoder = load_encoder(str(tiny_model), tokenizer=load_tokenizer(str(tiny_model)))
+    head = {"head_sizes": [8], "pooling": "attention", "n_layers": 2}
+    base = PooledForSequenceClassification.from_encoder(encoder, LABELS, **head)
+    adapted = adapt(copy.deepcopy(base), way, rank=2, prompt_tokens=3)
+    parts = ("layer_pooling", "token_pooling", "hidden_layers", "classifier")
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if any(part in name for part in parts) and "original_module" not in name:
+                assert parameter.requires_grad
+                parameter.normal_()
+    adapted.save_pretrained(tmp_path)
+    found = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+    ids = torch.arange(5, 15).reshape(2, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(found.eval()(ids).logits, adapted.eval()(ids).logits)

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
-from shared.arguments import command_flags, flag, parse_arguments
+from shared.arguments import command_flags, deciding_flags, flag, parse_arguments
 from shared.errors import UserError
 
 
@@ -251,3 +251,12 @@ def test_command_flags_are_the_way_back():
     assert parse(*command_flags(arguments, Arguments)) == arguments
     further = RecipeArguments(output_dir="elsewhere", seed=3)
     assert command_flags(further, Arguments) == ["--output_dir=elsewhere"]
+
+
+def test_flags_that_results_do_not_depend_on_are_left_out():
+    @dataclass
+    class Some:
+        data: str = flag("a", "data")
+        output_dir: str = flag("b", "folder")
+
+    assert deciding_flags(Some("x", "y"), Some) == ["--data=x"]

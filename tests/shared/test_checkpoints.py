@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_training import make_trainer
+from tiny_training import make_rows, make_trainer
 from transformers import BertConfig
 
 from shared.checkpoints import (
@@ -13,6 +13,7 @@ from shared.checkpoints import (
     remove_checkpoints,
     resume_point,
 )
+from shared.classifier import PooledClassifierConfig
 from shared.errors import UserError
 
 
@@ -178,6 +179,26 @@ def test_a_checkpoint_of_another_model_or_of_other_labels_is_refused(tmp_path):
     check_same_model(str(tmp_path / "without one"), config())
     others = {"labels": config("bc"), "hidden_size": config(hidden_size=24)}
     others["problem_type"] = config(problem_type="regression")
+    others["num_attention_heads"] = config(num_attention_heads=4)
     for what, other in others.items():
         with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
             check_same_model(str(tmp_path), other)
+
+
+def test_another_head_cannot_go_on(tmp_path):
+    def config(**head):
+        return PooledClassifierConfig(text_config=BertConfig().to_dict(), **head)
+
+    config(head_sizes=(8,)).save_pretrained(tmp_path)
+    check_same_model(str(tmp_path), config(head_sizes=(8,)))
+    others = {"head_sizes": (4,), "n_layers": 2, "last_tokens": 3, "layer_pooling": "concatenate"}
+    for what, value in others.items():
+        with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
+            check_same_model(str(tmp_path), config(**{"head_sizes": (8,), what: value}))
+
+
+def test_other_rows_cannot_go_on(checkpoint, tiny_model, tmp_path):
+    make_trainer(tiny_model, tmp_path, max_steps=3).train(resume_from_checkpoint=str(checkpoint))
+    trainer = make_trainer(tiny_model, tmp_path, max_steps=3, rows=make_rows(seed=5))
+    with pytest.raises(UserError, match="was trained on other rows than this run has"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))

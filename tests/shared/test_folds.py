@@ -85,6 +85,9 @@ def test_a_further_column_is_read_for_the_rows_that_are_kept(tmp_path):
     assert groups[0] == groups[2] != groups[1]
     with pytest.raises(UserError, match=r"no column 'usr' \(found: text, label, user\)"):
         read_column(args, corpus, "usr")
+    rows.append({"text": "no label yet", "label": None, "user": None})
+    args, corpus = corpus_of(tmp_path, rows)
+    assert len(read_column(args, corpus, "user")) == 4  # what is not folded needs no group
     rows[1]["user"] = None
     args, corpus = corpus_of(tmp_path, rows)
     with pytest.raises(UserError, match="row 2: no value in column 'user'"):
@@ -100,8 +103,7 @@ def test_a_finished_fold_is_known_again_and_another_one_refused(tmp_path):
     scores = np.array([[0.1, 0.9], [0.3, 0.7]])
     fold.save(oof=scores)
     np.testing.assert_array_equal(fold.scores()["oof"], scores)
-    same = [*flags, "--output_dir=elsewhere", "--resume_from_checkpoint=true"]
-    assert kept_folds(tmp_path, fold_of, same, ["rows"])[0].finished
+    assert kept_folds(tmp_path, fold_of, flags, ["rows"])[0].finished
     for others, what in (
         ((fold_of, ["--data=b.jsonl"], ["rows"]), "flags"),
         ((fold_of, flags, ["other"]), "data"),
@@ -109,3 +111,11 @@ def test_a_finished_fold_is_known_again_and_another_one_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=f"was trained with other {what}; choose another"):
             _ = kept_folds(tmp_path, *others)[0].finished
+
+
+def test_rows_from_which_nothing_can_be_learned_are_refused():
+    groups = np.arange(6)
+    with pytest.raises(UserError, match="every labelled text has every label"):
+        assign_folds(np.ones((6, 2), np.uint8), 2, groups=groups, seed=0)
+    with pytest.raises(UserError, match="no labelled text is left to fold: --test_data repeats"):
+        assign_folds(np.zeros((0, 2), np.uint8), 2, groups=groups[:0], seed=0)

@@ -17,7 +17,8 @@ from shared.health import (
     suggest_rate,
     truncated_texts,
 )
-from shared.losses import SingleLabelLoss
+from shared.losses import MultilabelLoss, SingleLabelLoss
+from shared.networks import TextCNNConfig, TextCNNForSequenceClassification
 
 COUNTS = {"a": 20, "b": 15, "c": 9, "d": 7}
 
@@ -58,6 +59,39 @@ def test_knowing_nothing_costs_what_the_loss_says(tiny_model, tmp_path, loss, ex
         assert float(text.split()[-1]) == pytest.approx(expected, rel=0.2)
     else:
         assert float(text.split()[-1]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_start_that_is_no_number_is_seen(trainer, capfd):
+    with torch.no_grad():
+        trainer.model.classifier.weight[0, 0] = float("nan")
+    found = check(trainer)
+    assert not found["initial loss"].well
+    assert "LOOK  initial loss  nan" in capfd.readouterr().out
+
+
+def test_smoothed_labels_can_be_learned_by_heart(tiny_model, tmp_path):
+    loss = MultilabelLoss(label_smoothing=0.1)
+    trainer = make_trainer(tiny_model, tmp_path, loss=loss, label_smoothing_factor=0.1)
+    assert check(trainer)["memory"].well
+    assert trainer.compute_loss_func is loss
+
+
+def test_losses_are_those_of_the_precision_of_the_training(tiny_model, tmp_path):
+    trainer, seen = make_trainer(tiny_model, tmp_path, bf16=True), set()
+    feed_forward = trainer.model.bert.encoder.layer[0].intermediate.dense
+    feed_forward.register_forward_hook(lambda module, given, output: seen.add(output.dtype))
+    check(trainer)
+    assert torch.bfloat16 in seen
+
+
+def test_dead_filters_are_seen():
+    config = TextCNNConfig(vocab_size=9, embedding_size=4, num_filters=3, filter_widths=[2])
+    model = TextCNNForSequenceClassification(config)
+    with torch.no_grad():
+        model.convolutions[0].bias.fill_(-100)
+    with Units(model) as units:
+        model(torch.arange(1, 7).reshape(2, 3))
+    assert units.finding().text.startswith("100% of the rectified units never fire")
 
 
 def test_a_head_that_starts_far_off_is_seen(trainer):

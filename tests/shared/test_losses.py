@@ -289,3 +289,14 @@ def test_the_loss_that_suits_the_rows(one_each, balanced):
     targets = torch.as_tensor(y)
     assert type(loss) is type(expected)
     assert loss(outputs(logits), targets) == expected(outputs(logits), targets)
+
+
+def test_a_class_that_only_other_folds_have_weighs_like_one_with_a_row():
+    labels = np.eye(3, dtype=np.uint8)[[0, 0, 1]]
+    options = {"one_each": True, "balanced": True}
+    with pytest.raises(UserError, match="class 'c' has no training row"):
+        classification_loss(labels, "abc", **options)
+    loss = classification_loss(labels, "abc", totals=np.array([2, 1, 1]), **options)
+    assert loss.class_weight.tolist() == balanced_class_weight([2, 1, 1], "abc").tolist()
+    with pytest.raises(UserError, match="class 'c' has no training row"):
+        classification_loss(labels, "abc", totals=np.array([2, 1, 0]), **options)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    BertModel,
     DebertaV2Config,
     DistilBertConfig,
     ModernBertConfig,
@@ -24,6 +25,7 @@ from shared import models
 from shared.errors import UserError
 from shared.models import (
     DEFAULT_MODEL,
+    limit_length,
     load_sequence_classifier,
     load_tokenizer,
     longest_input,
@@ -403,3 +405,11 @@ def test_an_encoder_decoder_is_refused(tmp_path):
     config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     T5ForSequenceClassification(config).save_pretrained(tmp_path)
     assert "an encoder-decoder (t5)" in refusal(load_sequence_classifier, str(tmp_path), LABELS)
+
+
+def test_texts_are_no_longer_than_what_batches_are_padded_to():
+    tokenizer = SimpleNamespace(num_special_tokens_to_add=lambda: 2)
+    model = BertModel(BertConfig(**SMALL | {"max_position_embeddings": 50}))
+    limit_length(tokenizer, model, 48)
+    with pytest.raises(UserError, match="--max_length 50: must be 3 to 48 tokens"):
+        limit_length(tokenizer, model, 50)

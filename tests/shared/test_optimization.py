@@ -8,16 +8,20 @@ from tiny_training import LABELS, make_trainer, weights
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     Trainer,
     TrainingArguments,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from shared.errors import UserError
-from shared.model_arguments import TuningArguments
+from shared.model_arguments import TuningArguments, check_tuning
 from shared.models import load_sequence_classifier
 from shared.optimization import (
     GradualUnfreezing,
@@ -181,3 +185,33 @@ def test_unfreezing_on_several_processes(bert):
 
     with pytest.raises(UserError, match="gradual unfreezing runs in one process"):
         GradualUnfreezing().on_epoch_begin(Two("x"), None, None, model=bert)
+
+
+def test_a_projection_of_the_embeddings_lies_below_the_layers():
+    electra = ElectraForSequenceClassification(
+        ElectraConfig(
+            *(180, 6, 8, 2),
+            **{"num_attention_heads": 2, "intermediate_size": 8, "num_labels": 4},
+        )
+    )
+    freeze(electra, "embeddings")
+    trained = {name for name, p in electra.named_parameters() if p.requires_grad}
+    assert not [name for name in trained if "embeddings" in name]
+    assert [name for name in trained if "layer.0" in name]
+
+
+def test_parameters_of_the_encoder_itself_are_no_head():
+    xlnet = XLNetForSequenceClassification(
+        XLNetConfig(vocab_size=180, d_model=8, n_layer=2, n_head=2, d_inner=8, num_labels=4)
+    )
+    freeze(xlnet, "all")
+    assert not xlnet.transformer.mask_emb.requires_grad
+    assert xlnet.logits_proj.weight.requires_grad
+
+
+@pytest.mark.parametrize("what", ["embeddings", "1", "all", "gradual"])
+def test_frozen_embeddings_cannot_be_moved(what):
+    args = TuningArguments(adversary=0.1, freeze=what)
+    with pytest.raises(UserError, match=f"--adversary: --freeze {what} leaves the embeddings"):
+        check_tuning(args)
+    check_tuning(TuningArguments(adversary=0.1, freeze=what, adversary_moves="weights"))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import COLLATOR, make_rows, make_trainer, weights
+from tiny_training import COLLATOR, history, make_rows, make_trainer, weights
 from transformers import TrainerCallback
 
 from shared.errors import UserError
@@ -282,3 +282,16 @@ def test_predictions_in_bfloat16_are_near_those_of_the_weights(tiny_model, tmp_p
         found.append(trainer.predict(make_rows(20)).predictions)
     assert found[0].dtype == found[1].dtype == np.float32
     assert 0 < np.abs(found[1] - found[0]).max() < 0.05
+
+
+def test_label_smoothing_is_that_of_the_loss_or_refused(tiny_model, tmp_path):
+    losses = {}
+    for smoothing in (0.0, 0.5):
+        loss = MultilabelLoss(label_smoothing=smoothing)
+        options = {"loss": loss, "label_smoothing_factor": smoothing, "max_steps": 2}
+        trainer = make_trainer(tiny_model, tmp_path, **options)
+        trainer.train()
+        (losses[smoothing],) = history(trainer, "loss")
+    assert losses[0.0] != losses[0.5]
+    with pytest.raises(UserError, match="--label_smoothing_factor: this recipe's loss smooths no"):
+        make_trainer(tiny_model, tmp_path, label_smoothing_factor=0.1)

@@ -40,6 +40,8 @@ def test_the_vectors_of_the_vocabulary_are_found(tmp_path, header, name):
         (["good 1 2 3", "bad 1 x 3"], "line 2: expected a token and 3 numbers"),
         (["good 1 2 3", "bad 1 nan 3"], "line 2: expected a token and 3 numbers"),
         (["good 1 2 3", "bad 1 2"], "line 2: expected a token and 3 numbers"),
+        (["good 1 2 3 4 5", "bad 1 2"], "line 2: expected a token and 5 numbers"),
+        (["elsewhere 1 2 3 4", "good 1 2"], "line 2: expected a token and 4 numbers"),
         (["good"], "line 1: expected a token and some numbers"),
         (["elsewhere 1 2 3"], "holds no vector of any of the 5 tokens"),
         ([], "holds no vector of any of the 5 tokens"),
