@@ -119,7 +119,7 @@ def main() -> None:
         def compute():
             # In batches: the tokenizer keeps whole texts, untruncated, until a call is done.
             rows = datasets.Dataset.from_dict({"text": list(texts)})
-            return trainer.predict(tokenize(rows, tokenizer)).predictions
+            return trainer.predict(tokenize(rows, tokenizer).remove_columns("text")).predictions
 
         where = (model_folder, (args.max_length, args.bf16), cache_dir)
         return normalized(cached_vectors(texts, *where, compute, spent))

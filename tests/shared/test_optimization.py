@@ -190,8 +190,12 @@ def test_unfreezing_on_several_processes(bert):
 def test_a_projection_of_the_embeddings_lies_below_the_layers():
     electra = ElectraForSequenceClassification(
         ElectraConfig(
-            *(180, 6, 8, 2),
-            **{"num_attention_heads": 2, "intermediate_size": 8, "num_labels": 4},
+            embedding_size=6,
+            hidden_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=8,
+            **SMALL,
         )
     )
     freeze(electra, "embeddings")
