@@ -3,10 +3,9 @@
 Why: many labels, most of them rare, of which a text has one or two. What helps there: a head that
 starts from the best linear probe, rates that fall with depth, a loss that weighs rare labels up or
 easy negatives down, a threshold for each label. `--architecture scratch` shows what pretraining is
-worth: a transformer encoder from random weights, on a vocabulary of the training texts. Data and
-figures: Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained Emotions". The published recipe
-for the encoder from scratch hands PyTorch its padding mask the wrong way round, so that tokens
-attend to the padding alone; here they attend to the text, and the maximum is over the text, too.
+worth: a transformer encoder from random weights, on a vocabulary of the training texts (data and
+figures: Demszky et al. 2020, "GoEmotions"). The published recipe for it hands PyTorch its padding
+mask the wrong way round, so that tokens attend to padding alone; here they attend to the text.
 
     accelerate launch recipes/goemotions.py
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions.yaml
@@ -16,8 +15,8 @@ Data: as for recipes/github_tagger.py; GoEmotions' own files are read with --col
 labels id --class_names labels.txt. The model loads with `pipeline` once `shared.classifier` is
 imported. The sizes published for scratch, goemotions_scratch_large.yaml, want a GPU.
 
-Expect on one CPU core, 2 GB of memory: the sample in a minute, micro F1 .68; GoEmotions in half an
-hour, micro .60, macro .53; from scratch in six minutes, micro .55, macro .47.
+Expect on one core: the sample in a minute, micro F1 .68; GoEmotions in half an hour, .60, macro
+.53; from scratch in six minutes, .55, macro .47.
 """
 
 from dataclasses import dataclass
