@@ -15,8 +15,8 @@ outputs/lora/lora/merged. A second run keeps what the first has finished.
 Data: as for recipes/github_tagger.py. Every method starts from the same fitted head and has the
 same rows and epochs; few weights move further, by a factor of --learning_rate.
 
-Expect on one CPU core, default encoder, the sample: a minute or two for each method. Adapters
-save memory and disk, hardly time: gradients pass through frozen layers all the same.
+Expect on one core, default encoder, the sample: a minute or two for each method. Adapters save
+disk and some memory, no time: gradients pass through frozen layers all the same.
 """
 
 import copy
@@ -65,6 +65,12 @@ METHODS = {
     "prompt": ("prompt tuning", 100),
 }
 MERGED = ("lora", "dora", "ia3")
+USAGE = """```python
+import shared.classifier  # or of a copy of it: transformers knows the model then
+from transformers import pipeline
+
+tagger = pipeline("text-classification", model="{folder}", top_k=None)
+```"""
 
 
 @dataclass
@@ -144,8 +150,11 @@ def main() -> None:
 
     rows, own = [], copy.copy(args)
     own.methods = [*METHODS]
-    flags = deciding_flags(own, LoraArguments)
-    run = {"flags": flags, "data": corpus.fingerprint, "model": folder_version(folder)}
+    run = {
+        "flags": deciding_flags(own, LoraArguments),
+        "data": corpus.fingerprint,
+        "model": folder_version(folder),
+    }
     for method, (name, factor) in METHODS.items():
         # What this run, or one before it, has finished is kept
         result = output_dir / method / "metrics.json"
@@ -216,11 +225,7 @@ def main() -> None:
         label_names=label_names,
         metrics={},
         report=report,
-        usage=f"""```bash
-accelerate launch recipes/tag.py --model {merged[0]} --data FILE
-```"""
-        if merged
-        else None,
+        usage=USAGE.format(folder=merged[0]) if merged else None,
         limits="One seed and one rate for each way; differences of a hundredth or two are chance.",
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
