@@ -150,11 +150,8 @@ def main() -> None:
 
     rows, own = [], copy.copy(args)
     own.methods = [*METHODS]
-    run = {
-        "flags": deciding_flags(own, LoraArguments),
-        "data": corpus.fingerprint,
-        "model": folder_version(folder),
-    }
+    flags = deciding_flags(own, LoraArguments)
+    run = {"flags": flags, "data": corpus.fingerprint, "model": folder_version(folder)}
     for method, (name, factor) in METHODS.items():
         # What this run, or one before it, has finished is kept
         result = output_dir / method / "metrics.json"
@@ -233,10 +230,7 @@ def main() -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """Return a Markdown table of all methods.
-
-    Memory: weights, gradients, what the optimiser remembers, activations of the longest batch.
-    """
+    """Return a Markdown table; memory is weights, gradients, optimiser and activations."""
     head = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
     lines = ["| " + " | ".join((*head, "seconds")) + " |", "|---" * (len(head) + 1) + "|"]
     for row in rows:
