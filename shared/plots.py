@@ -74,7 +74,7 @@ def plot_label_counts(
 
     Parameters
     ----------
-    counts : mapping of part ("train", ...) to mapping of label to count
+    counts : mapping of part ("train", ..., or any number of folds) to mapping of label to count
     path : Path
     title : str
     """
@@ -85,7 +85,12 @@ def plot_label_counts(
         title = f"{title} (the {len(labels)} most frequent of {len(total):,})"
     figure, axes = _figure(height=1.4 + 0.3 * len(labels))
     positions, left = np.arange(len(labels)), np.zeros(len(labels))
-    for part, colour in zip(parts, (BLUE, ORANGE, GREY), strict=False):
+    colours = (BLUE, ORANGE, GREY)[: len(parts)]
+    if len(parts) > len(colours):  # the folds of a cross-validation
+        import matplotlib
+
+        colours = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(parts)))
+    for part, colour in zip(parts, colours, strict=True):
         widths = np.array([counts[part][label] for label in labels])
         axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths

@@ -26,6 +26,17 @@ def png_size(path):
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
+def test_every_part_has_its_share_of_the_bars(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("shared.plots._save", lambda figure, path: figures.append(figure))
+    counts = {f"fold {number}": {"a": 3, "b": number} for number in range(5)}
+    plot_label_counts(counts, tmp_path / "plot.png")
+    (axes,) = figures[0].axes
+    ends = [bar.get_x() + bar.get_width() for bars in axes.containers for bar in bars]
+    assert max(ends) == 15
+    assert len({bars[0].get_facecolor() for bars in axes.containers}) == 5
+
+
 def written(tmp_path, plot, *args, **kwargs):
     path = tmp_path / "plot.png"
     plot(*args, path, **kwargs)
