@@ -29,8 +29,9 @@ from shared.adapters import activation_bytes, adapt, save_merged, training_footp
 from shared.arguments import deciding_flags, flag, parse_arguments
 from shared.callbacks import ReadableProgress
 from shared.cards import write_model_card
+from shared.checkpoints import check_same_run
 from shared.classifier import PooledForSequenceClassification
-from shared.collators import MultilabelCollator, tokenize
+from shared.collators import PADDING_MULTIPLE, MultilabelCollator, tokenize
 from shared.data import load_data, load_held_out
 from shared.data_arguments import SplitArguments
 from shared.decisions import choose_labels
@@ -125,7 +126,8 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     encoder = load_encoder(folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
-    room = (longest_input(encoder) or args.max_length + args.prompt_tokens) - args.max_length
+    padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE
+    room = (longest_input(encoder) or padded + args.prompt_tokens) - padded
     if "prompt" in args.methods and args.prompt_tokens > room:
         raise UserError(
             f"--prompt_tokens {args.prompt_tokens}: --max_length leaves room for {room}"
@@ -142,29 +144,27 @@ def main() -> None:
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(found, tokenizer) for part, found in parts.rows.items()}
     if not args.health_check:
+        flags = deciding_flags(args, LoraArguments, "methods")
+        run = {"flags": flags, "model": folder_version(folder)}
+        run["data"] = [source.fingerprint for source in (corpus, *held_out.values())]
+        check_same_run(output_dir, run)
         how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(start, tokens["train"], collator, loss, **how)
         start.name_or_path = str(output_dir / "base")  # what an adapter names as its base
         if args.process_index == 0:
             start.save_pretrained(start.name_or_path)
 
-    rows, own = [], copy.copy(args)
-    own.methods = [*METHODS]
-    flags = deciding_flags(own, LoraArguments)
-    run = {"flags": flags, "data": corpus.fingerprint, "model": folder_version(folder)}
-    for method, (name, factor) in METHODS.items():
-        # What this run, or one before it, has finished is kept
-        result = output_dir / method / "metrics.json"
-        kept = json.loads(result.read_text("utf-8")) if result.is_file() else {}
-        if kept.get("run") == run and not args.health_check:
-            rows.append(kept["row"])
-            continue
-        if method not in args.methods:
+    # What a run before this one has finished is kept
+    files = {method: output_dir / method / "metrics.json" for method in METHODS}
+    rows = {method: json.loads(p.read_text("utf-8")) for method, p in files.items() if p.is_file()}
+    for method in args.methods:
+        if method in rows and not args.health_check:
             continue
         # The same weights, rows and randomness each time; only what trains differs
         set_seed(args.seed)
         own = copy.copy(args)
-        own.output_dir = str(make_output_dir(str(output_dir / method)))
+        home = make_output_dir(str(output_dir / method))
+        own.output_dir, (name, factor) = str(home), METHODS[method]
         own.learning_rate = args.learning_rate * factor
         trainer = LengthGroupedTrainer(
             model=adapt(copy.deepcopy(start), method, **settings),
@@ -190,7 +190,7 @@ def main() -> None:
         if args.process_index == 0:  # the labels, which an adapter leaves to its base
             trainer.model.config.save_pretrained(own.output_dir)
         n_trained, held = training_footprint(trainer)
-        saved = sum(file.stat().st_size for file in (output_dir / method).glob("*.safetensors"))
+        saved = sum(file.stat().st_size for file in home.glob("*.safetensors"))
         row = {"method": name, **f1_scores(y["test"], found["test"])}
         row |= {"valid_micro_f1": f1_scores(y["valid"], found["valid"])["micro_f1"]}
         row |= {"trained_parameters": n_trained, "saved_mb": saved / 1e6}
@@ -198,15 +198,14 @@ def main() -> None:
         row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
         if method in MERGED:
-            row["merged_difference"] = save_merged(
-                trainer, result.parent / "merged", tokens["test"]
-            )
-        rows.append(row)
+            row["merged_difference"] = save_merged(trainer, home / "merged", tokens["test"])
+        rows[method] = row
         if args.process_index == 0:
-            for pickled in result.parent.rglob("training_args.bin"):  # nothing here reads it
+            for pickled in home.rglob("training_args.bin"):  # nothing here reads it
                 pickled.unlink()
-            write_json(result, {"row": row, "run": run})
-            write_csv(output_dir / "results.csv", rows)  # after each, so that nothing is lost
+            write_json(files[method], row)
+            done = [rows[method] for method in METHODS if method in rows]
+            write_csv(output_dir / "results.csv", done)  # after each, so that nothing is lost
 
     # One table
     if args.process_index != 0 or not rows:
@@ -229,11 +228,11 @@ def main() -> None:
     print(f"\nEverything is in {output_dir}: a folder of each, README.md and results.csv.")
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: dict[str, dict]) -> str:
     """Return a Markdown table; memory is weights, gradients, optimiser and activations."""
     head = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
     lines = ["| " + " | ".join((*head, "seconds")) + " |", "|---" * (len(head) + 1) + "|"]
-    for row in rows:
+    for row in (rows[method] for method in METHODS if method in rows):
         f1 = " | ".join(f"{row[name]:.3f}" for name in ("micro_f1", "macro_f1"))
         lines.append(
             f"| {row['method']} | {f1} | {row['trained_parameters']:,} | "

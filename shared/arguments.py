@@ -1,6 +1,7 @@
 """Flags of a recipe: a dataclass, a YAML file of defaults, and errors a person can read."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
@@ -12,10 +13,10 @@ from shared.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
-_OF_NO_MATTER = {
-    *("--output_dir", "--cache_dir", "--resume_from_checkpoint", "--health_check"),
-    *("--per_device_eval_batch_size", "--dataloader_num_workers"),
-}
+_OF_NO_MATTER = (
+    *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
+    *("per_device_eval_batch_size", "dataloader_num_workers"),
+)
 
 
 def flag(default: Any, help: str) -> Any:
@@ -116,10 +117,13 @@ def command_flags(arguments: Any, arguments_class: type) -> list[str]:
     return flags
 
 
-def deciding_flags(arguments: Any, arguments_class: type) -> list[str]:
-    """Return those of `command_flags` that results depend on: no folders, no speeds."""
-    flags = command_flags(arguments, arguments_class)
-    return [word for word in flags if word.split("=")[0] not in _OF_NO_MATTER]
+def deciding_flags(arguments: Any, arguments_class: type, *but: str) -> list[str]:
+    """Return those of `command_flags` that results depend on: no folders or speeds, nor `but`."""
+    arguments, default = copy.copy(arguments), arguments_class()
+    for name in (*_OF_NO_MATTER, *but):
+        if hasattr(default, name):
+            setattr(arguments, name, getattr(default, name))
+    return command_flags(arguments, arguments_class)
 
 
 def _config_flags(path: str, known: set[str]) -> list[str]:

@@ -9,7 +9,9 @@ import re
 import shutil
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -129,6 +131,29 @@ def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
             f"{checkpoint} was trained on other rows than this run has; repeat the flags of that "
             "run (data, split, seed, length), or choose another --output_dir"
         )
+
+
+def check_same_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Note what is run in a folder, which keeps what is finished, and refuse that of another run.
+
+    Parameters
+    ----------
+    folder : Path
+    run : mapping
+        Whatever the results depend on, as JSON has it.
+
+    Raises
+    ------
+    UserError
+        If the folder holds another run.
+    """
+    path = folder / "run.json"
+    if path.is_file() and json.loads(path.read_text("utf-8")) != run:
+        raise UserError(
+            f"{folder} holds a run with other flags, data or model; choose another --output_dir, "
+            "or remove it"
+        )
+    write_json(path, run)
 
 
 def _digest(lengths: np.ndarray) -> str:

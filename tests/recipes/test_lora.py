@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run
+from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file
 from transformers import pipeline
@@ -37,7 +37,7 @@ def test_every_way_lies_in_one_table(recipe, tmp_path):
     assert float(rows["lora"]["state_mb"]) < float(rows["full"]["state_mb"]) / 2
     assert float(rows["lora"]["saved_mb"]) < float(rows["full"]["saved_mb"]) / 2
     for name, row in rows.items():
-        metrics = read_json(tmp_path / "out" / name / "metrics.json")["row"]
+        metrics = read_json(tmp_path / "out" / name / "metrics.json")
         assert metrics["micro_f1"] == pytest.approx(float(row["micro_f1"]))
         assert f"| {row['method']} | {metrics['micro_f1']:.3f} |" in printed
         assert f"| {row['method']} |" in (tmp_path / "out" / "README.md").read_text("utf-8")
@@ -63,9 +63,9 @@ def test_the_frozen_layers_stay_as_they_are(recipe, tmp_path, tiny_model):
 
 def test_the_same_seed_gives_the_same_figures_whatever_ran_before(recipe, tmp_path):
     recipe("--methods", "lora")
-    alone = read_json(tmp_path / "out" / "lora" / "metrics.json")["row"]
+    alone = read_json(tmp_path / "out" / "lora" / "metrics.json")
     recipe("--methods", "head", "lora", "--output_dir", tmp_path / "more")
-    after = read_json(tmp_path / "more" / "lora" / "metrics.json")["row"]
+    after = read_json(tmp_path / "more" / "lora" / "metrics.json")
     assert after == alone | {"train_seconds": after["train_seconds"]}
 
 
@@ -77,9 +77,19 @@ def test_what_is_finished_is_kept(recipe, tmp_path):
     assert "| IA3 |" in printed
     assert "| head alone |" in printed
     assert (tmp_path / "out" / "ia3" / "metrics.json").stat().st_mtime_ns == before
-    printed = recipe("--methods", "head", "--seed", 3)  # another run: nothing of it is there
-    assert "Training: head alone" in printed
-    assert "| IA3 |" not in printed
+    with open(tmp_path / "out" / "results.csv", encoding="utf-8") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == ["head alone", "IA3"]
+
+
+def test_a_folder_that_holds_another_run_is_refused(recipe, tmp_path, tiny_issues):
+    held_out = write(tmp_path / "test.jsonl", read_lines(tiny_issues)[:40])
+    command = ["--methods", "head", "--test_data", held_out, "--drop_repeated", "false"]
+    recipe(*command)
+    recipe(*command)
+    line = recipe.mistake(*command, "--seed", 3)
+    assert "holds a run with other flags, data or model" in line
+    write(held_out, read_lines(tiny_issues)[:50])
+    assert "holds a run with other flags, data or model" in recipe.mistake(*command)
 
 
 def test_an_adapter_loads_with_what_it_sits_on(recipe, tmp_path, monkeypatch, capfd, tiny_issues):
@@ -106,7 +116,7 @@ def test_two_processes_through_accelerate_launch(flags, tmp_path):
     launch = (PYTHON, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2)
     result = run(*launch, "recipes/lora.py", *flags, "--methods", "head", "ia3")
     assert "| IA3 |" in result.stdout
-    row = read_json(tmp_path / "out" / "ia3" / "metrics.json")["row"]
+    row = read_json(tmp_path / "out" / "ia3" / "metrics.json")
     assert row["merged_difference"] < 1e-4
 
 
@@ -120,7 +130,7 @@ def test_two_processes_through_accelerate_launch(flags, tmp_path):
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to"),
-        (["--max_length", 62], "--prompt_tokens 3: --max_length leaves room for 2"),
+        (["--max_length", 57], "--prompt_tokens 3: --max_length leaves room for 0"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):
