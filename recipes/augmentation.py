@@ -22,47 +22,57 @@ with swapped and deleted words: no gain, in a spread of .02. Naive Bayes .317 / 
 import copy
 import shutil
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from datasets import concatenate_datasets
 from transformers import set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.augmentations import (
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, f1_scores, multilabel_metrics, sigmoid, tune_thresholds
+from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
+    add_augmented_copies,
     augment,
     augmentation_table,
+    fit_and_score,
     load_augmentations,
-    with_copies,
+    naive_bayes,
 )
-from shared.baselines import fit_and_score, naive_bayes
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import AugmentingCollator, MultilabelCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.heads import append_mean_pooling, fit_head
-from shared.health import check_health
-from shared.losses import MultilabelLoss, balanced_pos_weight
-from shared.metrics import f1_scores, multilabel_metrics, sigmoid
 from shared.models import (
     DEFAULT_MODEL,
+    append_mean_pooling,
+    fit_head,
     limit_length,
     load_encoder,
     load_sequence_classifier,
     load_tokenizer,
     resolve_model,
+    tokenize,
 )
-from shared.parts import split_corpus
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
+from shared.reports import TaggerCard, describe_output, split_metrics, write_results
+from shared.training import (
+    AugmentingCollator,
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    MultilabelLoss,
+    ReadableProgress,
+    balanced_pos_weight,
+    check_health,
+    find_checkpoint,
+    remove_checkpoints,
+)
 
 
 @dataclass
@@ -99,24 +109,17 @@ class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, EpochTr
 def main() -> None:
     """Load, split, show, train on copies made anew each epoch, compare, save."""
     args = parse_arguments(AugmentationRecipeArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     plain = output_dir / ".compare_plain"  # for checkpoints of the training to compare with
-    plain_checkpoint = resume_point(plain, args.resume_from_checkpoint) if args.compare else None
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    label_names, one_each = corpus.label_names, corpus.one_label_each
-    say(f"\nData\n{corpus.describe()}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    rows, y = parts.rows, parts.labels
+    plain_checkpoint = find_checkpoint(plain, args.resume_from_checkpoint) if args.compare else None
+    corpus, split = load_and_split(args, seed=args.seed)
+    label_names, single_label = corpus.label_names, corpus.single_label
+    rows, y = split.rows, split.labels
 
     augmentations = load_augmentations(args.augmentations, args, device=args.device)
     shown = args.sentence or rows["train"]["text"][0]
-    say(f"\n{augmentation_table(shown, args, device=args.device, seed=args.seed)}")
+    print_once(f"\n{augmentation_table(shown, args, device=args.device, seed=args.seed)}")
 
     # Tokens; then what to train on: the texts, whose samples are below 0, and --copies of them
     model_folder = resolve_model(args.model)
@@ -132,10 +135,9 @@ def main() -> None:
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), n)
     loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
 
-    def compute_metrics(prediction):
-        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
-        metrics = multilabel_metrics(label_names, thresholds=best, one_each=one_each)
-        return metrics(prediction)
+    # Epochs are compared at the thresholds that each would be used with.
+    tune = partial(tune_thresholds, tolerance=2)
+    compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     def build_trainer(folder, augmentations, checkpoint):
         """Build a Trainer whose copies are made anew each epoch."""
@@ -175,13 +177,16 @@ def main() -> None:
     def on_test(scores):
         """Tune the threshold on validation, then look at the test rows."""
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        found = f1_scores(y["test"], choose_labels(scores["test"], thresholds, one_each=one_each))
+        found = f1_scores(
+            y["test"], choose_labels(scores["test"], thresholds, single_label=single_label)
+        )
         return {name: found[name] for name in ("micro_f1", "macro_f1")}
 
     if args.health_check:
-        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
         check_health(
-            build_trainer(output_dir, augmentations, None), args.max_length, label_counts=counts
+            build_trainer(output_dir, augmentations, None),
+            args.max_length,
+            label_counts=split.label_counts(),
         )
         return
 
@@ -190,42 +195,40 @@ def main() -> None:
     if args.compare:
         learned = {"naive_bayes": (texts := (rows["train"]["text"], y["train"]))}
         for name, changes in (("plain", ()), ("augmented", augmentations)):
-            copied = with_copies(*texts, changes, copies=args.copies, seed=args.seed)
+            copied = add_augmented_copies(*texts, changes, copies=args.copies, seed=args.seed)
             learned[f"naive_bayes_{name}"] = copied
         for name, train_on in learned.items():
             asked = (rows[part]["text"] for part in ("valid", "test"))
             valid, test = fit_and_score(naive_bayes(), *train_on, *asked)
             compared[name] = on_test({"valid": valid, "test": test})
-        say("\nTraining on unchanged copies")
+        print_once("\nTraining on unchanged copies")
         _, _, scores = fine_tune(plain, (), plain_checkpoint)
         compared["plain"] = on_test(scores)
 
-    say("\nTraining on augmented copies")
+    print_once("\nTraining on augmented copies")
     trainer, trained, scores = fine_tune(output_dir, augmentations, checkpoint)
 
     # Save all that a person wants to see
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     trainer.model.config.thresholds = thresholds.tolist()
-    trainer.model.config.one_label_each = one_each
+    trainer.model.config.one_label_each = single_label
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    predicted = {k: choose_labels(v, thresholds, one_each=one_each) for k, v in scores.items()}
-    figures = part_figures(y, scores, predicted)
+    predicted = {
+        k: choose_labels(v, thresholds, single_label=single_label) for k, v in scores.items()
+    }
+    figures = split_metrics(y, scores, predicted)
     figures |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
     report = write_results(
         output_dir,
-        base_model=args.model,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        thresholds=None if one_each else thresholds,
-        metrics={**figures, **trained, "seed": args.seed},
+        split,
+        scores["test"],
+        predicted["test"],
+        {**figures, **trained, "seed": args.seed},
+        card=TaggerCard(base_model=args.model, max_length=args.max_length),
+        thresholds=None if single_label else thresholds,
         log_history=trainer.state.log_history,
-        max_length=args.max_length,
     )
     remove_checkpoints(args.output_dir)
 
@@ -236,7 +239,7 @@ def main() -> None:
         print(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
         for name, f1 in compared.items():
             print(f"  {name.replace('_', ' '):32} {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")
-    print(f"\n{contents(output_dir, model=True)}")
+    print(f"\n{describe_output(output_dir, model=True)}")
 
 
 if __name__ == "__main__":

@@ -32,39 +32,73 @@ four epochs or more (--num_train_epochs).
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-import datasets
 import numpy as np
 from transformers import AutoConfig, set_seed
 
-from shared.arguments import deciding_flags, flag, parse_arguments
-from shared.baselines import logistic_probe, tfidf_logistic_regression
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.classifier import PooledForSequenceClassification
-from shared.collators import MultilabelCollator
-from shared.data import load_data, load_held_out
-from shared.data_arguments import DataArguments
-from shared.embeddings import MeanPooling, cached_vectors, normalized
-from shared.errors import UserError, exit_on_user_error
-from shared.files import folder_version, make_output_dir
-from shared.folds import assign_folds, describe_folds, join_groups, kept_folds, read_column
-from shared.heads import fit_head
-from shared.health import check_health
-from shared.losses import classification_loss
-from shared.metrics import sigmoid, softmax
-from shared.model_arguments import HeadArguments, TuningArguments, check_tuning, head_settings
-from shared.models import DEFAULT_MODEL, load_encoder, load_tokenizer, resolve_model
-from shared.optimization import freeze, grouped_optimizer, unfreezing
-from shared.out_of_fold import join_folds, score_folds, write_out_of_fold
-from shared.progress import quiet_libraries
-from shared.regularization import regularizers
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
-from shared.windows import WindowArguments, Windows, limit_windows
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    folder_fingerprint,
+    parse_arguments,
+    print_once,
+    result_flags,
+    start_recipe,
+)
+from shared.data import DataArguments, cache_folder, load_corpus
+from shared.evaluation import (
+    assign_folds,
+    describe_folds,
+    join_folds,
+    join_groups,
+    make_folds,
+    read_column,
+    score_folds,
+    sigmoid,
+    softmax,
+    tune_thresholds,
+)
+from shared.methods import (
+    MeanPooling,
+    WindowArguments,
+    Windows,
+    cached_vectors,
+    fit_scorer,
+    limit_windows,
+    logistic_probe,
+    normalized,
+    tfidf_logistic_regression,
+)
+from shared.models import (
+    DEFAULT_MODEL,
+    HeadArguments,
+    PooledForSequenceClassification,
+    fit_head,
+    head_settings,
+    load_encoder,
+    load_tokenizer,
+    resolve_model,
+)
+from shared.reports import write_out_of_fold
+from shared.training import (
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    ReadableProgress,
+    TuningArguments,
+    check_health,
+    check_tuning,
+    classification_loss,
+    find_checkpoint,
+    freeze,
+    grouped_optimizer,
+    regularizers,
+    remove_checkpoints,
+    unfreezing_callbacks,
+)
 
 
 @dataclass
@@ -113,14 +147,9 @@ class DocumentArguments(
 def main() -> None:
     """Load, fold, cut into windows, train each fold, compare with baselines, save."""
     args = parse_arguments(DocumentArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
-    names, one_each = corpus.label_names, corpus.one_label_each
+    output_dir = start_recipe(args)
+    corpus, held_out = load_corpus(args)
+    names, single_label = corpus.label_names, corpus.single_label
     # "oof", out of fold, are the labelled rows that no test row repeats; "test" the held-out file's
     rows = corpus.labelled[~corpus.repeats([*held_out.values()])[corpus.labelled]]
     sources = {"oof": (corpus, rows)}
@@ -133,13 +162,15 @@ def main() -> None:
     if args.group_column:
         groups = join_groups(groups, read_column(args, corpus, args.group_column)[rows])
     fold_of = assign_folds(y["oof"], args.folds, groups=groups, seed=args.seed)
-    say(describe_folds(fold_of, y["oof"], names))
+    print_once(describe_folds(fold_of, y["oof"], names))
     model_folder = resolve_model(args.model)
-    data = [source.fingerprint for source, _ in sources.values()] + [folder_version(model_folder)]
-    folds = kept_folds(output_dir, fold_of, deciding_flags(args, DocumentArguments), data)
+    data = [source.fingerprint for source, _ in sources.values()] + [
+        folder_fingerprint(model_folder)
+    ]
+    folds = make_folds(output_dir, fold_of, result_flags(args, DocumentArguments), data)
     to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
-    checkpoints = {fold.number: resume_point(str(fold.folder), resume) for fold in to_train}
+    checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
 
     # Documents become windows; a window has the labels of its document
     tokenizer = load_tokenizer(model_folder)
@@ -149,9 +180,9 @@ def main() -> None:
     with args.main_process_first(desc="tokenising"):
         windows = {k: Windows.of_texts(found, tokenizer, **cut) for k, found in documents.items()}
     for part, found in windows.items():
-        say(f"{part}: {len(found.rows):,} windows of {len(y[part]):,} documents")
+        print_once(f"{part}: {len(found.rows):,} windows of {len(y[part]):,} documents")
     collator = MultilabelCollator(tokenizer, len(names))
-    kind = {"one_each": one_each, "balanced": args.class_weight == "balanced"}
+    kind = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
     kind |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
     kind |= {"totals": y["oof"].sum(axis=0)}
     losses = [
@@ -159,16 +190,18 @@ def main() -> None:
     ]
 
     # Train the folds that are not finished
-    head = args.head | {"problem_type": f"{'single' if one_each else 'multi'}_label_classification"}
+    head = args.head | {
+        "problem_type": f"{'single' if single_label else 'multi'}_label_classification"
+    }
     for fold in to_train:
-        say(f"\nFold {fold.number} of {args.folds}")
+        print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         below = type(encoder)(encoder.config) if args.from_scratch else copy.deepcopy(encoder)
         model = PooledForSequenceClassification.from_encoder(below, names, **head)
-        model.config.one_label_each = one_each
+        model.config.one_label_each = single_label
         model.config.windows = {**cut, "pooling": args.window_pooling}
         n_trained = freeze(model, args.freeze)
-        say(f"{n_trained:,} of {model.num_parameters():,} parameters train")
+        print_once(f"{n_trained:,} of {model.num_parameters():,} parameters train")
         tokens = windows["oof"].of(fold_of != fold.number).rows
         loss = losses[fold.number]
         if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
@@ -182,7 +215,11 @@ def main() -> None:
             data_collator=collator,
             compute_loss_func=loss,
             optimizer_cls_and_kwargs=grouped_optimizer(args, model),
-            callbacks=[CheckpointOnSignal(), ReadableProgress(), *unfreezing(args.freeze)],
+            callbacks=[
+                CheckpointOnSignal(),
+                ReadableProgress(),
+                *unfreezing_callbacks(args.freeze),
+            ],
             **regularizers(args),
         )
         if args.health_check:
@@ -195,8 +232,7 @@ def main() -> None:
         logits = {k: found.predict(trainer, args.window_pooling) for k, found in to_score.items()}
         trainer.save_model()
         if args.process_index == 0:
-            (fold.folder / "training_args.bin").unlink()
-            fold.save(**{k: (softmax if one_each else sigmoid)(z) for k, z in logits.items()})
+            fold.save(**{k: (softmax if single_label else sigmoid)(z) for k, z in logits.items()})
             remove_checkpoints(str(fold.folder))
 
     # Baselines on the same folds: words, and the vectors of the encoder as it comes
@@ -207,22 +243,25 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
     texts = {part: np.array(found["text"][:], dtype=object) for part, found in documents.items()}
-    where = model_folder, (args.window, cut, args.bf16), cache_dir
-    vectors = {
-        part: normalized(cached_vectors(texts[part], *where, partial(found.predict, embedder)))
-        for part, found in windows.items()
-    }
+    settings = (args.window, cut, args.bf16)
+    vectors = {}
+    for part, found in windows.items():
+        compute = partial(found.predict, embedder)
+        known = cached_vectors(
+            texts[part], model_folder, settings, cache_folder(args.cache_dir), compute
+        )
+        vectors[part] = normalized(known[0])
     if args.process_index != 0:
         return
     scores = {"model": join_folds([fold.scores() for fold in folds], fold_of)}
     baselines = {"tfidf": (tfidf_logistic_regression, texts), "frozen": (logistic_probe, vectors)}
-    for method, (pipeline, given) in baselines.items():
-        scores[method] = join_folds(score_folds(pipeline, given, y["oof"], fold_of), fold_of)
+    for method, (pipeline, inputs) in baselines.items():
+        of_folds = score_folds(partial(fit_scorer, pipeline()), inputs, y["oof"], fold_of)
+        scores[method] = join_folds(of_folds, fold_of)
 
     # The models get the threshold that all out-of-fold scores together suggest
-    if not one_each:
+    if not single_label:
         thresholds = tune_thresholds(scores["model"]["oof"], y["oof"], tolerance=2)
         for fold in folds:
             config = AutoConfig.from_pretrained(fold.folder)

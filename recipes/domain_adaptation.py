@@ -31,19 +31,17 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 from transformers import TrainingArguments, set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.cards import write_model_card
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MaskingCollator
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir, write_json
-from shared.hardware import choose_precision
-from shared.health import check_health
-from shared.losses import hidden_token_loss
-from shared.masking import score_hidden_tokens_only
+from shared.cli import (
+    UserError,
+    choose_precision,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+    write_json,
+)
+from shared.data import SplitArguments, load_corpus
 from shared.models import (
     DEFAULT_MODEL,
     limit_length,
@@ -52,8 +50,18 @@ from shared.models import (
     resolve_model,
 )
 from shared.plots import plot_training_curve
-from shared.progress import quiet_libraries
-from shared.trainer import LengthGroupedTrainer
+from shared.reports import write_model_card
+from shared.training import (
+    CheckpointOnSignal,
+    LengthGroupedTrainer,
+    MaskingCollator,
+    ReadableProgress,
+    check_health,
+    find_checkpoint,
+    masked_token_loss,
+    remove_checkpoints,
+    score_masked_tokens_only,
+)
 
 
 @dataclass
@@ -99,15 +107,10 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
 def main() -> None:
     """Load, leave out what is labelled, hide tokens, train, measure, save."""
     args = parse_arguments(AdaptationArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    say = print if args.process_index == 0 else lambda *_: None
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     set_seed(args.seed)
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args, labels_required=False)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
+    corpus, held_out = load_corpus(args, labels_required=False)
 
     # Texts nobody has labelled, and none that nearly repeats a labelled one
     repeats = corpus.repeats(list(held_out.values()))
@@ -118,7 +121,7 @@ def main() -> None:
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
-    score_hidden_tokens_only(model)
+    score_masked_tokens_only(model)
     limit_length(tokenizer, model, args.max_length)
     special = set(tokenizer.all_special_ids)
 
@@ -136,7 +139,7 @@ def main() -> None:
     # Some to learn from, some to measure on; `map` makes no columns where there are no rows
     usable = np.flatnonzero(tokens["can_hide"][:]) if len(texts) else texts
     if len(usable) < len(texts):
-        say(f"{len(texts) - len(usable):,} texts left out: all their tokens are special")
+        print_once(f"{len(texts) - len(usable):,} texts left out: all their tokens are special")
     groups = corpus.groups[texts[usable]]
     n_groups = len(np.unique(groups))
     if n_groups < 2:
@@ -154,7 +157,7 @@ def main() -> None:
         tokens.select(usable[rows]) for rows in next(split.split(usable, groups=groups))
     )
     valid = valid.add_column("epoch", [0] * len(valid))  # always the same tokens hidden
-    say(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
+    print_once(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     trainer = LengthGroupedTrainer(
         model=model,
@@ -168,14 +171,14 @@ def main() -> None:
             seed=args.seed,
             epoch=lambda: int(trainer.state.epoch or 0),
         ),
-        compute_loss_func=hidden_token_loss,
+        compute_loss_func=masked_token_loss,
         compute_metrics=lambda _: {},  # with None, predictions to take the loss over are not kept
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
     if args.health_check:
         check_health(trainer, args.max_length, uninformed=math.log(model.config.vocab_size))
         return
-    say("\nTraining")
+    print_once("\nTraining")
     # An evaluation of one's own ahead of this would keep several processes from sharing gradients.
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     history = list(trainer.state.log_history)
@@ -189,7 +192,6 @@ def main() -> None:
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
     figures = {"perplexity_before": before, "perplexity_after": after, "texts": len(train)}
     write_json(output_dir / "metrics.json", {**figures, **trained.metrics, "seed": args.seed})
     (output_dir / "plots").mkdir(exist_ok=True)

@@ -16,37 +16,51 @@ their figures compare. Vectors are kept in the cache: a second run on the same t
 Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-import datasets
 import numpy as np
 from transformers import TrainingArguments
 
-from shared.arguments import flag, parse_arguments
-from shared.baselines import fit_scorer, logistic_probe
-from shared.callbacks import ReadableProgress
-from shared.collators import PaddingCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.hardware import choose_precision
-from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
-from shared.neighbours import NearestNeighbours, f1_grid, micro_f1_of_most_votes
-from shared.parts import split_corpus
+from shared.cli import (
+    UserError,
+    choose_precision,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, cache_folder, load_and_split
+from shared.evaluation import choose_labels, tune_thresholds
+from shared.methods import (
+    CachedEmbedder,
+    MeanPooling,
+    NearestNeighbours,
+    embed_split,
+    f1_grid,
+    fit_scorer,
+    logistic_probe,
+    micro_f1_by_k,
+)
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_encoder,
+    load_tokenizer,
+    resolve_model,
+)
 from shared.plots import plot_neighbour_grid
-from shared.predictions import examples
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    format_examples,
+    split_metrics,
+    write_results,
+)
+from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 
 @dataclass
@@ -87,18 +101,9 @@ class LookupArguments(SplitArguments, TrainingArguments):
 def main() -> None:
     """Load, split, embed, choose k and m on validation (or fit the probe), test, save."""
     args = parse_arguments(LookupArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    rows, y, one_each = parts.rows, parts.labels, corpus.one_label_each
+    output_dir = start_recipe(args)
+    corpus, split = load_and_split(args, seed=args.seed)
+    y, single_label = split.labels, corpus.single_label
 
     # One vector per text; those of all labelled rows, which other seeds and slices use again
     model_folder = resolve_model(args.model)
@@ -112,19 +117,9 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
-    spent = Counter()
+    embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
 
-    def embed(texts):
-        def compute():
-            # In batches: the tokenizer keeps whole texts, untruncated, until a call is done.
-            rows = datasets.Dataset.from_dict({"text": list(texts)})
-            return trainer.predict(tokenize(rows, tokenizer).remove_columns("text")).predictions
-
-        where = (model_folder, (args.max_length, args.bf16), cache_dir)
-        return normalized(cached_vectors(texts, *where, compute, spent))
-
-    vectors = part_vectors(parts, embed)
+    vectors = embed_split(split, embed)
     unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
     if len(unlabelled):
         vectors["unlabelled"] = embed(unlabelled)
@@ -143,19 +138,23 @@ def main() -> None:
     if args.head == "neighbours":
         lookup = NearestNeighbours(vectors["train"], train_labels)
         neighbours = lookup.search(vectors["valid"], min(args.max_neighbours, len(train_labels)))
-        if one_each:
-            k = int(micro_f1_of_most_votes(neighbours, train_labels, y["valid"]).argmax()) + 1
-            say(f"best on validation: the label most frequent among the {k} nearest texts applies")
+        if single_label:
+            k = int(micro_f1_by_k(neighbours, train_labels, y["valid"]).argmax()) + 1
+            print_once(
+                f"best on validation: the label most frequent among the {k} nearest texts applies"
+            )
             thresholds, rule = None, {"k": k, "one_label_each": True}
             figures = {"neighbours": k}
         else:
             grid = f1_grid(neighbours, train_labels, y["valid"])
             best = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
             k, m = (int(index) + 1 for index in best)
-            say(f"best on validation: a label applies if {m} of the {k} nearest texts have it")
+            print_once(
+                f"best on validation: a label applies if {m} of the {k} nearest texts have it"
+            )
             thresholds, rule = np.full(len(corpus.label_names), m / k), {"k": k, "m": m}
             figures = {"neighbours": k, "votes": m}
-        score = partial(lookup.scores, k=k, one_each=one_each)
+        score = partial(lookup.scores, k=k, single_label=single_label)
     else:
         score = fit_scorer(logistic_probe(), vectors["train"], train_labels)
         per_label = args.thresholds == "per_label"
@@ -163,26 +162,25 @@ def main() -> None:
         thresholds = tune_thresholds(valid, y["valid"], per_label=per_label, tolerance=2)
     trained = perf_counter()
     scores = {part: score(vectors[part]) for part in asked}
-    per_text = spent["seconds"] / spent["texts"]
+    per_text = embed.seconds / embed.n_texts
     per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
 
     # One look at the test rows; then everything a person wants to see
     predicted = {
-        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
+        part: choose_labels(found, thresholds, single_label=single_label)
+        for part, found in scores.items()
     }
-    figures |= part_figures(y, scores, predicted)
-    figures |= {"embed_runtime": spent["seconds"], "train_runtime": trained - started}
+    figures |= split_metrics(y, scores, predicted)
+    figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures["test_runtime"] = per_text * len(y["test"])
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        thresholds=None if one_each else thresholds,
-        metrics={**figures, "seed": args.seed},
-        max_length=args.max_length,
+        split,
+        scores["test"],
+        predicted["test"],
+        {**figures, "seed": args.seed},
+        card=TaggerCard(max_length=args.max_length),
+        thresholds=None if single_label else thresholds,
     )
     for name in ("index.faiss", "labels.npy", "lookup.json", "plots/neighbours.png"):
         (output_dir / name).unlink(missing_ok=True)  # of an earlier run that chose otherwise
@@ -196,9 +194,11 @@ def main() -> None:
     if len(unlabelled):
         print("\nTags for texts without labels")
         print(
-            examples(unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names)
+            format_examples(
+                unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names
+            )
         )
-    print(f"\n{contents(output_dir)}")
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ Expect on two CPU cores: one cell of a few seconds after another, fine-tuning on
 """
 
 import importlib.util
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,18 +33,23 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.arguments import command_flags, flag, parse_arguments
-from shared.cards import command_line
-from shared.cells import Cell, run_all
-from shared.comparison import Result, curves, report, tidy
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.errors import UserError, exit_on_user_error
-from shared.files import atomic_write, make_output_dir, write_csv
-from shared.hardware import machine
-from shared.parts import split_corpus
+from shared.cli import (
+    Job,
+    UserError,
+    atomic_write,
+    command_flags,
+    exit_on_user_error,
+    flag,
+    is_main_process,
+    machine,
+    parse_arguments,
+    run_jobs,
+    start_recipe,
+    write_csv,
+)
+from shared.data import SplitArguments, load_corpus, split_corpus
 from shared.plots import plot_learning_curves
-from shared.progress import quiet_libraries
+from shared.reports import Result, command_line, curves, report, result_rows
 
 
 class Method(NamedTuple):
@@ -142,19 +146,16 @@ class BenchmarkArguments(SplitArguments):
 def main() -> None:
     """Check data and flags, run the cells that are not finished, report on all."""
     args = parse_arguments(BenchmarkArguments, description=__doc__)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return  # one process starts all others
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
+    output_dir = start_recipe(args)
 
     # Prepared here, the data is read by every cell from the cache; and here a mistake costs nothing
-    corpus = load_data(args)
-    held_out = load_held_out(args, corpus)
-    print(f"\nData\n{corpus.describe()}")
+    corpus, held_out = load_corpus(args)
     pools = []
     for seed in args.seeds:
-        parts = split_corpus(corpus, held_out, args, seed=seed)
-        pools.append(len(parts.labels["train"]))
+        split = split_corpus(corpus, held_out, args, seed=seed)
+        pools.append(len(split.labels["train"]))
     for size in args.sizes:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
@@ -172,7 +173,7 @@ def main() -> None:
     print(f"\n{len(every)} cells, of which {len(every) - len(to_run)} were finished before")
     n_failed = 0
     if args.jobs != 0:
-        n_failed = run_all(to_run, jobs=args.jobs, keep_models=args.keep_models)
+        n_failed = run_jobs(to_run, jobs=args.jobs, keep_models=args.keep_models)
 
     # Figures of all that is finished
     results = [
@@ -192,7 +193,7 @@ def main() -> None:
         )
 
 
-def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Cell]:
+def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Job]:
     """Every (method, size, seed) with its cell, in the order to run them."""
     cells, leader, led = {}, None, None
     for name in args.methods:
@@ -203,7 +204,7 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
             common += [f"--max_length={args.max_length}"] if args.max_length else []
         if method.prepare:
             command = (*shlex.split(method.prepare), *common)
-            after = Cell(f"{name}, preparation", folder / name / "prepared", command, data)
+            after = Job(f"{name}, preparation", folder / name / "prepared", command, data)
         flags = method.flags.replace("{prepared}", shlex.quote(str(folder / name / "prepared")))
         for size in args.sizes:
             for seed in args.seeds:
@@ -212,7 +213,7 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
                 words.append(f"--seed={seed}")
                 if method.uses_labels and size != "all":
                     words.append(f"--train_size={size}")
-                cells[name, size, seed] = cell = Cell(
+                cells[name, size, seed] = cell = Job(
                     f"{name}, {slice_name.replace('_', ' ')}, seed {seed}",
                     folder / name / slice_name / str(seed),
                     tuple(words),
@@ -227,7 +228,7 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
 
 def write_report(output_dir: Path, results, args, n_rows: Sequence[int], data: str) -> None:
     """Write results.csv, learning_curves.png and README.md; print the tables."""
-    write_csv(output_dir / "results.csv", tidy(results))
+    write_csv(output_dir / "results.csv", result_rows(results))
     flat = [name for name in args.methods if not METHODS[name].uses_labels]
     lines = curves(results, args.sizes)
     plot_learning_curves(lines, n_rows, output_dir / "learning_curves.png", flat=flat)

@@ -26,37 +26,50 @@ macro F1 .62 / .34 with 8 training texts, .75 / .37 with 16, .78 / .37 with 64, 
 On BANKING77 accuracy .82 with five texts of each of 77 intents, .86 with ten.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 from time import perf_counter
 
-import datasets
 import numpy as np
 from transformers import TrainingArguments
 
-from shared.arguments import flag, parse_arguments
-from shared.callbacks import ReadableProgress
-from shared.collators import PaddingCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import at_least_one, choose_labels
-from shared.embeddings import MeanPooling, cached_vectors, normalized, part_vectors
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.hardware import choose_precision
-from shared.lsa import latent_semantic_vectors
-from shared.metrics import f1_scores
-from shared.models import DEFAULT_MODEL, limit_length, load_encoder, load_tokenizer, resolve_model
-from shared.parts import split_corpus
-from shared.predictions import examples
-from shared.probe import fit_probe, self_train
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.trainer import LengthGroupedTrainer
-from shared.zero_shot import flat_phrases, label_phrases
+from shared.cli import (
+    UserError,
+    choose_precision,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, cache_folder, load_and_split
+from shared.evaluation import at_least_one, choose_labels, f1_scores
+from shared.methods import (
+    CachedEmbedder,
+    MeanPooling,
+    embed_split,
+    fit_probe,
+    flatten_phrases,
+    label_phrases,
+    latent_semantic_vectors,
+    self_train,
+)
+from shared.models import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_encoder,
+    load_tokenizer,
+    resolve_model,
+)
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    format_examples,
+    split_metrics,
+    write_results,
+)
+from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 # What validation chooses from: the share of the vocabulary, and (C, balance) of `fit_probe`. Few
 # texts want strong regularisation, many texts and classes that exclude each other less of it.
@@ -107,21 +120,12 @@ class ProbeArguments(SplitArguments, TrainingArguments):
 def main() -> None:
     """Load, split, embed, learn the vocabulary, fit, score, save."""
     args = parse_arguments(ProbeArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    rows, y = parts.rows, parts.labels
+    output_dir = start_recipe(args)
+    corpus, split = load_and_split(args, seed=args.seed)
+    rows, y = split.rows, split.labels
     phrases, owners = [], np.zeros(0, int)
     if args.name_weight:
-        phrases, owners = flat_phrases(label_phrases(corpus.label_names, args.descriptions))
+        phrases, owners = flatten_phrases(label_phrases(corpus.label_names, args.descriptions))
 
     # What a text means: one vector each; those of all labelled rows, which other runs use again
     model_folder = resolve_model(args.model)
@@ -135,18 +139,9 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    cache_dir = args.cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes"
-    spent = Counter()
+    embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
 
-    def embed(texts):
-        def compute():
-            rows = datasets.Dataset.from_dict({"text": list(texts)})
-            return trainer.predict(tokenize(rows, tokenizer).remove_columns("text")).predictions
-
-        where = (model_folder, (args.max_length, args.bf16), cache_dir)
-        return normalized(cached_vectors(texts, *where, compute, spent))
-
-    meaning = part_vectors(parts, embed)
+    meaning = embed_split(split, embed)
     texts = {**{part: rows[part]["text"] for part in rows}, "names": phrases}
     meaning["names"] = embed(phrases) if phrases else meaning["train"][:0]
     if len(corpus.unlabelled):
@@ -155,11 +150,11 @@ def main() -> None:
 
     # Unlabelled texts: the vocabulary is learned from all, self-training from those with vectors,
     # which are the training rows that --train_size leaves out, and some of the others
-    drawn = parts.unlabelled
+    drawn = split.unlabelled
     if len(drawn) > args.max_unlabelled:
         rng = np.random.default_rng(args.seed)
         drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
-    more, meaning["more"] = parts.left_out, meaning.pop("left_out")
+    more, meaning["more"] = split.left_out, meaning.pop("left_out")
     if args.self_training and len(corpus.unlabelled):
         every = -(-len(corpus.unlabelled) // args.self_training)
         some = corpus.unlabelled[::every]  # the same ones whatever the seed, for the cache
@@ -179,12 +174,12 @@ def main() -> None:
         learn_from, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
     )
     words = dict(zip(texts, vocabulary, strict=True))
-    one_each = corpus.one_label_each
+    single_label = corpus.single_label
 
     def choose(scores):
-        if args.empty_labels == "unlabelled" and not one_each:
+        if args.empty_labels == "unlabelled" and not single_label:
             return at_least_one(scores)
-        return choose_labels(scores, 0.5, one_each=one_each)
+        return choose_labels(scores, 0.5, single_label=single_label)
 
     def quality(score, valid):
         f1 = f1_scores(y["valid"], choose(score(valid)))
@@ -192,11 +187,11 @@ def main() -> None:
 
     # The probe: of a few settings the best on validation
     best = -1.0
-    for share, (C, balance) in product(VOCABULARY, CLASSES if one_each else LABELS):
+    for share, (C, balance) in product(VOCABULARY, CLASSES if single_label else LABELS):
         both = {k: np.concatenate([meaning[k], share * words[k]], axis=1) for k in texts}
         names = {"name_vectors": both["names"], "name_labels": owners}
         settings = {"C": C, "balance": balance, "name_weight": args.name_weight}
-        fit = partial(fit_probe, **names, **settings, one_each=one_each)
+        fit = partial(fit_probe, **names, **settings, single_label=single_label)
         score = fit(both["train"], y["train"])
         if (f1 := quality(score, both["valid"])) > best:
             best, chosen = f1, (score, fit, both, share, C, balance)
@@ -208,36 +203,35 @@ def main() -> None:
         quality = partial(quality, valid=both["valid"])
         train = both["train"], y["train"]
         score, rounds = self_train(score, fit, *train, both["more"], choose=choose, quality=quality)
-    say(
+    print_once(
         f"best on validation: vocabulary {share:g}, C {C:g}, balance {balance:g}, "
         f"{rounds} rounds of self-training on {len(more):,} unlabelled texts"
     )
     trained = perf_counter()
     scores = {k: score(both[k]) for k in ("valid", "test", "unlabelled") if k in both}
-    per_text = spent["seconds"] / spent["texts"]
+    per_text = embed.seconds / embed.n_texts
     per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     predicted = {part: choose(p) for part, p in scores.items()}
 
     # Figures of validation, and one look at the test rows; then everything a person wants to see
-    figures = part_figures(y, scores, predicted)
-    figures |= {"embed_runtime": spent["seconds"], "train_runtime": trained - started}
+    figures = split_metrics(y, scores, predicted)
+    figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures["test_runtime"] = per_text * len(y["test"])
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        metrics={**figures, "seed": args.seed},
+        split,
+        scores["test"],
+        predicted["test"],
+        {**figures, "seed": args.seed},
+        card=TaggerCard(),
     )
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if "unlabelled" in texts:
         print("\nTags for texts without labels")
         found = scores["unlabelled"], predicted["unlabelled"]
-        print(examples(texts["unlabelled"], *found, corpus.label_names))
-    print(f"\n{contents(output_dir)}")
+        print(format_examples(texts["unlabelled"], *found, corpus.label_names))
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

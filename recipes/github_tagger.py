@@ -17,40 +17,53 @@ takes twice as long and finds a little more.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
 from transformers import EarlyStoppingCallback, set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.baselines import fit_and_score, naive_bayes
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MultilabelCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.heads import append_mean_pooling, fit_head
-from shared.health import check_health
-from shared.losses import MultilabelLoss, balanced_pos_weight
-from shared.metrics import f1_scores, multilabel_metrics, sigmoid
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, f1_scores, multilabel_metrics, sigmoid, tune_thresholds
+from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
+    append_mean_pooling,
+    fit_head,
     has_dropout,
     limit_length,
     load_sequence_classifier,
     load_tokenizer,
     resolve_model,
+    tokenize,
 )
-from shared.parts import split_corpus
-from shared.predictions import examples
-from shared.progress import quiet_libraries
-from shared.results import contents, held_out_figures, write_results
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    format_examples,
+    interval_metrics,
+    write_results,
+)
+from shared.training import (
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    MultilabelLoss,
+    ReadableProgress,
+    balanced_pos_weight,
+    check_health,
+    find_checkpoint,
+    remove_checkpoints,
+)
 
 
 @dataclass
@@ -90,25 +103,14 @@ class TaggerArguments(SplitArguments, EpochTrainingArguments):
 def main() -> None:
     """Load, split, tokenise, train, tune thresholds, look at the test rows once, save."""
     args = parse_arguments(TaggerArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    say = print if args.process_index == 0 else lambda *_: None
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     set_seed(args.seed)
 
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    label_names, one_each = corpus.label_names, corpus.one_label_each
-    say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
-
-    # Split: near duplicates on one side, every label in every part as far as it has rows enough
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    y = parts.labels
-    rows = {**parts.rows, "unlabelled": corpus.dataset.select(corpus.unlabelled[:3])}
+    corpus, split = load_and_split(args, seed=args.seed)
+    label_names, single_label = corpus.label_names, corpus.single_label
+    y = split.labels
+    rows = {**split.rows, "unlabelled": corpus.dataset.select(corpus.unlabelled[:3])}
 
     # Model and tokens; the collator pads, and makes the mask from the lengths
     model_folder = resolve_model(args.model)
@@ -136,11 +138,9 @@ def main() -> None:
         start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(model, tokens["train"], collator, loss, **start)
 
-    def compute_metrics(prediction):
-        # Epochs are compared at the threshold that each would be used with.
-        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
-        metrics = multilabel_metrics(label_names, thresholds=best, one_each=one_each)
-        return metrics(prediction)
+    # Epochs are compared at the thresholds that each would be used with.
+    tune = partial(tune_thresholds, tolerance=2)
+    compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     trainer = LengthGroupedTrainer(
         model=model,
@@ -158,27 +158,26 @@ def main() -> None:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
 
     if args.health_check:
-        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
-        check_health(trainer, args.max_length, label_counts=counts)
+        check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
     # Train; the best epoch by validation micro F1 is kept, or the last
-    say("\nTraining")
+    print_once("\nTraining")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
     # Thresholds on validation, then one look at the test rows
     per_label = args.thresholds == "per_label"
     scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
     thresholds = tune_thresholds(scores, y["valid"], per_label=per_label, tolerance=2)
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), one_each
-    valid = f1_scores(y["valid"], choose_labels(scores, thresholds, one_each=one_each))
+    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
+    valid = f1_scores(y["valid"], choose_labels(scores, thresholds, single_label=single_label))
     seconds = perf_counter() - started
     trainer.compute_metrics = multilabel_metrics(
-        label_names, thresholds=thresholds, one_each=one_each
+        label_names, thresholds=thresholds, single_label=single_label
     )
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores = sigmoid(tested.predictions)
-    predicted = choose_labels(scores, thresholds, one_each=one_each)
+    predicted = choose_labels(scores, thresholds, single_label=single_label)
     tagged = ()
     if unlabelled := tokens["unlabelled"].remove_columns("labels"):
         tagged = sigmoid(trainer.predict(unlabelled).predictions)
@@ -187,12 +186,9 @@ def main() -> None:
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    texts = (rows["train"]["text"], y["train"], rows["test"]["text"])
-    (baseline,) = fit_and_score(naive_bayes(), *texts)
     metrics = {
         **tested.metrics,
-        **held_out_figures(y["test"], predicted, choose_labels(baseline, 0.5, one_each=one_each)),
+        **interval_metrics(y["test"], predicted, naive_bayes_labels(split)),
         **{f"{part}_samples": len(y[part]) for part in y},
         **{f"valid_{name}": value for name, value in valid.items()},
         **trained.metrics,
@@ -201,25 +197,22 @@ def main() -> None:
     }
     report = write_results(
         output_dir,
-        base_model=args.model,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores,
-        predicted=predicted,
-        thresholds=None if one_each else thresholds,
-        metrics=metrics,
+        split,
+        scores,
+        predicted,
+        metrics,
+        card=TaggerCard(base_model=args.model, max_length=args.max_length),
+        thresholds=None if single_label else thresholds,
         log_history=trainer.state.log_history,
-        max_length=args.max_length,
     )
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if len(tagged):
         print("\nTags for texts without labels")
-        chosen = choose_labels(tagged, thresholds, one_each=one_each)
-        print(examples(rows["unlabelled"]["text"], tagged, chosen, label_names))
-    print(f"\n{contents(output_dir, model=True)}")
+        chosen = choose_labels(tagged, thresholds, single_label=single_label)
+        print(format_examples(rows["unlabelled"]["text"], tagged, chosen, label_names))
+    print(f"\n{describe_output(output_dir, model=True)}")
 
 
 if __name__ == "__main__":

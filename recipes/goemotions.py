@@ -12,7 +12,7 @@ mask the wrong way round, so that tokens attend to padding alone; here they atte
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions_scratch.yaml
 
 Data: as for recipes/github_tagger.py; GoEmotions' own files are read with --column_names text
-labels id --class_names labels.txt. The model loads with `pipeline` once `shared.classifier` is
+labels id --class_names labels.txt. The model loads with `pipeline` once `shared.models.heads` is
 imported. The sizes published for scratch, goemotions_scratch_large.yaml, want a GPU.
 
 Expect on one core: the sample in a minute, micro F1 .68; GoEmotions in half an hour, .60, macro
@@ -27,39 +27,52 @@ from typing import Literal
 
 from transformers import EarlyStoppingCallback, set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.baselines import fit_and_score, naive_bayes
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.classifier import PooledForSequenceClassification
-from shared.collators import MultilabelCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.heads import fit_head
-from shared.health import check_health
-from shared.losses import FOCUS, MultilabelLoss, balanced_pos_weight
-from shared.metrics import multilabel_metrics, sigmoid
-from shared.model_arguments import HeadArguments, TuningArguments, check_tuning, head_settings
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, multilabel_metrics, sigmoid, tune_thresholds
+from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
+    HeadArguments,
+    PooledForSequenceClassification,
+    TransformerArguments,
+    build_transformer,
+    fit_head,
+    head_settings,
     limit_length,
     load_encoder,
     load_tokenizer,
     resolve_model,
+    tokenize,
+    train_tokenizer,
 )
-from shared.network_arguments import TransformerArguments, build_transformer
-from shared.optimization import freeze, grouped_optimizer, unfreezing
-from shared.parts import split_corpus
-from shared.progress import quiet_libraries
-from shared.regularization import regularizers
-from shared.results import contents, part_figures, write_results
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
-from shared.vocabulary import train_tokenizer
+from shared.reports import TaggerCard, describe_output, split_metrics, write_results
+from shared.training import (
+    LOSS_SETTINGS,
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    MultilabelLoss,
+    ReadableProgress,
+    TuningArguments,
+    balanced_pos_weight,
+    check_health,
+    check_tuning,
+    find_checkpoint,
+    freeze,
+    grouped_optimizer,
+    regularizers,
+    remove_checkpoints,
+    unfreezing_callbacks,
+)
 
 SAMPLE = Path(__file__).parent / "data" / "comments.jsonl"
 
@@ -123,21 +136,12 @@ class EmotionArguments(
 def main() -> None:
     """Load, split, tokenise, train, tune thresholds, look at the test rows once, save."""
     args = parse_arguments(EmotionArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    say = print if args.process_index == 0 else lambda *_: None
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
 
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    rows, y = parts.rows, parts.labels
-    label_names, one_each = corpus.label_names, corpus.one_label_each
+    corpus, split = load_and_split(args, seed=args.seed)
+    rows, y = split.rows, split.labels
+    label_names, single_label = corpus.label_names, corpus.single_label
 
     # Tokenizer and encoder, then a head on it
     set_seed(args.seed)
@@ -152,7 +156,9 @@ def main() -> None:
     model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
     freeze(model, args.freeze)
     limit_length(tokenizer, model, args.max_length)
-    say(f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens")
+    print_once(
+        f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
+    )
 
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
@@ -163,17 +169,18 @@ def main() -> None:
     counts = y["train"].sum(axis=0)
     pos_weight = balanced_pos_weight(counts, len(y["train"]), power=args.pos_weight)
     smoothing = {"label_smoothing": args.label_smoothing_factor}
-    loss = MultilabelLoss(pos_weight, **FOCUS[args.loss], **smoothing)
+    loss = MultilabelLoss(pos_weight, **LOSS_SETTINGS[args.loss], **smoothing)
     if not (checkpoint or from_scratch or args.health_check):
         start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(model, tokens["train"], collator, loss, **start)
-    how = {"metric": args.threshold_metric, "per_label": args.thresholds == "per_label"}
-    tune = partial(tune_thresholds, tolerance=2, **how)
-
-    def compute_metrics(prediction):
-        # Epochs are compared at the thresholds that each would be used with.
-        best = tune(sigmoid(prediction.predictions), prediction.label_ids)
-        return multilabel_metrics(label_names, thresholds=best, one_each=one_each)(prediction)
+    tune = partial(
+        tune_thresholds,
+        metric=args.threshold_metric,
+        per_label=args.thresholds == "per_label",
+        tolerance=2,
+    )
+    # Epochs are compared at the thresholds that each would be used with.
+    compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     trainer = LengthGroupedTrainer(
         model=model,
@@ -185,64 +192,61 @@ def main() -> None:
         compute_loss_func=loss,
         optimizer_cls_and_kwargs=grouped_optimizer(args, model),
         compute_metrics=compute_metrics,
-        callbacks=[CheckpointOnSignal(), ReadableProgress(), *unfreezing(args.freeze)],
+        callbacks=[CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)],
         **regularizers(args),
     )
     if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
 
     if args.health_check:
-        label_counts = dict(zip(label_names, counts, strict=True))
-        check_health(trainer, args.max_length, label_counts=label_counts)
+        check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
     # Train; the best epoch by validation is kept, or the last
-    say("\nTraining")
+    print_once("\nTraining")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
     # Thresholds on validation, then one look at the test rows
     trainer.compute_metrics = None  # that of an evaluation tunes thresholds of its own
     scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     thresholds = tune(scores["valid"], y["valid"])
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), one_each
+    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
     seconds = perf_counter() - started
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = sigmoid(tested.predictions)
-    predicted = {k: choose_labels(p, thresholds, one_each=one_each) for k, p in scores.items()}
+    predicted = {
+        k: choose_labels(p, thresholds, single_label=single_label) for k, p in scores.items()
+    }
 
     # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    texts = (rows["train"]["text"], y["train"], rows["test"]["text"])
-    (baseline,) = fit_and_score(naive_bayes(), *texts)
-    baseline = choose_labels(baseline, 0.5, one_each=one_each)
     metrics = {
         **tested.metrics,
-        **part_figures(y, scores, predicted, baseline),
+        **split_metrics(y, scores, predicted, naive_bayes_labels(split)),
         **trained.metrics,
         "train_runtime": seconds,  # with the fit of the head and the choice of thresholds
         "seed": args.seed,
     }
     report = write_results(
         output_dir,
-        base_model=None if from_scratch else args.model,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        thresholds=None if one_each else thresholds,
-        metrics=metrics,
+        split,
+        scores["test"],
+        predicted["test"],
+        metrics,
+        card=TaggerCard(
+            base_model=None if from_scratch else args.model,
+            max_length=args.max_length,
+            register_module="shared.models.heads",
+        ),
+        thresholds=None if single_label else thresholds,
         log_history=trainer.state.log_history,
-        max_length=args.max_length,
-        known_by="shared.classifier",
     )
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    print(f"\n{contents(output_dir, model=True)}")
+    print(f"\n{describe_output(output_dir, model=True)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ which is the strongest on long texts. The vocabulary is built from the training 
 Data: as for recipes/github_tagger.py. Where each text has exactly one label, the classes exclude
 each other (softmax), else each label is a question of its own (sigmoid, threshold tuned on
 validation). The network loads with `AutoModelForSequenceClassification` and `pipeline` once
-`shared.networks` is imported.
+`shared.models.networks` is imported.
 
 Expect on IMDB's test file, on one CPU core, 2 GB of memory: accuracy .82 in one minute
 (imdb_cnn.yaml), .84 in one (imdb_lstm.yaml), .90 in seven (imdb_strong.yaml).
@@ -29,28 +29,39 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.baselines import fit_and_score, naive_bayes
-from shared.callbacks import CheckpointOnSignal, ReadableProgress, TrainingLog
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import MultilabelCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.health import check_health
-from shared.losses import MultilabelLoss, SingleLabelLoss, balanced_pos_weight
-from shared.metrics import multilabel_metrics, sigmoid, softmax
-from shared.network_arguments import NetworkArguments, build_network
-from shared.parts import split_corpus
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
-from shared.vocabulary import train_tokenizer
-from shared.word_vectors import read_word_vectors
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, multilabel_metrics, sigmoid, softmax, tune_thresholds
+from shared.methods import naive_bayes_labels
+from shared.models import (
+    NetworkArguments,
+    build_network,
+    read_word_vectors,
+    tokenize,
+    train_tokenizer,
+)
+from shared.reports import TaggerCard, describe_output, split_metrics, write_results
+from shared.training import (
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    MultilabelLoss,
+    ReadableProgress,
+    SingleLabelLoss,
+    TrainingLog,
+    balanced_pos_weight,
+    check_health,
+    find_checkpoint,
+    remove_checkpoints,
+)
 
 
 @dataclass
@@ -94,21 +105,12 @@ class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
 def main() -> None:
     """Load, split, build the vocabulary, train, look at the test rows once, save."""
     args = parse_arguments(ImdbArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    say = print if args.process_index == 0 else lambda *_: None
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
 
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    label_names, one_each = corpus.label_names, corpus.one_label_each
-    say(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        say(f"{name} rows: {other.describe(brief=True)}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    rows, y = parts.rows, parts.labels
+    corpus, split = load_and_split(args, seed=args.seed)
+    label_names, single_label = corpus.label_names, corpus.single_label
+    rows, y = split.rows, split.labels
 
     # Vocabulary, of the training texts alone, and tokens
     tokenizer = train_tokenizer(
@@ -125,7 +127,7 @@ def main() -> None:
     known, vectors = [], np.zeros((0, args.embedding_size))
     if args.embeddings:
         known, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
-        say(f"{args.embeddings}: vectors of {len(known):,} of {len(tokenizer):,} tokens")
+        print_once(f"{args.embeddings}: vectors of {len(known):,} of {len(tokenizer):,} tokens")
     model = build_network(
         args,
         vocab_size=len(tokenizer),
@@ -133,27 +135,29 @@ def main() -> None:
         embedding_size=vectors.shape[1],
         id2label=dict(enumerate(label_names)),
         label2id={name: i for i, name in enumerate(label_names)},
-        problem_type=f"{'single' if one_each else 'multi'}_label_classification",
+        problem_type=f"{'single' if single_label else 'multi'}_label_classification",
     )
     with torch.no_grad():
         model.get_input_embeddings().weight[known] = torch.from_numpy(vectors).float()
-    say(f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens")
+    print_once(
+        f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
+    )
 
     # Classes that exclude each other, or one question per label, rare ones weighed up
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
     smoothing = {"label_smoothing": args.label_smoothing_factor}
-    loss = SingleLabelLoss(**smoothing) if one_each else MultilabelLoss(pos_weight, **smoothing)
-    to_scores = softmax if one_each else sigmoid
+    loss = SingleLabelLoss(**smoothing) if single_label else MultilabelLoss(pos_weight, **smoothing)
+    to_scores = softmax if single_label else sigmoid
 
     def compute_metrics(prediction):
-        if one_each:
-            figures = multilabel_metrics(label_names, one_each=True)(prediction)
+        if single_label:
+            figures = multilabel_metrics(label_names, single_label=True)(prediction)
             return figures | {"accuracy": figures["subset_accuracy"]}
         # Evaluations are compared at the threshold that each would be used with.
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
         return multilabel_metrics(label_names, thresholds=best)(prediction)
 
-    log = TrainingLog(output_dir, "eval_accuracy" if one_each else "eval_micro_f1")
+    log = TrainingLog(output_dir, "eval_accuracy" if single_label else "eval_micro_f1")
     trainer = LengthGroupedTrainer(
         model=model,
         args=args,
@@ -169,12 +173,11 @@ def main() -> None:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
 
     if args.health_check:
-        counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
-        check_health(trainer, args.max_length, label_counts=counts)
+        check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
     # Train; the best state by validation is kept, or the last
-    say("\nTraining")
+    print_once("\nTraining")
     started = perf_counter()
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -182,47 +185,45 @@ def main() -> None:
     trainer.compute_metrics = None  # that of an evaluation tunes thresholds of its own
     scores = {"valid": to_scores(trainer.predict(tokens["valid"]).predictions)}
     thresholds = np.full(len(label_names), 0.5)
-    if not one_each:
+    if not single_label:
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), one_each
+    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
     seconds = perf_counter() - started
     tested = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = to_scores(tested.predictions)
-    predicted = {k: choose_labels(p, thresholds, one_each=one_each) for k, p in scores.items()}
+    predicted = {
+        k: choose_labels(p, thresholds, single_label=single_label) for k, p in scores.items()
+    }
 
     # Save: network, tokenizer, labels and thresholds; then everything a person wants to see
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
-    texts = (rows["train"]["text"], y["train"], rows["test"]["text"])
-    (baseline,) = fit_and_score(naive_bayes(), *texts)
-    baseline = choose_labels(baseline, 0.5, one_each=one_each)
     metrics = {
         **tested.metrics,
-        **part_figures(y, scores, predicted, baseline),
+        **split_metrics(y, scores, predicted, naive_bayes_labels(split)),
         **trained.metrics,
         "train_runtime": seconds,  # with the choice of thresholds
         "seed": args.seed,
     }
-    if one_each:
+    if single_label:
         metrics |= {f"{part}_accuracy": metrics[f"{part}_micro_f1"] for part in scores}
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        thresholds=None if one_each else thresholds,
-        metrics=metrics,
-        known_by="shared.networks",
-        max_length=args.max_length if args.truncation_side == "right" else None,
+        split,
+        scores["test"],
+        predicted["test"],
+        metrics,
+        card=TaggerCard(
+            max_length=args.max_length if args.truncation_side == "right" else None,
+            register_module="shared.models.networks",
+        ),
+        thresholds=None if single_label else thresholds,
     )
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    print(f"\n{contents(output_dir, model=True)}")
+    print(f"\n{describe_output(output_dir, model=True)}")
 
 
 if __name__ == "__main__":

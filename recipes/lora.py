@@ -25,35 +25,48 @@ from dataclasses import dataclass
 
 from transformers import set_seed
 
-from shared.adapters import activation_bytes, adapt, save_merged, training_footprint
-from shared.arguments import deciding_flags, flag, parse_arguments
-from shared.callbacks import ReadableProgress
-from shared.cards import write_model_card
-from shared.checkpoints import check_same_run
-from shared.classifier import PooledForSequenceClassification
-from shared.collators import PADDING_MULTIPLE, MultilabelCollator, tokenize
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import folder_version, make_output_dir, write_csv, write_json
-from shared.heads import fit_head
-from shared.health import check_health
-from shared.losses import MultilabelLoss, balanced_pos_weight
-from shared.metrics import f1_scores, sigmoid
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    folder_fingerprint,
+    make_output_dir,
+    parse_arguments,
+    print_once,
+    result_flags,
+    start_recipe,
+    write_csv,
+    write_json,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, f1_scores, sigmoid, tune_thresholds
 from shared.models import (
     DEFAULT_MODEL,
+    PADDING_MULTIPLE,
+    PooledForSequenceClassification,
+    fit_head,
     limit_length,
     load_encoder,
     load_tokenizer,
     longest_input,
     resolve_model,
+    tokenize,
 )
-from shared.parts import split_corpus
-from shared.progress import quiet_libraries
-from shared.thresholds import tune_thresholds
-from shared.trainer import LengthGroupedTrainer
-from shared.training_arguments import EpochTrainingArguments
+from shared.reports import write_model_card
+from shared.training import (
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    MultilabelLoss,
+    ReadableProgress,
+    activation_bytes,
+    adapt,
+    balanced_pos_weight,
+    check_health,
+    check_same_run,
+    save_merged,
+    training_footprint,
+)
 
 # What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
 METHODS = {
@@ -67,7 +80,7 @@ METHODS = {
 }
 MERGED = ("lora", "dora", "ia3")
 USAGE = """```python
-import shared.classifier  # or of a copy of it: transformers knows the model then
+import shared.models.heads  # or of a copy of it: transformers knows the model then
 from transformers import pipeline
 
 tagger = pipeline("text-classification", model="{folder}", top_k=None)
@@ -109,17 +122,10 @@ class LoraArguments(SplitArguments, EpochTrainingArguments):
 def main() -> None:
     """Load, split, tokenise; then for each method adapt, train, measure, save."""
     args = parse_arguments(LoraArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args)
-        held_out = load_held_out(args, corpus)
-    label_names, one_each = corpus.label_names, corpus.one_label_each
-    say(f"\nData\n{corpus.describe()}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    y = parts.labels
+    output_dir = start_recipe(args)
+    corpus, split = load_and_split(args, seed=args.seed)
+    label_names, single_label = corpus.label_names, corpus.single_label
+    y = split.labels
 
     # One encoder, one head, and one loss for all
     folder = resolve_model(args.model)
@@ -142,11 +148,11 @@ def main() -> None:
         adapt(copy.deepcopy(start), method, **settings)
 
     with args.main_process_first(desc="tokenising"):
-        tokens = {part: tokenize(found, tokenizer) for part, found in parts.rows.items()}
+        tokens = {part: tokenize(found, tokenizer) for part, found in split.rows.items()}
     if not args.health_check:
-        flags = deciding_flags(args, LoraArguments, "methods")
-        run = {"flags": flags, "model": folder_version(folder)}
-        run["data"] = [source.fingerprint for source in (corpus, *held_out.values())]
+        flags = result_flags(args, LoraArguments, "methods")
+        run = {"flags": flags, "model": folder_fingerprint(folder)}
+        run["data"] = split.fingerprints
         check_same_run(output_dir, run)
         how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(start, tokens["train"], collator, loss, **how)
@@ -176,16 +182,15 @@ def main() -> None:
             callbacks=[ReadableProgress()],
         )
         if args.health_check:
-            counts = dict(zip(label_names, y["train"].sum(axis=0), strict=True))
-            check_health(trainer, args.max_length, label_counts=counts)
+            check_health(trainer, args.max_length, label_counts=split.label_counts())
             return  # of the first method: the others would say little else
-        say(f"\nTraining: {name}")
+        print_once(f"\nTraining: {name}")
         trained = trainer.train()
         scores = {p: sigmoid(trainer.predict(tokens[p]).predictions) for p in ("valid", "test")}
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        found = {p: choose_labels(scores[p], thresholds, one_each=one_each) for p in scores}
+        found = {p: choose_labels(scores[p], thresholds, single_label=single_label) for p in scores}
         trainer.model.config.thresholds = thresholds.tolist()
-        trainer.model.config.one_label_each = one_each
+        trainer.model.config.one_label_each = single_label
         trainer.save_model()
         if args.process_index == 0:  # the labels, which an adapter leaves to its base
             trainer.model.config.save_pretrained(own.output_dir)
@@ -201,8 +206,6 @@ def main() -> None:
             row["merged_difference"] = save_merged(trainer, home / "merged", tokens["test"])
         rows[method] = row
         if args.process_index == 0:
-            for pickled in home.rglob("training_args.bin"):  # nothing here reads it
-                pickled.unlink()
             write_json(files[method], row)
             done = [rows[method] for method in METHODS if method in rows]
             write_csv(output_dir / "results.csv", done)  # after each, so that nothing is lost

@@ -22,29 +22,29 @@ micro): its smoothing weighs less when words count twice. Logistic regression ga
 and loses .02.
 """
 
-import os
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
-from shared.arguments import flag, parse_arguments
-from shared.augmentations import (
+from shared.cli import exit_on_user_error, flag, is_main_process, parse_arguments, start_recipe
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels, tune_thresholds
+from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
+    add_augmented_copies,
+    fit_scorer,
     load_augmentations,
-    with_copies,
+    naive_bayes,
+    tfidf_logistic_regression,
 )
-from shared.baselines import fit_scorer, naive_bayes, tfidf_logistic_regression
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import exit_on_user_error
-from shared.files import make_output_dir
-from shared.parts import split_corpus
-from shared.predictions import examples
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.thresholds import tune_thresholds
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    format_examples,
+    split_metrics,
+    write_results,
+)
 
 CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
 
@@ -69,25 +69,18 @@ class NaiveBayesArguments(AugmentationArguments, SplitArguments):
 def main() -> None:
     """Load, split, fit, score, save."""
     args = parse_arguments(NaiveBayesArguments, description=__doc__)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return  # one process does it all
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    corpus = load_data(args)
-    held_out = load_held_out(args, corpus)
-    print(f"\nData\n{corpus.describe()}")
-    for name, other in held_out.items():
-        print(f"{name} rows: {other.describe(brief=True)}")
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    print(parts.describe())
-    rows, y = parts.rows, parts.labels
+    output_dir = start_recipe(args)
+    corpus, split = load_and_split(args, seed=args.seed)
+    rows, y = split.rows, split.labels
     augmentations = load_augmentations(args.augment, args)
 
     # Fit on the training texts; thresholds on validation
     started = perf_counter()
     train = rows["train"]["text"], y["train"]
     if augmentations:
-        train = with_copies(*train, augmentations, copies=args.copies, seed=args.seed)
+        train = add_augmented_copies(*train, augmentations, copies=args.copies, seed=args.seed)
     score = fit_scorer(CLASSIFIERS[args.classifier](), *train)
     scores = {"valid": score(rows["valid"]["text"])}
     per_label = args.thresholds == "per_label"
@@ -99,31 +92,33 @@ def main() -> None:
     runtimes = {"train_runtime": trained - started, "test_runtime": perf_counter() - trained}
     unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
     scores["unlabelled"] = score(unlabelled)
-    one_each = corpus.one_label_each
+    single_label = corpus.single_label
     predicted = {
-        part: choose_labels(found, thresholds, one_each=one_each) for part, found in scores.items()
+        part: choose_labels(found, thresholds, single_label=single_label)
+        for part, found in scores.items()
     }
-    metrics = part_figures(y, scores, predicted)
+    metrics = split_metrics(y, scores, predicted)
 
     # Save: figures, predictions, plots, card
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        thresholds=None if one_each else thresholds,
-        metrics=metrics | runtimes | {"seed": args.seed},
+        split,
+        scores["test"],
+        predicted["test"],
+        metrics | runtimes | {"seed": args.seed},
+        card=TaggerCard(),
+        thresholds=None if single_label else thresholds,
     )
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if len(unlabelled):
         print("\nTags for texts without labels")
         print(
-            examples(unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names)
+            format_examples(
+                unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names
+            )
         )
-    print(f"\n{contents(output_dir)}")
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -32,19 +32,21 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from shared.arguments import flag, parse_arguments
-from shared.collators import PaddingCollator
-from shared.columns import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import atomic_write
-from shared.metrics import sigmoid, softmax
+from shared.cli import (
+    UserError,
+    atomic_write,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    progress,
+    quiet_libraries,
+)
+from shared.data import DEFAULT_TEXT_COLUMNS, find_text_columns, join_text, open_source
+from shared.evaluation import choose_labels, sigmoid, softmax
+from shared.methods import Windows
 from shared.models import load_sequence_classifier, load_tokenizer, resolve_model
-from shared.predictions import tag
-from shared.progress import progress, quiet_libraries
-from shared.readers import open_source
-from shared.trainer import LengthGroupedTrainer
-from shared.windows import Windows
+from shared.reports import prediction_records
+from shared.training import LengthGroupedTrainer, PaddingCollator
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 SINGLE = "single_label_classification"
@@ -90,11 +92,11 @@ def main() -> None:
     if args.model == [DEFAULT_TAGGER] and not Path(DEFAULT_TAGGER).is_dir():
         raise UserError(f"--model {DEFAULT_TAGGER}: no such folder; {_TRAIN}, or name its folder")
     taggers = [Tagger(name, args) for name in args.model]
-    label_names, one_each = taggers[0].label_names, taggers[0].one_each
+    label_names, single_label = taggers[0].label_names, taggers[0].single_label
     for tagger in taggers[1:]:
         if tagger.label_names != label_names:
             raise UserError(f"--model: {tagger.name} has other labels than {taggers[0].name}")
-        if (tagger.classes, tagger.one_each) != (taggers[0].classes, one_each):
+        if (tagger.classes, tagger.single_label) != (taggers[0].classes, single_label):
             raise UserError(
                 f"--model: {tagger.name} decides otherwise than {taggers[0].name}: one takes the "
                 "best of classes that exclude each other, one each label for itself"
@@ -112,8 +114,8 @@ def main() -> None:
             tagged = iter(())
             if known:
                 scores = np.mean([tagger.score(known) for tagger in taggers], axis=0)
-                predicted = choose_labels(scores, thresholds, one_each=one_each)
-                tagged = tag(scores, predicted, label_names)
+                predicted = choose_labels(scores, thresholds, single_label=single_label)
+                tagged = prediction_records(scores, predicted, label_names)
             for number, (row, text) in enumerate(zip(block, texts, strict=True), n_rows + 1):
                 result = next(tagged) if text else {"labels": [], "scores": {}}
                 file.write(output_line(row, result, f"{source.name}, row {number}"))
@@ -136,8 +138,8 @@ class Tagger:
         self.label_names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self.thresholds = find_thresholds(name, args, model.config)
         self.classes = model.config.problem_type == SINGLE
-        one_each = self.classes or getattr(model.config, "one_label_each", False)
-        self.one_each = args.threshold is None and one_each
+        single_label = self.classes or getattr(model.config, "one_label_each", False)
+        self.single_label = args.threshold is None and single_label
         # One window that cuts the text off, for what was not trained on windows.
         self.cut = dict(getattr(model.config, "windows", {"stride": 0, "max_windows": 1}))
         self.pooling = self.cut.pop("pooling", "mean")

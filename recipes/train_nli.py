@@ -32,18 +32,18 @@ from datasets import concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments, set_seed
 
-from shared.arguments import flag, parse_arguments
-from shared.callbacks import CheckpointOnSignal, ReadableProgress
-from shared.cards import write_model_card
-from shared.checkpoints import remove_checkpoints, resume_point
-from shared.collators import PaddingCollator
-from shared.data import load_data
-from shared.data_arguments import DataArguments
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir, write_json
-from shared.hardware import choose_precision
-from shared.health import check_health
-from shared.losses import EntailmentLoss
+from shared.cli import (
+    UserError,
+    choose_precision,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+    write_json,
+)
+from shared.data import DataArguments, load_data
+from shared.methods import CLASSES, read_pairs, tokenize_pairs, topic_pairs
 from shared.models import (
     DEFAULT_MODEL,
     DEFAULT_MODEL_ON_HUB,
@@ -52,9 +52,17 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.nli import CLASSES, read_pairs, tokenize_pairs, topic_pairs
-from shared.progress import quiet_libraries
-from shared.trainer import LengthGroupedTrainer
+from shared.reports import write_model_card
+from shared.training import (
+    CheckpointOnSignal,
+    EntailmentLoss,
+    LengthGroupedTrainer,
+    PaddingCollator,
+    ReadableProgress,
+    check_health,
+    find_checkpoint,
+    remove_checkpoints,
+)
 
 
 @dataclass
@@ -102,10 +110,8 @@ class NLIArguments(TrainingArguments):
 def main() -> None:
     """Read, make pairs of classified texts, adapt, measure, save."""
     args = parse_arguments(NLIArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    say = print if args.process_index == 0 else lambda *_: None
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
     set_seed(args.seed)
 
     # Pairs; a file that is named twice for the same use counts once
@@ -132,14 +138,14 @@ def main() -> None:
     for number, (name, pairs) in enumerate(sets):
         kept = [row for row, pair in enumerate(as_tuples(pairs)) if pair not in tested]
         if len(kept) < len(pairs):
-            say(f"{name}: left out {len(pairs) - len(kept):,} pairs that are tested on")
+            print_once(f"{name}: left out {len(pairs) - len(kept):,} pairs that are tested on")
             sets[number] = name, pairs.select(kept)
     sets = [(name, pairs) for name, pairs in sets if len(pairs)]
     if not sets:
         raise UserError("--train_data: every pair of it is in --test_data; name other files")
     for use, named in (("train", sets), ("test", tests.items())):
         for name, pairs in named:
-            say(f"{name}: {len(pairs):,} pairs to {use} on")
+            print_once(f"{name}: {len(pairs):,} pairs to {use} on")
 
     # The encoder stays as it is; every linear layer of it gets an adapter, the head is new
     folder = resolve_model(args.model)
@@ -169,7 +175,7 @@ def main() -> None:
     if args.health_check:
         check_health(trainer, args.max_length)
         return
-    say(f"\nTraining {model.get_nb_trainable_parameters()[0]:,} parameters")
+    print_once(f"\nTraining {model.get_nb_trainable_parameters()[0]:,} parameters")
     trained = trainer.train(resume_from_checkpoint=checkpoint)
 
     # How often it is right; and without the premise, which no honest model can be
@@ -195,7 +201,6 @@ def main() -> None:
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "training_args.bin").unlink()  # a pickle, and nothing here reads it
     config.save_pretrained(output_dir)
     if args.model == DEFAULT_MODEL:  # a name that means the same on other machines
         adapter = output_dir / "adapter_config.json"

@@ -25,7 +25,6 @@ whose pieces run across punctuation, 1.09 with whole words, of which 2 % are unk
 tokenizer of the default encoder. Ten seconds on a busy core, but minutes for Unigram.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -33,15 +32,24 @@ from typing import Literal
 
 from sklearn.model_selection import GroupShuffleSplit
 
-from shared.arguments import flag, parse_arguments
-from shared.cards import write_model_card
-from shared.data import load_data
-from shared.data_arguments import DataArguments
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir, write_json
-from shared.models import DEFAULT_MODEL, load_tokenizer, resolve_model
-from shared.progress import quiet_libraries
-from shared.vocabulary import tokenization_figures, train_tokenizer
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    is_main_process,
+    parse_arguments,
+    start_recipe,
+    write_json,
+)
+from shared.data import DataArguments, load_data
+from shared.models import (
+    DEFAULT_MODEL,
+    load_tokenizer,
+    resolve_model,
+    tokenization_statistics,
+    train_tokenizer,
+)
+from shared.reports import write_model_card
 
 WORDS_SHOWN = 15  # of the sentence that shows how both cut
 
@@ -76,10 +84,9 @@ class TokenizerArguments(DataArguments):
 def main() -> None:
     """Load, keep some texts back, learn, save, measure."""
     args = parse_arguments(TokenizerArguments, description=__doc__)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return  # one process does it all
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
+    output_dir = start_recipe(args)
     alone = Path(args.model).expanduser()  # a tokenizer without a model, as this recipe leaves it
     is_alone = (alone / "tokenizer_config.json").is_file()
     baseline = load_tokenizer(str(alone) if is_alone else resolve_model(args.model))
@@ -119,7 +126,7 @@ def main() -> None:
     names, tokenizers = [args.output_dir, args.model], [tokenizer, baseline]
     figures = [
         {"vocab_size": len(each)}
-        | tokenization_figures(each, texts(held_out), max_length=args.max_length)
+        | tokenization_statistics(each, texts(held_out), max_length=args.max_length)
         for each in tokenizers
     ]
     sentence = " ".join(next(texts(held_out[:1])).split()[:WORDS_SHOWN])

@@ -29,18 +29,31 @@ from typing import Literal
 import numpy as np
 from transformers import TrainingArguments
 
-from shared.arguments import flag, parse_arguments
-from shared.callbacks import ReadableProgress
-from shared.collators import PaddingCollator
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import f1_by_threshold, f1_by_top_k, top_k
-from shared.embeddings import MeanPooling, normalized
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
-from shared.hardware import choose_precision
-from shared.masking import MaskedWords
-from shared.metrics import softmax
+from shared.cli import (
+    UserError,
+    choose_precision,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    progress,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_corpus, split_corpus
+from shared.evaluation import f1_by_threshold, f1_by_top_k, softmax, top_k
+from shared.methods import (
+    MaskedWords,
+    MeanPooling,
+    calibrate,
+    check_lengths,
+    check_templates,
+    entailment_classes,
+    entailment_scores,
+    flatten_phrases,
+    label_phrases,
+    normalized,
+    tokenize_texts,
+)
 from shared.models import (
     DEFAULT_MODEL,
     limit_length,
@@ -50,22 +63,16 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.parts import split_corpus
 from shared.plots import plot_cutoffs
-from shared.predictions import examples, write_tags
-from shared.progress import progress, quiet_libraries
-from shared.results import contents, part_figures, write_results
-from shared.trainer import LengthGroupedTrainer
-from shared.zero_shot import (
-    calibrate,
-    check_lengths,
-    check_templates,
-    entailment_classes,
-    entailment_scores,
-    flat_phrases,
-    label_phrases,
-    tokens_of,
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    format_examples,
+    split_metrics,
+    write_results,
+    write_tags,
 )
+from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 NLI_MODEL = Path(__file__).parent / "models" / "minilm_nli"
 TEMPLATES = {
@@ -128,15 +135,10 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
 def main() -> None:
     """Load, put the labels into words, score, choose on validation, look at the test once, save."""
     args = parse_arguments(ZeroShotArguments, description=__doc__)
-    quiet_libraries()
-    output_dir = make_output_dir(args.output_dir)
-    say = print if args.process_index == 0 else lambda *_: None
-    with args.main_process_first(desc="preparing the data"):
-        corpus = load_data(args, label_names=args.candidate_labels, labels_required=False)
-        held_out = load_held_out(args, corpus)
-    say(f"\nData\n{corpus.describe()}")
+    output_dir = start_recipe(args)
+    corpus, held_out = load_corpus(args, label_names=args.candidate_labels, labels_required=False)
     names = corpus.label_names
-    phrases, owner = flat_phrases(label_phrases(names, args.descriptions))
+    phrases, owner = flatten_phrases(label_phrases(names, args.descriptions))
     # Scores of all phrases of a label in all templates are averaged.
     owner = np.tile(owner, len(args.templates))
 
@@ -167,9 +169,9 @@ def main() -> None:
 
     def score_block(texts):
         if args.method == "embedding":
-            vectors = normalized(trainer.predict(tokens_of(tokenizer, texts)).predictions)
+            vectors = normalized(trainer.predict(tokenize_texts(tokenizer, texts)).predictions)
             return (1 + vectors @ label_vectors.T) / 2
-        found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
+        found = trainer.predict(tokenize_texts(tokenizer, texts, sentences)).predictions
         found = entailment_scores(found, classes) if args.method == "nli" else softmax(found)
         return found.reshape(len(texts), -1)
 
@@ -180,7 +182,9 @@ def main() -> None:
         return np.stack([found[:, owner == i].mean(axis=1) for i in range(len(names))], axis=1)
 
     if args.method == "embedding":
-        label_vectors = normalized(trainer.predict(tokens_of(tokenizer, sentences)).predictions)
+        label_vectors = normalized(
+            trainer.predict(tokenize_texts(tokenizer, sentences)).predictions
+        )
 
     # Without any label there is nothing to choose by: each text gets its best ones
     if not len(corpus.labelled):
@@ -194,17 +198,17 @@ def main() -> None:
             k = args.top_k or 1
             chosen = top_k(scores, k) if args.threshold is None else scores >= args.threshold
             write_tags(output_dir / "predictions.jsonl", corpus.dataset, names, scores, chosen)
-            print(f"\n{examples(texts[:5], scores[:5], chosen[:5], names)}\n")
+            print(f"\n{format_examples(texts[:5], scores[:5], chosen[:5], names)}\n")
             print(f"All {len(texts):,} texts are in {output_dir}/predictions.jsonl")
         return
 
     # How many labels, or from which score: by validation
-    parts = split_corpus(corpus, held_out, args, seed=args.seed)
-    say(parts.describe())
-    y, started = parts.labels, perf_counter()
-    scores = {"test": score(parts.rows["test"]["text"][:])}
+    split = split_corpus(corpus, held_out, args, seed=args.seed)
+    print_once(split.describe())
+    y, started = split.labels, perf_counter()
+    scores = {"test": score(split.rows["test"]["text"][:])}
     test_runtime = perf_counter() - started
-    scores["valid"] = score(parts.rows["valid"]["text"][:])
+    scores["valid"] = score(split.rows["valid"]["text"][:])
     untagged = corpus.dataset.select(corpus.unlabelled[:3])["text"][:]
     if untagged:
         scores["unlabelled"] = score(untagged)
@@ -216,33 +220,35 @@ def main() -> None:
     by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
     if k is None and threshold is None:
-        if corpus.one_label_each:
+        if corpus.single_label:
             k = 1
         elif by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
             k = int(by_k["micro_f1"].argmax()) + 1
         else:
             threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
-    say(f"a text gets its {k} best labels" if k else f"a label applies from score {threshold:.2f}")
+    print_once(
+        f"a text gets its {k} best labels" if k else f"a label applies from score {threshold:.2f}"
+    )
     predicted = {p: top_k(found, k) if k else found >= threshold for p, found in scores.items()}
 
     # One look at the test rows; then everything a person wants to see
     chosen = {"top_k": k, "threshold": threshold, "test_runtime": test_runtime}
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=parts.rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        metrics={**part_figures(y, scores, predicted), **chosen, "seed": args.seed},
-        limits="It has learned nothing but how many labels to give; a few labelled texts do more.",
+        split,
+        scores["test"],
+        predicted["test"],
+        {**split_metrics(y, scores, predicted), **chosen, "seed": args.seed},
+        card=TaggerCard(
+            limits="It has learned nothing but how many labels to give; a few labelled texts do more."
+        ),
     )
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if untagged:
         print("\nTags for texts without labels")
-        print(examples(untagged, scores["unlabelled"], predicted["unlabelled"], names))
-    print(f"\n{contents(output_dir)}")
+        print(format_examples(untagged, scores["unlabelled"], predicted["unlabelled"], names))
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def plot_neighbour_grid(
     Parameters
     ----------
     grids : mapping of "micro_f1" and "macro_f1" to array of shape (K, K)
-        From `shared.neighbours.f1_grid`.
+        From `shared.methods.neighbours.f1_grid`.
     best : (k, m)
         Marked by a cross.
     path : Path
@@ -184,10 +184,10 @@ def plot_cutoffs(
     Parameters
     ----------
     by_k : mapping of "micro_f1" and "macro_f1" to array of shape (labels,)
-        From `shared.decisions.f1_by_top_k`.
+        From `shared.evaluation.decisions.f1_by_top_k`.
     thresholds : array of shape (n,)
     by_threshold : the like, of shape (n,)
-        From `shared.decisions.f1_by_threshold`.
+        From `shared.evaluation.decisions.f1_by_threshold`.
     path : Path
     """
     from matplotlib.figure import Figure

@@ -9,9 +9,10 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-from shared.errors import UserError, exit_on_user_error
+from shared.cli.errors import UserError, exit_on_user_error
 
 _README = """# {name}
 
@@ -106,6 +107,9 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
+    for package in {path.parent for path in modules}:
+        kept = {path.stem for path in modules if path.parent == package}
+        _keep_exports(folder / package.relative_to(root) / "__init__.py", kept)
 
     main = name
     for config in sorted(configs.glob("*sample.yaml")):
@@ -117,8 +121,8 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     purpose = ast.get_docstring(ast.parse(_read(script))).splitlines()[0]
     _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
     smoke_test = _SMOKE_TEST.format(name=name)
-    if root / "shared" / "results.py" in own_modules:  # it leaves figures
-        trains = root / "shared" / "trainer.py" in own_modules
+    if root / "shared" / "reports" / "results.py" in own_modules:  # it leaves figures
+        trains = root / "shared" / "training" / "trainer.py" in own_modules
         smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
         folder / "README.md": _README.format(name=name, purpose=purpose),
@@ -147,17 +151,57 @@ def mentioned_configs(root: Path, configs: list[Path]) -> list[Path]:
 def imported_modules(root: Path, script: Path) -> list[Path]:
     """Return the files of `shared` that a script imports, directly or through one another.
 
-    Imports inside functions count too: they are how heavy libraries are put off.
+    Imports inside functions count too: they put off the import of heavy libraries. A name that is
+    imported from a package, as recipes do, stands for the module that the package takes it from.
     """
-    found: set[Path] = set()
+    modules: set[Path] = set()
     queue = [script]
     while queue:
-        for name in _imports(queue.pop()):
-            path = root.joinpath(*name.split(".")).with_suffix(".py")
-            if path.is_file() and path not in found:
-                found.add(path)
-                queue.append(path)
-    return [root / "shared" / "__init__.py", *sorted(found)]
+        for module, names in _imports(queue.pop()):
+            for path in _module_files(root, module, names):
+                if path not in modules:
+                    modules.add(path)
+                    queue.append(path)
+    packages = {path.parent / "__init__.py" for path in modules}
+    return sorted({root / "shared" / "__init__.py", *packages, *modules})
+
+
+def _module_files(root: Path, module: str, names: Sequence[str]) -> Iterator[Path]:
+    """Yield the files that an import of names from a module, or of the module, refers to."""
+    path = root.joinpath(*module.split("."))
+    if path.with_suffix(".py").is_file():
+        yield path.with_suffix(".py")
+    elif path.is_dir():
+        homes = {name: home for home, exported in exports(path).items() for name in exported}
+        for name in names:
+            file = path / f"{homes.get(name, name)}.py"
+            if file.is_file():
+                yield file
+
+
+def exports(package: Path) -> dict[str, list[str]]:
+    """Return the names that a package offers, by module: the table in its ``__init__.py``."""
+    table = _exports_table(package / "__init__.py")
+    return {} if table is None else ast.literal_eval(table)
+
+
+def _exports_table(path: Path) -> ast.Dict | None:
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.keyword) and node.arg == "submod_attrs":
+            assert isinstance(node.value, ast.Dict)
+            return node.value
+    return None
+
+
+def _keep_exports(path: Path, modules: Container[str]) -> None:
+    """Remove all modules but some from the table of a package's ``__init__.py``."""
+    if (table := _exports_table(path)) is None:
+        return
+    lines = _read(path).splitlines(keepends=True)
+    for key, value in reversed([*zip(table.keys, table.values, strict=True)]):
+        if ast.literal_eval(key) not in modules:
+            del lines[key.lineno - 1 : value.end_lineno]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def launched_scripts(root: Path, script: Path) -> list[Path]:
@@ -172,15 +216,16 @@ def launched_scripts(root: Path, script: Path) -> list[Path]:
     return sorted(path for path in paths - {script} if path.is_file())
 
 
-def _imports(path: Path) -> set[str]:
-    names = set()
+def _imports(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the modules of `shared` that a file imports, and the names that it takes from each."""
     for node in ast.walk(ast.parse(_read(path))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            imports = [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from shared import x` names a module in the second place.
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.startswith("shared.")}
+            imports = [(node.module, [alias.name for alias in node.names])]
+        else:
+            continue
+        yield from (pair for pair in imports if pair[0].split(".")[0] == "shared")
 
 
 def _read(path: Path) -> str:

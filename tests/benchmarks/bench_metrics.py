@@ -18,8 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from shared.metrics import bootstrap_interval, f1_scores, multilabel_metrics, sigmoid
-from shared.thresholds import tune_thresholds
+from shared.evaluation import (
+    bootstrap_interval,
+    f1_scores,
+    multilabel_metrics,
+    sigmoid,
+    tune_thresholds,
+)
 
 DATA = Path(os.environ.get("RECIPES_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ROWS, LABELS = 5000, 28

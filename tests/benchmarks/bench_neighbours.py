@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from sklearn.metrics import classification_report
 
-from shared.neighbours import f1_grid
+from shared.methods import f1_grid
 
 ROWS, TRAIN_ROWS, LABELS = 1000, 2000, 12
 

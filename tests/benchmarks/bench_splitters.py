@@ -216,7 +216,7 @@ def scaling(quick):
 def first_call():
     code = (
         "import time; import numpy as np\n"
-        "from shared.splitters import train_valid_test_split\n"
+        "from shared.splitters.multilabel import train_valid_test_split\n"
         "y = np.random.default_rng(0).random((441, 9)) < 0.13\n"
         "train_valid_test_split(y, random_state=0); print(time.process_time())"
     )

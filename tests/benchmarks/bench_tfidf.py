@@ -14,10 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from recipes.github_tagger import TaggerArguments
-from shared.arguments import parse_arguments
-from shared.data import load_data, load_held_out
-from shared.metrics import f1_scores
-from shared.parts import split_corpus
+from shared.cli import parse_arguments
+from shared.data import load_data, load_held_out, split_corpus
+from shared.evaluation import f1_scores
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 

@@ -25,12 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from recipes.github_tagger import TaggerArguments
-from shared.arguments import parse_arguments
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.hardware import has_fast_bf16
+from shared.cli import has_fast_bf16, parse_arguments
+from shared.data import SplitArguments, load_data, load_held_out, split_corpus
 from shared.models import DEFAULT_MODEL, resolve_model
-from shared.parts import split_corpus
 from shared.splitters import nested_slice
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,12 +15,10 @@ from time import perf_counter
 import numpy as np
 from transformers import TrainingArguments, pipeline
 
-from shared.collators import PaddingCollator
-from shared.data import load_data
-from shared.data_arguments import DataArguments
+from shared.data import DataArguments, load_data
+from shared.methods import entailment_classes, entailment_scores, tokenize_texts
 from shared.models import limit_length, load_sequence_classifier, load_tokenizer
-from shared.trainer import LengthGroupedTrainer
-from shared.zero_shot import entailment_classes, entailment_scores, tokens_of
+from shared.training import LengthGroupedTrainer, PaddingCollator
 
 MODEL = Path(__file__).parents[2] / "recipes" / "models" / "minilm_nli"
 SENTENCE = "This example is about {}."
@@ -62,7 +60,7 @@ def main() -> None:
 
             def ours(bf16, texts=texts, sentences=sentences):
                 trainer.bf16_predictions = bf16
-                found = trainer.predict(tokens_of(tokenizer, texts, sentences)).predictions
+                found = trainer.predict(tokenize_texts(tokenizer, texts, sentences)).predictions
                 return entailment_scores(found, classes).reshape(len(texts), -1)
 
             def theirs(texts=texts, labels=labels):

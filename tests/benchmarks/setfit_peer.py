@@ -11,23 +11,24 @@ the square of the rows: 64 rows of 128 tokens take minutes on two CPU cores.
 Needs the optional extra: pip install -c constraints.txt '.[setfit]'
 """
 
-import os
 import tempfile
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
-from shared.arguments import flag, parse_arguments
-from shared.data import load_data, load_held_out
-from shared.data_arguments import SplitArguments
-from shared.decisions import choose_labels
-from shared.errors import UserError, exit_on_user_error
-from shared.files import make_output_dir
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    is_main_process,
+    parse_arguments,
+    start_recipe,
+)
+from shared.data import SplitArguments, load_and_split
+from shared.evaluation import choose_labels
 from shared.models import DEFAULT_MODEL, resolve_model
-from shared.parts import split_corpus
-from shared.progress import quiet_libraries
-from shared.results import contents, part_figures, write_results
+from shared.reports import TaggerCard, describe_output, split_metrics, write_results
 
 
 @dataclass
@@ -46,20 +47,17 @@ class SetFitArguments(SplitArguments):
 def main() -> None:
     """Load, split, train, score, save."""
     args = parse_arguments(SetFitArguments, description=__doc__)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return
-    quiet_libraries()
     try:
         from setfit import SetFitModel, Trainer, TrainingArguments
     except ModuleNotFoundError:
         raise UserError("setfit: pip install -c constraints.txt '.[setfit]'") from None
     from datasets import Dataset
 
-    output_dir = make_output_dir(args.output_dir)
-    corpus = load_data(args)
-    parts = split_corpus(corpus, load_held_out(args, corpus), args, seed=args.seed)
-    print(f"\nData\n{corpus.describe()}\n{parts.describe()}")
-    rows, y = parts.rows, parts.labels
+    output_dir = start_recipe(args)
+    corpus, split = load_and_split(args, seed=args.seed)
+    rows, y = split.rows, split.labels
 
     model = SetFitModel.from_pretrained(
         resolve_model(args.model), multi_target_strategy="one-vs-rest"
@@ -88,20 +86,20 @@ def main() -> None:
     scores = {"test": score("test")}
     scored = perf_counter()
     scores["valid"] = score("valid")
-    one_each = corpus.one_label_each
-    predicted = {p: choose_labels(found, 0.5, one_each=one_each) for p, found in scores.items()}
+    single_label = corpus.single_label
+    predicted = {
+        p: choose_labels(found, 0.5, single_label=single_label) for p, found in scores.items()
+    }
     runtimes = {"train_runtime": trained - started, "test_runtime": scored - trained}
     report = write_results(
         output_dir,
-        corpus=corpus,
-        labels=y,
-        test_rows=rows["test"],
-        scores=scores["test"],
-        predicted=predicted["test"],
-        metrics={**part_figures(y, scores, predicted), **runtimes, "seed": args.seed},
-        max_length=args.max_length,
+        split,
+        scores["test"],
+        predicted["test"],
+        {**split_metrics(y, scores, predicted), **runtimes, "seed": args.seed},
+        card=TaggerCard(max_length=args.max_length),
     )
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{contents(output_dir)}")
+    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import exit_on_user_error
+from shared.cli.errors import exit_on_user_error
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable

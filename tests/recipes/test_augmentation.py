@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run
 
-from shared.callbacks import CheckpointOnSignal
-from shared.metrics import f1_scores
+from shared.evaluation.metrics import f1_scores
+from shared.training.callbacks import CheckpointOnSignal
 
 SCRIPT = "recipes/augmentation.py"
 FIGURES = ("micro_f1", "macro_f1")

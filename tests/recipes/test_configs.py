@@ -11,8 +11,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from command_line import ROOT, load_recipe
 
-from shared.arguments import parse_arguments
-from shared.errors import UserError
+from shared.cli.arguments import parse_arguments
+from shared.cli.errors import UserError
 
 CONFIGS = ROOT / "recipes" / "configs"
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))

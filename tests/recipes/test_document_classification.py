@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 
-from shared.metrics import f1_scores
+from shared.evaluation.metrics import f1_scores
 
 SCRIPT = "recipes/document_classification.py"
 

@@ -3,10 +3,10 @@ import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import PreTrainedTokenizerBase
 
-from shared.metrics import f1_scores
-from shared.models import load_encoder, load_tokenizer
-from shared.neighbours import NearestNeighbours
-from shared.parts import split_corpus
+from shared.data.splits import split_corpus
+from shared.evaluation.metrics import f1_scores
+from shared.methods.neighbours import NearestNeighbours
+from shared.models.loading import load_encoder, load_tokenizer
 
 SCRIPT = "recipes/embedding_lookup.py"
 

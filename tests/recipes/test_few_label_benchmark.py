@@ -4,7 +4,7 @@ import shlex
 import pytest
 from command_line import Recipe, read_json, read_lines, write
 
-from shared.errors import UserError
+from shared.cli.errors import UserError
 
 # Stands for a recipe: right for a given share of twelve test rows; notes each of its runs.
 STUB = """

@@ -406,7 +406,7 @@ def test_one_training_row(tagger, tagger_flags, tmp_path):
 
 SEND_SIGNAL = """
 import os, runpy, signal, sys
-from shared.trainer import LengthGroupedTrainer
+from shared.training.trainer import LengthGroupedTrainer
 step, name = int(sys.argv[1]), sys.argv[2]
 training_step = LengthGroupedTrainer.training_step
 def training_step_with_signal(trainer, *args, **kwargs):
@@ -717,7 +717,7 @@ def test_a_full_disk_at_the_end_keeps_the_model(tagger, tagger_flags, tmp_path, 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("shared.files.os.fsync", full)
+    monkeypatch.setattr("shared.cli.files.os.fsync", full)
     line = tagger.mistake(*tagger_flags, "--max_steps", 2, "--output_dir", tmp_path)
     assert "No space left on device" in line
     assert "free some space" in line

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import classification_report
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-import shared.classifier  # noqa: F401  (makes transformers know the head)
-from shared.optimization import GradualUnfreezing
+import shared.models.heads  # noqa: F401  (makes transformers know the head)
+from shared.training.optimization import GradualUnfreezing
 
 SCRIPT = "recipes/goemotions.py"
 ARCHITECTURES = ("pretrained", "scratch")
@@ -189,7 +189,7 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_ends(
 def test_the_card_says_what_to_import(trained):
     for folder in trained.values():
         card = (folder / "README.md").read_text(encoding="utf-8")
-        assert "import shared.classifier" in card
+        assert "import shared.models.heads" in card
         assert f'model="{folder}"' in card
 
 

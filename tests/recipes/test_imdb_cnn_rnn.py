@@ -8,8 +8,8 @@ from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 from safetensors.torch import load_file
 from transformers import pipeline
 
-import shared.networks  # noqa: F401  (as the card says)
-from shared.metrics import f1_scores
+import shared.models.networks  # noqa: F401  (as the card says)
+from shared.evaluation.metrics import f1_scores
 
 SCRIPT = "recipes/imdb_cnn_rnn.py"
 LABELS = ["bug", "documentation", "feature", "speed"]
@@ -139,7 +139,7 @@ def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
     assert len([entry for entry in history if "loss" in entry]) == 10
     assert [entry["step"] for entry in history if "eval_accuracy" in entry] == [50, 100]
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "import shared.networks" in card
+    assert "import shared.models.networks" in card
     assert f'model="{out}"' in card
 
 

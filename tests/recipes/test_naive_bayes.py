@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run
 
-from shared.baselines import fit_scorer, naive_bayes, tfidf_logistic_regression
-from shared.metrics import f1_scores
-from shared.thresholds import tune_thresholds
+from shared.evaluation.decisions import tune_thresholds
+from shared.evaluation.metrics import f1_scores
+from shared.methods.baselines import fit_scorer, naive_bayes, tfidf_logistic_regression
 
 LAUNCH = (
     *(PYTHON, "-m", "accelerate.commands.launch"),

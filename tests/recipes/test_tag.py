@@ -306,7 +306,7 @@ def test_a_full_disk_leaves_no_output(tag, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("shared.files.os.fsync", full)
+    monkeypatch.setattr("shared.cli.files.os.fsync", full)
     data = write(tmp_path / "new.jsonl", ROWS)
     line = tag.mistake("--data", data)
     assert line.startswith("--output tagged.jsonl: cannot be written (No space left on device)")

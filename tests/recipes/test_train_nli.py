@@ -140,7 +140,7 @@ def test_figures_are_named_after_folder_and_file_and_kept_apart(recipe, tmp_path
 
 def test_an_encoder_without_a_pooler_gets_one_in_the_adapter(recipe, tiny_mlm, tmp_path):
     recipe("--model", tiny_mlm, "--max_steps", 2)
-    from shared.models import load_sequence_classifier
+    from shared.models.loading import load_sequence_classifier
 
     load_sequence_classifier(str(tmp_path / "out"))  # refuses weights that lack a part
 

@@ -2,7 +2,7 @@ import pytest
 from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import AutoTokenizer
 
-from shared.vocabulary import ALGORITHMS, tokenization_figures, train_tokenizer
+from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def spy(recipe, monkeypatch):
 
     def measure(tokenizer, texts, **kwargs):
         measured.append(list(texts))
-        return tokenization_figures(tokenizer, measured[-1], **kwargs)
+        return tokenization_statistics(tokenizer, measured[-1], **kwargs)
 
     monkeypatch.setattr(recipe.module, "train_tokenizer", learn)
     monkeypatch.setattr(recipe.module, "tokenization_figures", measure)
@@ -56,7 +56,7 @@ def test_the_folder_is_a_tokenizer_and_the_figures_are_its(
     tiny = AutoTokenizer.from_pretrained(tiny_model)
     for prefix, found in (("", tokenizer), ("baseline_", tiny)):
         assert metrics[f"{prefix}vocab_size"] == len(found)
-        for name, value in tokenization_figures(found, measured[0], max_length=32).items():
+        for name, value in tokenization_statistics(found, measured[0], max_length=32).items():
             assert metrics[prefix + name] == value
     assert (metrics["train_samples"], metrics["test_samples"]) == (99, 33)
 

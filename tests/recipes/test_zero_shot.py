@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
-from shared.metrics import f1_scores
+from shared.evaluation.metrics import f1_scores
 
 SCRIPT = "recipes/zero_shot.py"
 TEMPLATES = ["this issue is about {label}.", "{label} first"]

@@ -1,0 +1,33 @@
+"""The ground floor: what any command-line program needs. It knows no data and no models.
+
+May import: nothing of `shared`.
+"""
+
+import lazy_loader
+
+# Names are imported on first use, so that importing the package costs nothing.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "arguments": ["command_flags", "flag", "parse_arguments", "result_flags"],
+        "errors": ["UserError", "exit_on_user_error"],
+        "files": [
+            "atomic_write",
+            "folder_fingerprint",
+            "make_output_dir",
+            "write_csv",
+            "write_json",
+        ],
+        "jobs": ["Job", "run_jobs"],
+        "launch": [
+            "choose_precision",
+            "has_fast_bf16",
+            "is_main_process",
+            "machine",
+            "print_once",
+            "progress",
+            "quiet_libraries",
+            "start_recipe",
+        ],
+    },
+)

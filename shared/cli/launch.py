@@ -1,0 +1,148 @@
+"""The launch that a recipe is part of: its processes, its devices, and what it prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shared.cli.files import make_output_dir
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+Item = TypeVar("Item")
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def start_recipe(args: Any) -> Path:
+    """Silence the libraries and create the output folder; return the folder.
+
+    Parameters
+    ----------
+    args : dataclass
+        The recipe's arguments; ``output_dir`` is read.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be written.
+    """
+    quiet_libraries()
+    return make_output_dir(args.output_dir)
+
+
+def is_main_process() -> bool:
+    """Return whether this is the first process of the launch, which prints and writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_once(*values: object) -> None:
+    """Print in the main process only."""
+    if is_main_process():
+        print(*values, flush=True)
+
+
+def progress(
+    iterable: Iterable[Item], description: str, *, unit: str = "rows", total: int | None = None
+) -> Iterable[Item]:
+    """Iterate with a progress bar on stderr, shown once two seconds have passed.
+
+    Only the main process shows it, and only on a terminal.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        iterable,
+        description,
+        total,
+        unit=f" {unit}",
+        unit_scale=True,
+        delay=2,
+        leave=False,
+        disable=None if is_main_process() else True,  # None: disabled unless on a terminal
+    )
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars and warnings of libraries that tell a user nothing."""
+    from datasets import disable_progress_bars
+    from transformers.utils import logging
+
+    # transformers draws a bar for each file of weights that it reads or writes.
+    logging.disable_progress_bar()
+    # It warns of sorting checkpoints by number where two are less than a second apart.
+    logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)
+    # The Trainer asks for pinned memory also where there is no accelerator to copy it to.
+    warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
+    # peft calls a method of transformers that is deprecated.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+# --- processes and devices -----------------------------------------------------------------------
+
+
+def max_over_processes(number: int) -> int:
+    """Return the highest number that any process of the launch passes; all must call this."""
+    import torch  # recipes that do without torch import this module, too
+
+    if not torch.distributed.is_initialized():
+        return number
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    max_over_processes = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(max_over_processes, torch.distributed.ReduceOp.MAX)
+    return int(max_over_processes)
+
+
+def runs_on_cpu(use_cpu: bool) -> bool:
+    """Return whether a run uses the CPU.
+
+    It does with ``--use_cpu``, if accelerate's config says so, and without a CUDA device.
+    """
+    import torch
+
+    configured = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    return use_cpu or configured or not torch.cuda.is_available()
+
+
+def has_fast_bf16(*, on_cpu: bool) -> bool:
+    """Return whether the CPU, or the GPU, has native bfloat16 arithmetic.
+
+    On a CPU with AVX-512 BF16 or AMX a small encoder trains about twice as fast in bfloat16; other
+    CPUs emulate it, which is slower.
+    """
+    import torch
+
+    if not on_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def choose_precision(args: TrainingArguments) -> None:
+    """Set ``args.bf16`` where it is None: true if the hardware has native bfloat16.
+
+    To be called before `TrainingArguments.__post_init__`, which refuses bfloat16 on a CPU unless
+    ``use_cpu`` is set.
+    """
+    on_cpu = runs_on_cpu(args.use_cpu)
+    if args.bf16 is None:
+        args.bf16 = has_fast_bf16(on_cpu=on_cpu) and not args.fp16
+    args.use_cpu = args.use_cpu or (args.bf16 and on_cpu)
+
+
+def machine() -> str:
+    """Describe the hardware, to be printed beside a timing."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"

@@ -1,0 +1,401 @@
+"""`--data`: labelled and unlabelled texts of any source as one memory-mapped data set.
+
+The prepared file is kept in the cache of the datasets library and used again as long as the source
+and the flags stay the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.cli.errors import UserError
+from shared.cli.launch import print_once
+from shared.data.arguments import DataArguments, SplitArguments
+from shared.data.preparation import prepare
+from shared.data.readers import Source, expand_path, open_source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
+
+# --- corpus --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts, their labels, and what was found out while reading them.
+
+    Attributes
+    ----------
+    dataset : memory-mapped `datasets.Dataset` of n rows in the order of the source, with columns
+        `text` (string); `labels` (sorted list of ClassLabel; null: unlabelled, empty: none of the
+        labels applies); `row` (int64, 1-based row in the source); `group` (int64, the same for
+        near duplicates); `words` (int32, words of the text).
+    report : counts of what was read, kept and left out, as plain JSON values.
+    """
+
+    dataset: Dataset
+    report: dict[str, Any]
+
+    @property
+    def label_names(self) -> list[str]:
+        """Name of each label id."""
+        return self.dataset.features["labels"].feature.names
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """int64 indices of the rows that have labels (or are known to have none)."""
+        return self._rows(labelled=True)
+
+    @cached_property
+    def unlabelled(self) -> np.ndarray:
+        """int64 indices of the rows nobody has labelled."""
+        return self._rows(labelled=False)
+
+    @property
+    def single_label(self) -> bool:
+        """Whether every labelled row has exactly one label: classes exclude each other."""
+        r = self.report
+        return r["multilabel"] == 0 and sum(r["labels"].values()) == r["labelled"]
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """int64 array of shape (n,): near-duplicate group of each row, for splitters."""
+        return self.dataset.data["group"].to_numpy()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the rows or the labels do, and not when their file moves or is touched."""
+        digest = hashlib.blake2b(repr(self.label_names).encode(), digest_size=16)
+        for column in self.dataset.data.columns:
+            for chunk in column.chunks:
+                for buffer in filter(None, chunk.buffers()):
+                    digest.update(buffer)
+        return digest.hexdigest()
+
+    def _rows(self, labelled: bool) -> np.ndarray:
+        import numpy as np
+
+        return np.flatnonzero(self.dataset.data["labels"].is_valid().to_numpy() == labelled)
+
+    def label_matrix(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Multi-hot labels.
+
+        Parameters
+        ----------
+        rows : indices into `dataset`, in any order (default: all). Unlabelled rows come out as
+            zeros, so pass `labelled` or a part of it.
+
+        Returns
+        -------
+        uint8 array of shape (rows, labels).
+        """
+        import numpy as np
+        import pyarrow.compute as pc
+
+        labels = self.dataset.data["labels"]
+        if rows is not None:
+            labels = labels.take(np.asarray(rows, np.int64))
+        lengths = pc.list_value_length(labels).fill_null(0).to_numpy()
+        matrix = np.zeros((len(labels), len(self.label_names)), np.uint8)
+        matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
+        return matrix
+
+    def repeats(self, others: Sequence[Corpus]) -> np.ndarray:
+        """Which rows have a near duplicate in other data sets: bool, shape (n,).
+
+        What the test holds must not be trained or tuned on.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        from shared.data.near_duplicates import near_duplicate_groups
+
+        if not others:
+            return np.zeros(len(self.dataset), bool)
+        chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
+        groups = near_duplicate_groups(pa.chunked_array(chunks))
+        own, other = np.split(groups, [len(self.dataset)])
+        return np.isin(own, other)
+
+    def describe(self, *, brief: bool = False) -> str:
+        """Summary of the report in about ten lines; brief: what was read and what left out."""
+        r = self.report
+        rows = ", ".join(map(str, r["first_blank_rows"]))
+        rows += ", ..." if r["blank_texts"] > len(r["first_blank_rows"]) else ""
+        left_out = _counts(
+            {
+                "pull requests": r["pull_requests"],
+                f"blank texts (rows {rows})": r["blank_texts"],
+                "exact duplicates": r["exact_duplicates"],
+            }
+        )
+        conflicts = _counts(
+            {"sets of exact duplicates with different labels": r["label_conflicts"]}
+        )
+        words, labels = r["words"], r["labels"]
+        per_text = sum(labels.values()) / max(r["labelled"], 1)
+        lines = [
+            f"{r['source']}: {r['rows_read']:,} rows read"
+            + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+            f"{r['rows']:,} texts: {r['labelled']:,} labelled, {r['unlabelled']:,} unlabelled "
+            f"({r['unlabelled'] / r['rows']:.0%})",
+            f"words per text: median {words['p50']:,.0f}, 5% at most {words['p5']:,.0f}, "
+            f"95% at most {words['p95']:,.0f}, longest {words['max']:,.0f}",
+            f"near duplicates: {r['near_duplicates']:,} texts in {r['near_duplicate_groups']:,} "
+            "groups, each kept on one side of a split",
+            *conflicts,
+        ]
+        if r["labelled"]:
+            lines += [
+                f"{len(labels)} labels, {per_text:.2f} per labelled text, two or more on "
+                f"{r['multilabel']:,} texts:",
+                _wrapped(labels, 20),
+            ]
+        if brief:
+            lines = lines[:2]
+        if r["labels_left_out"]:
+            lines += [f"{len(r['labels_left_out'])} labels left out:"]
+            lines += [_wrapped(r["labels_left_out"], 10)]
+        return "\n".join(lines)
+
+
+def _counts(numbers: dict[str, int]) -> list[str]:
+    return [f"{name} {number:,}" for name, number in numbers.items() if number]
+
+
+def _wrapped(numbers: dict[str, int], most: int) -> str:
+    """The largest numbers with their names, indented, no name broken over two lines."""
+    largest = dict(sorted(numbers.items(), key=lambda item: -item[1])[:most])
+    items = [item.replace(" ", "\u00a0") for item in _counts(largest)]
+    if len(numbers) > most:
+        items.append(f"and {len(numbers) - most:,} more")
+    text = textwrap.fill(
+        ", ".join(items), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    return text.replace("\u00a0", " ")
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+CACHE_FORMAT = 2  # raise it whenever the same source and flags lead to another file
+
+
+def load_corpus(
+    args: SplitArguments,
+    *,
+    label_names: Sequence[str] | None = None,
+    labels_required: bool = True,
+) -> tuple[Corpus, dict[str, Corpus]]:
+    """Read `--data` and the files of held-out rows, and print what they hold.
+
+    Parameters
+    ----------
+    args : SplitArguments
+        `DataArguments` will do where a recipe has no files of held-out rows.
+    label_names, labels_required
+        As in `load_data`.
+
+    Returns
+    -------
+    corpus : Corpus
+        What `--data` holds.
+    held_out : dict of "valid" and "test" to Corpus
+        From `load_held_out`.
+    """
+    # The main process prepares the data; the other processes then read them from the cache.
+    main_process_first = getattr(args, "main_process_first", contextlib.nullcontext)
+    with main_process_first():
+        corpus = load_data(args, label_names=label_names, labels_required=labels_required)
+        held_out = load_held_out(args, corpus)
+    print_once(f"\nData\n{corpus.describe()}")
+    for part, other in held_out.items():
+        print_once(f"{part} rows: {other.describe(brief=True)}")
+    return corpus, held_out
+
+
+def load_data(
+    args: DataArguments,
+    *,
+    label_names: Sequence[str] | None = None,
+    labels_required: bool = True,
+) -> Corpus:
+    """Read what `args.data` names, or take it from the cache.
+
+    In order: pull requests and blank texts are left out; labels are renamed and selected
+    (`label_map`), then dropped (`drop_labels`); of texts that are equal but for white space the
+    first labelled one stays; labels on too few of the remaining rows are left out
+    (`min_label_count`); near duplicates are grouped (see `shared.data.near_duplicates`).
+
+    Label ids follow the order of `label_map`, else that of `class_names` or of the hub data set's
+    classes, else the names sorted (whole numbers by value).
+
+    Parameters
+    ----------
+    args : the flags; only those of `DataArguments` matter.
+    label_names : names that label ids must follow, those of a trained model. Then
+        `min_label_count` does not apply, and a label that is not among them is an error.
+    labels_required : False takes a source without any label, too.
+
+    Raises
+    ------
+    UserError : whatever is wrong with the flags, the file, a row or a label, in one line.
+    """
+    if args.min_label_count < 1:
+        raise UserError(f"--min_label_count {args.min_label_count}: must be at least 1")
+    source = open_source(
+        args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
+    )
+    if args.class_names:  # of whichever column holds the labels
+        names = _read_class_names(args.class_names)
+        source = replace(source, class_names=dict.fromkeys(source.columns, names))
+    label_map = _read_label_map(args.label_map) if args.label_map else None
+    folder = cache_folder(args.cache_dir)
+    stem = Path(source.name).name.split(".")[0]
+    path = folder / f"{stem}-{_cache_key(source, args, label_map, label_names)}.arrow"
+    corpus = _open_prepared(path)
+    if corpus is not None and (corpus.label_names or not labels_required):
+        return corpus
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Prepared beside its final place and renamed at the end: a file with the final name is
+        # whole, however many processes prepare it at once and whatever stops them.
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            prepared = prepare(
+                source,
+                args,
+                label_map,
+                label_names,
+                Path(scratch),
+                labels_required=labels_required,
+            )
+            os.replace(prepared, path)
+    except OSError as error:
+        raise UserError(
+            f"--cache_dir {folder}: cannot be written ({error.strerror or error}); "
+            "free some space or name another folder"
+        ) from error
+    return _open_prepared(path)
+
+
+def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
+    """Read `args.valid_data` and `args.test_data`, with the labels that `corpus` has.
+
+    Labels left out of `corpus`, by a flag or because they are too rare, are left out here as well.
+    Where `corpus` has none at all, the files may have any, or none.
+
+    Returns
+    -------
+    dict of "valid" and "test" to Corpus, as far as they have files of their own.
+
+    Raises
+    ------
+    UserError : as `load_data`.
+    """
+    # By their name in the file; one that another label was renamed to stays.
+    absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
+    drop_labels = [*args.drop_labels, *absent]
+    return {
+        part: load_data(
+            replace(args, data=data, drop_labels=drop_labels),
+            label_names=corpus.label_names or None,
+            labels_required=bool(corpus.label_names),
+        )
+        for part in ("valid", "test")
+        if (data := getattr(args, f"{part}_data", None)) is not None
+    }
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Return the folder for prepared data and embeddings: `--cache_dir`, or the default one."""
+    import datasets
+
+    return Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes")
+
+
+def _read_class_names(path: str) -> list[str]:
+    """Name of each class, in the order of their numbers."""
+    try:
+        lines = expand_path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"--class_names {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--class_names {path}: not UTF-8 ({error})") from error
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise UserError(f"--class_names {path}: the file is empty; write one name per line")
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            problem = f"{name!r} is there already" if name else "the line is blank"
+            raise UserError(f"--class_names {path}, line {number}: {problem}; give each a name")
+    return names
+
+
+def _read_label_map(path: str) -> dict[str, str]:
+    """Old name -> new name of the labels to keep."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(expand_path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--label_map {path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--label_map {path}: not valid YAML: {reason}") from error
+    if not isinstance(content, (list, dict)) or not content:
+        raise UserError(f"--label_map {path}: expected a list of labels or a mapping old: new")
+    new_names = content.values() if isinstance(content, dict) else content
+    for name in (*content, *new_names):
+        # YAML reads an unquoted yes, no or null as something else than a name.
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise UserError(f"--label_map {path}: {name!r} is not a label name; put it in quotes")
+    return {str(old): str(new) for old, new in zip(content, new_names, strict=True)}
+
+
+def _cache_key(source: Source, args: DataArguments, label_map, label_names) -> str:
+    """Changes whenever the prepared data would."""
+    key = [
+        CACHE_FORMAT,
+        source.name,
+        source.version,
+        source.class_names,
+        args.column_names,
+        args.text_columns,
+        args.label_column,
+        args.label_separator,
+        list(label_map.items()) if label_map else None,
+        args.drop_labels,
+        args.min_label_count,
+        args.pull_requests,
+        args.empty_labels,
+        label_names and list(label_names),
+    ]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+
+def _open_prepared(path: Path) -> Corpus | None:
+    """The prepared file, memory-mapped; None if there is none or it is damaged."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            report = json.loads(pa.ipc.open_stream(file).schema.metadata[b"report"])
+        dataset = Dataset.from_file(str(path))
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
+    return Corpus(dataset, report) if len(dataset) == report["rows"] else None

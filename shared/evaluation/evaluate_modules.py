@@ -1,0 +1,181 @@
+"""The metrics of `shared.evaluation.metrics` as modules of the `evaluate` library, without the hub.
+
+    metrics = evaluate.combine([MultilabelF1("micro"), MultilabelF1("macro"), SubsetAccuracy()])
+    metrics.compute(predictions=scores, references=labels)
+
+Every multilabel module takes ``predictions``, (rows, labels) scores from 0 to 1 (0 and 1 themselves
+will do), and ``references``, the multi-hot labels, so that any of them combine. The single-label
+modules, `Accuracy` and `F1`, take class numbers, one per row. Results have the names and values
+that `multilabel_metrics` and `single_label_metrics` give.
+
+Rows are held in memory and no file is written. With ``num_process`` above 1 the library exchanges
+rows through locked files in its cache folder: give each process its ``process_id``, and all of them
+one ``experiment_id``. Importing this module imports `evaluate`, which takes seconds.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+
+from shared.evaluation.decisions import as_multi_hot
+from shared.evaluation.metrics import (
+    multilabel_averages,
+    ranking_scores,
+    single_label_scores,
+    subset_accuracy,
+)
+
+
+class _Metric(evaluate.Metric):
+    """A metric whose configuration is the kind of average, held in memory."""
+
+    averages: ClassVar[tuple[str, ...]] = ("default",)
+    feature: ClassVar[Any] = datasets.Sequence(datasets.Value("float64"))
+
+    def __init__(self, config_name: str = "default", **kwargs: Any):
+        if config_name not in self.averages:
+            raise ValueError(f"average must be one of {self.averages}, not {config_name!r}")
+        kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
+        super().__init__(config_name, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation="",
+            features=datasets.Features(predictions=self.feature, references=self.feature),
+        )
+
+    def _build_data_dir(self) -> str:
+        # The library makes its cache folder even for rows held in memory: needless, and an error
+        # where the home folder cannot be written.
+        return "" if self.keep_in_memory else super()._build_data_dir()
+
+    def _finalize(self) -> None:
+        if self.keep_in_memory and self.writer is None:
+            raise ValueError(f"{self.name}: no rows; give them to compute, or to add_batch before")
+        super()._finalize()
+
+
+class _ThresholdMetric(_Metric):
+    def __init__(
+        self,
+        config_name: str = "default",
+        *,
+        thresholds: float | Sequence[float] = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(config_name, **kwargs)
+        self.thresholds = np.asarray(thresholds, dtype=np.float64)
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        y_true, scores = _matrices(predictions, references)
+        return self._score(y_true, scores >= self.thresholds)
+
+
+class _AveragedMetric(_ThresholdMetric):
+    averages = ("micro", "macro", "weighted", "samples")
+    quantity: ClassVar[str]
+
+    def _score(self, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+        values = multilabel_averages(y_true, y_pred)[self.config_name]
+        value = dict(zip(("precision", "recall", "f1"), values, strict=True))[self.quantity]
+        return {f"{self.config_name}_{self.quantity}": float(value)}
+
+
+class MultilabelF1(_AveragedMetric):
+    """F1 of multilabel predictions: ``MultilabelF1(average, thresholds=0.5)``.
+
+    The average is "micro", "macro", "weighted" or "samples". A label is predicted where its score
+    is at or above the threshold, which is one number or one for each label.
+    """
+
+    quantity = "f1"
+
+
+class MultilabelPrecision(_AveragedMetric):
+    """Precision of multilabel predictions; arguments as in `MultilabelF1`."""
+
+    quantity = "precision"
+
+
+class MultilabelRecall(_AveragedMetric):
+    """Recall of multilabel predictions; arguments as in `MultilabelF1`."""
+
+    quantity = "recall"
+
+
+class SubsetAccuracy(_ThresholdMetric):
+    """Share of the rows whose labels are all right: ``SubsetAccuracy(thresholds=0.5)``."""
+
+    def _score(self, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+        return {"subset_accuracy": subset_accuracy(y_true, y_pred)}
+
+
+class _RankingMetric(_Metric):
+    keys: ClassVar[dict[str, str]]
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        key = self.keys[self.config_name]
+        scores = ranking_scores(*_matrices(predictions, references))
+        return {key: scores[key]} if key in scores else {}
+
+
+class AveragePrecision(_RankingMetric):
+    """Area under the precision-recall curve: ``AveragePrecision("micro" or "macro")``.
+
+    Micro runs over all pairs of row and label, macro is the mean over labels with a positive row.
+    Without any positive row the result is empty.
+    """
+
+    averages = ("micro", "macro")
+    keys: ClassVar = {"micro": "average_precision", "macro": "macro_average_precision"}
+
+
+class RocAuc(_RankingMetric):
+    """Area under the ROC curve, mean over labels with a positive and a negative row: ``RocAuc()``.
+
+    Without any such label the result is empty.
+    """
+
+    keys: ClassVar = {"default": "roc_auc"}
+
+
+class Accuracy(_Metric):
+    """Share of right class numbers: ``Accuracy()``."""
+
+    feature = datasets.Value("int64")
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
+
+
+class F1(_Metric):
+    """F1 of class numbers: ``F1("macro" or "weighted", num_labels=...)``.
+
+    Macro is the mean over all ``num_labels`` classes, also those absent from the rows.
+    """
+
+    averages = ("macro", "weighted")
+    feature = datasets.Value("int64")
+
+    def __init__(self, config_name: str, *, num_labels: int, **kwargs: Any):
+        super().__init__(config_name, **kwargs)
+        self.num_labels = num_labels
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        key = f"{self.config_name}_f1"
+        return {key: single_label_scores(references, predictions, self.num_labels)[key]}
+
+
+def _matrices(predictions: list, references: list) -> tuple[np.ndarray, np.ndarray]:
+    """Multi-hot labels and scores as arrays, the scores checked."""
+    lengths = {len(row) for row in [*predictions, *references]}
+    if len(lengths) != 1:
+        raise ValueError(f"all rows must have the same number of labels, found {sorted(lengths)}")
+    scores = np.asarray(predictions, dtype=np.float64)
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("predictions must lie between 0 and 1: pass logits through a sigmoid")
+    return as_multi_hot(references, "references"), scores

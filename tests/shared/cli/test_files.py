@@ -1,0 +1,120 @@
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from shared.cli.errors import UserError
+from shared.cli.files import atomic_write, make_output_dir, write_csv, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_error_leaves_the_old_file_whole_and_nothing_else(tmp_path, mode, error):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def fail():
+        with atomic_write(path, mode) as file:
+            file.write("half" if mode == "w" else b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["result.txt"]
+
+
+def test_nothing_appears_under_the_name_before_all_is_written(tmp_path):
+    path = tmp_path / "result.txt"
+    with atomic_write(path) as file:
+        file.write("text")
+        assert not path.exists()
+    assert names(tmp_path) == ["result.txt"]
+
+
+def test_text_is_utf8_with_plain_line_ends_whatever_the_locale(tmp_path):
+    with atomic_write(tmp_path / "a") as file:
+        file.write("é🙂\nb\n")
+    with atomic_write(tmp_path / "b", "wb") as file:
+        file.write(b"\r\n\0")
+    assert (tmp_path / "a").read_bytes() == "é🙂\nb\n".encode()
+    assert (tmp_path / "b").read_bytes() == b"\r\n\0"
+
+
+def test_two_writers_do_not_meet(tmp_path, monkeypatch):
+    path = tmp_path / "result.txt"
+    with atomic_write(path) as first:
+        first.write("first")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with atomic_write(path) as second:
+            second.write("second")
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["result.txt"]
+
+
+def test_write_json(tmp_path):
+    value = {"name": "Schrödinger 🙂", "f1": 0.5, "rows": [1, 2], "none": None}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert "Schrödinger 🙂" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_write_json_refuses_what_json_cannot_hold(tmp_path, value):
+    write_json(tmp_path / "a.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"loss": value})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.0}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_write_csv_quotes_what_needs_it(tmp_path):
+    rows = [{"label": 'a, "b"', "f1": 0.5}, {"label": "c\nd", "f1": ""}]
+    write_csv(tmp_path / "a.csv", rows)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"label": 'a, "b"', "f1": "0.5"},
+            {"label": "c\nd", "f1": ""},
+        ]
+    assert (tmp_path / "a.csv").read_bytes().startswith(b"label,f1\n")
+
+
+def test_make_output_dir_makes_parents_and_leaves_nothing_in_it(tmp_path):
+    folder = make_output_dir(str(tmp_path / "a" / "b"))
+    assert folder == tmp_path / "a" / "b"
+    assert names(folder) == []
+    (folder / "writable").write_text("mine")
+    assert make_output_dir(str(folder)) == folder
+    assert (folder / "writable").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_make_output_dir_says_that_a_file_is_in_the_way(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"--output_dir .*{path}: a file is in the way"):
+        make_output_dir(str(tmp_path / path))
+
+
+def test_make_output_dir_says_what_the_system_says(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\); choose another"):
+        make_output_dir(str(tmp_path / "a"))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_make_output_dir_finds_out_that_a_folder_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"):
+        make_output_dir(str(tmp_path))
+    tmp_path.chmod(0o700)

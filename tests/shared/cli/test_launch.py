@@ -1,0 +1,69 @@
+"""The progress bar: rows pass through it, and only one process on a terminal shows it."""
+
+import io
+import sys
+
+import torch
+
+from shared.cli.launch import has_fast_bf16, machine, progress, runs_on_cpu
+
+# --- hardware ------------------------------------------------------------------------------------
+
+
+def test_bf16_is_fast_where_the_processor_has_instructions_for_it(monkeypatch):
+    for name, expected in (("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
+        assert has_fast_bf16(on_cpu=True) is expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert has_fast_bf16(on_cpu=True) is False
+
+
+def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    for native in (True, False):
+        # Emulated bfloat16 is slower than single precision.
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, native=native: native or including_emulation,
+        )
+        assert has_fast_bf16(on_cpu=False) is native
+    assert machine() == "2 x Some GPU"
+
+
+def test_the_flag_accelerate_and_the_want_of_a_gpu_choose_the_cpu(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runs_on_cpu(use_cpu=True)
+    assert not runs_on_cpu(use_cpu=False)
+    for value, expected in (("True", True), ("False", False)):  # as `accelerate launch` sets it
+        monkeypatch.setenv("ACCELERATE_USE_CPU", value)
+        assert runs_on_cpu(use_cpu=False) is expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runs_on_cpu(use_cpu=False)
+
+
+def test_the_machine_is_described_without_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine().startswith(f"CPU, {torch.get_num_threads()} threads, ")
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def test_rows_pass_through_and_nothing_is_written_to_a_file(capsys):
+    assert list(progress(iter("abc"), "reading")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_only_the_first_process_shows_a_bar_on_a_terminal(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for rank, disabled in (("0", False), ("1", True)):
+        monkeypatch.setenv("RANK", rank)
+        bar = progress([], "reading")
+        assert bool(bar.disable) == disabled
+        list(bar)

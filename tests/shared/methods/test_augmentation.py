@@ -1,0 +1,479 @@
+"""Augmentations of texts, by words, by a masked language model and by translation."""
+
+import random
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+)
+
+from shared.cli.errors import UserError
+from shared.methods.augmentation import (
+    AUGMENTATIONS,
+    AugmentationArguments,
+    add_augmented_copies,
+    augment,
+    augmentation_table,
+    load_augmentations,
+)
+from shared.methods.word_augmentation import WORD, word_spans
+from shared.training.collators import AugmentingCollator, MultilabelCollator
+
+ISSUE = """Slow batch loading, please help
+
+The data loading is slow (very slow) when I set `num workers` to 4:
+
+```python
+for batch in   loader:
+    model(batch)
+```
+
+  1. install the new version
+  2. run training again
+"""
+TEXTS = [ISSUE, "", " \n", "slow", "memory of the server is slow", "model!", "`x y`", "a-b c_d 1.2"]
+odd_texts = st.lists(
+    st.one_of(
+        st.text(max_size=30),
+        st.text("ab `\n\t\0.", max_size=30),
+        st.sampled_from(TEXTS),
+    ),
+    max_size=5,
+)
+
+
+@pytest.fixture(scope="module")
+def masked_model(tiny_model, tmp_path_factory):
+    """Path of a random BERT with a masked-language-model head, 64 positions."""
+    folder = tmp_path_factory.mktemp("masked")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig.from_pretrained(tiny_model)
+        BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_model, tmp_path_factory):
+    """Path of a random BART of the same vocabulary, 64 positions."""
+    folder = tmp_path_factory.mktemp("translator")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(folder)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        init_std=1.0,  # else it says one word all the time
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        decoder_start_token_id=tokenizer.cls_token_id,
+        forced_eos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+LICENCE = "  1 This software and database is being provided ...  \n"
+
+
+def write_wordnet(folder):
+    """A WordNet of three words for large, two of them an adjective's first sense, and of "in"."""
+    folder.mkdir(parents=True)
+    first = "00000100 00 s 03 slow 0 sluggish 0 dull(p) 0 001 & 00000000 a 0000 | not fast"
+    second = "00000200 00 s 02 slow 0 boring 0 000 | so lacking in interest"
+    noun = "00000300 23 n 02 in 0 inch 0 000 | a unit of length"
+    data = {"noun": LICENCE + noun, "adj": f"{LICENCE}{first}\n{second}", "verb": "", "adv": ""}
+    for part, text in data.items():
+        (folder / f"data.{part}").write_text(f"{text}\n")
+    at = data["adj"].index
+    index = {
+        "noun": f"{LICENCE}in n 1 0 1 0 {len(LICENCE):08}\n",
+        "adj": f"{LICENCE}slow a 2 1 & 2 2 {at(first):08} {at(second):08}\n",
+    }
+    for part in data:
+        (folder / f"index.{part}").write_text(index.get(part, ""))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(masked_model, translator, tmp_path_factory):
+    """Flags that lack nothing."""
+    return AugmentationArguments(
+        wordnet=str(write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict")),
+        mlm_model=str(masked_model),
+        to_model=str(translator),
+        from_model=str(translator),
+        augment_share=0.3,
+    )
+
+
+@pytest.fixture(scope="module")
+def load(arguments):
+    """One augmentation by name, each loaded once."""
+    return {name: load_augmentations([name], arguments) for name in AUGMENTATIONS}
+
+
+def words(text):
+    return [text[start:end] for start, end in word_spans(text, WORD)]
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_same_seed_epoch_and_sample_same_text_whatever_the_batch(name, load):
+    together = augment(TEXTS, range(len(TEXTS)), load[name], seed=1, epoch=2)
+    assert together != TEXTS
+    for sample, text in reversed(list(enumerate(TEXTS))):
+        assert augment([text], [sample], load[name], seed=1, epoch=2) == [together[sample]]
+    for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
+        assert augment([ISSUE] * 3, range(3), load[name], **other) != together
+    assert len(set(augment([ISSUE] * 9, range(9), load[name], seed=1))) > 1
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_global_generators_are_left_as_they_were(name, load):
+    def states():
+        return repr((random.getstate(), np.random.get_state(), torch.get_rng_state().sum()))
+
+    before = states()
+    augment(TEXTS, range(len(TEXTS)), load[name], seed=1)
+    assert states() == before
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_code_and_layout_stay(name, load):
+    (augmented,) = augment([ISSUE], [0], load[name], seed=4)
+    assert augmented != ISSUE
+    code = ISSUE[ISSUE.index("```") : ISSUE.rindex("```") + 3]
+    assert code in augmented
+    assert augmented.count("\n") == ISSUE.count("\n")
+    assert augmented.endswith("\n")
+    if name != "back_translation":
+        assert "`num workers`" in augmented
+
+
+@settings(max_examples=60, deadline=None)
+@given(odd_texts, st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_rows_and_labels_stay_aligned(texts, copies, seed):
+    flow = FLOW.setdefault("flow", load_augmentations(["swap", "delete"], AugmentationArguments()))
+    labels = np.arange(2 * len(texts)).reshape(-1, 2)
+    found, found_labels = add_augmented_copies(texts, labels, flow, copies=copies, seed=seed)
+    assert found[: len(texts)] == texts
+    assert len(found) == len(found_labels) == (1 + copies) * len(texts)
+    for row, (text, label) in enumerate(zip(found, found_labels, strict=True)):
+        original = row % len(texts)
+        assert label.tolist() == labels[original].tolist()
+        assert bool(text.strip()) == bool(texts[original].strip())
+        if row >= len(texts):
+            sample = row - len(texts)
+            assert augment([texts[original]], [sample], flow, seed=seed) == [text]
+
+
+FLOW = {}
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def test_swap_only_moves_words(load):
+    for sample in range(20):
+        (text,) = augment([ISSUE], [sample], load["swap"], seed=0)
+        assert Counter(words(text.lower())) == Counter(words(ISSUE.lower()))
+        assert text.split() != ISSUE.split()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_delete_drops_that_share_of_the_words(share):
+    delete = load_augmentations(["delete"], AugmentationArguments(augment_share=share))
+    text = " ".join(f"w{i}" for i in range(40))
+    (found,) = augment([text], [0], delete, seed=0)
+    assert len(found.split()) == 40 * (1 - share)
+    assert found == " ".join(word for word in text.split() if word in found.split())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=20), st.integers(0, 100))
+def test_delete_never_empties_a_text(text, sample):
+    every = FLOW.setdefault(
+        "delete", load_augmentations(["delete"], AugmentationArguments(augment_share=1))
+    )
+    (found,) = augment([text], [sample], every, seed=0)
+    assert bool(found.strip()) == bool(text.strip())
+
+
+def test_several_augmentations_are_applied_one_after_another(arguments, load):
+    both = load_augmentations(["delete", "insert"], arguments)
+    rngs = [np.random.default_rng((3, 0, 5))]
+    (expected,) = load["insert"][0](load["delete"][0]([ISSUE], rngs), rngs)
+    assert augment([ISSUE], [5], both, seed=3) == [expected]
+
+
+# --- WordNet --------------------------------------------------------------------------------------
+
+
+def test_synonyms_are_those_of_the_first_sense(load):
+    found = augment(["Slow, `slow` slow.py in slows"] * 20, range(20), load["synonym"], seed=0)
+    assert set(found) == {f"{word}, `slow` slow.py in slows" for word in ("Sluggish", "Dull")}
+
+
+@pytest.mark.parametrize("variable", ["WNSEARCHDIR", "WNHOME", "NLTK_DATA"])
+def test_wordnet_is_found_where_the_variables_say(variable, tmp_path, monkeypatch):
+    inside = {"WNSEARCHDIR": ".", "WNHOME": "dict", "NLTK_DATA": "corpora/wordnet"}[variable]
+    folder = write_wordnet(tmp_path / "there" / inside)
+    if variable == "NLTK_DATA":  # its downloader leaves an archive
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+            for path in folder.iterdir():
+                archive.write(path, f"wordnet/{path.name}")
+                path.unlink()
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    synonym = load_augmentations(["synonym"], AugmentationArguments())
+    assert augment(["slow"], [0], synonym, seed=0)[0] in ("sluggish", "dull")
+
+
+def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (str(tmp_path), "."):
+        with pytest.raises(UserError, match=r"^--wordnet .*: no WordNet there; get it: .*-base"):
+            load_augmentations(["synonym"], AugmentationArguments(wordnet=folder))
+
+
+# --- masked language model ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["The batch is slow", "Slow [MASK] batch [SEP] of [PAD] data"])
+def test_substitute_changes_words_to_others_and_no_special_token(text, masked_model, load):
+    tokenizer = AutoTokenizer.from_pretrained(masked_model)
+    for sample in range(20):
+        (found,) = augment([text], [sample], load["substitute"], seed=0)
+        changed = [
+            pair for pair in zip(text.split(), found.split(), strict=True) if len({*pair}) > 1
+        ]
+        assert len(changed) == 2
+        for old, new in changed:
+            assert old.isalpha()
+            assert new.isalpha()
+            assert old.lower() != new.lower()
+            assert old[0].isupper() == new[0].isupper()
+            assert new.lower() in tokenizer.get_vocab()
+        for special in tokenizer.all_special_tokens:
+            assert found.count(special) == text.count(special)
+
+
+def test_insert_adds_words_and_changes_none(load):
+    text = "Slow [MASK] batch [SEP] of data"
+    for sample in range(20):
+        (found,) = augment([text], [sample], load["insert"], seed=0)
+        left = iter(found.split())
+        assert all(word in left for word in text.split())
+        assert len(found.split()) == len(text.split()) + 2
+
+
+@pytest.mark.parametrize("action", ["insert", "substitute"])
+def test_the_likeliest_word_is_that_of_the_plain_model(action, arguments, masked_model):
+    (augmentation,) = load_augmentations([action], arguments)
+    augmentation.top_k = 1
+    tokenizer = AutoTokenizer.from_pretrained(masked_model)
+    model = BertForMaskedLM.from_pretrained(masked_model).eval()
+    for word in ("slow", "memory", "unknownword"):
+        masked = "1.2 [MASK] `x`" if action == "substitute" else f"1.2 [MASK] {word} `x`"
+        inputs = tokenizer(masked, return_tensors="pt")
+        at = inputs["input_ids"][0] == tokenizer.mask_token_id
+        with torch.no_grad():
+            order = model(**inputs).logits[0, at][0].argsort(descending=True).tolist()
+        tokens = tokenizer.convert_ids_to_tokens(order)
+        expected = next(t for t in tokens if t.isalpha() and (t != word or action == "insert"))
+        (found,) = augment([f"1.2 {word} `x`"], [0], [augmentation], seed=0)
+        assert found == masked.replace("[MASK]", expected)
+
+
+@pytest.mark.parametrize("action", ["insert", "substitute"])
+def test_what_is_beyond_the_models_length_stays(action, load):
+    text = " ".join(["slow"] * 300)
+    (found,) = augment([text], [0], load[action], seed=0)
+    assert found != text
+    assert found.endswith(" ".join(["slow"] * 230))
+
+
+def test_a_byte_level_vocabulary_gives_whole_words(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
+
+    from shared.methods.model_augmentation import ContextualWords
+
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    pieces = [f"{a}{b}" for a, b in (("Ġ", "a"), ("Ġ", "b"), ("a", "b"), ("Ġa", "b"))]
+    vocabulary = letters | {piece: len(letters) + i for i, piece in enumerate(pieces)}
+    merges = [("Ġ", "a"), ("Ġ", "b"), ("a", "b"), ("Ġa", "b")]
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = {"pad_token": "<pad>", "mask_token": "<mask>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    substitute = ContextualWords(RobertaForMaskedLM(config).eval(), tokenizer, "substitute", 0.5)
+    assert sorted(substitute.words) == ["a", "ab", "b"]
+    found = augment(["zz, <mask> zz"] * 9, range(9), [substitute], seed=0)
+    for text in found:
+        assert sum(part.strip(",") in ("a", "ab", "b") for part in text.split()) == 1
+        assert sum(part.strip(",") in ("zz", "<mask>") for part in text.split()) == 2
+
+
+# --- back translation -----------------------------------------------------------------------------
+
+
+def test_back_translation_is_that_of_generate_line_by_line(arguments, translator):
+    (augmentation,) = load_augmentations(["back_translation"], arguments)
+    tokenizer = AutoTokenizer.from_pretrained(translator)
+    model = BartForConditionalGeneration.from_pretrained(translator).eval()
+
+    def beams(line, number):
+        inputs = tokenizer(line, return_tensors="pt")
+        new = min(63, 2 * inputs["input_ids"].shape[1] + 8)
+        options = {"num_beams": 4, "num_return_sequences": number, "max_new_tokens": new}
+        ids = model.generate(inputs["input_ids"], do_sample=False, **options)
+        return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+    lines = ["memory of the server is slow", "model fails", "install the new version"]
+    found = augment(["\n\n  ".join(lines)] * 20, range(20), [augmentation], seed=0)
+    expected = [set(beams(beams(line, 1)[0], 4)) for line in lines]
+    for text in found:
+        for line, wordings in zip(text.split("\n\n  "), expected, strict=True):
+            assert line in wordings
+    assert len(set(found)) > 1
+
+
+def test_nothing_is_translated_twice(arguments, monkeypatch):
+    (augmentation,) = load_augmentations(["back_translation"], arguments)
+    (first,) = augment([ISSUE], [0], [augmentation], seed=0)
+    monkeypatch.setattr(
+        augmentation, "_generate", lambda model, tokenizer, lines, n: [None for _ in lines]
+    )
+    assert augment([ISSUE], [0], [augmentation], seed=0) == [first]
+
+
+def test_a_line_too_long_to_translate_stays(load):
+    text = " ".join(["slow"] * 100)
+    assert augment([text], [0], load["back_translation"], seed=0) == [text]
+
+
+# --- collator, table, mistakes --------------------------------------------------------------------
+
+
+def test_the_collator_augments_copies_alone(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    collator = MultilabelCollator(tokenizer, 3)
+    asked = []
+
+    def change(texts, samples):
+        asked.append((texts, samples))
+        return [f"{text} again" for text in texts]
+
+    ids = tokenizer(["slow", "memory"])["input_ids"]
+    rows = [
+        {"text": "slow", "input_ids": ids[0], "labels": [0], "sample": -2},
+        {"text": "memory", "input_ids": ids[1], "labels": [2], "sample": 5},
+        {"text": "slow", "input_ids": ids[0], "labels": [1]},
+    ]
+    batch = AugmentingCollator(collator, tokenizer, change)(rows)
+    assert asked == [(["memory"], [5])]
+    expected = collator(
+        [rows[0], {**rows[1], "input_ids": tokenizer("memory again")["input_ids"]}, rows[2]]
+    )
+    for name, value in expected.items():
+        assert torch.equal(batch[name], value)
+    assert rows[1]["input_ids"] == ids[1]
+
+
+def test_the_table_shows_each_augmentation_or_what_it_lacks(arguments):
+    lines = augmentation_table("The batch is slow", arguments, seed=0).splitlines()[1:]
+    assert [line.split()[0] for line in lines[1:]] == list(AUGMENTATIONS)
+    assert lines[0].split() == ["The", "batch", "is", "slow"]
+    assert lines[1].split()[1:] in [["The", "batch", "is", word] for word in ("sluggish", "dull")]
+    lines = augmentation_table(
+        "The batch is slow", AugmentationArguments(wordnet="nowhere"), seed=0
+    ).splitlines()[1:]
+    for line, lack in zip(
+        lines[1:],
+        ("wordnet-base", "batch", "slow", "--mlm_model", "--mlm_model", "--to_model"),
+        strict=True,
+    ):
+        assert lack in line
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("Title\n\nBody.", "Title"), ("One two. Three.", "One two."), ("v1.2 fails", "v1.2 fails")],
+)
+def test_the_table_is_about_the_first_sentence(text, sentence):
+    lines = augmentation_table(text, AugmentationArguments(), seed=0).splitlines()
+    assert lines[1].strip() == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("shuffle", {}, "no augmentation 'shuffle'; there are synonym, swap"),
+        ("insert", {}, "insert: name a checkpoint with a masked-language-model head"),
+        ("substitute", {"mlm_model": "./nowhere"}, "--mlm_model ./nowhere: no such folder"),
+        ("back_translation", {"to_model": "x"}, "by --to_model and --from_model"),
+        ("back_translation", {"to_model": "./a", "from_model": "./b"}, "--to_model ./a: no such"),
+    ],
+)
+def test_mistakes(name, options, message):
+    with pytest.raises(UserError, match=message):
+        load_augmentations([name], AugmentationArguments(**options))
+
+
+@pytest.mark.parametrize("options", [{"copies": 0}, {"augment_share": 0}, {"augment_share": 1.1}])
+def test_impossible_values(options):
+    with pytest.raises(UserError, match=f"--{next(iter(options))}"):
+        AugmentationArguments(**options)
+
+
+def test_a_model_without_a_mask_token_or_head_is_refused(tiny_model, masked_model, tmp_path):
+    options = AugmentationArguments(mlm_model=str(tiny_model))
+    with pytest.raises(
+        UserError, match=r"no head for masked-language modelling.*domain_adaptation"
+    ):
+        load_augmentations(["insert"], options)
+    tokenizer = AutoTokenizer.from_pretrained(masked_model)
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(tmp_path)
+    BertForMaskedLM.from_pretrained(masked_model).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="the tokenizer has no mask token"):
+        load_augmentations(["insert"], AugmentationArguments(mlm_model=str(tmp_path)))
+
+
+def test_an_encoder_is_no_translator(tiny_model):
+    options = AugmentationArguments(to_model=str(tiny_model), from_model=str(tiny_model))
+    with pytest.raises(UserError, match="cannot load the model"):
+        load_augmentations(["back_translation"], options)

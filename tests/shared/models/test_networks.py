@@ -1,0 +1,291 @@
+"""Networks from scratch: padding says nothing, the last real token counts, a folder is enough."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    pipeline,
+    set_seed,
+)
+
+from shared.models.networks import CELLS, TextCNNConfig, TextNgramsConfig, TextRNNConfig
+
+SIZES = {"vocab_size": 40, "embedding_size": 8, "num_labels": 3}
+CONFIGS = {
+    **{f"ngrams of {n}": TextNgramsConfig(ngram_size=n, buckets=64, **SIZES) for n in (1, 2, 3)},
+    "cnn": TextCNNConfig(num_filters=4, filter_widths=[3], **SIZES),
+    "cnn, several widths": TextCNNConfig(num_filters=4, filter_widths=[1, 2, 5], **SIZES),
+    "cnn, mean and max": TextCNNConfig(
+        num_filters=4, filter_widths=[1, 3], pooling="mean_max", **SIZES
+    ),
+    **{cell: TextRNNConfig(cell=cell, hidden_size=6, **SIZES) for cell in CELLS},
+    **{
+        f"{cell}, both ways": TextRNNConfig(cell=cell, hidden_size=6, bidirectional=True, **SIZES)
+        for cell in CELLS
+    },
+}
+
+
+def build(name, **changes):
+    """A random network in evaluation mode; its biases are random, too, so that zeros show."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = type(CONFIGS[name])(**{**CONFIGS[name].to_dict(), **changes})
+        model = AutoModelForSequenceClassification.from_config(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+MODELS = {name: build(name) for name in CONFIGS}
+each_network = pytest.mark.parametrize("name", CONFIGS)
+
+
+def logits(model, rows, mask=None):
+    with torch.no_grad():
+        mask = None if mask is None else torch.tensor(mask)
+        return model(torch.tensor(rows), attention_mask=mask).logits
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+@each_network
+@settings(max_examples=10, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.integers(2, 39), min_size=1, max_size=12), min_size=1, max_size=5),
+    filler=st.integers(0, 39),
+    more=st.integers(0, 9),
+    left=st.booleans(),
+)
+def test_padding_never_influences_a_score(name, texts, filler, more, left):
+    """Any token as padding, any amount, on either side; also texts shorter than a filter."""
+    model, width = MODELS[name], max(map(len, texts)) + more
+    rows = np.full((len(texts), width), filler)
+    mask = np.zeros_like(rows)
+    for i, text in enumerate(texts):
+        where = slice(width - len(text), width) if left else slice(len(text))
+        rows[i, where], mask[i, where] = text, 1
+    alone = torch.cat([logits(model, [text], [[1] * len(text)]) for text in texts])
+    torch.testing.assert_close(logits(model, rows, mask), alone, rtol=1e-5, atol=1e-5)
+
+
+@each_network
+def test_without_a_mask_the_padding_token_is_padding(name):
+    rows, mask = [[5, 6, 7, 1, 1]], [[1, 1, 1, 0, 0]]
+    assert torch.equal(logits(MODELS[name], rows), logits(MODELS[name], rows, mask))
+
+
+@each_network
+def test_a_row_of_padding_alone_has_a_finite_score_and_finite_gradients(name):
+    model = build(name).train()
+    loss = model(torch.full((2, 4), 1), labels=torch.tensor([0, 2])).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
+    # What else is in the batch does not change it.
+    beside = [[1] * 4, [5, 6, 7, 8]]
+    torch.testing.assert_close(logits(model.eval(), beside)[0], logits(model, [[1] * 4])[0])
+
+
+# --- against the definition ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_ngrams_are_averaged(size):
+    buckets = 10**12  # so many that none is shared
+    model = build("ngrams of 2", ngram_size=size)
+    model.config.buckets = buckets
+    ids, table = [7, 3, 22, 9], {}
+    model.ngrams.forward = lambda hashed: (
+        torch.stack([torch.stack([vector(table, int(h)) for h in row]) for row in hashed])
+        if hashed.numel()
+        else torch.zeros(*hashed.shape, 8)
+    )
+    found = logits(model, [ids])[0]
+    pieces = [model.embeddings.weight[i].detach() for i in ids]
+    assert len(table) == sum(max(len(ids) - n, 0) for n in range(1, size))
+    expected = model.classifier(torch.stack([*pieces, *table.values()]).mean(dim=0))
+    torch.testing.assert_close(found, expected.detach())
+    assert not torch.equal(logits(model, [[7, 22, 3, 9]])[0], found) or size == 1
+
+
+def vector(table, key):
+    """The vector of a bucket, made when it is first asked for."""
+    return table.setdefault(key, torch.full((8,), float(len(table))))
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("pooling", ["max", "mean_max"])
+def test_of_a_filter_its_maximum_over_the_text_is_kept_or_its_mean_too(width, pooling):
+    model = build("cnn", filter_widths=[width], pooling=pooling)
+    ids = [7, 3, 22, 9]
+    vectors = model.embeddings.weight[torch.tensor(ids)].detach().numpy()
+    vectors = np.concatenate([vectors, np.zeros((width - 1, 8))])
+    (convolution,) = model.convolutions
+    weight, bias = (parameter.detach().numpy() for parameter in convolution.parameters())
+    found = [
+        [(vectors[start : start + width].T * filter).sum() for filter in weight] + bias
+        for start in range(len(ids))
+    ]
+    found = np.maximum(found, 0)
+    features = found.max(axis=0)
+    if pooling == "mean_max":
+        features = np.concatenate([features, found.mean(axis=0)])
+    expected = model.classifier(torch.tensor(features, dtype=torch.float32)).detach()
+    torch.testing.assert_close(logits(model, [ids])[0], expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_last_state_is_that_of_packed_sequences(cell, bidirectional):
+    """torch's own bidirectional network on packed texts gives the states that are classified."""
+    model = build(cell, bidirectional=bidirectional)
+    reference = CELLS[cell](8, 6, batch_first=True, bidirectional=bidirectional)
+    weights = {**model.forwards.state_dict()}
+    if bidirectional:
+        other = model.backwards.state_dict().items()
+        weights |= {f"{key}_reverse": value for key, value in other}
+    reference.load_state_dict(weights)
+    rows = torch.tensor([[5, 6, 7, 8, 9], [11, 12, 1, 1, 1], [30, 1, 1, 1, 1]])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        model.embeddings(rows), [5, 2, 1], batch_first=True
+    )
+    state = reference(packed)[1]
+    state = state[0] if cell == "lstm" else state
+    expected = model.classifier(torch.cat(list(state), dim=1))
+    torch.testing.assert_close(logits(model, rows.tolist()), expected.detach())
+
+
+def test_one_vector_of_a_word_is_read_and_trained():
+    model = build("gru", word_dropout=0.5, dropout=0.5).train()
+    rows = torch.tensor([[5, 6, 7]])
+    assert not torch.equal(model(rows).logits, model(rows).logits)
+    model.eval()
+    model(rows, labels=torch.tensor([1])).loss.backward()
+    moved = model.get_input_embeddings().weight.grad.abs().sum(dim=1).nonzero().flatten()
+    assert moved.tolist() == [5, 6, 7]
+
+
+def test_a_hidden_token_is_as_if_it_were_none():
+    model = build("lstm", word_dropout=0.999).train()
+    hidden = [model(torch.tensor([[token, token + 1]])).logits for token in (5, 20)]
+    torch.testing.assert_close(*hidden)
+
+
+def test_the_cnn_compiles_to_one_graph():
+    rows = torch.tensor([[5, 6, 7, 8], [9, 10, 1, 1]])
+    assert torch._dynamo.explain(build("cnn"))(rows).graph_break_count == 0
+
+
+# --- a folder is enough --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    words = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
+    words += [f"word{i}" for i in range(40 - len(words))]
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="[UNK]", pad_token="[PAD]", model_max_length=16
+    )
+
+
+@each_network
+def test_a_folder_loads_with_the_auto_classes_and_in_a_pipeline(name, tokenizer, tmp_path, caplog):
+    names = {0: "praise", 1: "blame", 2: "neither"}
+    model = build(
+        name,
+        id2label=names,
+        label2id={label: i for i, label in names.items()},
+        problem_type="multi_label_classification",
+    )
+    model.config.thresholds = [0.3, 0.4, 0.5]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (config.id2label, config.thresholds) == (names, [0.3, 0.4, 0.5])
+    assert config.problem_type == "multi_label_classification"
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is type(model)
+    rows = [[5, 6, 7]]
+    torch.testing.assert_close(logits(loaded, rows), logits(model, rows))
+
+    texts = ["good film", "bad", "word3 " * 20]
+    with caplog.at_level(logging.WARNING):
+        classifier = pipeline("text-classification", model=str(tmp_path), top_k=None, device="cpu")
+        found = classifier(texts, truncation=True, batch_size=3)
+    assert caplog.text == ""
+    for text, scores in zip(texts, found, strict=True):
+        ids = tokenizer(text, truncation=True)["input_ids"]
+        expected = torch.sigmoid(logits(model, [ids])[0]).tolist()
+        scores = {item["label"]: item["score"] for item in scores}
+        assert scores == pytest.approx(dict(zip(names.values(), expected, strict=True)), abs=1e-6)
+
+
+@each_network
+def test_a_head_of_another_size_starts_anew(name, tmp_path):
+    build(name).save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, num_labels=7, ignore_mismatched_sizes=True
+    )
+    assert torch.isfinite(logits(loaded, [[5, 6, 7]])).all()
+    assert loaded.classifier.weight.std() > 0.1
+    assert torch.equal(loaded.embeddings.weight, build(name).embeddings.weight)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "expected"),
+    [
+        ("single_label_classification", torch.tensor([0, 2]), torch.nn.CrossEntropyLoss()),
+        ("multi_label_classification", torch.eye(3)[:2], torch.nn.BCEWithLogitsLoss()),
+    ],
+)
+def test_the_loss_follows_the_problem_type(problem_type, labels, expected):
+    model = build("cnn", problem_type=problem_type)
+    rows = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    output = model(rows, labels=labels)
+    assert output.loss.item() == pytest.approx(expected(output.logits, labels).item())
+    loss, found = model(rows, labels=labels, return_dict=False)
+    assert torch.equal(loss, output.loss)
+    assert torch.equal(found, output.logits)
+
+
+# --- they learn ----------------------------------------------------------------------------------
+
+
+@each_network
+def test_it_learns_a_toy_task(name):
+    """Which of three tokens comes in the text: the first steps from a random start are enough."""
+    set_seed(0)
+    rng = np.random.default_rng(0)
+    config = type(CONFIGS[name])(**{**CONFIGS[name].to_dict(), "hidden_size": 16})
+    model = AutoModelForSequenceClassification.from_config(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        rows, labels = toy_batch(rng)
+        loss = model(rows, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    rows, labels = toy_batch(rng, 200)
+    assert (logits(model.eval(), rows.tolist()).argmax(dim=1) == labels).float().mean() > 0.95
+
+
+def toy_batch(rng, n=32):
+    rows = rng.integers(10, 40, size=(n, 9))
+    labels = rng.integers(0, 3, size=n)
+    lengths = rng.integers(2, 10, size=n)
+    rows[np.arange(n), rng.integers(0, lengths)] = 5 + labels
+    rows[np.arange(9) >= lengths[:, None]] = 1
+    return torch.tensor(rows), torch.tensor(labels)

@@ -1,0 +1,286 @@
+import itertools
+import json
+import re
+import weakref
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from shared.cli.errors import UserError
+from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
+
+HUGS = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
+SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+every = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+def prose(n=300, seed=0):
+    """Texts of made-up words, many of them equally frequent, with signs and accents."""
+    rng = np.random.default_rng(seed)
+    letters = list("abcdefghijklmnoprstuéß")
+    words = ["".join(rng.choice(letters, size=rng.integers(1, 9))) for _ in range(150)]
+    texts = (rng.choice(words, size=rng.integers(3, 12)) for _ in range(n))
+    return [", ".join(text[:2]) + " " + " ".join(text[2:]).capitalize() + "." for text in texts]
+
+
+def vocabulary(tokenizer):
+    return tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+
+
+def merges(tokenizer):
+    return json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+
+
+def test_the_first_merges_are_the_most_frequent_pairs():
+    tokenizer = train_tokenizer(HUGS, "bpe", 15)
+    assert vocabulary(tokenizer) == [*SPECIAL, *"bghnpsu", "ug", "un", "hug"]
+    assert merges(tokenizer) == [["u", "g"], ["u", "n"], ["h", "ug"]]
+    assert tokenizer.tokenize("bug") == ["b", "ug"]
+    assert tokenizer.tokenize("mug") == ["[UNK]", "ug"]
+
+
+def plain_bpe(words, n_merges, min_frequency):
+    """Sennrich et al. 2016, algorithm 1; of equally frequent pairs the one with smaller ids."""
+    words = {word: list(word) for word in words}, Counter(words)
+    ids = {symbol: i for i, symbol in enumerate(sorted(set("".join(words[0]))))}
+    found = []
+    while len(found) < n_merges:
+        pairs = Counter()
+        for word, symbols in words[0].items():
+            for pair in itertools.pairwise(symbols):
+                pairs[pair] += words[1][word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], ids[pair[0]], ids[pair[1]]))
+        if pairs[best] < min_frequency:
+            break
+        ids.setdefault("".join(best), len(ids))
+        found.append(list(best))
+        for symbols in words[0].values():
+            i = 0
+            while i < len(symbols) - 1:
+                if (symbols[i], symbols[i + 1]) == best:
+                    symbols[i : i + 2] = ["".join(best)]
+                i += 1
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("abcde", min_size=1, max_size=8), min_size=1, max_size=30),
+    st.integers(1, 3),
+)
+def test_bpe_merges_as_written(words, min_frequency):
+    size = len(SPECIAL) + len(set("".join(words))) + 12
+    tokenizer = train_tokenizer(words, "bpe", size, min_frequency=min_frequency)
+    assert merges(tokenizer) == plain_bpe(words, 12, min_frequency)
+
+
+def test_words_are_the_most_frequent_ones():
+    texts = prose()
+    found = train_tokenizer(texts, "words", 50)
+    counts = Counter(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower()))
+    expected = sorted(counts, key=lambda word: (-counts[word], word))[:45]
+    assert vocabulary(found) == [*SPECIAL, *expected]
+    often = train_tokenizer(texts, "words", 5000, min_frequency=12)
+    assert set(vocabulary(often)[5:]) == {word for word, n in counts.items() if n >= 12}
+    assert found.tokenize("Zyxw, " + expected[3]) == ["[UNK]", ",", expected[3]]
+
+
+def test_wordpiece_cuts_the_longest_piece_from_the_left():
+    tokenizer = train_tokenizer(HUGS, "wordpiece", 25)
+    found = vocabulary(tokenizer)
+    assert found[:19] == [*SPECIAL, *"bghnpsu", *(f"##{letter}" for letter in "bghnpsu")]
+    assert {"##ug", "##un", "hug"} < set(found[19:])
+    assert tokenizer.tokenize("hug hugs bug") == ["hug", "hug", "##s", "b", "##ug"]
+    assert tokenizer.tokenize("hum") == ["[UNK]"]
+    assert tokenizer.decode(tokenizer("bug hugs")["input_ids"], skip_special_tokens=True) == (
+        "bug hugs"
+    )
+
+
+def test_unigram_takes_the_likeliest_pieces():
+    texts = prose()
+    tokenizer = train_tokenizer(texts, "unigram", 120)
+    pieces = dict(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"])
+
+    def likeliest(word):
+        best = [(0.0, [])]
+        for end in range(1, len(word) + 1):
+            ways = [
+                (best[start][0] + pieces[word[start:end]], [*best[start][1], word[start:end]])
+                for start in range(end)
+                if word[start:end] in pieces
+            ]
+            best.append(max(ways))
+        return best[-1]
+
+    for word in " ".join(texts[:40]).lower().split():
+        found = tokenizer.tokenize(word)
+        assert sum(pieces[piece] for piece in found) == pytest.approx(likeliest("▁" + word)[0])
+        assert "".join(found) == "▁" + word
+
+
+@every
+def test_special_tokens_and_what_surrounds_a_text(algorithm):
+    tokenizer = train_tokenizer(prose(), algorithm, 200, max_length=9)
+    assert vocabulary(tokenizer)[:5] == SPECIAL
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+    for i, name in enumerate(("unk", "pad", "cls", "sep", "mask")):
+        assert getattr(tokenizer, f"{name}_token_id") == i
+    one, other, *_ = prose()
+    a, b = (
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for text in (one, other)
+    )
+    assert not {1, 2, 3, 4} & {*a, *b}
+    assert tokenizer(one)["input_ids"] == [2, *a, 3]
+    pair = tokenizer(one, other, return_token_type_ids=True)
+    assert pair["input_ids"] == [2, *a, 3, *b, 3]
+    assert pair["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+    assert len(tokenizer(one * 3, truncation=True)["input_ids"]) == 9
+    batch = tokenizer(["a", one], padding=True)
+    assert batch["input_ids"][0][-1] == 1
+    assert batch["attention_mask"][0][-1] == 0
+
+
+@every
+def test_saved_and_loaded(algorithm, tmp_path):
+    texts = prose()
+    tokenizer = train_tokenizer(texts, algorithm, 200, max_length=77)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    odd = [*texts, "naïve 日本 😀 [MASK]", "", "A\tB\n\n c"]
+    assert loaded(odd)["input_ids"] == tokenizer(odd)["input_ids"]
+    assert loaded(odd, odd)["input_ids"] == tokenizer(odd, odd)["input_ids"]
+    ids = tokenizer(texts[0])["input_ids"]
+    assert loaded.decode(ids) == tokenizer.decode(ids)
+    assert loaded.model_max_length == 77
+    assert loaded.mask_token_id == 4
+
+
+@every
+@pytest.mark.parametrize("size", [120, 100_000])
+def test_same_texts_same_tokenizer(algorithm, size, monkeypatch):
+    texts = prose()
+    found = set()
+    for order in (texts, texts[::-1], sorted(texts)):
+        for parallel in ("false", "true"):
+            monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+            tokenizer = train_tokenizer(iter(order), algorithm, size)
+            found.add(tokenizer.backend_tokenizer.to_str())
+    assert len(found) == 1
+
+
+# Without what could spell a special token, which stays one wherever it stands.
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="["), max_size=30)
+
+
+@every
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(any_text, min_size=1, max_size=10), other=any_text, lowercase=st.booleans())
+def test_any_text(algorithm, texts, other, lowercase):
+    if not any(text.strip() for text in texts):
+        texts.append("ä")
+    size = 1000
+    tokenizer = train_tokenizer(
+        texts, algorithm, size, min_frequency=1, lowercase=lowercase, max_length=100
+    )
+    assert len(tokenizer) <= size
+    for text in (*texts, other):
+        ids = tokenizer(text)["input_ids"]
+        assert (ids[0], ids[-1]) == (2, 3)
+        assert max(ids) < len(tokenizer)
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if algorithm in ("bpe", "unigram"):
+            normalized = tokenizer.backend_tokenizer.normalizer.normalize_str(text)
+            assert tokenizer.decode(ids) == normalized
+            assert 0 not in ids
+        again = tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"]
+        assert again == ids
+
+
+def test_case_is_given_up_or_not():
+    texts = ["Hug hug"] * 3
+    assert train_tokenizer(texts, "words", 10).tokenize("HUG Hug") == ["hug", "hug"]
+    kept = train_tokenizer(texts, "words", 10, lowercase=False)
+    assert kept.tokenize("HUG Hug") == ["[UNK]", "Hug"]
+
+
+@every
+def test_texts_are_not_held(algorithm):
+    class Text(str):
+        pass
+
+    alive, most = weakref.WeakSet(), 0
+
+    def texts():
+        nonlocal most
+        for text in prose(2000):
+            text = Text(text)
+            alive.add(text)
+            most = max(most, len(alive))
+            yield text
+
+    train_tokenizer(texts(), algorithm, 500)
+    assert most < 600
+
+
+@pytest.mark.parametrize(
+    ("texts", "algorithm", "size", "expected"),
+    [
+        (HUGS, "bpe", 5, "--vocab_size 5: the special tokens alone are 5"),
+        (HUGS, "words", 0, "--vocab_size 0: the special tokens alone"),
+        (HUGS, "bpe", 11, "--vocab_size 11: the special tokens and the characters .* are 12;"),
+        (HUGS, "wordpiece", 18, "--vocab_size 18: .* are 19;"),
+        (HUGS, "unigram", 12, "--vocab_size 12: .* are 13;"),
+        (HUGS, "bpr", 15, "--algorithm bpr: must be one of bpe, wordpiece, unigram, words"),
+        ([], "bpe", 15, "no text to learn a vocabulary from"),
+        (["", " \n"], "unigram", 15, "no text to learn a vocabulary from"),
+        (["hug pug"], "words", 15, "nothing to learn: no word comes 2 times or more"),
+        (["▁"], "unigram", 15, "nothing to learn"),
+    ],
+)
+def test_mistakes(texts, algorithm, size, expected):
+    with pytest.raises(UserError, match=expected):
+        train_tokenizer(texts, algorithm, size)
+
+
+@every
+def test_the_smallest_vocabulary_is_specials_and_characters(algorithm):
+    if algorithm == "words":
+        assert vocabulary(train_tokenizer(HUGS, "words", 6)) == [*SPECIAL, "pun"]
+        return
+    size = {"bpe": 12, "wordpiece": 19, "unigram": 13}[algorithm]
+    found = vocabulary(train_tokenizer(HUGS, algorithm, size))
+    assert len(found) == size
+    assert set("bghnpsu") < set(found)
+
+
+@every
+def test_figures_are_those_of_a_plain_count(algorithm):
+    tokenizer = train_tokenizer(prose(), algorithm, 100)
+    texts = [*prose(40, seed=1), "日本 x_y", "(?!)"]
+    words = split = tokens = unknown = cut = 0
+    for text in texts:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        for match in re.finditer(r"\w+|[^\w\s]", text):
+            characters = set(range(*match.span()))
+            words += 1
+            split += sum(bool(characters & {*range(*o)}) for o in encoded["offset_mapping"]) > 1
+        tokens += len(encoded["input_ids"])
+        unknown += encoded["input_ids"].count(0)
+        cut += len(tokenizer(text)["input_ids"]) > 14
+    assert 0 < cut < len(texts)
+    assert tokenization_statistics(tokenizer, iter(texts), max_length=14) == {
+        "fertility": tokens / words,
+        "words_split": split / words,
+        "unknown_tokens": unknown / tokens,
+        "tokens_per_text": tokens / len(texts),
+        "texts_cut": cut / len(texts),
+    }

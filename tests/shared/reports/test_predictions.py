@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+
+from shared.reports.predictions import (
+    format_labels,
+    headline,
+    prediction_records,
+    write_predictions,
+)
+
+NAMES = ["bug", "docs", "speed"]
+SCORES = np.array([[0.5, 0.29999, 0.95], [0.1, 0.2, 0.05], [0.6, 0.6, 0.6]])
+CHOSEN = np.array([0.5, 0.3, 0.9]) <= SCORES
+
+
+def test_chosen_labels_stand_best_first():
+    found = list(prediction_records(SCORES, CHOSEN, NAMES))
+    assert [row["labels"] for row in found] == [["speed", "bug"], [], ["bug", "docs"]]
+    assert [list(row["scores"]) for row in found] == [
+        ["speed", "bug", "docs"],
+        ["docs", "bug", "speed"],
+        ["bug", "docs", "speed"],  # equal scores keep the order of the labels
+    ]
+    assert found[0]["scores"] == {"speed": 0.95, "bug": 0.5, "docs": 0.29999}
+
+
+def test_single_precision_scores_make_plain_json():
+    (row,) = prediction_records(np.float32([[1 / 3, 0, 1]]), CHOSEN[:1], NAMES)
+    assert json.loads(json.dumps(row))["scores"] == {"speed": 1.0, "bug": 0.333333, "docs": 0.0}
+
+
+def test_no_rows_no_tags():
+    assert list(prediction_records(np.zeros((0, 3)), CHOSEN[:0], NAMES)) == []
+
+
+def test_one_choice_for_each_row():
+    with pytest.raises(ValueError, match="zip"):
+        list(prediction_records(SCORES, CHOSEN[:2], NAMES))
+
+
+def test_predictions_are_one_json_line_per_row(tmp_path):
+    rows = [{"row": 7, "text": "a\nb"}, {"row": 9, "text": "é🙂"}, {"row": 11, "text": '"'}]
+    y_true = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 1]], dtype=bool)
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, rows, NAMES, y_true, SCORES, CHOSEN)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [{"row": line["row"], "text": line["text"]} for line in found] == rows
+    assert [line["true_labels"] for line in found] == [["bug"], [], ["docs", "speed"]]
+    assert [line["labels"] for line in found] == [["speed", "bug"], [], ["bug", "docs"]]
+    assert "é🙂" in lines[1]
+
+
+def test_rows_and_scores_of_different_number_leave_no_file(tmp_path):
+    rows = [{"row": 1, "text": "x"}]
+    with pytest.raises(ValueError, match="zip"):
+        write_predictions(tmp_path / "x", rows, NAMES, np.zeros((3, 3)), SCORES, CHOSEN)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one line", "one line"),
+        ("\n \n  second \nthird", "second"),
+        ("x" * 90, "x" * 90),
+        ("x" * 91, "x" * 87 + "..."),
+        ("", ""),
+    ],
+)
+def test_headline(text, expected):
+    assert headline(text) == expected
+    assert headline("abcdef", width=5) == "ab..."
+
+
+def test_tags_of_one_text():
+    assert format_labels(SCORES[0], CHOSEN[0], NAMES) == "speed (0.95), bug (0.50)"
+    assert format_labels(SCORES[1], CHOSEN[1], NAMES) == "none (nearest: docs, 0.20)"

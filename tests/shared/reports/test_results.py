@@ -1,0 +1,185 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+from huggingface_hub import ModelCard
+
+from shared.data.corpus import Corpus
+from shared.data.splits import Split
+from shared.evaluation.metrics import f1_scores, ranking_scores
+from shared.reports.cards import CARD_METRICS, TaggerCard
+from shared.reports.results import (
+    interval_metrics,
+    split_metrics,
+    summary,
+    write_results,
+)
+
+NAMES = ["bug", "docs", "speed"]
+THRESHOLDS = [0.5, 0.4, 0.6]
+ROWS = 40
+PARTS = ("train", "valid", "test")
+BOUNDS = ("test_micro_f1_low", "test_micro_f1_high", "test_macro_f1_low", "test_macro_f1_high")
+SHOWN = set(CARD_METRICS) - {"test_accuracy"}  # which is that of texts with one label each
+
+
+@pytest.fixture(scope="module")
+def labels():
+    rng = np.random.default_rng(0)
+    parts = (rng.random((ROWS, 3)) < 0.4 for _ in range(3))
+    return {name: part.astype(np.uint8) for name, part in zip(PARTS, parts, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def scores(labels):
+    noise = np.random.default_rng(1).random((ROWS, 3))
+    return 0.3 * labels["test"] + 0.7 * noise
+
+
+def test_held_out_figures(labels, scores):
+    y_true, predicted = labels["test"], scores >= THRESHOLDS
+    baseline = np.zeros_like(predicted)
+    baseline[:, 0] = True
+    figures = interval_metrics(y_true, predicted, baseline)
+    assert figures["baseline_micro_f1"] == f1_scores(y_true, baseline)["micro_f1"]
+    assert figures["baseline_macro_f1"] == f1_scores(y_true, baseline)["macro_f1"]
+    for name in ("micro_f1", "macro_f1"):
+        value = f1_scores(y_true, predicted)[name]
+        assert figures[f"test_{name}_low"] < value < figures[f"test_{name}_high"]
+    assert figures == interval_metrics(y_true, predicted, baseline)
+
+
+def test_part_figures(labels, scores):
+    parts = {"valid": scores[::-1], "test": scores}
+    predicted = {part: found >= THRESHOLDS for part, found in parts.items()}
+    figures = split_metrics(labels, parts, predicted)
+    for part in ("valid", "test"):
+        found = f1_scores(labels[part], predicted[part])
+        found |= ranking_scores(labels[part], parts[part])
+        assert {name: figures[f"{part}_{name}"] for name in found} == found
+    bounds = interval_metrics(labels["test"], scores >= THRESHOLDS)
+    assert {name: figures[name] for name in bounds} == bounds
+    assert [figures[f"{part}_samples"] for part in PARTS] == [ROWS] * 3
+
+
+def test_summary():
+    metrics = {
+        **{"test_micro_f1": 0.8, "test_micro_f1_low": 0.7, "test_micro_f1_high": 0.9},
+        **{"test_macro_f1": 0.6, "test_macro_f1_low": 0.5, "test_macro_f1_high": 0.65},
+        **{"baseline_micro_f1": 0.55, "baseline_macro_f1": 0.4},
+    }
+    assert summary(metrics).splitlines() == [
+        "micro F1 0.800 (95 % interval 0.700 to 0.900); naive Bayes on the same rows 0.550",
+        "macro F1 0.600 (95 % interval 0.500 to 0.650); naive Bayes on the same rows 0.400",
+    ]
+    micro, _ = summary(metrics | {"test_accuracy": 0.8}).splitlines()
+    assert micro.startswith("accuracy 0.800 (95 % interval 0.700 to 0.900); naive Bayes")
+
+
+@pytest.fixture(scope="module")
+def written(labels, scores, tmp_path_factory):
+    """Write the results of a made-up run; return their folder and the report."""
+    features = Features(
+        {
+            "text": Value("string"),
+            "labels": List(ClassLabel(names=NAMES)),
+            "row": Value("int64"),
+            "group": Value("int64"),
+            "words": Value("int32"),
+        }
+    )
+    dataset = Dataset.from_dict(
+        {
+            "text": [f"text {i}" for i in range(ROWS)],
+            "labels": [np.flatnonzero(row).tolist() for row in labels["test"]],
+            "row": list(range(1, ROWS + 1)),
+            "group": list(range(ROWS)),
+            "words": [2] * ROWS,
+        },
+        features=features,
+    )
+    report = {
+        "source": "my_issues.jsonl.gz",
+        **dict.fromkeys(("rows_read", "rows", "labelled"), ROWS),
+        **dict.fromkeys(("unlabelled", "pull_requests", "blank_texts", "exact_duplicates"), 0),
+        **dict.fromkeys(("label_conflicts", "near_duplicates", "near_duplicate_groups"), 0),
+        "first_blank_rows": [],
+        "multilabel": 3,
+        "words": {"p5": 2, "p50": 2, "p95": 2, "max": 2},
+        "labels": dict.fromkeys(NAMES, 16),
+        "labels_left_out": {},
+    }
+    nothing = np.zeros(0, np.int64)
+    split = Split(
+        rows=dict.fromkeys(PARTS, dataset),
+        labels=labels,
+        sources={part: (Corpus(dataset, report), np.arange(ROWS)) for part in PARTS},
+        unlabelled=nothing,
+        left_out=nothing,
+        repeated=0,
+    )
+    folder = tmp_path_factory.mktemp("results")
+    metrics = dict.fromkeys((*SHOWN, *BOUNDS), 0.5) | {"train_samples": ROWS, "seed": 42}
+    text = write_results(
+        folder,
+        split,
+        scores,
+        scores >= THRESHOLDS,
+        metrics,
+        card=TaggerCard(base_model="owner/encoder", max_length=256),
+        thresholds=THRESHOLDS,
+        log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
+    )
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    report, _ = text.split("\nmicro F1 ")
+    assert text.endswith(summary(metrics))
+    return folder, report
+
+
+def test_everything_is_there_and_nothing_else(written):
+    folder, _ = written
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert files == [
+        "README.md",
+        "metrics.json",
+        "per_label.csv",
+        "plots/label_counts.png",
+        "plots/training_curve.png",
+        "plots/words_per_text.png",
+        "test_predictions.jsonl",
+    ]
+    for path in (folder / "plots").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_and_the_predictions_tell_the_same(written, labels, scores):
+    folder, _ = written
+    lines = (folder / "test_predictions.jsonl").read_text().splitlines()
+    predictions = [json.loads(line) for line in lines]
+    assert [row["row"] for row in predictions] == list(range(1, ROWS + 1))
+    with Path(folder / "per_label.csv").open(newline="") as file:
+        table = {row["label"]: row for row in csv.DictReader(file)}
+    assert list(table) == NAMES
+    for i, name in enumerate(NAMES):
+        true = {row["row"] for row in predictions if name in row["true_labels"]}
+        found = {row["row"] for row in predictions if name in row["labels"]}
+        assert true == set(np.flatnonzero(labels["test"][:, i]) + 1)
+        f1 = 2 * len(true & found) / (len(true) + len(found))
+        assert float(table[name]["f1"]) == pytest.approx(f1)
+        assert float(table[name]["threshold"]) == THRESHOLDS[i]
+
+
+def test_the_card_holds_report_data_and_use(written):
+    folder, report = written
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == "owner/encoder"
+    assert {result.metric_type for result in card.data.eval_results} == SHOWN
+    assert card.text.startswith("\n# my_issues tagger")
+    assert report in card.text
+    assert "my_issues.jsonl.gz: 40 rows read" in card.text
+    assert f'pipeline("text-classification", model="{folder}", top_k=None)' in card.text
+    assert "first 256 tokens" in card.text
+    assert all(name in report for name in NAMES)

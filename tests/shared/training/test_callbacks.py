@@ -1,0 +1,183 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tiny_training import make_trainer
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import ProgressCallback
+
+from shared.training.callbacks import CheckpointOnSignal, ReadableProgress, TrainingLog
+from shared.training.checkpoints import checkpoint_defect
+
+ROOT = Path(__file__).parents[3]
+
+
+# --- CheckpointOnSignal --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(tiny_model, tmp_path_factory):
+    """Run `signal_script.py`; return what it found, its folder, exit code and stderr."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    script = Path(__file__).with_name("signal_script.py")
+    run = subprocess.run(
+        [sys.executable, script, tiny_model, folder],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (folder / "found.json").is_file(), run.stderr
+    found = json.loads((folder / "found.json").read_text())
+    return SimpleNamespace(found=found, folder=folder, code=run.returncode, stderr=run.stderr)
+
+
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [("in an epoch", 9), ("at the end of an epoch", 12), ("before the first end", 2)],
+)
+def test_a_run_resumed_after_ctrl_c_is_bitwise_an_uninterrupted_one(interrupted, where, step):
+    # The best epoch is not the newest, so that a checkpoint after it is not kept as the best.
+    assert (interrupted.found["evaluations"], interrupted.found["best step"]) == (3, 6)
+    assert interrupted.found[where] == {
+        "code": 130,
+        "newest": f"checkpoint-{step}",
+        "steps": 18,
+        "same evaluations": True,
+        "same best step": True,
+        "same weights": [True, True],
+        "signal given back": True,
+    }
+
+
+def test_sigterm_leaves_a_complete_checkpoint_and_ends_the_process_with_143(interrupted):
+    assert interrupted.code == 143
+    folder = interrupted.folder / "terminated"
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-4"]
+    assert checkpoint_defect(folder / "checkpoint-4") == ""
+    assert "not reached" not in interrupted.stderr
+    assert (
+        f"stopped by SIGTERM after step 4 of 18; checkpoint in {folder / 'checkpoint-4'}; "
+        "continue with the same command and --resume_from_checkpoint true\n"
+    ) in interrupted.stderr
+
+
+@pytest.fixture
+def callback():
+    """Return a callback that listens, and give the signals back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    callback = CheckpointOnSignal()
+    callback.on_train_begin(None, TrainerState(), TrainerControl())
+    yield callback
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_second_ctrl_c_stops_at_once(callback):
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_after_the_last_step_still_ends_the_process(callback):
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(SystemExit) as exit:
+        callback.on_train_end(None, TrainerState(), TrainerControl())
+    assert exit.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_a_signal_nothing_is_asked_for(callback):
+    state = TrainerState(epoch=0.5, global_step=3)
+    control = TrainerControl()
+    callback.on_step_end(None, state, control)
+    callback.on_epoch_end(None, state, control)
+    callback.on_save(None, state, control)
+    callback.on_train_end(None, state, control)
+    assert not control.should_save
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- ReadableProgress ----------------------------------------------------------------------------
+
+
+def test_one_line_per_evaluation_and_nothing_else(tiny_model, tmp_path, capsys):
+    trainer = make_trainer(
+        tiny_model,
+        tmp_path,
+        callbacks=[ReadableProgress()],
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+    )
+    trainer.compute_metrics = lambda prediction: {"micro_f1": 0.25, "macro_f1": 0.125}
+    trainer.remove_callback(ProgressCallback)
+    capsys.readouterr()
+    trainer.train()
+    trainer.predict(trainer.eval_dataset)
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    valid = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert [line.split() for line in lines] == [
+        f"epoch {epoch}.00 loss {loss:.3f} valid loss {other:.3f} "
+        "micro F1 0.250 macro F1 0.125".split()
+        for epoch, loss, other in zip((1, 2), losses, valid, strict=True)
+    ]
+    assert printed.err == ""  # no terminal, no bars
+
+
+def test_without_evaluations_one_line_per_entry_of_the_log(tiny_model, tmp_path, capsys):
+    trainer = make_trainer(
+        *(tiny_model, tmp_path), callbacks=[ReadableProgress()], logging_strategy="epoch"
+    )
+    trainer.remove_callback(ProgressCallback)
+    capsys.readouterr()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert capsys.readouterr().out.splitlines() == [
+        f"  epoch  {epoch}.00   loss {loss:.3f}" for epoch, loss in zip((1, 2), losses, strict=True)
+    ]
+
+
+def test_other_processes_write_nothing(capsys):
+    state = TrainerState(epoch=1.0, is_world_process_zero=False)
+    ReadableProgress().on_evaluate(None, state, None, metrics={"eval_loss": 1.0})
+    assert capsys.readouterr().out == ""
+
+
+def test_accuracy_stands_for_micro_f1_which_it_equals(capsys):
+    metrics = {"eval_accuracy": 0.5, "eval_micro_f1": 0.5, "eval_macro_f1": 0.25}
+    ReadableProgress().on_evaluate(None, TrainerState(epoch=2.0), None, metrics=metrics)
+    assert capsys.readouterr().out.split()[2:] == ["accuracy", "0.500", "macro", "F1", "0.250"]
+
+
+def test_a_metric_that_was_not_computed_is_left_out(capsys):
+    ReadableProgress().on_evaluate(None, TrainerState(epoch=2.0), None, metrics={"eval_loss": 1.0})
+    assert capsys.readouterr().out.split() == ["epoch", "2.00", "valid", "loss", "1.000"]
+
+
+# --- TrainingLog ---------------------------------------------------------------------------------
+
+
+def test_the_log_and_its_plot_grow_with_the_training(tmp_path):
+    log, sizes = TrainingLog(tmp_path, "eval_accuracy"), []
+    state = TrainerState(is_world_process_zero=True)
+    for step in (1, 2):
+        state.log_history += [
+            {"epoch": step, "loss": 1 / step, "step": step},
+            {"epoch": step, "eval_loss": 0.5, "eval_accuracy": step / 2, "step": step},
+        ]
+        log.on_evaluate(None, state, None)
+        sizes.append((tmp_path / "plots" / "training_curve.png").read_bytes())
+    assert sizes[0] != sizes[1]
+    state.log_history.append({"epoch": 2, "train_runtime": 3.0, "step": 2})
+    log.on_train_end(None, state, None)
+    written = json.loads((tmp_path / "training_log.json").read_text())
+    assert written == {"log_history": state.log_history}
+    TrainingLog(tmp_path / "other").on_train_end(None, TrainerState(is_world_process_zero=False), 0)
+    assert not (tmp_path / "other").exists()

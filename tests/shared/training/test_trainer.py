@@ -1,0 +1,297 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_training import COLLATOR, history, make_rows, make_trainer, weights
+from transformers import TrainerCallback
+
+from shared.cli.errors import UserError
+from shared.models.loading import load_sequence_classifier
+from shared.training.losses import MultilabelLoss
+from shared.training.trainer import LengthGroupedBatches
+
+# --- LengthGroupedBatches ------------------------------------------------------------------------
+
+
+def batches(lengths, batch_size=4, seed=0, epoch=0, pieces=1):
+    return list(LengthGroupedBatches(np.asarray(lengths), batch_size, seed, lambda: epoch, pieces))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(1, 512), max_size=300),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_every_row_once_in_batches_of_one_size_the_longest_first(lengths, batch_size, seed, epoch):
+    found = batches(lengths, batch_size, seed, epoch)
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    assert found == batches(lengths, batch_size, seed, epoch)
+    assert len(found) == -(-len(lengths) // batch_size)
+    if found:
+        sizes = [len(batch) for batch in found]
+        assert max(sizes) <= min(batch_size, min(sizes) + 1)
+        longest = [max(lengths[row] for row in batch) for batch in found]
+        assert longest[0] == max(longest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_pieces_make_up_the_batches_of_one_piece(n, size, pieces, epoch):
+    lengths = np.random.default_rng(n).integers(1, 100, size=n)
+    whole = batches(lengths, size * pieces, epoch=epoch)
+    found = batches(lengths, size * pieces, epoch=epoch, pieces=pieces)
+    sampler = LengthGroupedBatches(lengths, size * pieces, 0, lambda: 0, pieces)
+    assert len(found) == len(whole) * pieces == len(sampler)
+    assert all(1 <= len(piece) <= size for piece in found)
+    for i, batch in enumerate(whole):
+        cut = found[i * pieces : (i + 1) * pieces]
+        joined = [row for piece in cut for row in piece]
+        if len(batch) < pieces:
+            joined = joined[: len(batch)]
+        assert joined == batch
+
+
+def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else():
+    lengths = np.random.default_rng(0).integers(5, 300, size=500)
+    first = batches(lengths)
+    assert first != batches(lengths, epoch=1)
+    assert first != batches(lengths, seed=1)
+    np.random.seed(7)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    assert first == batches(lengths)
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.random.random() == np.random.RandomState(7).random()
+
+
+def test_the_epoch_is_asked_for_when_a_pass_begins():
+    epoch = 0
+    sampler = LengthGroupedBatches(np.arange(1, 101), 4, 0, lambda: epoch)
+    first = list(sampler)
+    epoch = 1
+    assert list(sampler) == batches(np.arange(1, 101), epoch=1) != first
+
+
+def test_little_is_padded_and_batches_differ_between_epochs():
+    lengths = np.random.default_rng(0).lognormal(4.5, 0.8, size=5000).astype(int).clip(5, 512)
+
+    def padding(found):
+        padded = sum(len(rows) * lengths[rows].max() for rows in found)
+        return 1 - lengths.sum() / padded
+
+    assert padding(batches(lengths, 16)) < 0.05
+    assert padding(np.array_split(np.random.default_rng(0).permutation(5000), 313)) > 0.5
+    # Rows do not stay together: a batch of one epoch is spread over many of the next.
+    batch = {row: i for i, rows in enumerate(batches(lengths, 16, epoch=1)) for row in rows}
+    together = [len({batch[row] for row in batches(lengths, 16)[i]}) for i in (0, 100)]
+    assert min(together) > 5
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tiny_model, tmp_path):
+    flags = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 4, "num_train_epochs": 2}
+    whole = make_trainer(tiny_model, tmp_path, **flags)
+    whole.train()
+    for step in (4, 8):  # in the first epoch of six steps, in the second
+        resumed = make_trainer(tiny_model, tmp_path, **flags)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert resumed.state.global_step == 12
+        np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
+def test_batches_of_all_devices_and_accumulation_steps_hold_texts_of_one_length(
+    tiny_model, tmp_path
+):
+    rows = make_rows()
+    trainer = make_trainer(
+        tiny_model,
+        tmp_path,
+        rows=rows,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=3,
+        seed=5,
+    )
+
+    def found():
+        return list(trainer.get_train_dataloader().batch_sampler)
+
+    assert found() == batches(rows["length"], 12, seed=5, pieces=3)
+    trainer.args.data_seed = 6
+    assert found() == batches(rows["length"], 12, seed=6, pieces=3)
+    trainer.args.train_sampling_strategy = "sequential"
+    assert found() == np.arange(48).reshape(-1, 4).tolist()
+
+
+class BrokenLoss(MultilabelLoss):
+    """Is infinite or not a number at one step."""
+
+    def __init__(self, step, value):
+        super().__init__()
+        self.step, self.value, self.calls = step, value, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        loss = super().__call__(*args, **kwargs)
+        return loss * self.value if self.calls == self.step else loss
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
+    tiny_model, tmp_path, value
+):
+    class AfterStep(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            self.weights = weights(model)
+
+    kept = AfterStep()
+    trainer = make_trainer(
+        tiny_model,
+        tmp_path,
+        loss=BrokenLoss(4, value),
+        callbacks=[kept],
+        save_strategy="steps",
+        save_steps=2,
+    )
+    with pytest.raises(UserError) as error:
+        trainer.train()
+    assert str(error.value) == (
+        "the loss is not finite at step 4; lower --learning_rate or check the data; the last good "
+        f"checkpoint is {tmp_path / 'checkpoint-2'}"
+    )
+    assert trainer.state.global_step == 3
+    np.testing.assert_array_equal(weights(trainer.model), kept.weights)
+
+
+def test_a_loss_that_is_not_finite_at_once_has_no_checkpoint_to_name(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, loss=BrokenLoss(1, float("nan")))
+    before = weights(trainer.model)
+    with pytest.raises(UserError, match=r"at step 1; .*; no checkpoint was saved yet"):
+        trainer.train()
+    np.testing.assert_array_equal(weights(trainer.model), before)
+
+
+class BrokenGradient(torch.autograd.Function):
+    """Lets its input pass, and no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
+    tiny_model, tmp_path
+):
+    class Loss(MultilabelLoss):
+        def __call__(self, *args, **kwargs):
+            return BrokenGradient.apply(super().__call__(*args, **kwargs))
+
+    trainer = make_trainer(tiny_model, tmp_path, loss=Loss())
+    before = weights(trainer.model)
+    with pytest.raises(UserError, match="the gradient is not finite at step 1; "):
+        trainer.train()
+    np.testing.assert_array_equal(weights(trainer.model), before)
+
+
+# --- evaluation and prediction -------------------------------------------------------------------
+
+
+def plain_forward(model, rows):
+    """Return logits row by row, without padding."""
+    model.eval()
+    with torch.no_grad():
+        return [model(torch.tensor(ids)[None]).logits[0].tolist() for ids in rows["input_ids"]]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_predictions_are_in_order_and_in_full_precision_after_bf16_training(
+    tiny_model, tmp_path, trained
+):
+    rows = make_rows(30, seed=2)
+    trainer = make_trainer(
+        tiny_model, tmp_path, bf16=True, max_steps=2, per_device_eval_batch_size=4
+    )
+    if trained:
+        trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    expected = plain_forward(load_sequence_classifier(str(tmp_path / "saved")), rows)
+    for _ in range(2):
+        output = trainer.predict(rows, metric_key_prefix="other")
+        np.testing.assert_allclose(output.predictions, expected, atol=1e-5)
+    np.testing.assert_array_equal(output.label_ids, COLLATOR([*rows])["labels"])
+    assert "other_loss" in output.metrics
+
+
+def test_rows_without_labels_can_be_predicted(tiny_model, tmp_path):
+    rows = make_rows(10, seed=2)
+    trainer = make_trainer(tiny_model, tmp_path)
+    output = trainer.predict(rows.remove_columns("labels"))
+    assert output.label_ids is None
+    np.testing.assert_array_equal(output.predictions, trainer.predict(rows).predictions)
+
+
+def test_evaluation_pairs_predictions_and_labels(tiny_model, tmp_path):
+    seen = {}
+
+    def compute_metrics(prediction):
+        seen["labels"], seen["logits"] = prediction.label_ids, prediction.predictions
+        return {"x": 1.0}
+
+    trainer = make_trainer(tiny_model, tmp_path, per_device_eval_batch_size=4)
+    trainer.compute_metrics = compute_metrics
+    rows = trainer.eval_dataset
+    assert trainer.evaluate()["eval_x"] == 1.0
+    longest_first = np.argsort(-np.array(rows["length"]), kind="stable")
+    expected = np.array(plain_forward(trainer.model, rows))
+    np.testing.assert_allclose(seen["logits"], expected[longest_first], atol=1e-5)
+    np.testing.assert_array_equal(seen["labels"], COLLATOR([*rows])["labels"][longest_first])
+    other = make_rows(7, seed=3)
+    trainer.evaluate(other)
+    assert len(seen["labels"]) == 7
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "eager"), (False, "sdpa")])
+def test_bf16_training_on_a_cpu_does_without_the_fused_attention(
+    bf16, expected, tiny_model, tmp_path
+):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(model.config._attn_implementation)
+
+    trainer = make_trainer(tiny_model, tmp_path, bf16=bf16, max_steps=2, callbacks=[Watch()])
+    trainer.train()
+    assert seen == [expected] * 2
+    assert trainer.model.config._attn_implementation == "sdpa"
+
+
+def test_predictions_in_bfloat16_are_near_those_of_the_weights(tiny_model, tmp_path):
+    found = []
+    for fast in (False, True):
+        trainer = make_trainer(tiny_model, tmp_path)
+        trainer.bf16_predictions = fast
+        found.append(trainer.predict(make_rows(20)).predictions)
+    assert found[0].dtype == found[1].dtype == np.float32
+    assert 0 < np.abs(found[1] - found[0]).max() < 0.05
+
+
+def test_label_smoothing_is_that_of_the_loss_or_refused(tiny_model, tmp_path):
+    losses = {}
+    for smoothing in (0.0, 0.5):
+        loss = MultilabelLoss(label_smoothing=smoothing)
+        options = {"loss": loss, "label_smoothing_factor": smoothing, "max_steps": 2}
+        trainer = make_trainer(tiny_model, tmp_path, **options)
+        trainer.train()
+        (losses[smoothing],) = history(trainer, "loss")
+    assert losses[0.0] != losses[0.5]
+    with pytest.raises(UserError, match="--label_smoothing_factor: this recipe's loss smooths no"):
+        make_trainer(tiny_model, tmp_path, label_smoothing_factor=0.1)

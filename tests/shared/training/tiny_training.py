@@ -1,0 +1,64 @@
+"""A training run of under a second, the same in a test and in the scripts that tests start."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from datasets import Dataset
+from transformers import TrainingArguments, set_seed
+
+from shared.models.loading import load_sequence_classifier
+from shared.training.collators import MultilabelCollator
+from shared.training.losses import MultilabelLoss
+from shared.training.trainer import LengthGroupedTrainer
+
+LABELS = list("abcd")
+COLLATOR = MultilabelCollator(SimpleNamespace(pad_token_id=0, padding_side="right"), len(LABELS))
+
+
+def make_rows(n=48, seed=0):
+    """Random texts of 3 to 60 tokens; whether a label applies shows in the first tokens."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        ids = rng.integers(5, 175, size=rng.integers(3, 60))
+        rows.append({"input_ids": ids, "labels": np.flatnonzero(ids[:3].sum() % [2, 3, 5, 7] == 0)})
+    return Dataset.from_list([{**row, "length": len(row["input_ids"])} for row in rows])
+
+
+def make_trainer(
+    model, output_dir, *, dropout=0.0, loss=None, rows=None, callbacks=(), options=None, **flags
+):
+    """Build a trainer on a fresh copy of the model in a folder; `options` are its own."""
+    set_seed(0)
+    flags = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "train_sampling_strategy": "group_by_length",
+        **flags,
+    }
+    trainer = LengthGroupedTrainer(
+        model=load_sequence_classifier(str(model), LABELS, dropout=dropout),
+        args=TrainingArguments(output_dir=str(output_dir), **flags),
+        train_dataset=make_rows() if rows is None else rows,
+        eval_dataset=make_rows(20, seed=1),
+        data_collator=COLLATOR,
+        compute_loss_func=loss or MultilabelLoss(),
+        callbacks=list(callbacks),
+        **(options or {}),
+    )
+    return trainer
+
+
+def history(trainer, *names):
+    """Return the logged values of each name, one list after the other."""
+    return [[entry[name] for entry in trainer.state.log_history if name in entry] for name in names]
+
+
+def weights(model):
+    """Return all weights as one flat array."""
+    return np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
