@@ -1,10 +1,10 @@
 """Fine-tune an encoder with any head on long documents, and evaluate it by cross-validation.
 
-Why: the texts are longer than the model can read, or there are too few to trust a single split.
-Documents are cut into overlapping windows. Each window is trained with the labels of its document,
-and the logits of a document's windows are averaged. Every document is scored once, by the fold that
-did not train on it, and two baselines are scored on the same folds. --group_column holds out whole
-prompts, authors or repositories, so that the figures hold for new ones.
+Why: the texts are longer than the model can read, or too few for a reliable single split. Documents
+are cut into overlapping windows. Each window is trained with the labels of its document, and the
+logits of a document's windows are averaged. Every document is scored once, by the fold that did not
+train on it, and so are two baselines. --group_column holds out whole prompts, authors or
+repositories, so that the figures are those to expect for a new one.
 
 Which layers to train (--freeze, --from_scratch):
 
@@ -30,10 +30,8 @@ documents, train for four epochs or more (--num_train_epochs).
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
-import numpy as np
 from transformers import AutoConfig, set_seed
 
 from shared.cli import (
@@ -46,30 +44,16 @@ from shared.cli import (
     result_flags,
     start_recipe,
 )
-from shared.data import DataArguments, cache_folder, load_corpus
+from shared.data import DataArguments, cache_folder
 from shared.evaluation import (
-    assign_folds,
-    describe_folds,
     join_folds,
-    join_groups,
+    load_and_fold,
     make_folds,
-    read_column,
-    score_folds,
     sigmoid,
     softmax,
     tune_thresholds,
 )
-from shared.methods import (
-    MeanPooling,
-    WindowArguments,
-    Windows,
-    cached_vectors,
-    fit_scorer,
-    limit_windows,
-    logistic_probe,
-    normalized,
-    tfidf_logistic_regression,
-)
+from shared.methods import MeanPooling, WindowArguments, Windows, fold_baselines, limit_windows
 from shared.models import (
     DEFAULT_MODEL,
     HeadArguments,
@@ -108,9 +92,7 @@ class DocumentArguments(
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     folds: int = flag(3, "Number of cross-validation folds (default: 3).")
-    group_column: str | None = flag(
-        None, "Column of groups (authors, repositories): each stays in one fold (default: none)."
-    )
+    group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
     from_scratch: bool = flag(False, "Train from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
@@ -120,9 +102,6 @@ class DocumentArguments(
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/documents", "Output folder (default: outputs/documents).")
     num_train_epochs: float = flag(2, "Epochs over the training windows (default: 2).")
-    learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    per_device_train_batch_size: int = flag(16, "Windows per training batch (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Windows per evaluation batch (default: 64).")
     eval_strategy: str = flag("no", "Must stay no: a fold has no validation rows.")
     load_best_model_at_end: bool = flag(False, "Must stay false: a fold keeps its last epoch.")
 
@@ -145,27 +124,15 @@ def main() -> None:
     args = parse_arguments(DocumentArguments, description=__doc__)
     output_dir = start_recipe(args)
 
-    # Load. "oof" (out of fold) are the labelled rows of --data that repeat no test row, "test" those
-    # of --test_data; y maps these names to multi-hot labels, (documents, labels).
-    corpus, held_out = load_corpus(args)
-    names, single_label = corpus.label_names, corpus.single_label
-    rows = corpus.labelled[~corpus.repeats([*held_out.values()])[corpus.labelled]]
-    sources = {"oof": (corpus, rows)}
-    sources |= {part: (other, other.labelled) for part, other in held_out.items()}
-    documents = {part: source.dataset.select(rows) for part, (source, rows) in sources.items()}
-    y = {part: source.label_matrix(rows) for part, (source, rows) in sources.items()}
-
-    # Assign folds: near duplicates and groups stay together, labels are spread evenly.
-    groups = corpus.groups[rows]
-    if args.group_column:
-        groups = join_groups(groups, read_column(args, corpus, args.group_column)[rows])
-    fold_of = assign_folds(y["oof"], args.folds, groups=groups, seed=args.seed)
-    print_once(describe_folds(fold_of, y["oof"], names))
+    # Load and assign folds: near duplicates and groups stay together, labels are spread evenly.
+    # Part "oof" (out of fold) is --data, "test" --test_data; y maps both to (documents, labels).
+    data = load_and_fold(args, folds=args.folds, group_column=args.group_column, seed=args.seed)
+    names, single_label = data.corpus.label_names, data.corpus.single_label
+    documents, y, fold_of = data.documents, data.labels, data.fold_of
 
     # A fold that an earlier run has finished with the same flags, data and model is not repeated.
     model_folder = resolve_model(args.model)
-    fingerprints = [source.fingerprint for source, _ in sources.values()]
-    fingerprints.append(folder_fingerprint(model_folder))
+    fingerprints = [*data.fingerprints, folder_fingerprint(model_folder)]
     folds = make_folds(output_dir, fold_of, result_flags(args, DocumentArguments), fingerprints)
     to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
@@ -181,28 +148,28 @@ def main() -> None:
     for part in windows:
         print_once(f"{part}: {len(windows[part].rows):,} windows of {len(y[part]):,} documents")
 
-    # One loss per fold, built before any training, so that a fold without a class stops the run now.
-    balanced, smoothing = args.class_weight == "balanced", args.label_smoothing_factor
-    options = {"single_label": single_label, "balanced": balanced, "totals": y["oof"].sum(axis=0)}
-    options |= {"focus": args.focus, "label_smoothing": smoothing}
-    train_labels = [y["oof"][fold_of != fold.number] for fold in folds]
-    losses = [classification_loss(labels, names, **options) for labels in train_labels]
+    # With one label per document the loss is cross-entropy over classes, else that of each label.
+    to_scores, prefix = (softmax, "single") if single_label else (sigmoid, "multi")
+    weighting = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
+    weighting |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
+    weighting |= {"totals": y["oof"].sum(axis=0)}
     collator = MultilabelCollator(tokenizer, len(names))
-    to_scores, kind_of_labels = (softmax, "single") if single_label else (sigmoid, "multi")
 
     # Train every fold that is not finished, always from the same encoder and the same seed.
     for fold in to_train:
         print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
+        train_labels = y["oof"][fold_of != fold.number]
+        loss = classification_loss(train_labels, names, **weighting)
         base = type(encoder)(encoder.config) if args.from_scratch else deepcopy(encoder)
         model = PooledForSequenceClassification.from_encoder(
-            base, names, **args.head, problem_type=f"{kind_of_labels}_label_classification"
+            base, names, **args.head, problem_type=f"{prefix}_label_classification"
         )
         model.config.one_label_each = single_label
         model.config.windows = {**cutting, "pooling": args.window_pooling}
         n_trained = freeze(model, args.freeze)
         print_once(f"{n_trained:,} of {model.num_parameters():,} parameters train")
-        train, loss = windows["oof"].of(fold_of != fold.number).rows, losses[fold.number]
+        train = windows["oof"].of(fold_of != fold.number).rows
         if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **start)
@@ -219,7 +186,7 @@ def main() -> None:
             **regularizers(args),
         )
         if args.health_check:
-            counts = dict(zip(names, train_labels[fold.number].sum(axis=0), strict=True))
+            counts = dict(zip(names, train_labels.sum(axis=0), strict=True))
             longest = args.max_windows and args.max_windows * tokenizer.model_max_length
             check_health(trainer, longest, lengths=windows["oof"].tokens, label_counts=counts)
             return
@@ -233,7 +200,8 @@ def main() -> None:
             fold.save(**{part: to_scores(values) for part, values in logits.items()})
             remove_checkpoints(str(fold.folder))
 
-    # Embed all documents with the encoder before fine-tuning, for a baseline.
+    # Two baselines on the same folds: logistic regression on TF-IDF, and on the embeddings of the
+    # encoder before fine-tuning.
     embedder = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,
@@ -241,22 +209,17 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    texts = {part: np.array(rows["text"][:], dtype=object) for part, rows in documents.items()}
-    settings, cache = (args.window, cutting, args.bf16), cache_folder(args.cache_dir)
-    vectors = {}
-    for part in windows:
-        embed = partial(windows[part].predict, embedder)
-        vectors[part], _ = cached_vectors(texts[part], model_folder, settings, cache, embed)
-        vectors[part] = normalized(vectors[part])
+    baselines = fold_baselines(
+        data,
+        windows,
+        embedder,
+        model_folder=model_folder,
+        settings=(args.window, cutting, args.bf16),
+        cache_dir=cache_folder(args.cache_dir),
+    )
     if args.process_index != 0:
         return
-
-    # Out-of-fold scores of the model, and of both baselines trained on the same folds.
-    scores = {"model": join_folds([fold.scores() for fold in folds], fold_of)}
-    baselines = {"tfidf": (tfidf_logistic_regression, texts), "frozen": (logistic_probe, vectors)}
-    for method, (pipeline, inputs) in baselines.items():
-        fold_scores = score_folds(partial(fit_scorer, pipeline()), inputs, y["oof"], fold_of)
-        scores[method] = join_folds(fold_scores, fold_of)
+    scores = {"model": join_folds([fold.scores() for fold in folds], fold_of), **baselines}
 
     # For later use, save each model with the threshold that suits all out-of-fold scores best.
     if not single_label:
@@ -267,7 +230,7 @@ def main() -> None:
             config.save_pretrained(fold.folder)
     report = write_out_of_fold(
         output_dir,
-        corpus=corpus,
+        corpus=data.corpus,
         documents=documents,
         labels=y,
         fold_of=fold_of,

@@ -11,8 +11,8 @@ pairs (Laurer et al. 2023, "Building Efficient Universal Classifiers"). The resu
 
 Then: recipes/zero_shot.py --model outputs/train_nli, on any texts.
 
-Data: columns `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; not_entailment
-if no more is known). --topic_data names files of labelled texts, as for recipes/github_tagger.py.
+Data: columns `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; if no more is
+known, not_entailment). --topic_data names files of labelled texts, as for recipes/github_tagger.py.
 
 Expect on one CPU core with the default encoder and the config (63,347 pairs, three epochs): 50
 minutes, 3 GB of memory and an adapter of 5 MB; accuracy .708 on 8,680 matched pairs of MultiNLI and
@@ -203,7 +203,7 @@ def main() -> None:
     if args.process_index != 0:
         return
     config.save_pretrained(output_dir)
-    if args.model == DEFAULT_MODEL:
+    if args.model == DEFAULT_MODEL:  # name it by its hub id, which is valid on other machines
         adapter = output_dir / "adapter_config.json"
         settings = json.loads(adapter.read_text(encoding="utf-8"))
         write_json(adapter, settings | {"base_model_name_or_path": DEFAULT_MODEL_ON_HUB})

@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "folded_data": ["load_and_fold"],
         "metrics": [
             "classification_report",
             "f1_scores",

@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "embed_split",
             "normalized",
         ],
+        "fold_baselines": ["fold_baselines"],
         "neighbours": ["NearestNeighbours", "f1_grid", "micro_f1_by_k"],
         "probe": ["fit_probe", "latent_semantic_vectors", "self_train"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
