@@ -1,15 +1,16 @@
-"""Training throughput of the GitHub tagger beside transformers' own text-classification example.
+"""Compare the training throughput of the GitHub tagger with the example script of transformers.
 
     RUN_CLASSIFICATION=.../run_classification.py PYTHONPATH=. \
         python tests/benchmarks/bench_throughput.py [--rows N] [--epochs E] [--repeats R]
 
-RUN_CLASSIFICATION names examples/pytorch/text-classification/run_classification.py of transformers.
-Both scripts get the same files of training, validation and test rows, model, batch size, epochs and
-length limit, on two cores; neither evaluates nor writes checkpoints while it trains. All else is
-each script's default. They run by turns, each in a process of its own. Samples per second are
-`train_samples_per_second` of each Trainer, and for the recipe also with the time counted in that it
-takes to fit its head before; the ratio is of the latter. Micro F1 is over the same test rows: at
-tuned thresholds for the recipe, at 0.5 for the example, as each of them does. Prints Markdown.
+RUN_CLASSIFICATION is the path of examples/pytorch/text-classification/run_classification.py of
+transformers. Both scripts get the same training, validation and test rows, model, batch size,
+epochs and maximum length, and run on two cores; neither evaluates nor writes checkpoints during
+training. All other settings are the defaults of each script. They run alternately, each in its own
+process. Samples per second are `train_samples_per_second` of each Trainer; for the recipe they are
+also given with the time to fit its head included, and the ratio uses the latter. Micro F1 is
+measured on the same test rows, with tuned thresholds for the recipe and with 0.5 for the example,
+which are their defaults. Prints Markdown.
 """
 
 import argparse
@@ -34,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RECIPES_DATA", ROOT.parent / "shared" / "data"))
 PARTS = ("train", "valid", "test")
 
-# The example knows a multilabel column by a `dtype` that columns of lists lost in datasets 4, and
-# its metric comes from the hub.
+# The example recognises a multilabel column by a `dtype` that columns of lists no longer have since
+# datasets 4, and it downloads its metric from the hub. Both are replaced here.
 START_EXAMPLE = """
 import os, runpy, types
 import datasets, evaluate
@@ -48,7 +49,7 @@ datasets.List.dtype = "list"
 evaluate.load = lambda *args, **kwargs: types.SimpleNamespace(compute=compute)
 runpy.run_path(os.environ["RUN_CLASSIFICATION"], run_name="__main__")
 """
-# The recipe fits its head before `train()`, out of the Trainer's sight.
+# The recipe fits its head before `train()`, so the Trainer does not measure that time.
 START_RECIPE = """
 import runpy, time
 from shared import heads
@@ -68,11 +69,11 @@ class Side(NamedTuple):
     code: str
     flags: str
     figures: str  # file in the output folder
-    f1: str  # what micro F1 is called there
+    f1: str  # key of micro F1 in that file
 
 
 def goemotions(n_rows):
-    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice."""
+    """Return the three parts of GoEmotions, each a stratified subset of at most `n_rows`."""
     files = {
         flag: str(DATA / "goemotions" / f"{name}.tsv.gz")
         for flag, name in (("data", "train"), ("valid_data", "dev"), ("test_data", "test"))
@@ -84,7 +85,7 @@ def goemotions(n_rows):
 
 
 def issues(n_rows):
-    """The issues of huggingface/datasets, split as their configuration says."""
+    """Return the issues of huggingface/datasets, split as in their config."""
     config = ROOT / "recipes" / "configs" / "hf_datasets_issues.yaml"
     args = parse_arguments(TaggerArguments, ["--config", str(config)])
     parts = split_corpus(load_data(args), {}, args, seed=args.seed)
@@ -97,7 +98,7 @@ def cut(parts, part, n_rows):
 
 
 def write_parts(parts, folder):
-    """Write PART.json, one object per line, which both scripts read."""
+    """Write PART.json, one object per line, for both scripts."""
     for part, dataset in parts.items():
         names = np.array(dataset.features["labels"].feature.names)
         with open(folder / f"{part}.json", "w", encoding="utf-8") as file:
@@ -107,15 +108,15 @@ def write_parts(parts, folder):
 
 
 def both_sides(max_length, epochs):
-    """Flags of the two scripts; $ROWS and $MODEL are the folders of the rows and of the model."""
+    """Return the two scripts with flags; $ROWS and $MODEL are the folders of rows and model."""
     alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu"
-    # The example evaluates after training, on the rows it is given for that: the test rows.
+    # The example evaluates after training, here on the test rows.
     example = (
         f"{alike} --max_seq_length {max_length} --model_name_or_path $MODEL --do_train --do_eval "
         "--train_file $ROWS/train.json --validation_file $ROWS/test.json "
         "--text_column_names text --label_column_name labels --save_strategy no"
     )
-    # The recipe would evaluate after each epoch, for its early stopping, but for the delay.
+    # The recipe evaluates after each epoch, for early stopping; the delay prevents that.
     recipe = (
         f"{alike} --max_length {max_length} --model $MODEL --data $ROWS/train.json "
         "--valid_data $ROWS/valid.json --test_data $ROWS/test.json "
@@ -128,7 +129,7 @@ def both_sides(max_length, epochs):
 
 
 def train(side, folder, n_rows):
-    """Run a script in a fresh process; return its samples/s, these with its head, and micro F1."""
+    """Run a script in a new process; return samples/s, those with its head, and micro F1."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     flags = side.flags.replace("$ROWS", str(folder)).replace("$MODEL", resolve_model(DEFAULT_MODEL))
     with tempfile.TemporaryDirectory(dir=folder) as output_dir:
@@ -145,7 +146,7 @@ def train(side, folder, n_rows):
 
 
 def compare(name, parts, max_length, epochs, repeats):
-    """Train both sides by turns; print their table and their flags."""
+    """Train both sides alternately; print a table of both and their flags."""
     sides = both_sides(max_length, epochs)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -178,7 +179,7 @@ def main():
         if not path.exists():
             print(f"skipped: {path} does not exist; {variable} must name it")
             return
-    # Both sides inherit these; the configuration of the issues refers to RECIPES_DATA.
+    # Both sides inherit these variables; the config of the issues uses RECIPES_DATA.
     os.environ |= {"RUN_CLASSIFICATION": str(example), "RECIPES_DATA": str(DATA.resolve())}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(f"Two CPU cores, fast bf16: {has_fast_bf16(on_cpu=True)}; {DEFAULT_MODEL}, batches of 8")
