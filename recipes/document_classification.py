@@ -170,6 +170,7 @@ def main() -> None:
         n_trained = freeze(model, args.freeze)
         print_once(f"{n_trained:,} of {model.num_parameters():,} parameters train")
         train = windows["oof"].of(fold_of != fold.number).rows
+        # Fit the head to the features of the encoder, so that training does not start at random.
         if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **start)

@@ -2,10 +2,10 @@
 
 Why: there are many labels, most of them rare, and a text has one or two of them. The recipe offers
 a head that starts from a fitted linear probe, lower learning rates for lower layers, a loss with
-more weight on rare labels or less on easy negatives, and one threshold per label. The figures and
-the data are those of Demszky et al. 2020, "GoEmotions". `--architecture scratch` shows what
-pretraining is worth: an encoder with random weights and a vocabulary of the training texts. The
-published recipe for it inverts the padding mask, so that tokens attend only to padding; not here.
+more weight on rare labels or less on easy negatives, and one threshold per label. Data and figures:
+Demszky et al. 2020, "GoEmotions". `--architecture scratch` shows the value of pretraining: an
+encoder with random weights and a vocabulary of the training texts. The published recipe for it
+inverts the padding mask, so that tokens attend only to padding; this recipe has the right mask.
 
     accelerate launch recipes/goemotions.py
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions.yaml
