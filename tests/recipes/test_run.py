@@ -290,7 +290,7 @@ def test_a_copy_of_what_launches_other_recipes_holds_them(copies):
     assert names >= {"few_label_benchmark", "naive_bayes", "embedding_lookup", "github_tagger"}
     assert "tag" not in names
     assert (copy / "tests" / "benchmarks" / "setfit_peer.py").is_file()
-    assert (copy / "shared" / "neighbours.py").is_file()  # one of those imports it
+    assert (copy / "shared" / "methods" / "neighbours.py").is_file()  # one of those imports it
 
 
 def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):

@@ -32,7 +32,7 @@ def spy(recipe, monkeypatch):
         return tokenization_statistics(tokenizer, measured[-1], **kwargs)
 
     monkeypatch.setattr(recipe.module, "train_tokenizer", learn)
-    monkeypatch.setattr(recipe.module, "tokenization_figures", measure)
+    monkeypatch.setattr(recipe.module, "tokenization_statistics", measure)
     return learned, measured
 
 
