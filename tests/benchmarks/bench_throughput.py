@@ -51,7 +51,7 @@ runpy.run_path(os.environ["RUN_CLASSIFICATION"], run_name="__main__")
 # The recipe fits its head before `train()`, out of the Trainer's sight.
 START_RECIPE = """
 import runpy, time
-from shared import heads
+from shared.models import heads
 
 def timed(*args, fit_head=heads.fit_head, **kwargs):
     start = time.perf_counter()
