@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.files import atomic_write
 from shared.cli.launch import machine
-from shared.models.loading import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
+from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
 
 if TYPE_CHECKING:
     from shared.data.splits import Split
