@@ -207,8 +207,8 @@ def test_from_scratch_and_the_first_window_alone(recipe, tmp_path):
 def test_a_health_check_leaves_no_fold(recipe, tmp_path):
     printed = recipe("--health_check")
     assert "Health" in printed
-    assert "all are read to their end" in printed
-    assert "are cut at 64 tokens" in recipe("--health_check", "--max_windows", 2)
+    assert "no text is truncated" in printed
+    assert "reach the limit of 64 tokens" in recipe("--health_check", "--max_windows", 2)
     assert not [*tmp_path.glob("out/fold_*/fold.json")]
 
 
