@@ -173,7 +173,7 @@ def main() -> None:
     print(f"\n{len(every)} cells, of which {len(every) - len(to_run)} were finished before")
     n_failed = 0
     if args.jobs != 0:
-        n_failed = run_jobs(to_run, jobs=args.jobs, keep_models=args.keep_models)
+        n_failed = run_jobs(to_run, n_parallel=args.jobs, keep_models=args.keep_models)
 
     # Figures of all that is finished
     results = [
