@@ -106,7 +106,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     for source in files:
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
+        shutil.copy2(source, target)
     for package in {path.parent for path in modules}:
         kept = {path.stem for path in modules if path.parent == package}
         _keep_exports(folder / package.relative_to(root) / "__init__.py", kept)

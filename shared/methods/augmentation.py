@@ -11,12 +11,8 @@ from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.methods.model_augmentation import BackTranslation, ContextualWords
 from shared.methods.word_augmentation import WORD_AUGMENTATIONS, WordFlow, WordNet, find_wordnet
-from shared.models.loading import (
-    load_masked_language_model,
-    load_tokenizer,
-    load_translator,
-    resolve_model,
-)
+from shared.models.loading import load_masked_language_model, load_tokenizer, load_translator
+from shared.models.sources import resolve_model
 
 AUGMENTATIONS = (*WORD_AUGMENTATIONS, "insert", "substitute", "back_translation")
 NAMES_HELP = (

@@ -603,7 +603,10 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--learning_rate", "nan"], "--learning_rate nan: must be above 0"),
         (["--num_train_epochs", 0], "--num_train_epochs 0.0: must be above 0"),
         (["--learn_rate", 1], "unknown flag --learn_rate; did you mean --learning_rate?"),
-        (["--metric_for_best_model", "f1"], "--metric_for_best_model f1: there are loss, micro_f1"),
+        (
+            ["--metric_for_best_model", "f1"],
+            "--metric_for_best_model f1: no such metric; choose from loss, micro_f1",
+        ),
         (["--seed", -1], "--seed -1: must be 0 or more, below 4294967296"),
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
