@@ -329,3 +329,24 @@ def test_a_copy_needs_an_empty_folder_and_a_recipe(run_sh, tmp_path):
     process = run_sh("copy", "github_tagger")
     assert process.returncode == 2
     assert last_line(process) == "error: usage: ./run.sh copy NAME FOLDER"
+
+
+def test_help_says_how_to_do_without_bash(run_sh, copy):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    powershell = readme.split("```powershell\n")[1].split("```")[0].splitlines()
+    assert len(powershell) == 3
+    help_of_copy = run_copy(copy, "bash", "run.sh", "--help").stdout
+    for text in (run_sh("--help").stdout, help_of_copy):
+        assert ".venv/bin/accelerate launch recipes/NAME.py" in text
+        for system in ("macOS", "Windows", "WSL"):
+            assert system in text
+        # Both run the tagger on the sample.
+        assert [line.strip() for line in text.splitlines()[-3:]] == powershell
+        assert "./run.sh setup " in text
+    # A recipe without a config for the sample.
+    for line in run_copy(copy.parent / "my tag", "bash", "run.sh", "--help").stdout.splitlines():
+        if "Scripts\\accelerate" in line:
+            assert line.strip() == r".venv\Scripts\accelerate launch recipes\tag.py"
+            break
+    else:
+        pytest.fail("no line for PowerShell")
