@@ -186,7 +186,7 @@ def test_through_accelerate_launch(flags):
     ("wrong", "expected"),
     [
         (["--augmentations", "shuffle"], "no augmentation 'shuffle'; there are synonym"),
-        (["--augmentations", "insert"], "insert: name a checkpoint"),
+        (["--augmentations", "insert"], "insert: --mlm_model must name a checkpoint"),
         (["--augmentations", "synonym", "--wordnet", "nowhere"], "--wordnet nowhere: no WordNet"),
         (["--augmentations"], "--augmentations"),
         (["--augment_share", 0], "--augment_share 0.0: must be above 0"),

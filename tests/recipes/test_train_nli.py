@@ -177,8 +177,8 @@ def test_through_accelerate_launch(flags):
     [
         ({"premise": "a", "hypothesis": "b", "label": "maybe"}, "row 1: the label is 'maybe'"),
         ({"premise": "a", "hypothesis": "b", "label": 7}, "row 1: the label is 7"),
-        ({"premise": " ", "hypothesis": "b", "label": 0}, "row 1: premise is no text"),
-        ({"premise": "a", "hypothesis": None, "label": 0}, "row 1: hypothesis is no text"),
+        ({"premise": " ", "hypothesis": "b", "label": 0}, "row 1: premise must be text"),
+        ({"premise": "a", "hypothesis": None, "label": 0}, "row 1: hypothesis must be text"),
         ({"premise": "a", "hypothesis": "b", "label": -1}, "no pair has a label"),
         ({"premise": "a", "label": 0}, "no column 'hypothesis'"),
     ],

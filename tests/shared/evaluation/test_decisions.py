@@ -140,8 +140,8 @@ def test_phrases_of_labels(tmp_path):
     ("content", "expected"),
     [
         ("bugg: a fault", "there is no label 'bugg' .there are bug"),
-        ("bug: '...'", "label 'bug': '...' says nothing"),
-        ("bug: []", "label 'bug': '' says nothing"),
+        ("bug: '...'", "label 'bug': '...' is not a phrase"),
+        ("bug: []", "label 'bug': '' is not a phrase"),
         ("- bug", "expected lines of 'label: phrase'"),
         ("bug: [", "not valid YAML"),
     ],
