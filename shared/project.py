@@ -23,7 +23,7 @@ _README = """# {name}
 ./run.sh                # set up, then run on the sample
 ./run.sh {name} --data my_texts.jsonl
 ./run.sh {name} --help
-./run.sh test           # the style, and that it runs
+./run.sh test           # style, types, and that it runs
 ```
 
 `recipes/{name}.py` is the method, from top to bottom; change it. `shared/` holds the parts that it

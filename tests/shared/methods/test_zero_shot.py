@@ -1,12 +1,25 @@
-"""Zero-shot classification: the entailment classes of a model, and words at a mask."""
+"""Zero-shot classification: phrases, templates, entailment, words at a mask, calibration."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from shared.cli.errors import UserError
-from shared.methods.zero_shot import MaskedWords, entailment_classes
+from shared.evaluation.decisions import softmax
+from shared.methods.zero_shot import (
+    MaskedWords,
+    calibrate,
+    check_templates,
+    entailment_classes,
+    entailment_scores,
+    flatten_phrases,
+    label_phrases,
+)
 from shared.models.loading import load_masked_language_model, load_tokenizer
 
 
@@ -48,3 +61,66 @@ def test_a_model_without_entailment_is_refused(names):
     config = SimpleNamespace(id2label=dict(enumerate(names)), num_labels=len(names))
     with pytest.raises(UserError, match="with a class entailment"):
         entailment_classes(config)
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+probabilities = arrays(np.float64, (20, 3), elements=st.floats(0.001, 0.999))
+
+
+@given(probabilities)
+def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
+    found = calibrate(scores, scores)
+    assert logit(found).mean(axis=0) == pytest.approx(0, abs=1e-6)
+    shift = logit(scores) - logit(found)
+    assert np.ptp(shift, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
+
+
+def test_too_few_texts_say_nothing_about_a_name():
+    scores = np.full((5, 2), 0.9)
+    assert calibrate(scores, np.full((19, 2), 0.9)) is scores
+    assert calibrate(scores, np.full((20, 2), 0.9)) == pytest.approx(0.5)
+    certain = np.array([[0.0, 1.0]] * 20)
+    assert np.isfinite(calibrate(certain, certain)).all()
+
+
+def test_entailment_is_weighed_against_contradiction_alone():
+    logits = np.array([[2.0, 9.0, -1.0], [0.0, -9.0, 0.0]])
+    expected = softmax(logits[:, [0, 2]])[:, 0]
+    assert entailment_scores(logits, (0, 2)) == pytest.approx(expected)
+
+
+def test_phrases_of_labels(tmp_path):
+    file = tmp_path / "labels.yaml"
+    file.write_text("bug: [a fault, an error]\n")
+    phrases = label_phrases(["bug", "good-first_issue"], str(file))
+    assert phrases == [["a fault", "an error"], ["good first issue"]]
+    flat, owner = flatten_phrases(phrases)
+    assert flat == ["a fault", "an error", "good first issue"]
+    assert owner.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("bugg: a fault", "there is no label 'bugg' .there are bug"),
+        ("bug: '...'", "label 'bug': '...' is not a phrase"),
+        ("bug: []", "label 'bug': '' is not a phrase"),
+        ("- bug", "expected lines of 'label: phrase'"),
+        ("bug: [", "not valid YAML"),
+    ],
+)
+def test_descriptions_with_a_mistake(content, expected, tmp_path):
+    file = tmp_path / "labels.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=expected):
+        label_phrases(["bug"], str(file))
+
+
+@pytest.mark.parametrize("template", ["About it.", "{label} and {label}", "{label} {mask}", "{x}"])
+def test_a_template_holds_its_slot_once(template):
+    with pytest.raises(UserError, match=r"must hold \{label\} once"):
+        check_templates([template], "{label}")
+    check_templates(["About {label}."], "{label}")
