@@ -80,9 +80,7 @@ class DataArguments:
 class SplitArguments(DataArguments):
     """Flags of recipes that split the labelled rows into training, validation and test set."""
 
-    valid_data: str | None = flag(
-        None, "File with the validation set (default: a part of --data)."
-    )
+    valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
     test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
     valid_size: float = flag(
         0.25, "Share of the labelled rows for the validation set (default: 0.25)."

@@ -384,7 +384,7 @@ def _stream_rows(
                 blank_rows.append(number)
                 continue
             # The key is a hash of the words. It has 64 bits: the probability that two of a million
-            # different texts get the same key is about 1 in 10^7.
+            # different texts get the same key is below 1 in 10^7.
             key = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
             batch.append((text, codes, number, int.from_bytes(key, "little"), len(words)))
             characters += len(text)
@@ -506,7 +506,7 @@ def _select_labels(
     if label_map is None:
         new_names = list(old_names)
     else:
-        # A held-out file (label_names is given) need not have every label of the map.
+        # Held-out files, for which label_names is given, need not have every label of the map.
         absent = [old for old in label_map if old not in old_names]
         if absent and label_names is None:
             close = difflib.get_close_matches(absent[0], old_names, n=1)

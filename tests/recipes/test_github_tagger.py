@@ -627,7 +627,7 @@ def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_
 def test_a_label_that_training_has_not_is_named_with_its_row(tagger, tagger_flags, tmp_path):
     test = write(tmp_path / "test.jsonl", [GOOD, GOOD | {"labels": ["bug", "bugg"]}])
     line = tagger.mistake(*tagger_flags, "--test_data", test, "--output_dir", tmp_path / "out")
-    assert line.startswith(f"{test}, row 2: the label 'bugg' is none of those asked for")
+    assert line.startswith(f"{test}, row 2: the label 'bugg' is not one of the expected labels")
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])

@@ -262,7 +262,7 @@ def test_labels_of_a_trained_model(load, mistake):
     assert corpus.label_names == ["c", "a", "b"]
     assert corpus.label_matrix().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
     found = mistake(rows, label_names=["a", "b"])
-    assert "rows.jsonl, row 2: the label 'c' is none of those asked for" in found
+    assert "rows.jsonl, row 2: the label 'c' is not one of the expected labels" in found
     assert "--drop_labels" in found
     assert load(rows, label_names=["a", "b"], drop_labels=["c"]).label_names == ["a", "b"]
     assert len(load([issue(1), issue(2)], label_names=["a"]).labelled) == 0
@@ -278,7 +278,9 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     assert held_out.label_names == corpus.label_names == ["bug"]
     assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
     file.write_text(json.dumps(issue(5, "bugg")))
-    with pytest.raises(UserError, match="row 1: the label 'bugg' is none of those asked for"):
+    with pytest.raises(
+        UserError, match="row 1: the label 'bugg' is not one of the expected labels"
+    ):
         load_held_out(args, corpus)
     assert load_held_out(SplitArguments(**flags), corpus) == {}
 
@@ -512,7 +514,7 @@ def test_rows_are_not_held_as_python_objects(load, tmp_path):
         ({"labels": "1.0"}, "the label is 1.0"),
         ({"labels": "['a', 'b']"}, "is a printed list"),
         ({"labels": [0, 0, 1]}, "labels [0, 0, 1] repeat"),
-        ({"labels": 3}, "the label is 3 (int), those before it are not"),
+        ({"labels": 3}, "the label is 3 (int), but the labels before it are not"),
     ],
 )
 def test_bad_cell_is_named(mistake, bad, expected):
@@ -560,7 +562,10 @@ def test_only_pull_requests(mistake):
 def test_no_label_is_frequent_enough(mistake):
     rows = [issue(1, "a"), issue(2, "a"), issue(3, "b")]
     found = mistake(rows, min_label_count=3)
-    assert "no label is on 3 rows (--min_label_count); the most frequent, 'a', is on 2" in found
+    assert (
+        "no label occurs on 3 rows (--min_label_count); the most frequent, 'a', occurs on 2"
+        in found
+    )
     assert "--min_label_count 0: must be at least 1" in mistake(rows, min_label_count=0)
 
 
@@ -589,7 +594,7 @@ def test_label_map_that_is_not_there(mistake):
 
 def test_class_id_out_of_range():
     encoder = LabelEncoder(",", ["ham", "spam"])
-    with pytest.raises(ValueError, match="there is no class 2 among 2"):
+    with pytest.raises(ValueError, match="there is no class 2; the 2 classes are numbered from 0"):
         encoder.encode(2, 1)
 
 
@@ -610,12 +615,20 @@ def test_class_names_from_a_file(load, tmp_path):
 @pytest.mark.parametrize(
     ("names", "labels", "expected"),
     [
-        ("a\nb\n", "2", "row 1: there is no class 2 among 2"),
-        ("a\nb\n", "joy", "row 1: the label is 'joy'; with class names give numbers"),
-        ("a\nb\n", "-1", "row 1: the label is '-1'; with class names give numbers"),
+        ("a\nb\n", "2", "row 1: there is no class 2; the 2 classes are numbered from 0"),
+        (
+            "a\nb\n",
+            "joy",
+            "row 1: the label is 'joy'; labels with class names must be whole numbers",
+        ),
+        ("a\nb\n", "-1", "row 1: the label is '-1'; labels with class names must be whole numbers"),
         ("\n", "0", "names.txt: the file is empty; write one name per line"),
-        ("a\n\nb\n", "0", "names.txt, line 2: the line is blank; give each a name"),
-        ("a\nb\na\n", "0", "names.txt, line 3: 'a' is there already; give each a name"),
+        ("a\n\nb\n", "0", "names.txt, line 2: the line is blank; give each class its own name"),
+        (
+            "a\nb\na\n",
+            "0",
+            "names.txt, line 3: 'a' is on an earlier line, too; give each class its own name",
+        ),
     ],
 )
 def test_class_name_mistakes(mistake, tmp_path, names, labels, expected):
