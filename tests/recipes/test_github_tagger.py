@@ -551,7 +551,7 @@ DATA_MISTAKES = {
     "fractional label": ([GOOD, GOOD | {"labels": 1.5}], [], "row 2: the label is 1.5 (float)"),
     "names and numbers": ([GOOD, GOOD | {"labels": [3]}], [], "row 2: the label is 3 (int)"),
     "no labels": ([GOOD | {"labels": []}], [], "no row has a label"),
-    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label is on 2 rows"),
+    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label occurs on 2 rows"),
     "same texts": (same_text_rows(), [], "all 12 texts are the same"),
     "one row": ([GOOD], [], "1 labelled rows are too few for 3 parts"),
     "two rows": ([GOOD, GOOD | {"title": "x"}], [], "2 labelled rows are too few for 3 parts"),
