@@ -224,7 +224,7 @@ def load_corpus(
         From `load_held_out`.
     """
     # The main process prepares the data; the other processes then read them from the cache.
-    # DataArguments without the Trainer's arguments has no such context: there is one process.
+    # Only arguments that extend TrainingArguments have this method.
     main_process_first = getattr(args, "main_process_first", contextlib.nullcontext)
     with main_process_first():
         corpus = load_data(args, label_names=label_names, labels_required=labels_required)

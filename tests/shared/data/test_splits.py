@@ -13,7 +13,7 @@ from shared.data.splits import split_corpus
 
 @pytest.fixture
 def make_split(tmp_path):
-    """`make_split(rows, **flags)` splits rows of (text, labels); a file may be given as rows, too."""
+    """`make_split(rows, **flags)` splits rows of (text, labels); file flags also take rows."""
 
     def run(rows, seed=0, **flags):
         for name, value in {"data": rows, **flags}.items():
