@@ -551,7 +551,7 @@ DATA_MISTAKES = {
     "fractional label": ([GOOD, GOOD | {"labels": 1.5}], [], "row 2: the label is 1.5 (float)"),
     "names and numbers": ([GOOD, GOOD | {"labels": [3]}], [], "row 2: the label is 3 (int)"),
     "no labels": ([GOOD | {"labels": []}], [], "no row has a label"),
-    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label is on 2 rows"),
+    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label occurs on 2 rows"),
     "same texts": (same_text_rows(), [], "all 12 texts are the same"),
     "one row": ([GOOD], [], "1 labelled rows are too few for 3 parts"),
     "two rows": ([GOOD, GOOD | {"title": "x"}], [], "2 labelled rows are too few for 3 parts"),
@@ -627,7 +627,7 @@ def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_
 def test_a_label_that_training_has_not_is_named_with_its_row(tagger, tagger_flags, tmp_path):
     test = write(tmp_path / "test.jsonl", [GOOD, GOOD | {"labels": ["bug", "bugg"]}])
     line = tagger.mistake(*tagger_flags, "--test_data", test, "--output_dir", tmp_path / "out")
-    assert line.startswith(f"{test}, row 2: the label 'bugg' is none of those asked for")
+    assert line.startswith(f"{test}, row 2: the label 'bugg' is not one of the expected labels")
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])
