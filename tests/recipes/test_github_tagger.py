@@ -588,7 +588,7 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
     ("flags", "expected"),
     [
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--data", "someone/something"], "someone/something: no such file, nor a usable hub"),
+        (["--data", "someone/something"], "someone/something: no such file, and no usable hub"),
         (
             ["--model", "someone/something"],
             "--model someone/something: no such folder, not in the local",
