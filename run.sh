@@ -9,27 +9,38 @@ stamp=$venv/installed
 main_recipe=(github_tagger --config recipes/configs/sample.yaml)
 
 usage() {
+  local script windows
+  # The default run as PowerShell writes it: backslashes in paths.
+  windows=$(echo "recipes/${main_recipe[0]}.py ${main_recipe[*]:1}" | tr / '\\')
   cat <<EOF
 ./run.sh                     set up, then run: ${main_recipe[*]} (on the shipped sample)
 ./run.sh NAME [flags]        set up, then launch recipes/NAME.py with these flags
 ./run.sh NAME --help         the flags of a recipe
-./run.sh test [pytest args]  set up, check the style, run the tests
+./run.sh setup               set up only
+./run.sh test [pytest args]  set up, check style and types, run the tests
 ./run.sh --help              this text
 EOF
   # A project made by `copy` has no further recipe to copy.
   [[ ! -f $root/shared/project.py ]] ||
     echo "./run.sh copy NAME FOLDER    make a working project of one recipe in an empty folder"
   printf '\nrecipes:\n'
-  local script
   for script in "$root"/recipes/*.py; do
     # The first line of the module's docstring says what the recipe is for.
-    printf '  %-22s %s\n' "$(basename "$script" .py)" "$(sed -n '1s/^"""//p' "$script" | sed 's/"""$//')"
+    printf '  %-24s %s\n' "$(basename "$script" .py)" "$(sed -n '1s/^"""//p' "$script" | sed 's/"""$//')"
   done
   cat <<EOF
 
-environment:
+environment variables:
   PYTHON             the Python 3.10 to 3.13 to set up with (default: the first one found)
   ACCELERATE_CONFIG  an accelerate config (default: recipes/configs/accelerate/ by the GPUs found)
+
+other shells and systems:
+  any shell: after one ./run.sh setup, in this folder: .venv/bin/accelerate launch recipes/NAME.py
+  macOS: ./run.sh as above; it needs no newer bash than the 3.2 that macOS has
+  Windows: ./run.sh in WSL, or these lines in PowerShell, in this folder:
+    py -3 -m venv .venv
+    .venv\Scripts\pip install -c constraints.txt -e ".[dev]"
+    .venv\Scripts\accelerate launch ${windows% }
 EOF
 }
 
@@ -163,6 +174,7 @@ case ${1:-} in
     cd "$root"
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
+    "$venv/bin/mypy"
     # A process per core, each with one thread; the tests of a file share what they train.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     exec "$venv/bin/python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@"

@@ -171,7 +171,7 @@ def main() -> None:
     print(f"\n{len(all_cells)} cells, {len(all_cells) - len(to_run)} of them finished before")
     n_failed = 0
     if args.jobs != 0:
-        n_failed = run_jobs(to_run, jobs=args.jobs, keep_models=args.keep_models)
+        n_failed = run_jobs(to_run, n_parallel=args.jobs, keep_models=args.keep_models)
 
     # Report on all finished cells, those of earlier runs included.
     results = [

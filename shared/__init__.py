@@ -1,8 +1,19 @@
-"""Parts that the recipes share, in rooms by subject; a room imports only from those below it.
+"""Parts that the recipes share, in rooms by subject.
 
-From the ground up: `cli`, `plots`, `splitters`, `data`, `models`, `training`, `evaluation`, `methods`,
-`reports`. Beside them stands `project`, which copies a recipe into a project of its own. The
-contract in setup.cfg holds the order, and tests/shared/test_floors.py checks it.
+A room imports only from the rooms below it. From the ground up:
 
-Importing this package, or a room, imports nothing else: a recipe pays only for the names it uses.
+- `cli`: flags, errors, files, processes; what any command-line program needs
+- `plots`: plots of arrays
+- `splitters`: stratified splits of multilabel data
+- `data`: from files to labelled texts, and to training, validation and test set
+- `models`: loading, classification heads, networks from scratch, tokenizers
+- `training`: the Trainer and its collators, losses, callbacks, checkpoints
+- `evaluation`: from logits to labels to metrics
+- `methods`: ways to classify texts
+- `reports`: what a person looks at
+
+`project` stands beside them; it copies a recipe into a project of its own. The contracts of
+import-linter in setup.cfg hold the order.
+
+Importing this package, or a room, imports nothing else: names are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""The figures a run leaves behind, as PNG."""
+"""Plots of a run, as PNG files. They need only arrays and mappings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8f98"
-# Ten lines that can be told apart, also by who sees no red or green: by marker, too.
+# Ten colours with a marker each, so that lines differ also for readers who are colour-blind.
 SERIES = tuple(
     zip(
         (
@@ -37,13 +37,14 @@ def plot_words_per_text(
     n_words : array of shape (rows,)
     path : Path
     max_words : int, optional
-        About where the model stops reading; marked if given.
+        Length at which the model truncates a text, marked in the plot.
     title : str
     """
     figure, axes = _figure()
     words = np.maximum(np.asarray(n_words), 1)
     edges = np.geomspace(1, max(words.max(), 10), 40)
-    axes.hist(words, bins=np.unique(np.round(edges, 3)), color=BLUE, alpha=0.85)
+    # Short texts make several edges equal after rounding; each is needed once.
+    axes.hist(words, bins=np.unique(np.round(edges, 3)).tolist(), color=BLUE, alpha=0.85)
     axes.set_xscale("log")
     marks = {"median": np.median(words), "95 %": np.percentile(words, 95)}
     if max_words is not None:
@@ -68,9 +69,9 @@ def plot_words_per_text(
 def plot_label_counts(
     counts: Mapping[str, Mapping[str, int]], path: Path, *, title: str = "Texts per label"
 ) -> None:
-    """Horizontal bars of how many texts carry each label, stacked by part.
+    """Horizontal bars of the number of texts with each label, stacked by part of the data.
 
-    Of more than 100 labels, the 100 most frequent are shown.
+    With more than 100 labels, the 100 most frequent are shown.
 
     Parameters
     ----------
@@ -80,21 +81,21 @@ def plot_label_counts(
     """
     parts = list(counts)
     total = {label: sum(counts[part][label] for part in parts) for label in counts[parts[0]]}
-    labels = sorted(total, key=total.get)[-100:]
+    labels = sorted(total, key=lambda label: total[label])[-100:]
     if len(labels) < len(total):
         title = f"{title} (the {len(labels)} most frequent of {len(total):,})"
     figure, axes = _figure(height=1.4 + 0.3 * len(labels))
     positions, left = np.arange(len(labels)), np.zeros(len(labels))
-    colours = (BLUE, ORANGE, GREY)[: len(parts)]
+    colours: Sequence[Any] = (BLUE, ORANGE, GREY)[: len(parts)]
     if len(parts) > len(colours):  # the folds of a cross-validation
         import matplotlib
 
-        colours = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(parts)))
+        colours = list(matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(parts))))
     for part, colour in zip(parts, colours, strict=True):
         widths = np.array([counts[part][label] for label in labels])
         axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths
-    axes.set_yticks(positions, labels, parse_math=False)  # a $ in a label is a $
+    axes.set_yticks(positions, labels, parse_math=False)  # a label may contain $
     for position, label in enumerate(labels):
         axes.annotate(f" {total[label]:,}", (left[position], position), va="center", fontsize=9)
     axes.margins(x=0.1)
@@ -106,7 +107,7 @@ def plot_label_counts(
 def plot_training_curve(
     log_history: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "eval_micro_f1"
 ) -> None:
-    """Training and validation loss by epoch, with a validation metric on a second axis.
+    """Training loss and validation loss by epoch, with a validation metric on a second axis.
 
     Parameters
     ----------
@@ -147,14 +148,14 @@ def plot_training_curve(
 def plot_neighbour_grid(
     grids: Mapping[str, np.ndarray], best: tuple[int, int], path: Path, *, title: str = "Neighbours"
 ) -> None:
-    """Heat maps of F1 over k neighbours (rows) and the m votes that a label needs (columns).
+    """Heat maps of F1 over k, the number of neighbours, and m, the votes that a label needs.
 
     Parameters
     ----------
     grids : mapping of "micro_f1" and "macro_f1" to array of shape (K, K)
         From `shared.methods.neighbours.f1_grid`.
     best : (k, m)
-        Marked by a cross.
+        Marked with a cross.
     path : Path
     title : str
     """
@@ -179,14 +180,14 @@ def plot_cutoffs(
     by_threshold: Mapping[str, np.ndarray],
     path: Path,
 ) -> None:
-    """F1 over the number of labels that each text gets, and over the score from which one applies.
+    """F1 over the number of labels per text, and over the threshold on the score of a label.
 
     Parameters
     ----------
     by_k : mapping of "micro_f1" and "macro_f1" to array of shape (labels,)
         From `shared.evaluation.decisions.f1_by_top_k`.
     thresholds : array of shape (n,)
-    by_threshold : the like, of shape (n,)
+    by_threshold : mapping of the same metrics to array of shape (n,)
         From `shared.evaluation.decisions.f1_by_threshold`.
     path : Path
     """
@@ -201,7 +202,7 @@ def plot_cutoffs(
         right.plot(thresholds, by_threshold[name], color=colour, label=label)
     left.set(xlabel="labels per text", ylabel="F1 on validation", title="The k best labels")
     left.xaxis.get_major_locator().set_params(integer=True)
-    right.set(xlabel="threshold", title="Labels from a score on")
+    right.set(xlabel="threshold", title="Labels with a score above the threshold")
     for axes in (left, right):
         axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
@@ -217,17 +218,19 @@ def plot_learning_curves(
     flat: Sequence[str] = (),
     title: str = "Test F1 by number of training texts",
 ) -> None:
-    """Micro and macro F1 over training size (log scale), one line per method, a band per spread.
+    """Micro and macro F1 over the size of the training set (log scale), one line per method.
+
+    A band shows the spread of a method.
 
     Parameters
     ----------
     curves : mapping of method to mapping of "micro_f1" and "macro_f1" to (mean, spread)
-        Arrays of shape (sizes,); NaN where there is no figure.
+        Arrays of shape (sizes,); NaN where there is no value.
     n_rows : array of shape (sizes,)
-        Training rows, rising.
+        Training rows, in ascending order.
     path : Path
     flat : sequence of str
-        Methods that learn from no rows; dashed.
+        Methods that do not learn from labelled rows; their lines are dashed.
     title : str
     """
     from matplotlib.figure import Figure
@@ -257,16 +260,16 @@ def plot_learning_curves(
 def plot_rate_test(
     rates: np.ndarray, losses: np.ndarray, path: Path, *, used: float, suggested: float
 ) -> None:
-    """Loss over a learning rate that rises with every step (log scale), and two rates marked.
+    """Loss over a learning rate that rises with every step (log scale), with two rates marked.
 
     Parameters
     ----------
     rates, losses : array of shape (steps,)
     path : Path
     used : float
-        The rate that is set.
+        The learning rate of the run.
     suggested : float
-        That which the curve suggests.
+        The learning rate that the curve suggests.
     """
     figure, axes = _figure()
     axes.plot(rates, losses, color=BLUE, alpha=0.6, lw=1.2, marker=".", ms=4)
@@ -288,7 +291,7 @@ def plot_rate_test(
 
 
 def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
-    # Figure() rather than pyplot: no window system, no global state.
+    # Figure() instead of pyplot: it needs no window system and keeps no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -299,6 +302,6 @@ def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
 
 def _save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
-        # Labels in a script the font lacks, or too long for the page, make a plain figure, no fuss.
+        # Warnings about characters that the font lacks and about labels that are too long.
         warnings.simplefilter("ignore", UserWarning)
         figure.savefig(path, dpi=150)

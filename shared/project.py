@@ -1,7 +1,8 @@
 """Make a working project of one recipe: ``./run.sh copy NAME FOLDER``.
 
-The script, those it launches, exactly the shared modules they import, its configs, the sample, a
-launcher, the pins, a smoke test and a README; nothing else, and nothing that points back here.
+The copy holds the script, the scripts that it launches, the modules of `shared` that these import,
+its configs, the sample, a launcher, the pins, a smoke test and a README. It holds nothing else, and
+nothing in it refers to this project.
 """
 
 import ast
@@ -22,11 +23,11 @@ _README = """# {name}
 ./run.sh                # set up, then run on the sample
 ./run.sh {name} --data my_texts.jsonl
 ./run.sh {name} --help
-./run.sh test           # the style, and that it runs
+./run.sh test           # style, types, and that it runs
 ```
 
-`recipes/{name}.py` is the method, from top to bottom; change it. `shared/` holds the parts it is
-made of, `recipes/configs/` its settings, `recipes/data/` the sample.
+`recipes/{name}.py` is the method, from top to bottom; change it. `shared/` holds the parts that it
+uses, `recipes/configs/` its settings, `recipes/data/` the sample.
 """
 
 _SMOKE_TEST = '''"""The recipe runs from its command line."""
@@ -64,7 +65,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     Raises
     ------
     UserError
-        If there is no such recipe, or the folder holds anything.
+        If there is no such recipe, or the folder is not empty.
     """
     script = root / "recipes" / f"{name}.py"
     if not script.is_file():
@@ -106,7 +107,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     for source in files:
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
+        shutil.copy2(source, target)
     for package in {path.parent for path in modules}:
         kept = {path.stem for path in modules if path.parent == package}
         _keep_exports(folder / package.relative_to(root) / "__init__.py", kept)
@@ -118,10 +119,10 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     _replace(folder / "run.sh", r"(?m)^main_recipe=.*$", f"main_recipe=({main})")
     project = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or name
     _replace(folder / "setup.cfg", r"(?m)^name = .*$", f"name = {project}")
-    purpose = ast.get_docstring(ast.parse(_read(script))).splitlines()[0]
+    purpose = (ast.get_docstring(ast.parse(_read(script))) or name).splitlines()[0]
     _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
     smoke_test = _SMOKE_TEST.format(name=name)
-    if root / "shared" / "reports" / "results.py" in own_modules:  # it leaves figures
+    if root / "shared" / "reports" / "results.py" in own_modules:  # it writes test metrics
         trains = root / "shared" / "training" / "trainer.py" in own_modules
         smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
@@ -135,17 +136,17 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
 
 
 def mentioned_configs(root: Path, configs: list[Path]) -> list[Path]:
-    """Return the further YAML files that configs name, directly or through one another."""
-    found: list[Path] = []
+    """Return the other YAML files that configs name, directly or through one another."""
+    mentioned: list[Path] = []
     queue = list(configs)
     while queue:
         settings = "\n".join(line.split("#")[0] for line in _read(queue.pop()).splitlines())
         for name in re.findall(r"recipes/configs/[\w/.-]+\.yaml", settings):
             path = root / name
-            if path.is_file() and path not in found:
-                found.append(path)
+            if path.is_file() and path not in mentioned:
+                mentioned.append(path)
                 queue.append(path)
-    return found
+    return mentioned
 
 
 def imported_modules(root: Path, script: Path) -> list[Path]:
@@ -198,14 +199,15 @@ def _keep_exports(path: Path, modules: Container[str]) -> None:
     if (table := _exports_table(path)) is None:
         return
     lines = _read(path).splitlines(keepends=True)
+    # From the last entry to the first, so that the line numbers of the others stay right.
     for key, value in reversed([*zip(table.keys, table.values, strict=True)]):
-        if ast.literal_eval(key) not in modules:
+        if key is not None and ast.literal_eval(key) not in modules:
             del lines[key.lineno - 1 : value.end_lineno]
     path.write_text("".join(lines), encoding="utf-8")
 
 
 def launched_scripts(root: Path, script: Path) -> list[Path]:
-    """Return the scripts of the project that a script names in a command, itself left out."""
+    """Return the other scripts of the project that a script names in a command."""
     texts = [
         node.value
         for node in ast.walk(ast.parse(_read(script)))
@@ -220,7 +222,7 @@ def _imports(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the modules of `shared` that a file imports, and the names that it takes from each."""
     for node in ast.walk(ast.parse(_read(path))):
         if isinstance(node, ast.Import):
-            imports = [(alias.name, []) for alias in node.names]
+            imports: list[tuple[str, list[str]]] = [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imports = [(node.module, [alias.name for alias in node.names])]
         else:

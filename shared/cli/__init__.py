@@ -1,6 +1,12 @@
-"""The ground floor: what any command-line program needs. It knows no data and no models.
+"""What any command-line program needs. This room knows no data and no models.
 
-May import: nothing of `shared`.
+- `arguments`: flags, a YAML file of defaults, ``--help``
+- `errors`: mistakes of the user as one line, exit codes
+- `files`: files that are written as a whole, output folders
+- `jobs`: many commands, several at a time
+- `launch`: processes and devices of a launch, what it prints
+
+May import: nothing else of `shared`.
 """
 
 import lazy_loader

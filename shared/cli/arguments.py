@@ -1,4 +1,4 @@
-"""Flags of a recipe: a dataclass, a YAML file of defaults, and errors a person can read."""
+"""Flags of a recipe: a dataclass of defaults, a YAML file, the command line, and clear errors."""
 
 import argparse
 import copy
@@ -13,14 +13,15 @@ from shared.cli.errors import UserError
 
 Arguments = TypeVar("Arguments")
 
-_OF_NO_MATTER = (
+# Flags that change no result: folders and speed.
+_NO_EFFECT_ON_RESULTS = (
     *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
     *("per_device_eval_batch_size", "dataloader_num_workers"),
 )
 
 
 def flag(default: Any, help: str) -> Any:
-    """Declare a flag of an arguments dataclass: its default and what ``--help`` says."""
+    """Declare a flag of an arguments dataclass: its default and its text in ``--help``."""
     metadata = {"help": help.replace("%", "%%")}  # argparse formats it with the % operator
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
@@ -33,25 +34,25 @@ def parse_arguments(
     *,
     description: str | None = None,
 ) -> Arguments:
-    """Build a recipe's arguments from the command line.
+    """Build the arguments of a recipe from the command line.
 
-    ``--config FILE.yaml`` sets defaults, flags override them. ``--help`` shows the recipe's own
-    flags, ``--help_all`` also those inherited from `transformers.TrainingArguments`.
+    ``--config FILE.yaml`` sets defaults, and flags override them. ``--help`` shows the recipe's own
+    flags, ``--help_all`` also the flags of `transformers.TrainingArguments`.
 
     Parameters
     ----------
     arguments_class : type
-        A dataclass; every field is a flag, its ``help`` metadata the flag's description.
+        A dataclass. Every field is a flag; `flag` declares it.
     argv : list of str, optional
         The command line without the program's name; ``sys.argv[1:]`` by default.
     description : str, optional
-        Shown above the flags by ``--help``; usually the recipe's docstring.
+        Shown above the flags by ``--help``; usually the docstring of the recipe.
 
     Raises
     ------
     UserError
         For an unknown flag or key, a value of the wrong type, an unreadable file, or a combination
-        that the dataclass refuses.
+        of flags that the dataclass refuses.
     """
     from transformers import HfArgumentParser
 
@@ -72,20 +73,21 @@ def parse_arguments(
         _print_help(parser, arguments_class, everything="--help_all" in argv)
         raise SystemExit(0)
 
-    known = {field.name for field in dataclasses.fields(arguments_class) if field.init}
-    for flag in (word.split("=")[0] for word in argv if word.startswith("--")):
-        # HfArgumentParser adds --no_x for every switch x that is on by default.
-        if flag not in parser._option_string_actions:
-            raise UserError(f"unknown flag {flag}{_suggest(flag[2:], known, '--')}")
+    names = {field.name for field in dataclasses.fields(arguments_class) if field.init}  # type: ignore[arg-type]  # a dataclass
+    # Checked here, for argparse does not suggest similar flags. The parser's own table also has
+    # --no_x, which HfArgumentParser adds for every boolean flag x that is true by default.
+    for option in (word.split("=")[0] for word in argv if word.startswith("--")):
+        if option not in parser._option_string_actions:
+            raise UserError(f"unknown flag {option}{_suggest(option[2:], names, '--')}")
     namespace = parser.parse_args(argv)
     if (path := namespace.config) is not None:
         try:
-            defaults = parser.parse_args(_config_flags(path, known))
+            defaults = parser.parse_args(_config_flags(path, names))
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
     try:
-        arguments = arguments_class(**{name: getattr(namespace, name) for name in known})
+        arguments = arguments_class(**{name: getattr(namespace, name) for name in names})
     except (ValueError, TypeError) as error:
         raise UserError(f"these flags do not fit together: {error}") from error
     seed = getattr(arguments, "seed", 0)
@@ -95,15 +97,15 @@ def parse_arguments(
 
 
 def command_flags(arguments: Any, arguments_class: type) -> list[str]:
-    """Return the flags of `arguments_class` that differ from their defaults, as a command line has.
+    """Return the flags that differ from their defaults, as words of a command line.
 
-    The way back from `parse_arguments`, to hand flags on to another recipe.
+    The inverse of `parse_arguments`, to pass flags to another recipe.
 
     Parameters
     ----------
-    arguments : an instance of `arguments_class`, or of a class that inherits it.
+    arguments : an instance of `arguments_class` or of a subclass.
     arguments_class : type
-        A dataclass; flags that only `arguments` has are left out.
+        A dataclass. Flags that only the subclass has are left out.
     """
     default, flags = arguments_class(), []
     for field in dataclasses.fields(arguments_class):
@@ -117,21 +119,24 @@ def command_flags(arguments: Any, arguments_class: type) -> list[str]:
     return flags
 
 
-def result_flags(arguments: Any, arguments_class: type, *but: str) -> list[str]:
-    """Return those of `command_flags` that results depend on: no folders or speeds, nor `but`."""
+def result_flags(arguments: Any, arguments_class: type, *ignored: str) -> list[str]:
+    """Return those of `command_flags` that change the results of a run.
+
+    Flags about folders and speed, and those named in `ignored`, are left out.
+    """
     arguments, default = copy.copy(arguments), arguments_class()
-    for name in (*_OF_NO_MATTER, *but):
+    for name in (*_NO_EFFECT_ON_RESULTS, *ignored):
         if hasattr(default, name):
             setattr(arguments, name, getattr(default, name))
     return command_flags(arguments, arguments_class)
 
 
-def _config_flags(path: str, known: set[str]) -> list[str]:
+def _config_flags(path: str, names: set[str]) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
     import yaml
 
     class Words(yaml.SafeLoader):
-        """Leaves yes, no, on and off the words they are, as on a command line."""
+        """Reads yes, no, on and off as words, as a command line does, and not as booleans."""
 
         yaml_implicit_resolvers = {  # noqa: RUF012
             first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
@@ -149,8 +154,8 @@ def _config_flags(path: str, known: set[str]) -> list[str]:
         raise UserError("expected 'flag: value' lines")
     flags = []
     for name, value in values.items():
-        if name not in known:
-            raise UserError(f"unknown flag {name!r}{_suggest(str(name), known)}")
+        if name not in names:
+            raise UserError(f"unknown flag {name!r}{_suggest(str(name), names)}")
         if isinstance(value, dict):
             flags.append(f"--{name}={json.dumps(value)}")
         elif isinstance(value, list):
@@ -160,16 +165,17 @@ def _config_flags(path: str, known: set[str]) -> list[str]:
     return flags
 
 
-def _suggest(name: str, known: set[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+def _suggest(name: str, names: set[str], prefix: str = "") -> str:
+    """Return the end of an error message: the most similar of the names, if there is one."""
+    close = difflib.get_close_matches(name, sorted(names), n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists the flags"
 
 
 def _print_help(
     parser: argparse.ArgumentParser, arguments_class: type, *, everything: bool
 ) -> None:
-    """Print the flags a recipe sets itself; the 130 it inherits only on demand."""
-    own = {"config"}.union(
+    """Print the flags of the recipe; with `everything`, also the 130 that it inherits."""
+    recipe_flags = {"config"}.union(
         *(
             vars(base).get("__annotations__", {})
             for base in arguments_class.__mro__
@@ -177,12 +183,12 @@ def _print_help(
         )
     )
     for action in parser._actions:
-        action.option_strings = action.option_strings[:1]  # not --output-dir beside --output_dir
-    formatter = parser.formatter_class(prog=parser.prog, width=100)
+        action.option_strings = action.option_strings[:1]  # --output_dir without --output-dir
+    formatter = argparse.RawDescriptionHelpFormatter(prog=parser.prog, width=100)
     formatter.add_text(parser.description)
     formatter.start_section("flags")
     formatter.add_arguments(
-        action for action in parser._actions if everything or action.dest in own
+        action for action in parser._actions if everything or action.dest in recipe_flags
     )
     formatter.end_section()
     if not everything:

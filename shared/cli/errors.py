@@ -1,4 +1,4 @@
-"""One way to tell a user what went wrong."""
+"""Errors of the user: one clear line on stderr, and an exit code."""
 
 import errno
 import os
@@ -19,27 +19,27 @@ _ADVICE = {
     errno.EPERM: "choose another --output_dir or change the permissions",
     errno.EROFS: "the file system is read-only, choose another --output_dir",
 }
-# safetensors and torch.save put exceptions of their own in the place of the system's.
-_SIGNS_OF_A_FULL_DISK = ("No space left on device", "unexpected pos", "PytorchStreamWriter failed")
+# safetensors and torch.save replace the exception of the system by one of their own.
+_FULL_DISK_MESSAGES = ("No space left on device", "unexpected pos", "PytorchStreamWriter failed")
 
 
 class UserError(Exception):
-    """A mistake the user can mend: says what is wrong, where (file, row, label, flag), what to do.
+    """A mistake that the user can correct.
 
-    Recipes print it as one line, without a traceback, and exit with code 2.
+    The message says what is wrong, where (file, row, label, flag), and what to do. Recipes print it
+    as one line, without a traceback, and exit with code 2.
     """
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Run a recipe's ``main()``: one line and exit code 2 for a user's mistake, 130 for Ctrl-C.
+    """Run the ``main()`` of a recipe: print a mistake of the user as one line and exit.
 
-    A full disk, a folder that may not be written, an optional package that is not installed and a
-    hub that cannot be reached count as mistakes a user can mend. Anything else is a fault of the
-    program and keeps its traceback. A process of a distributed run that ends as it should leaves
-    its group first.
+    The exit code is 2 for a mistake and 130 for Ctrl-C. These count as mistakes of the user, too: a
+    full disk, a folder without write permission, an optional package that is not installed, a hub
+    that cannot be reached. Every other exception is a fault of the program and keeps its traceback.
     """
-    # A launcher that shields itself from Ctrl-C hands the deaf ear down to its children.
+    # A launcher that ignores Ctrl-C passes this setting to its child processes: undo it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -48,19 +48,19 @@ def exit_on_user_error() -> Iterator[None]:
         _exit(str(error), EXIT_USER_ERROR)
     except Exception as error:
         if isinstance(error, (ImportError, RuntimeError)) and "pip install" in str(error):
-            _exit(str(error), EXIT_USER_ERROR)  # such as the package that --report_to wants
+            _exit(str(error), EXIT_USER_ERROR)  # for example a package that --report_to needs
         if type(error).__module__.startswith(("huggingface_hub.errors", "httpx")):
             _exit(f"the hub: {first_line(error)}", EXIT_USER_ERROR)
-        full = any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK)
+        full = any(message in str(error) for message in _FULL_DISK_MESSAGES)
         number = errno.ENOSPC if full else getattr(error, "errno", None)
         if number not in _ADVICE:
             raise
-        where = getattr(error, "filename", None) or "output"
-        _exit(f"{where}: {os.strerror(number)}; {_ADVICE[number]}", EXIT_USER_ERROR)
+        file = getattr(error, "filename", None) or "output"
+        _exit(f"{file}: {os.strerror(number)}; {_ADVICE[number]}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
     except SystemExit as end:
-        _leave_status(end.code)
+        _write_exit_status(end.code)
         leave_processes()
         raise
 
@@ -77,19 +77,19 @@ def leave_processes() -> None:
 
 
 def _exit(message: str, code: int) -> None:
-    # Every process of a distributed run meets the same mistake; one line is enough.
+    # All processes of a distributed run have the same mistake; only the first one prints it.
     if os.environ.get("RANK", "0") == "0":
         print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    _leave_status(code)
+    _write_exit_status(code)
     sys.exit(code)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that says anything, else its type."""
+    """Return the first line of an error's message that is not blank, else the error's type."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _leave_status(code: int | str | None) -> None:
-    # `accelerate launch` ends with 1 whatever its child ended with; run.sh reads the code here.
+def _write_exit_status(code: int | str | None) -> None:
+    # `accelerate launch` turns every exit code into 1; run.sh reads the real one from this file.
     if (path := os.environ.get("RECIPE_EXIT_STATUS")) and isinstance(code, int):
         Path(path).write_text(str(code))

@@ -1,4 +1,4 @@
-"""Run many commands, several at a time, each once: the cells of a comparison."""
+"""Run many commands, several at a time, each once: the jobs of a comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 from shared.cli.errors import EXIT_INTERRUPTED, UserError
 from shared.cli.files import ROOT, write_json
 
-GRACE_SECONDS = 20  # for a recipe that is told to stop; one in training finishes its step
-# What a launcher tells its own processes and must not reach runs of their own.
-_LAUNCHER = (
+GRACE_SECONDS = 20  # for a job that is asked to stop: a training finishes its step and saves
+# Prefixes of the variables that a launcher sets for its own processes. A job is a launch of its
+# own and must not take itself for one of them.
+_LAUNCHER_VARIABLES = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "TORCHELASTIC_"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
@@ -28,17 +29,18 @@ _LAUNCHER = (
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a recipe, which leaves ``metrics.json`` in a folder of its own.
+    """One run of a recipe, which writes ``metrics.json`` in a folder of its own.
 
     Attributes
     ----------
-    name : what to call it in a line of progress.
-    folder : where the recipe writes; also receives ``log.txt``, what it printed, and
-        ``cell.json``, what was run, once it has ended well.
-    command : path of the script below the project's root, and its flags without ``--output_dir``.
-    data : changes whenever the rows do; a cell of other rows is another cell.
-    after : a cell that must have ended before this one starts.
-    needs_it : whether the cell in `after` must have ended well.
+    name : shown in the line of progress.
+    folder : output folder of the recipe. It also receives ``log.txt``, which holds what the recipe
+        printed, and after a successful end ``cell.json``, which says what was run.
+    command : path of the script below the folder of the project, and its flags without
+        ``--output_dir``.
+    data : fingerprints of the rows; a job on other rows is another job.
+    after : a job that must have ended before this one starts.
+    needs_it : whether the job in `after` must also have been successful.
     """
 
     name: str
@@ -50,22 +52,26 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the same command on the same data has ended well before."""
+        """Whether the same command on the same data has been successful before."""
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.folder / "cell.json").read_text("utf-8")) == self._what()
+            return json.loads((self.folder / "cell.json").read_text("utf-8")) == self._record()
         return False
 
     def metrics(self) -> dict[str, Any]:
-        """What a finished cell has measured."""
+        """Return the metrics of a finished job."""
         return json.loads((self.folder / "metrics.json").read_text("utf-8"))
 
     def start(self, threads: int) -> subprocess.Popen:
-        """Start the command in an empty folder, with so many threads, out of reach of Ctrl-C."""
-        if (self.folder / "log.txt").exists():  # half of an earlier run, or of another command
+        """Start the command in an empty folder with a number of threads."""
+        if (self.folder / "log.txt").exists():  # part of an earlier run, or of another command
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         script, *flags = self.command
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHER)}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_LAUNCHER_VARIABLES)
+        }
         environment.pop("RECIPE_EXIT_STATUS", None)
         path = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         with open(self.folder / "log.txt", "wb") as log:
@@ -75,13 +81,14 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # Ctrl-C in the terminal reaches this process only, which then stops its jobs.
                 start_new_session=True,
             )
 
-    def judge(self, code: int) -> str | None:
-        """Keep a run that ended well; return why another one did not."""
+    def finish(self, code: int) -> str | None:
+        """Record a successful end; return the reason of a failure, or None."""
         if code == 0 and (self.folder / "metrics.json").is_file():
-            write_json(self.folder / "cell.json", self._what())
+            write_json(self.folder / "cell.json", self._record())
             return None
         if code < 0:
             return f"ended by {signal.Signals(-code).name}"
@@ -90,89 +97,95 @@ class Job:
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return (errors or lines or [f"exit code {code}"])[-1] if code else "left no metrics.json"
 
-    def _what(self) -> dict[str, Any]:
-        what = {"command": list(self.command), "data": list(self.data)}
-        # What it builds on counts as much as its own flags.
-        return what | {"after": self.after._what()} if self.needs_it else what
+    def _record(self) -> dict[str, Any]:
+        """Return what was run, as ``cell.json`` holds it."""
+        record: dict[str, Any] = {"command": list(self.command), "data": list(self.data)}
+        if self.needs_it and self.after is not None:
+            # The results of this job depend on those of the other one.
+            record["after"] = self.after._record()
+        return record
 
 
-def run_jobs(cells: Sequence[Job], *, jobs: int | None, keep_models: bool) -> int:
-    """Run cells, with a line for each as it ends; return how many failed.
+def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) -> int:
+    """Run jobs and print a line as each one ends; return how many failed.
 
-    Ctrl-C or SIGTERM ends the process, with a line that says how to go on.
+    Ctrl-C or SIGTERM ends the process with a line that says how to continue.
 
     Parameters
     ----------
-    cells : sequence of Cell
-    jobs : int, optional
-        See `jobs_and_threads`.
+    jobs : sequence of Job
+    n_parallel : int, optional
+        Jobs at a time; see `jobs_and_threads`.
     keep_models : bool
-        Whether weights stay in the folders of cells that have test figures.
+        Whether weights stay in the folders of jobs that have test metrics.
     """
-    jobs, threads = jobs_and_threads(jobs)
-    print(f"{jobs} at a time, {threads} threads each")
+    n_parallel, threads = jobs_and_threads(n_parallel)
+    print(f"{n_parallel} at a time, {threads} threads each")
     n_failed, started = 0, time.perf_counter()
     try:
-        with contextlib.closing(completed_jobs(cells, jobs=jobs, threads=threads)) as ended:
-            for n, (cell, seconds, fault) in enumerate(ended, 1):
-                if fault:
+        # closing() stops the running jobs where this loop is left early.
+        with contextlib.closing(completed_jobs(jobs, n_parallel, threads)) as completed:
+            for n, (job, seconds, failure) in enumerate(completed, 1):
+                if failure:
                     n_failed += 1
-                    print(f"  {cell.name}: FAILED: {fault} ({cell.folder}/log.txt)", flush=True)
+                    print(f"  {job.name}: FAILED: {failure} ({job.folder}/log.txt)", flush=True)
                     continue
-                figures = ""
-                if "test_micro_f1" in (found := cell.metrics()):
+                metrics, figures = job.metrics(), ""
+                if "test_micro_f1" in metrics:
                     figures = "micro F1 {test_micro_f1:.3f}   macro F1 {test_macro_f1:.3f}"
-                    for weights in () if keep_models else cell.folder.glob("*.safetensors"):
+                    for weights in () if keep_models else job.folder.glob("*.safetensors"):
                         weights.unlink()
                 minutes = (time.perf_counter() - started) / 60
-                left = f"{minutes:.1f} min, about {minutes / n * (len(cells) - n):.1f} to go"
-                line = f"  {n:3}/{len(cells)}  {cell.name:36} {figures.format(**found)}"
-                print(f"{line}   {seconds:4.0f} s   ({left})", flush=True)
+                remaining = minutes / n * (len(jobs) - n)
+                line = f"  {n:3}/{len(jobs)}  {job.name:36} {figures.format(**metrics)}"
+                line += f"   {seconds:4.0f} s   ({minutes:.1f} min, about {remaining:.1f} to go)"
+                print(line, flush=True)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on, finished cells are kept", file=sys.stderr)
+        print("stopped; the same command continues and keeps the finished cells", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     return n_failed
 
 
 def completed_jobs(
-    cells: Sequence[Job], *, jobs: int, threads: int
-) -> Iterator[tuple[Job, float, str | None]]:
-    """Run the cells, in their order as far as they wait for none, several at a time.
+    jobs: Sequence[Job], n_parallel: int, threads: int
+) -> Generator[tuple[Job, float, str | None]]:
+    """Run jobs in their order, several at a time; yield each one when it ends.
 
-    Where the loop over it is left early, by Ctrl-C or SIGTERM as well, the running ones are
-    stopped.
+    A job that waits for another one lets later jobs go first. If the loop over this generator is
+    left early, also by Ctrl-C or SIGTERM, the running jobs are stopped.
 
     Parameters
     ----------
-    cells : sequence of Cell
-        Those to run.
-    jobs : int
-        How many at a time.
+    jobs : sequence of Job
+    n_parallel : int
+        Jobs at a time.
     threads : int
-        Of each; ``OMP_NUM_THREADS``.
+        Threads of each job, ``OMP_NUM_THREADS``.
 
     Yields
     ------
-    cell, seconds, fault : as each ends; the fault is None, or why it did not end well.
+    job, seconds, failure : the failure is None after a success, else its reason.
     """
-    waiting, running, failed = list(cells), {}, set()
+    waiting, failed = list(jobs), set()
+    running: dict[Job, tuple[subprocess.Popen, float]] = {}
+    # SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that the `finally` below runs.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
-            for cell in [cell for cell in waiting if cell.after not in {*waiting, *running}]:
-                if cell.needs_it and cell.after in failed:
-                    waiting.remove(cell)
-                    failed.add(cell)
-                    yield cell, 0.0, f"not run, since {cell.after.name} failed"
-                elif len(running) < jobs:
-                    waiting.remove(cell)
-                    running[cell] = cell.start(threads), time.perf_counter()
-            for cell, (process, started) in list(running.items()):
+            for job in [job for job in waiting if job.after not in {*waiting, *running}]:
+                if job.needs_it and job.after is not None and job.after in failed:
+                    waiting.remove(job)
+                    failed.add(job)  # and with it the jobs that need this one
+                    yield job, 0.0, f"not run, since {job.after.name} failed"
+                elif len(running) < n_parallel:
+                    waiting.remove(job)
+                    running[job] = job.start(threads), time.perf_counter()
+            for job, (process, started) in list(running.items()):
                 if (code := process.poll()) is not None:
-                    del running[cell]
-                    if fault := cell.judge(code):
-                        failed.add(cell)
-                    yield cell, time.perf_counter() - started, fault
+                    del running[job]
+                    if failure := job.finish(code):
+                        failed.add(job)
+                    yield job, time.perf_counter() - started, failure
             time.sleep(0.05)
     finally:
         _stop([process for process, _ in running.values()])
@@ -180,34 +193,41 @@ def completed_jobs(
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Ask processes to end; kill those that have not ended after `GRACE_SECONDS`."""
     deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
         process.terminate()
     try:
         while time.monotonic() < deadline and any(process.poll() is None for process in processes):
             time.sleep(0.05)
-    finally:  # at once after a second Ctrl-C
+    finally:  # a second Ctrl-C kills them at once
         for process in processes:
             if process.poll() is None:
+                # The whole session of the job, since a recipe may have started processes itself.
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def jobs_and_threads(jobs: int | None, *, memory_each: float = 3e9) -> tuple[int, int]:
-    """Return how many commands to run at a time, and with how many threads each.
+def jobs_and_threads(n_parallel: int | None, *, memory_each: float = 3e9) -> tuple[int, int]:
+    """Return how many jobs to run at a time, and with how many threads each.
 
     Parameters
     ----------
-    jobs : int, optional
-        The first figure, if one is wanted; by default one for each core, eight at most, and no more
-        than the free memory has room for.
+    n_parallel : int, optional
+        The number of jobs, if the user gives it. None: one for each core, at most eight, and no
+        more than the free memory allows.
     memory_each : float
-        Bytes that one takes; fine-tuning the default encoder takes two thirds of the default.
+        Bytes that one job takes. Fine-tuning the default encoder takes two thirds of the default.
+
+    Raises
+    ------
+    UserError
+        For a number below 1.
     """
     import psutil
-    from joblib import cpu_count  # heeds the limits of a container
+    from joblib import cpu_count  # respects the limits of a container
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: must be 1 or more")
-    room = int(psutil.virtual_memory().available // memory_each)
-    jobs = jobs or max(1, min(cpu_count(), 8, room))
-    return jobs, max(1, cpu_count() // jobs)
+    if n_parallel is not None and n_parallel < 1:
+        raise UserError(f"--jobs {n_parallel}: must be 1 or more")
+    memory_allows = int(psutil.virtual_memory().available // memory_each)
+    n_parallel = n_parallel or max(1, min(cpu_count(), 8, memory_allows))
+    return n_parallel, max(1, cpu_count() // n_parallel)

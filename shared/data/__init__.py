@@ -1,6 +1,18 @@
-"""Files and rows: from a source of rows to labelled texts, and to the rows of each split.
+"""Data: read texts and labels from a file or the hub, clean them, and split them.
 
-May import: `shared.cli`, `shared.splitters`.
+This room turns the flag ``--data`` into texts with multi-hot labels, and the labelled texts into a
+training, a validation and a test set. It does not tokenise; that is `shared.models.tokenizers`.
+
+Modules:
+
+- `arguments`: the flags that name the data, the text and label columns, and the sizes of the split.
+- `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
+- `near_duplicates`: find groups of texts that are almost the same.
+- `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
+- `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
+- `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+
+May import: `shared.cli`, `shared.plots` and `shared.splitters`.
 """
 
 import lazy_loader

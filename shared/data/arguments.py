@@ -1,4 +1,4 @@
-"""The flags that say what to learn from, and which rows to keep back for a test."""
+"""Flags that name the data, its text and label columns, and the validation and test rows."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,80 +11,94 @@ DEFAULT_LABEL_COLUMN = "labels"
 
 @dataclass
 class DataArguments:
-    """Flags about data, common to all recipes; a recipe's arguments inherit them."""
+    """Flags about the data. The arguments of every recipe inherit them."""
 
     data: str = flag(
         "sample",
-        "What to learn from: 'sample' (issues shipped with the project, the default), a file "
-        "(.jsonl, .json, .csv, .tsv, each also .gz, or .parquet; GitHub REST JSON is "
-        "recognised; $NAME and ~ are filled in), or the id of a hub data set.",
+        "Data set: 'sample' (issues shipped with the project, the default), a file (.jsonl, "
+        ".ndjson, .json, .csv or .tsv, each also compressed as .gz, or .parquet; JSON from "
+        "GitHub's REST API is recognised; $NAME and ~ are expanded), or the id of a hub data set.",
     )
-    data_config: str | None = flag(None, "Configuration of a hub data set (default: its only one).")
+    data_config: str | None = flag(
+        None, "Configuration of a hub data set (default: its only configuration)."
+    )
     data_split: str = flag("train", "Split of a hub data set (default: train).")
     column_names: list[str] | None = flag(
         None,
-        "Names of the columns of a CSV or TSV file that has no header line (default: the "
-        "first line is the header).",
+        "Column names of a CSV or TSV file that has no header line (default: the first line is "
+        "the header).",
     )
     text_columns: list[str] = flag(
         list(DEFAULT_TEXT_COLUMNS),
-        "Columns that make up the text, joined by a blank line; blank ones are left out "
-        "(default: title body, as far as they exist, else text).",
+        "Columns that make up the text. They are joined by a blank line, without the empty ones "
+        "(default: those of title and body that exist; if neither exists, text).",
     )
     label_column: str = flag(
         DEFAULT_LABEL_COLUMN,
-        "Column with the labels of a row: names, whole numbers, a list of these, or GitHub's "
-        "label objects (default: labels, else label).",
+        "Column with the labels of a row: a name, a whole number, a list of these, or GitHub's "
+        "label objects (default: labels; if it does not exist, label).",
     )
     label_separator: str = flag(
         ",",
-        "What separates several labels in one string; '' if a string is always one label "
+        "Separator between several labels in one string; '' if each string is one label "
         "(default: a comma).",
     )
     class_names: str | None = flag(
         None,
-        "Text file with the name of each class, one per line, where labels are numbers that count "
-        "these lines from 0 (default: labels are called what the data call them).",
+        "Text file with the name of each class, one per line, for labels that are class numbers: "
+        "0 stands for the first line (default: labels keep the names they have in the data).",
     )
     label_map: str | None = flag(
         None,
-        "YAML file: a list of the labels to keep, or a mapping from each label to keep to its"
-        " new name, several to one if wanted (default: keep all as they are).",
+        "YAML file: a list of the labels to keep, or a mapping from each label to keep to its "
+        "new name; several labels may get the same name (default: keep all labels and names).",
     )
     drop_labels: list[str] = flag(
-        [], "Labels to leave out, by their name after --label_map (default: none)."
+        [],
+        "Labels to leave out. With --label_map, give the new names (default: leave out no label).",
     )
-    min_label_count: int = flag(1, "Labels on fewer rows than this are left out (default: 1 row).")
+    min_label_count: int = flag(
+        1, "Leave out labels that occur on fewer rows than this (default: 1 row)."
+    )
     pull_requests: bool = flag(
-        False, "Keep GitHub pull requests, not only issues (default: false)."
+        False, "Keep GitHub pull requests as well as issues (default: false)."
     )
     empty_labels: Literal["unlabelled", "negative"] = flag(
         "unlabelled",
-        "What an empty list of labels means, also where every label of a row is left out: "
-        "'unlabelled', nobody has looked at the row, or 'negative', none of the labels "
-        "applies (default: unlabelled). A null is always unlabelled.",
+        "Meaning of an empty list of labels, and of a list whose labels are all left out: "
+        "'unlabelled' (the correct labels are not known) or 'negative' (none of the labels "
+        "applies) (default: unlabelled). A null always means unlabelled.",
     )
     cache_dir: str | None = flag(
         None,
-        "Folder for prepared data (default: recipes/ in the cache of the datasets library, "
-        "which HF_DATASETS_CACHE moves).",
+        "Folder for prepared data (default: the folder recipes in the cache of the datasets "
+        "library; the environment variable HF_DATASETS_CACHE sets that cache).",
     )
 
 
 @dataclass
 class SplitArguments(DataArguments):
-    """Flags of recipes that train on a part of the labelled rows and test on another."""
+    """Flags of recipes that split the labelled rows into training, validation and test set."""
 
-    valid_data: str | None = flag(None, "File of the validation rows (default: a part of --data).")
-    test_data: str | None = flag(None, "File of the test rows (default: a part of --data).")
-    valid_size: float = flag(0.25, "Share of the labelled rows for validation (default: .25).")
-    test_size: float = flag(0.25, "Share of the labelled rows for the test (default: .25).")
+    valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
+    test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
+    valid_size: float = flag(
+        0.25, "Share of the labelled rows for the validation set (default: 0.25)."
+    )
+    test_size: float = flag(0.25, "Share of the labelled rows for the test set (default: 0.25).")
     drop_repeated: bool = flag(
         True,
-        "Leave out what a file of held-out rows nearly repeats; false only for figures beside "
-        "published ones that were trained on such rows (default: true).",
+        "Leave out rows of --data that nearly repeat a row of --valid_data or --test_data, and "
+        "validation rows that nearly repeat a row of --test_data. Use false only to compare with "
+        "published results of models that were trained on such rows (default: true).",
     )
-    train_size: int | None = flag(None, "Training rows, in nested slices (default: all).")
+    train_size: int | None = flag(
+        None,
+        "Number of training rows. With the same seed, a smaller training set is part of a larger "
+        "one (default: all).",
+    )
     train_per_label: int | None = flag(
-        None, "Training rows of each label, where a text has exactly one (default: all)."
+        None,
+        "Number of training rows of each label, for data with exactly one label per text "
+        "(default: all).",
     )

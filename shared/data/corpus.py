@@ -1,7 +1,8 @@
-"""`--data`: labelled and unlabelled texts of any source as one memory-mapped data set.
+"""Load the data set that `--data` names: texts, labels and statistics, mapped into memory.
 
-The prepared file is kept in the cache of the datasets library and used again as long as the source
-and the flags stay the same.
+`Corpus` is a loaded data set; `load_corpus`, `load_data` and `load_held_out` make one from the
+flags. The prepared file is kept in the cache of the datasets library and is reused as long as the
+source and the flags stay the same.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# --- corpus --------------------------------------------------------------------------------------
+# --- a loaded data set ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, their labels, and what was found out while reading them.
+    """Texts, their labels, and statistics about them.
 
     Attributes
     ----------
     dataset : memory-mapped `datasets.Dataset` of n rows in the order of the source, with columns
         `text` (string); `labels` (sorted list of ClassLabel; null: unlabelled, empty: none of the
         labels applies); `row` (int64, 1-based row in the source); `group` (int64, the same for
-        near duplicates); `words` (int32, words of the text).
-    report : counts of what was read, kept and left out, as plain JSON values.
+        near duplicates); `words` (int32, number of words in the text).
+    report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
     """
 
     dataset: Dataset
@@ -55,18 +56,19 @@ class Corpus:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """int64 indices of the rows that have labels (or are known to have none)."""
+        """int64 indices of the rows whose labels are known, also where none of them applies."""
         return self._rows(labelled=True)
 
     @cached_property
     def unlabelled(self) -> np.ndarray:
-        """int64 indices of the rows nobody has labelled."""
+        """int64 indices of the rows whose labels are not known."""
         return self._rows(labelled=False)
 
     @property
     def single_label(self) -> bool:
-        """Whether every labelled row has exactly one label: classes exclude each other."""
+        """Whether every labelled row has exactly one label, so that classes exclude each other."""
         r = self.report
+        # With at most one label per row, the two numbers are equal only if no list is empty.
         return r["multilabel"] == 0 and sum(r["labels"].values()) == r["labelled"]
 
     @cached_property
@@ -76,7 +78,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the rows or the labels do, and not when their file moves or is touched."""
+        """Hash of the rows and labels; the place and the time stamp of the file do not matter."""
         digest = hashlib.blake2b(repr(self.label_names).encode(), digest_size=16)
         for column in self.dataset.data.columns:
             for chunk in column.chunks:
@@ -90,12 +92,12 @@ class Corpus:
         return np.flatnonzero(self.dataset.data["labels"].is_valid().to_numpy() == labelled)
 
     def label_matrix(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Multi-hot labels.
+        """Return multi-hot labels.
 
         Parameters
         ----------
-        rows : indices into `dataset`, in any order (default: all). Unlabelled rows come out as
-            zeros, so pass `labelled` or a part of it.
+        rows : indices into `dataset`, in any order (default: all). Unlabelled rows give zeros,
+            like rows to which no label applies; to leave them out, pass rows of `labelled` only.
 
         Returns
         -------
@@ -107,15 +109,16 @@ class Corpus:
         labels = self.dataset.data["labels"]
         if rows is not None:
             labels = labels.take(np.asarray(rows, np.int64))
+        # One entry of the matrix per pair (row, label id), all set in one step.
         lengths = pc.list_value_length(labels).fill_null(0).to_numpy()
         matrix = np.zeros((len(labels), len(self.label_names)), np.uint8)
         matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
         return matrix
 
     def repeats(self, others: Sequence[Corpus]) -> np.ndarray:
-        """Which rows have a near duplicate in other data sets: bool, shape (n,).
+        """Return which rows have a near duplicate in other data sets: bool, shape (n,).
 
-        What the test holds must not be trained or tuned on.
+        A model must not be trained or tuned on texts of the test set.
         """
         import numpy as np
         import pyarrow as pa
@@ -124,20 +127,26 @@ class Corpus:
 
         if not others:
             return np.zeros(len(self.dataset), bool)
+        # Group the texts of all data sets together: a row is repeated if its group has a member
+        # from another data set.
         chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
         groups = near_duplicate_groups(pa.chunked_array(chunks))
-        own, other = np.split(groups, [len(self.dataset)])
-        return np.isin(own, other)
+        groups_of_self, groups_of_others = np.split(groups, [len(self.dataset)])
+        return np.isin(groups_of_self, groups_of_others)
 
     def describe(self, *, brief: bool = False) -> str:
-        """Summary of the report in about ten lines; brief: what was read and what left out."""
+        """Return a summary of the report in about ten lines.
+
+        With `brief`, it has only the rows that were read, labelled and left out, and the labels
+        that were left out.
+        """
         r = self.report
-        rows = ", ".join(map(str, r["first_blank_rows"]))
-        rows += ", ..." if r["blank_texts"] > len(r["first_blank_rows"]) else ""
+        blank_rows = ", ".join(map(str, r["first_blank_rows"]))
+        blank_rows += ", ..." if r["blank_texts"] > len(r["first_blank_rows"]) else ""
         left_out = _counts(
             {
                 "pull requests": r["pull_requests"],
-                f"blank texts (rows {rows})": r["blank_texts"],
+                f"blank texts (rows {blank_rows})": r["blank_texts"],
                 "exact duplicates": r["exact_duplicates"],
             }
         )
@@ -172,12 +181,14 @@ class Corpus:
 
 
 def _counts(numbers: dict[str, int]) -> list[str]:
+    """Return "name number" for each number that is not 0."""
     return [f"{name} {number:,}" for name, number in numbers.items() if number]
 
 
 def _wrapped(numbers: dict[str, int], most: int) -> str:
-    """The largest numbers with their names, indented, no name broken over two lines."""
+    """Return the largest numbers (at most `most`) with their names, wrapped and indented."""
     largest = dict(sorted(numbers.items(), key=lambda item: -item[1])[:most])
+    # No-break spaces inside an item, so that a label name is never broken over two lines.
     items = [item.replace(" ", "\u00a0") for item in _counts(largest)]
     if len(numbers) > most:
         items.append(f"and {len(numbers) - most:,} more")
@@ -190,32 +201,30 @@ def _wrapped(numbers: dict[str, int], most: int) -> str:
 # --- loading -------------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 2  # raise it whenever the same source and flags lead to another file
-
-
 def load_corpus(
     args: SplitArguments,
     *,
     label_names: Sequence[str] | None = None,
     labels_required: bool = True,
 ) -> tuple[Corpus, dict[str, Corpus]]:
-    """Read `--data` and the files of held-out rows, and print what they hold.
+    """Load `--data` and the files of held-out rows, and print a summary of each.
 
     Parameters
     ----------
     args : SplitArguments
-        `DataArguments` will do where a recipe has no files of held-out rows.
+        `DataArguments` is enough for a recipe without files of held-out rows.
     label_names, labels_required
         As in `load_data`.
 
     Returns
     -------
     corpus : Corpus
-        What `--data` holds.
+        The data set of `--data`.
     held_out : dict of "valid" and "test" to Corpus
         From `load_held_out`.
     """
     # The main process prepares the data; the other processes then read them from the cache.
+    # Only arguments that extend TrainingArguments have this method.
     main_process_first = getattr(args, "main_process_first", contextlib.nullcontext)
     with main_process_first():
         corpus = load_data(args, label_names=label_names, labels_required=labels_required)
@@ -232,46 +241,54 @@ def load_data(
     label_names: Sequence[str] | None = None,
     labels_required: bool = True,
 ) -> Corpus:
-    """Read what `args.data` names, or take it from the cache.
+    """Load the data set that `args.data` names, from the cache if it has been prepared before.
 
-    In order: pull requests and blank texts are left out; labels are renamed and selected
-    (`label_map`), then dropped (`drop_labels`); of texts that are equal but for white space the
-    first labelled one stays; labels on too few of the remaining rows are left out
-    (`min_label_count`); near duplicates are grouped (see `shared.data.near_duplicates`).
+    The preparation has these steps, in this order:
 
-    Label ids follow the order of `label_map`, else that of `class_names` or of the hub data set's
-    classes, else the names sorted (whole numbers by value).
+    1. Leave out pull requests and blank texts.
+    2. Rename and select labels (`label_map`), then drop some (`drop_labels`).
+    3. Of texts that differ only in white space, keep the first labelled one, or the first if none
+       of them is labelled.
+    4. Leave out labels that occur on too few of the remaining rows (`min_label_count`).
+    5. Group near duplicates (see `shared.data.near_duplicates`).
+
+    Label ids follow the order of `label_map`. Without a map they follow the order of `class_names`
+    or of the classes of the hub data set; without these, names are sorted (whole numbers by value).
 
     Parameters
     ----------
-    args : the flags; only those of `DataArguments` matter.
-    label_names : names that label ids must follow, those of a trained model. Then
-        `min_label_count` does not apply, and a label that is not among them is an error.
-    labels_required : False takes a source without any label, too.
+    args : the flags; only those of `DataArguments` are read.
+    label_names : names that label ids must follow, such as those of a trained model. Then
+        `min_label_count` does not apply, and any other label is an error.
+    labels_required : whether a source without any label is an error.
 
     Raises
     ------
-    UserError : whatever is wrong with the flags, the file, a row or a label, in one line.
+    UserError : a flag, the file, a row or a label is wrong; the message has one line.
     """
     if args.min_label_count < 1:
         raise UserError(f"--min_label_count {args.min_label_count}: must be at least 1")
     source = open_source(
         args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
     )
-    if args.class_names:  # of whichever column holds the labels
+    if args.class_names:
+        # The names apply to the label column; `prepare` finds out which column that is.
         names = _read_class_names(args.class_names)
         source = replace(source, class_names=dict.fromkeys(source.columns, names))
     label_map = _read_label_map(args.label_map) if args.label_map else None
     folder = cache_folder(args.cache_dir)
     stem = Path(source.name).name.split(".")[0]
     path = folder / f"{stem}-{_cache_key(source, args, label_map, label_names)}.arrow"
-    corpus = _open_prepared(path)
-    if corpus is not None and (corpus.label_names or not labels_required):
-        return corpus
+    cached = _open_prepared(path)
+    # `labels_required` is not part of the key: a cached file without labels may have been prepared
+    # when they were not required. Preparing it again raises the error.
+    if cached is not None and (cached.label_names or not labels_required):
+        return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Prepared beside its final place and renamed at the end: a file with the final name is
-        # whole, however many processes prepare it at once and whatever stops them.
+        # Prepare the file in a temporary folder on the same disk and rename it at the end. A file
+        # with the final name is then always complete, even if several processes prepare it at the
+        # same time or one of them is stopped.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             prepared = prepare(
                 source,
@@ -287,24 +304,27 @@ def load_data(
             f"--cache_dir {folder}: cannot be written ({error.strerror or error}); "
             "free some space or name another folder"
         ) from error
-    return _open_prepared(path)
+    corpus = _open_prepared(path)
+    assert corpus is not None, f"{path} was written but cannot be opened"
+    return corpus
 
 
 def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
-    """Read `args.valid_data` and `args.test_data`, with the labels that `corpus` has.
+    """Load `args.valid_data` and `args.test_data` with the label ids of `corpus`.
 
-    Labels left out of `corpus`, by a flag or because they are too rare, are left out here as well.
-    Where `corpus` has none at all, the files may have any, or none.
+    Labels that were left out of `corpus`, by a flag or because they are too rare, are left out of
+    these files as well. If `corpus` has no labels, the files may have any labels, or none.
 
     Returns
     -------
-    dict of "valid" and "test" to Corpus, as far as they have files of their own.
+    dict of "valid" and "test" to Corpus; without those for which no file is given.
 
     Raises
     ------
     UserError : as `load_data`.
     """
-    # By their name in the file; one that another label was renamed to stays.
+    # Labels are dropped by their names after --label_map, but the report has some names from before
+    # it. A name that is also the new name of a label in `corpus` must not be dropped.
     absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
     drop_labels = [*args.drop_labels, *absent]
     return {
@@ -318,15 +338,11 @@ def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
     }
 
 
-def cache_folder(cache_dir: str | None) -> Path:
-    """Return the folder for prepared data and embeddings: `--cache_dir`, or the default one."""
-    import datasets
-
-    return Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes")
+# --- files that flags name -----------------------------------------------------------------------
 
 
 def _read_class_names(path: str) -> list[str]:
-    """Name of each class, in the order of their numbers."""
+    """Return the name of each class, in the order of their numbers."""
     try:
         lines = expand_path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -334,19 +350,21 @@ def _read_class_names(path: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"--class_names {path}: not UTF-8 ({error})") from error
     names = [line.strip() for line in lines]
-    while names and not names[-1]:
+    while names and not names[-1]:  # blank lines at the end
         names.pop()
     if not names:
         raise UserError(f"--class_names {path}: the file is empty; write one name per line")
     for number, name in enumerate(names, 1):
         if not name or name in names[: number - 1]:
-            problem = f"{name!r} is there already" if name else "the line is blank"
-            raise UserError(f"--class_names {path}, line {number}: {problem}; give each a name")
+            problem = f"{name!r} is on an earlier line, too" if name else "the line is blank"
+            raise UserError(
+                f"--class_names {path}, line {number}: {problem}; give each class its own name"
+            )
     return names
 
 
 def _read_label_map(path: str) -> dict[str, str]:
-    """Old name -> new name of the labels to keep."""
+    """Return old name -> new name of the labels to keep."""
     import yaml
 
     try:
@@ -357,17 +375,35 @@ def _read_label_map(path: str) -> dict[str, str]:
         reason = " ".join(str(error).split())
         raise UserError(f"--label_map {path}: not valid YAML: {reason}") from error
     if not isinstance(content, (list, dict)) or not content:
-        raise UserError(f"--label_map {path}: expected a list of labels or a mapping old: new")
+        raise UserError(f"--label_map {path}: expected a list of labels or a mapping 'old: new'")
     new_names = content.values() if isinstance(content, dict) else content
     for name in (*content, *new_names):
-        # YAML reads an unquoted yes, no or null as something else than a name.
+        # YAML reads an unquoted yes or no as a bool, and null as None.
         if isinstance(name, bool) or not isinstance(name, (str, int)):
             raise UserError(f"--label_map {path}: {name!r} is not a label name; put it in quotes")
     return {str(old): str(new) for old, new in zip(content, new_names, strict=True)}
 
 
-def _cache_key(source: Source, args: DataArguments, label_map, label_names) -> str:
-    """Changes whenever the prepared data would."""
+# --- the cache -----------------------------------------------------------------------------------
+
+
+CACHE_FORMAT = 2  # raise it whenever the same source and flags give a different file
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Return the folder for prepared data and embeddings: `--cache_dir`, or the default one."""
+    import datasets
+
+    return Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "recipes")
+
+
+def _cache_key(
+    source: Source,
+    args: DataArguments,
+    label_map: dict[str, str] | None,
+    label_names: Sequence[str] | None,
+) -> str:
+    """Return a hash of everything that the prepared file depends on."""
     key = [
         CACHE_FORMAT,
         source.name,
@@ -377,7 +413,7 @@ def _cache_key(source: Source, args: DataArguments, label_map, label_names) -> s
         args.text_columns,
         args.label_column,
         args.label_separator,
-        list(label_map.items()) if label_map else None,
+        list(label_map.items()) if label_map else None,  # the order of the map counts
         args.drop_labels,
         args.min_label_count,
         args.pull_requests,
@@ -388,7 +424,7 @@ def _cache_key(source: Source, args: DataArguments, label_map, label_names) -> s
 
 
 def _open_prepared(path: Path) -> Corpus | None:
-    """The prepared file, memory-mapped; None if there is none or it is damaged."""
+    """Open a prepared file, mapped into memory; None if there is none or it is damaged."""
     import pyarrow as pa
     from datasets import Dataset
 
@@ -398,4 +434,5 @@ def _open_prepared(path: Path) -> Corpus | None:
         dataset = Dataset.from_file(str(path))
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None
+    # A file that was cut off between two batches can be read, but has too few rows.
     return Corpus(dataset, report) if len(dataset) == report["rows"] else None

@@ -1,7 +1,8 @@
 """Rows of a file (JSONL, JSON, CSV, TSV, Parquet) or of a hub data set, one at a time.
 
-Nothing is read ahead of what is asked for, so a file of any size takes the memory of a few rows.
-A file that cannot be read raises a `UserError` that names the line.
+Readers are generators that read a small part of the file at a time, so that a file of any size
+needs the memory of a few rows. For a file that cannot be read they raise a `UserError` that names
+the file and, where the format has lines, the line.
 """
 
 from __future__ import annotations
@@ -18,30 +19,43 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.files import ROOT
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
 SAMPLE = ROOT / "recipes" / "data" / "issues.jsonl"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
-# JSON rows need not have the same keys: columns are looked for in this many rows.
+# JSON rows may have different keys. The columns are the keys of this many first rows.
 ROWS_TO_FIND_COLUMNS = 1000
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20  # JSON
+BATCH_ROWS = 1000  # Parquet and hub data sets
+
+
+# --- sources -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from.
+    """A file or a hub data set whose rows can be read.
 
     Attributes
     ----------
-    name : how messages name it: the path of a file, or the id of a hub data set.
-    version : changes whenever the rows may have changed.
-    columns : names of the columns (JSON: the keys of the first 1,000 rows).
-    read : `read(columns)` yields each row as a dict, in order. With a list of columns, others may
-        be missing from the dict; with None, all are there.
-    class_names : column -> class names, for columns of a hub data set that hold class ids.
+    name : str
+        The name in messages: the path of a file, or the id of a hub data set.
+    version : str
+        A text that changes whenever the rows may have changed.
+    columns : list of str
+        Names of the columns (JSON: the keys of the first 1,000 rows).
+    read : callable
+        ``read(columns)`` yields each row as a dict, in order. With a list of columns, the dict may
+        lack all others; with None, it has all columns.
+    class_names : dict of str to list of str
+        Class names of each column of a hub data set that holds class ids.
     """
 
     name: str
@@ -58,23 +72,30 @@ def open_source(
     config: str | None = None,
     split: str = "train",
 ) -> Source:
-    """Find out what `data` names, and which columns it has.
+    """Find the file or the hub data set that `data` names, and its columns.
 
     Parameters
     ----------
-    data : "sample" (the issues shipped with the project), a path, or the id of a hub data set.
-        What exists as a file, or looks like a path, is a path.
-    column_names : names of the columns of a CSV or TSV file that has no header line.
-    config, split : configuration and split of a hub data set.
+    data : str
+        "sample" (the issues shipped with the project), a path, or the id of a hub data set. A name
+        is a path if a file of this name exists, or if it looks like a path.
+    column_names : sequence of str, optional
+        Names of the columns of a CSV or TSV file that has no header line.
+    config : str, optional
+        Configuration of a hub data set.
+    split : str, default="train"
+        Split of a hub data set.
 
     Raises
     ------
-    UserError : no such file, a folder, an unknown file type, an unreadable file, no answer from
-        the hub.
+    UserError
+        If there is no such file, if it is a folder, if its type is unknown, if it cannot be read,
+        or if the hub does not answer.
     """
     path = SAMPLE if data == "sample" else expand_path(data)
     if path.is_dir():
-        raise UserError(f"{path}: this is a folder; name one file in it")
+        raise UserError(f"{path}: this is a folder; give the path of one file in it")
+    # Ids of hub data sets have the form name or owner/name.
     looks_like_path = (
         data == "sample"
         or data.startswith((".", "/", "~", "$"))
@@ -95,55 +116,29 @@ def open_source(
 
 
 def expand_path(path: str) -> Path:
-    """Fill in `~`, `$NAME` and `${NAME}`; `RECIPES_DATA` defaults to `../shared/data`, if there."""
+    """Replace `~`, `$NAME` and `${NAME}` in a path by their values.
 
-    def value(match: re.Match) -> str:
-        name = match[1] or match[2]
-        beside = ROOT.parent / "shared" / "data"
-        if name in os.environ:
-            return os.environ[name]
-        if name == "RECIPES_DATA" and beside.is_dir():
-            return str(beside)
-        raise UserError(
-            f"{path}: the environment variable {name} is not set; set it to the folder meant"
-        )
-
-    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
-
-
-def read_rows(
-    path: Path,
-    *,
-    columns: Sequence[str] | None = None,
-    column_names: Sequence[str] | None = None,
-) -> Iterator[dict]:
-    """Yield each row of a file as a dict, in order.
-
-    The type follows from the name: .jsonl, .ndjson and .json (an array of objects or one object
-    per line: told by the first character), .csv, .tsv (quoted as CSV is), each also .gz, and
-    .parquet. Text is UTF-8, with or without a byte order mark.
-
-    Parameters
-    ----------
-    path : the file.
-    columns : the columns needed; Parquet reads only these.
-    column_names : names of the columns of a CSV or TSV file that has no header line.
+    Where `RECIPES_DATA` is not set, it stands for the folder `shared/data` beside the project, if
+    that exists.
 
     Raises
     ------
-    UserError : another file type, an empty, truncated or damaged file, another encoding, invalid
-        JSON, a row that is not an object, a CSV row with more or fewer cells than the header.
+    UserError
+        If an environment variable is not set.
     """
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    compressed = path.name.lower().endswith(".gz")
-    if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
-        known = ", ".join(SUFFIXES)
-        raise UserError(f"{path}: unknown file type; known are {known}, all but the last also .gz")
-    if suffix == ".parquet":
-        return _read_parquet(path, columns)
-    if suffix in (".csv", ".tsv"):
-        return _read_delimited(path, "," if suffix == ".csv" else "\t", column_names)
-    return _read_json(path)
+
+    def value(match: re.Match) -> str:
+        name = match[1] or match[2]
+        default_folder = ROOT.parent / "shared" / "data"
+        if name in os.environ:
+            return os.environ[name]
+        if name == "RECIPES_DATA" and default_folder.is_dir():
+            return str(default_folder)
+        raise UserError(
+            f"{path}: the environment variable {name} is not set; set it to the path of the folder"
+        )
+
+    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
 
 
 def _find_columns(path: Path, read: Callable[[], Iterator[dict]]) -> list[str]:
@@ -157,12 +152,58 @@ def _find_columns(path: Path, read: Callable[[], Iterator[dict]]) -> list[str]:
     return columns
 
 
+def read_rows(
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+) -> Iterator[dict]:
+    """Yield each row of a file as a dict, in order.
+
+    The suffix gives the type: .jsonl, .ndjson and .json (an array of objects, or one object per
+    line; the first character decides), .csv, .tsv (with the quoting rules of CSV), and .parquet.
+    All but Parquet may be compressed (.gz). Text is UTF-8, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str, optional
+        The columns needed. Only Parquet uses this: it reads no others.
+    column_names : sequence of str, optional
+        Names of the columns of a CSV or TSV file that has no header line.
+
+    Raises
+    ------
+    UserError
+        If the file type is unknown; if the file is empty, truncated or damaged; if it has another
+        encoding or invalid JSON; if a row is not an object; if a CSV row has more or fewer cells
+        than the header.
+    """
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    compressed = path.name.lower().endswith(".gz")
+    if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
+        known = ", ".join(SUFFIXES)
+        raise UserError(
+            f"{path}: unknown file type; use one of {known} (all but the last also with .gz)"
+        )
+    if suffix == ".parquet":
+        return _read_parquet(path, columns)
+    if suffix in (".csv", ".tsv"):
+        return _read_delimited(path, "," if suffix == ".csv" else "\t", column_names)
+    return _read_json(path)
+
+
+# --- bytes and lines -----------------------------------------------------------------------------
+
+
 @contextmanager
-def _open(path: Path) -> Iterator:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, compressed or not, and report errors while it is read as a `UserError`."""
+    opener: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
             yield file
+    # BadGzipFile is an OSError, so it must come first.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"{path}: truncated or damaged gzip file ({error}); download or compress it again"
@@ -172,6 +213,10 @@ def _open(path: Path) -> Iterator:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    """Yield each line with its line end.
+
+    Lines are split as bytes and decoded one by one, so that an error can name its line.
+    """
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -184,24 +229,34 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _not_utf8(path: Path, line: int, offset: int, error: UnicodeDecodeError) -> UserError:
-    utf16 = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    guess = "UTF-16" if utf16 and offset == 0 else "WINDOWS-1252"
+    """Return the error for another encoding; `offset` is where `error.object` starts in the file.
+
+    The encoding is a guess: UTF-16 by its byte order mark, else the most common one of Windows.
+    """
+    has_utf16_mark = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    guess = "UTF-16" if has_utf16_mark and offset == 0 else "WINDOWS-1252"
     return UserError(
         f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x} at position "
         f"{offset + error.start}); convert the file, for example: iconv -f {guess} -t UTF-8"
     )
 
 
+# --- JSON ----------------------------------------------------------------------------------------
+
+
 def _read_json(path: Path) -> Iterator[dict]:
+    """Yield the rows of a JSON array or of JSON lines, whichever the first character begins."""
     start = b""
     with _open(path) as file:
+        # White space may fill several chunks before the first character.
         while not start and (chunk := file.read(CHUNK_BYTES)):
             start = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
     if not start:
         raise UserError(f"{path}: the file is empty")
     if start.startswith(b"["):
         yield from _read_json_array(path)
-    elif start.startswith(b"{") or not start[:1].isascii():  # another encoding: found when decoded
+    # A byte above 0x7F probably means another encoding, for which decoding a line raises an error.
+    elif start.startswith(b"{") or not start[:1].isascii():
         yield from _read_json_lines(path)
     else:
         raise UserError(
@@ -219,46 +274,60 @@ def _read_json_lines(path: Path) -> Iterator[dict]:
         except (ValueError, RecursionError) as error:
             problem = str(error)
             if isinstance(error, json.JSONDecodeError):
+                # Without the line number of the message, which is always 1 here.
                 problem = f"{error.msg} at column {error.colno}"
             raise UserError(
                 f"{path}, line {number}: invalid JSON ({problem}); "
                 "write one object per line, or one array of objects"
             ) from error
-        yield _object(row, f"{path}, line {number}")
+        yield _checked_row(row, f"{path}, line {number}")
 
 
 def _read_json_array(path: Path) -> Iterator[dict]:
-    """One row at a time: the buffer holds little more than the longest row."""
+    """Yield the rows of a JSON array; the buffer holds little more than the longest row.
+
+    The json module reads whole documents only. Here `text` is a buffer of decoded characters, from
+    which complete rows are taken one by one; the rest waits for the next chunk.
+    """
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    scan = json.JSONDecoder().raw_decode
+    parse = json.JSONDecoder().raw_decode
+    # `line` is the line of the file on which the buffer starts, `rows` the number of rows so far.
     text, line, rows = "", 1, 0
+    # Why the last attempt to parse a row failed, and how many characters after the last full row.
     problem, position = "", 0
     with _open(path) as file:
-        ended = False
-        while not ended:
-            # A row cut off by the end of the buffer is tried again with at least twice as much
-            # text, which keeps the work linear however long a row is.
+        at_end = False
+        while not at_end:
+            # A row cut off by the end of the buffer is parsed again with at least twice as much
+            # text. So the total work grows linearly with the length of a row.
             chunk = file.read(max(CHUNK_BYTES, len(text)))
-            ended = not chunk
+            at_end = not chunk
             try:
-                text += decode(chunk, final=ended)
+                text += decode(chunk, final=at_end)
             except UnicodeDecodeError as error:
+                # `error.object` is the chunk and before it the bytes of a character cut off by the
+                # end of the previous chunk.
                 line += text.count("\n") + error.object.count(b"\n", 0, error.start)
                 raise _not_utf8(path, line, file.tell() - len(error.object), error) from error
-            start = 0
+
+            start = 0  # end of the last complete row in the buffer
             while separator := re.compile(r"\s*,\s*" if rows else r"\s*\[\s*").match(text, start):
                 try:
-                    row, start = scan(text, separator.end())
+                    row, start = parse(text, separator.end())
                 except (ValueError, RecursionError) as error:
+                    # Invalid, or only cut off: the next chunk tells. At the end of the file the
+                    # reason is part of the message.
                     problem = getattr(error, "msg", str(error))
                     position = getattr(error, "pos", separator.end()) - start
                     break
                 rows += 1
-                yield _object(row, f"{path}, row {rows}")
+                yield _checked_row(row, f"{path}, row {rows}")
             else:
                 problem, position = "expecting ',' or ']'", 0
             line += text.count("\n", 0, start)
             text = text[start:]
+
+    # All rows have been taken, so only the closing bracket may remain.
     if not re.fullmatch(r"\s*\]\s*" if rows else r"\s*\[\s*\]\s*", text):
         line += text.count("\n", 0, position)
         raise UserError(
@@ -266,19 +335,23 @@ def _read_json_array(path: Path) -> Iterator[dict]:
         )
 
 
-def _object(row, where: str) -> dict:
+def _checked_row(row: Any, location: str) -> dict:
+    """Return a row that is an object; `location` names the file and the line or row."""
     if not isinstance(row, dict):
         raise UserError(
-            f"{where}: expected an object with columns, found {json.dumps(row)[:40]}; "
+            f"{location}: expected an object with columns, found {json.dumps(row)[:40]}; "
             'write rows as {"title": ..., "labels": [...]}'
         )
     return row
 
 
+# --- CSV and TSV ---------------------------------------------------------------------------------
+
+
 def _read_delimited(
     path: Path, delimiter: str, column_names: Sequence[str] | None
 ) -> Iterator[dict]:
-    # The module's limit of 131,072 characters per cell is below a text of 100,000 words.
+    # The default limit, 131,072 characters per cell, is too low for a text of 100,000 words.
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
     try:
@@ -293,7 +366,7 @@ def _read_delimited(
             if len(cells) != len(header):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {len(cells)} cells, but {len(header)} "
-                    f"columns ({', '.join(header)}); quote cells that hold {delimiter!r}"
+                    f"columns ({', '.join(header)}); quote cells that contain {delimiter!r}"
                 )
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
@@ -302,8 +375,12 @@ def _read_delimited(
         ) from error
 
 
+# --- Parquet -------------------------------------------------------------------------------------
+
+
 @contextmanager
-def _parquet(path: Path) -> Iterator:
+def _parquet(path: Path) -> Iterator[ParquetFile]:
+    """Open a Parquet file, and report errors while it is read as a `UserError`."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
@@ -317,23 +394,27 @@ def _parquet(path: Path) -> Iterator:
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[dict]:
     with _parquet(path) as file:
-        for batch in file.iter_batches(ROWS_TO_FIND_COLUMNS, columns=columns):
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
 
 
+# --- hub data sets -------------------------------------------------------------------------------
+
+
 def _open_hub(name: str, config: str | None, split: str) -> Source:
+    """Load a hub data set through the cache of the datasets library."""
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     offline = datasets.config.HF_HUB_OFFLINE
     try:
-        # load_dataset tries again for most of a minute where there is no network; this asks once.
+        # Without a network, load_dataset retries for most of a minute. This request is sent once.
         if not offline:
             HfApi().dataset_info(name, timeout=5)
     except HfHubHTTPError:
-        pass  # The hub has answered; load_dataset says more about what is wrong.
-    except Exception as error:  # which ones depends on the HTTP library of the day
+        pass  # The hub has answered. The error of load_dataset says more about the problem.
+    except Exception as error:  # the exception types depend on the installed HTTP library
         raise UserError(
             f"{name}: no such file, and the hub does not answer; give the path of a file, or "
             "set HF_HUB_OFFLINE=1 to use a copy that is already in the cache"
@@ -344,12 +425,12 @@ def _open_hub(name: str, config: str | None, split: str) -> Source:
         reason = " ".join(str(error).split())
         hint = "; unset HF_HUB_OFFLINE to download it" if offline else ""
         raise UserError(
-            f"{name}: no such file, nor a usable hub data set: {reason}{hint}"
+            f"{name}: no such file, and no usable hub data set: {reason}{hint}"
         ) from error
 
     def read(columns: Sequence[str] | None = None) -> Iterator[dict]:
-        wanted = dataset.select_columns(list(columns)) if columns else dataset
-        for table in wanted.with_format("arrow").iter(ROWS_TO_FIND_COLUMNS):
+        selected = dataset.select_columns(list(columns)) if columns else dataset
+        for table in selected.with_format("arrow").iter(BATCH_ROWS):
             yield from table.to_pylist()
 
     class_names = {}

@@ -1,4 +1,8 @@
-"""Rows to train on, to choose by and to test on, none of which knows another."""
+"""Split the labelled rows into a training, a validation and a test set.
+
+Near duplicates are never on two sides of a split, and the rows of held-out files are not trained
+on.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled rows in three parts, "train", "valid" and "test", and what is left besides.
+    """Training, validation and test set, and the other rows that a recipe may use.
+
+    The three sets have the keys "train", "valid" and "test".
 
     Attributes
     ----------
-    rows : part to `datasets.Dataset` with the columns of `Corpus.dataset`.
-    labels : part to uint8 array of shape (rows, labels), multi-hot.
-    sources : part to the `Corpus` that its rows come from, and their indices there, int64.
-    unlabelled : int64 indices of the unlabelled rows of `--data` that repeat no held-out row, and
-        of those in `left_out`.
-    left_out : int64 indices of the training rows that `--train_size` leaves out: their labels count
-        as unknown.
-    repeated : labelled rows left out of all parts, since a file of held-out rows repeats them.
+    rows : for each set, a `datasets.Dataset` with the columns of `Corpus.dataset`.
+    labels : for each set, multi-hot labels: a uint8 array of shape (rows, labels).
+    sources : for each set, the `Corpus` that its rows come from, and their int64 indices there.
+    unlabelled : int64 indices of rows of `--data` whose labels are not known to the model: the
+        unlabelled rows without a near duplicate in the validation or test set, and the rows of
+        `left_out`. Sorted.
+    left_out : int64 indices of the rows of `--data` that `--train_size` or `--train_per_label`
+        leaves out of the training set. Their labels must be treated as unknown.
+    repeated : number of labelled rows that are in none of the sets because they are near duplicates
+        of held-out rows.
     """
 
     rows: dict[str, Dataset]
@@ -45,22 +53,23 @@ class Split:
 
     @property
     def corpus(self) -> Corpus:
-        """What `--data` holds."""
+        """The data set of `--data`."""
         return self.sources["train"][0]
 
     @property
     def fingerprints(self) -> list[str]:
-        """One fingerprint for each file of rows: of `--data`, then of held-out files."""
+        """One fingerprint per data set: that of `--data`, then those of held-out files."""
+        # By identity, so that a data set that gives several of the three sets is listed once.
         sources = {id(source): source for source, _ in self.sources.values()}
         return [source.fingerprint for source in sources.values()]
 
     def label_counts(self, part: str = "train") -> dict[str, int]:
-        """Return how many texts of a part have each label."""
+        """Return how many texts of a set ("train", "valid" or "test") have each label."""
         counts = self.labels[part].sum(axis=0, dtype=int).tolist()
         return dict(zip(self.corpus.label_names, counts, strict=True))
 
     def describe(self) -> str:
-        """Return how many texts each part has, and which labels are on none of them."""
+        """Return a summary: texts in each set, and the labels that a set lacks."""
         lines = []
         if self.repeated:
             lines.append(f"left out: {self.repeated:,} labelled texts that a held-out file repeats")
@@ -74,9 +83,9 @@ class Split:
 
 
 def load_and_split(args: SplitArguments, *, seed: int) -> tuple[Corpus, Split]:
-    """Read the data, split the labelled rows, and print a summary of both.
+    """Load the data, split the labelled rows, and print a summary of both.
 
-    Parameters and errors are those of `shared.data.corpus.load_corpus` and `split_corpus`.
+    For parameters and errors see `shared.data.corpus.load_corpus` and `split_corpus`.
     """
     corpus, held_out = load_corpus(args)
     split = split_corpus(corpus, held_out, args, seed=seed)
@@ -87,85 +96,109 @@ def load_and_split(args: SplitArguments, *, seed: int) -> tuple[Corpus, Split]:
 def split_corpus(
     corpus: Corpus, held_out: Mapping[str, Corpus], args: SplitArguments, *, seed: int
 ) -> Split:
-    """Split the labelled rows: near duplicates on one side, labels spread as evenly as possible.
+    """Split the labelled rows into a training, a validation and a test set.
+
+    Near duplicates stay in one set, and the labels are spread as evenly as possible
+    (`shared.splitters.multilabel`).
 
     Parameters
     ----------
-    corpus : what `--data` holds.
-    held_out : "valid" and "test" as far as they have files of their own, from `load_held_out`.
-    args : `valid_size` and `test_size` are shares of the labelled rows; `train_size` is a number of
-        training rows, drawn so that smaller ones are part of larger ones; `train_per_label` the
-        same for each label, as far as it has so many.
-    seed : same seed, same parts.
+    corpus : the data set of `--data`.
+    held_out : "valid" and "test" to the data sets of `--valid_data` and `--test_data`, as far as
+        they are given, from `load_held_out`. Such a set is not drawn from `corpus`.
+    args : `valid_size` and `test_size` are shares of the labelled rows. `train_size` is a number of
+        training rows; smaller training sets are part of larger ones. `train_per_label` is the same
+        for each label; of a label with fewer rows, all are used.
+    seed : the same seed gives the same split.
 
     Raises
     ------
     UserError
-        For too few rows, labels that are on all of them or on none of a part, or a training size
-        beyond the pool.
+        There are too few labelled rows, every row has every label, a set has no label at all, or
+        more training rows are wanted than there are.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be 0 or more, below {2**32}")
-    outside = ~corpus.repeats(list(held_out.values()) if args.drop_repeated else [])
-    labelled = corpus.labelled[outside[corpus.labelled]]
+
+    # Leave out rows that a held-out file repeats.
+    not_repeated = ~corpus.repeats(list(held_out.values()) if args.drop_repeated else [])
+    labelled = corpus.labelled[not_repeated[corpus.labelled]]
     repeated = len(corpus.labelled) - len(labelled)
-    labels = corpus.label_matrix(labelled)
-    if len(labels) < (n := 3 - len(held_out)):
-        but = f" ({repeated} more repeat held-out rows)" if repeated else ""
-        raise UserError(f"{args.data}: {len(labels)} labelled rows are too few for {n} parts{but}")
-    if labels.all():
+    y = corpus.label_matrix(labelled)  # (labelled rows, labels)
+    if len(y) < (n_sets := 3 - len(held_out)):
+        hint = f" ({repeated} more repeat held-out rows)" if repeated else ""
+        raise UserError(f"{args.data}: {len(y)} labelled rows are too few for {n_sets} parts{hint}")
+    if y.all():
         raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
+
+    # Split. train, valid, test and pool are positions in `labelled`, not rows of the corpus.
     train, valid, test = train_valid_test_split(
-        labels,
+        y,
         valid_size=0 if "valid" in held_out else args.valid_size,
         test_size=0 if "test" in held_out else args.test_size,
         groups=corpus.groups[labelled],
         random_state=seed,
     )
-    kept_back = corpus.groups[labelled[np.concatenate([valid, test])]]
-    unlabelled = corpus.unlabelled[outside[corpus.unlabelled]]
-    unlabelled = unlabelled[~np.isin(corpus.groups[unlabelled], kept_back)]
+
+    # Unlabelled rows may be trained on, too: leave out those that repeat a row of a held-out file,
+    # of the validation set or of the test set.
+    held_out_groups = corpus.groups[labelled[np.concatenate([valid, test])]]
+    unlabelled = corpus.unlabelled[not_repeated[corpus.unlabelled]]
+    unlabelled = unlabelled[~np.isin(corpus.groups[unlabelled], held_out_groups)]
+
+    # Reduce the training set. This comes after the split, so that training sets of any size are
+    # compared on the same validation and test set.
     pool = train
     if args.train_size is not None:
         if not 0 < args.train_size <= len(train):
             raise UserError(f"--train_size {args.train_size}: the pool has {len(train)} rows")
-        train = train[nested_slice(labels[train], args.train_size, random_state=seed)]
+        train = train[nested_slice(y[train], args.train_size, random_state=seed)]
     if args.train_per_label is not None:
-        train = train[_some_of_each(labels[train], args.train_per_label, corpus, seed)]
+        train = train[_rows_per_label(y[train], args.train_per_label, corpus, seed)]
     left_out = labelled[np.setdiff1d(pool, train)]
-    parts = {"train": train, "valid": valid, "test": test}
-    parts = {name: (corpus, labelled[rows]) for name, rows in parts.items()}
+
+    # Put the sets together; held-out files replace the (empty) sets from the split.
+    sources = {
+        "train": (corpus, labelled[train]),
+        "valid": (corpus, labelled[valid]),
+        "test": (corpus, labelled[test]),
+    }
     for name, other in held_out.items():
         rows = other.labelled
+        # Two files may repeat each other: then the row stays in the test set.
         if name == "valid" and "test" in held_out and args.drop_repeated:
             rows = rows[~other.repeats([held_out["test"]])[rows]]
             repeated += len(other.labelled) - len(rows)
-        parts[name] = (other, rows)
-    labels = {name: source.label_matrix(rows) for name, (source, rows) in parts.items()}
-    for name, y in labels.items():
-        if not y.any():
+        sources[name] = (other, rows)
+    labels = {name: source.label_matrix(rows) for name, (source, rows) in sources.items()}
+    for name, matrix in labels.items():
+        if not matrix.any():
             raise UserError(
-                f"no {name} text has a label; label more rows of --data, or give others "
-                "(--valid_data, --test_data)"
+                f"no {name} text has a label; label more rows of --data, or name other files with "
+                "--valid_data and --test_data"
             )
     return Split(
-        rows={name: source.dataset.select(rows) for name, (source, rows) in parts.items()},
+        rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},
         labels=labels,
-        sources=parts,
+        sources=sources,
         unlabelled=np.union1d(unlabelled, left_out),
         left_out=left_out,
         repeated=repeated,
     )
 
 
-def _some_of_each(labels: np.ndarray, size: int, corpus: Corpus, seed: int) -> np.ndarray:
-    """Rows that hold `size` of each label; those of a smaller size are among them."""
+def _rows_per_label(y: np.ndarray, size: int, corpus: Corpus, seed: int) -> np.ndarray:
+    """Draw `size` rows of each label of y, shape (rows, labels); smaller draws are part of it."""
     if size < 1:
         raise UserError(f"--train_per_label {size}: must be 1 or more")
     if not corpus.single_label:
         raise UserError(
             "--train_per_label: some texts have several labels or none; use --train_size"
         )
-    order = np.random.default_rng(seed).permutation(len(labels))
-    rank = labels[order].cumsum(axis=0)[np.arange(len(labels)), labels[order].argmax(axis=1)]
+    # Shuffle the rows and number those of each label from 1 in this order. Taking the ranks up to
+    # `size` makes draws nested, because the order depends on the seed and the rows alone.
+    order = np.random.default_rng(seed).permutation(len(y))
+    shuffled = y[order]
+    label_of_row = shuffled.argmax(axis=1)
+    rank = shuffled.cumsum(axis=0)[np.arange(len(y)), label_of_row]
     return np.sort(order[rank <= size])

@@ -1,4 +1,12 @@
-"""From logits to labels to metrics; everything but cross-validation needs only arrays.
+"""Evaluation: turn logits into labels, tune thresholds, compute metrics and their uncertainty.
+
+Every module except `cross_validation` works on NumPy arrays alone.
+
+- `decisions`: from logits to scores, from scores to labels; tuning of thresholds.
+- `metrics`: metric functions for the Trainer, and per-label reports.
+- `evaluate_modules`: the same metrics as modules of the `evaluate` library.
+- `bootstrap`: confidence intervals, and paired comparison of two systems.
+- `cross_validation`: folds, their files, and out-of-fold scores.
 
 May import: `shared.training` and the floors below it.
 """

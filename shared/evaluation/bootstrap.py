@@ -1,4 +1,10 @@
-"""How far a figure can be trusted: bootstrap intervals and comparisons over the test rows."""
+"""Bootstrap over the test rows: the confidence interval of a metric, and a paired comparison.
+
+A metric on a test set is uncertain because another sample of rows would give another value. The
+bootstrap estimates this uncertainty: it draws rows with replacement, many times, and computes the
+metric each time. The metrics supported here are ratios of sums over rows, or means of such ratios,
+so a resample needs only the sums.
+"""
 
 import numpy as np
 
@@ -14,14 +20,15 @@ def bootstrap_interval(
     confidence: float = 0.95,
     random_state: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, over resampled rows.
+    """Return the percentile bootstrap interval of a metric, over resampled rows.
 
     Parameters
     ----------
     y_true, y_pred : (rows, labels) array of bool or of 0 and 1
-        For a task with one label per row pass one-hot rows; micro F1 is then the accuracy.
+        For a task with one label per row, pass one-hot rows; micro F1 is then the accuracy.
     metric : {"micro_f1", "macro_f1", "subset_accuracy"}, default "micro_f1"
     n_resamples : int, default 1000
+        Number of resampled test sets.
     confidence : float, default 0.95
         Probability mass between the two bounds.
     random_state : int, default 0
@@ -33,10 +40,10 @@ def bootstrap_interval(
 
     Notes
     -----
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3. The interval speaks
-    of the test rows drawn, not of the spread between training seeds. In macro F1 a label that a
-    resample misses counts as 0, as in the metric itself: with labels of very few rows the interval
-    lies low.
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3. The interval covers
+    the choice of the test rows, not the spread between training seeds. In macro F1, a label that is
+    absent from a resample counts as 0, as in the metric itself. If labels have very few rows, the
+    interval is therefore shifted to lower values.
     """
     resampled = _resample([_row_terms(y_true, y_pred, metric)], n_resamples, random_state)[0]
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -62,29 +69,32 @@ def paired_bootstrap(
     metric, n_resamples, confidence, random_state
         As in `bootstrap_interval`.
     groups : (rows,) array, optional
-        Rows of the same group are drawn together: the same text, tested under several seeds, is
-        one observation (Davison and Hinkley 1997, Bootstrap Methods and their Application, 3.8).
+        Rows of the same group are drawn together. For example, the same text that is tested with
+        several seeds is one observation (Davison and Hinkley 1997, Bootstrap Methods and their
+        Application, 3.8).
 
     Returns
     -------
     comparison : dict of float
         ``difference`` (a minus b), its percentile interval ``low`` and ``high``, and the two-sided
-        ``p_value`` of no difference: how often a resampled difference lies further from the
-        observed one than the observed one lies from 0, the observed one counted in.
+        ``p_value`` of the hypothesis that there is no difference: the share of resamples whose
+        difference is at least as far from the observed difference as that one is from 0. The
+        observed difference itself counts as one resample.
 
     Notes
     -----
     Berg-Kirkpatrick, Burkett and Klein (2012), An Empirical Investigation of Statistical
-    Significance in NLP, section 2, which gives the one-sided form.
+    Significance in NLP, section 2, give the one-sided form.
     """
     terms = [_row_terms(y_true, y_pred, metric) for y_pred in (pred_a, pred_b)]
     if groups is not None:
         terms = [_sum_by_group(term, groups) for term in terms]
     value_a, value_b = (ratio(*term.sum(axis=0)).mean() for term in terms)
+    # Both systems are resampled together: each resample has the same rows for a and for b.
     resampled_a, resampled_b = _resample(terms, n_resamples, random_state)
     difference, resampled = value_a - value_b, resampled_a - resampled_b
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # The tolerance keeps rounding from hiding the equality of two equal differences.
+    # Without the tolerance, rounding could make two equal differences unequal.
     extreme = np.abs(resampled - difference) >= np.abs(difference) - 1e-12
     return {
         "difference": float(difference),
@@ -95,14 +105,16 @@ def paired_bootstrap(
 
 
 def _row_terms(y_true: np.ndarray, y_pred: np.ndarray, metric: str) -> np.ndarray:
-    """What each row adds to a metric: (rows, 2, k), numerators and denominators of k ratios.
+    """Return what each row adds to a metric: (rows, 2, k), numerators and denominators.
 
-    The metric is the mean of the k ratios of the sums over rows.
+    Sum over rows and divide: this gives k ratios, and the metric is their mean. k is the number of
+    labels for macro F1, and 1 for the other metrics.
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     if metric == "subset_accuracy":
         matches = (y_true == y_pred).all(axis=1, keepdims=True).astype(np.int64)
         return np.stack([matches, np.ones_like(matches)], axis=1)
+    # F1 = 2 TP / (positives + predicted), for each label.
     f1_terms = np.stack([2 * (y_true & y_pred), y_true.astype(np.int64) + y_pred], axis=1)
     if metric == "macro_f1":
         return f1_terms
@@ -112,23 +124,27 @@ def _row_terms(y_true: np.ndarray, y_pred: np.ndarray, metric: str) -> np.ndarra
 
 
 def _sum_by_group(terms: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    _, of_row = np.unique(groups, return_inverse=True)
-    sums = np.zeros((of_row.max() + 1, *terms.shape[1:]), terms.dtype)
-    np.add.at(sums, of_row, terms)
+    """Return the sums of the row terms over the rows of each group: (groups, 2, k)."""
+    _, group_of_row = np.unique(groups, return_inverse=True)
+    sums = np.zeros((group_of_row.max() + 1, *terms.shape[1:]), terms.dtype)
+    np.add.at(sums, group_of_row, terms)  # unlike sums[...] +=, adds repeated groups
     return sums
 
 
 def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
-    """Values of the metric on resampled rows, (n_resamples,) for each array of row terms.
+    """Return the metric on resampled rows: (n_resamples,) for each (rows, 2, k) array of terms.
 
-    Drawing rows with replacement is a multinomial draw over the *distinct* rows, of which there are
-    few: the cost hardly depends on the number of rows, and a draw is one matrix product.
+    The cost hardly depends on the number of rows. Rows with equal terms are interchangeable, and
+    there are only few distinct ones. It is therefore enough to draw how often each distinct row
+    occurs, which is a multinomial distribution. The sums over a resample are then a matrix product.
     """
     n_rows = len(terms[0])
+    # The terms of all systems side by side, so that one draw of rows serves all of them.
     columns = np.concatenate([term.reshape(n_rows, -1) for term in terms], axis=1)
     distinct, counts = np.unique(columns, axis=0, return_counts=True)
     rng = np.random.default_rng(random_state)
-    block = max(1, 2**24 // len(distinct))  # resamples at a time, to bound the memory to 128 MiB
+    # Draw the (resamples, distinct rows) counts in blocks, to bound the memory to 128 MiB.
+    block = max(1, 2**24 // len(distinct))
     totals = np.concatenate(
         [
             rng.multinomial(n_rows, counts / n_rows, size=min(block, n_resamples - start))
@@ -136,6 +152,7 @@ def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> l
             for start in range(0, n_resamples, block)
         ]
     )
+    # Take the systems apart again: (n_resamples, 2 k) each, then numerators and denominators.
     parts = np.split(totals, np.cumsum([term[0].size for term in terms])[:-1], axis=1)
     return [
         ratio(*np.moveaxis(part.reshape(n_resamples, 2, -1), 1, 0)).mean(axis=1) for part in parts

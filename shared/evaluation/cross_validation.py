@@ -1,8 +1,17 @@
-"""Cross-validation: folds, the files of a fold, and out-of-fold scores."""
+"""Cross-validation: assign rows to folds, save the scores of each fold, and evaluate all of them.
+
+Every row is held out by exactly one fold. The model of that fold is trained on the rows of the
+other folds and then scores the held-out rows: their *out-of-fold* scores. Put together, these
+scores cover all rows, and every score comes from a model that has not seen the row.
+
+- Folds: groups of rows that must stay together (near duplicates, or the values of a column), and
+  the fold of each row.
+- Folds on disk: one folder for each fold, so that a finished fold is not trained again.
+- Out-of-fold scores: put the folds together, choose labels, compute metrics over the folds.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,56 +25,55 @@ from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 from shared.data.readers import open_source
 from shared.evaluation.decisions import choose_labels, tune_thresholds
-from shared.evaluation.metrics import (
-    f1_scores,
-    ranking_scores,
-)
+from shared.evaluation.metrics import f1_scores, ranking_scores
 from shared.splitters.multilabel import MultilabelStratifiedKFold
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments
     from shared.data.corpus import Corpus
 
-
 # --- folds ---------------------------------------------------------------------------------------
 
 
 def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
-    """Read one more column of `--data`, such as the author or the repository of each text.
+    """Read another column of `--data`, such as the author or the repository of each text.
 
     Parameters
     ----------
     args : DataArguments
-        Those that `corpus` was loaded with.
+        The arguments that `corpus` was loaded with.
     corpus : Corpus
     column : str
-        Values of any kind; equal ones count as one, so that GitHub's user objects will do.
+        Name of the column. Its values may have any type, for example GitHub's user objects. Equal
+        values form one group.
 
     Returns
     -------
     int array of shape (n,)
-        The number of its value for each row of the corpus.
+        The number of the group of each row of the corpus.
 
     Raises
     ------
     UserError
-        If there is no such column, or a row has no value.
+        If the column does not exist, or a labelled row has no value.
     """
     source = open_source(
         args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
     )
     if column not in source.columns:
         raise UserError(f"{source.name}: no column {column!r} (found: {', '.join(source.columns)})")
-    values = [row.get(column) for row in source.read([column])]
-    numbers = corpus.dataset["row"][:]
-    found = [values[number - 1] for number in numbers]
-    for index in corpus.labelled:
-        if found[index] is None or found[index] == "":
+    source_values = [row.get(column) for row in source.read([column])]
+    # Reading the corpus left out some rows of the source; `row` is the 1-based row in the source.
+    row_numbers = corpus.dataset["row"][:]
+    values = [source_values[number - 1] for number in row_numbers]
+    for index in corpus.labelled:  # unlabelled rows are in no fold and need no group
+        if values[index] is None or values[index] == "":
             raise UserError(
-                f"{source.name}, row {numbers[index]}: no value in column {column!r}; which group "
-                "is it in?"
+                f"{source.name}, row {row_numbers[index]}: no value in column {column!r}; every "
+                "labelled row needs one"
             )
-    keys = [json.dumps(value, sort_keys=True, default=str) for value in found]
+    # As sorted JSON, objects with the same content are equal strings.
+    keys = [json.dumps(value, sort_keys=True, default=str) for value in values]
     return np.unique(keys, return_inverse=True)[1]
 
 
@@ -75,8 +83,8 @@ def join_groups(*groupings: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     *groupings : int arrays of shape (rows,)
-        Near duplicates and repositories, say: where two repositories have a near duplicate in
-        common, they become one group.
+        For example near duplicates and repositories. If a near duplicate appears in two
+        repositories, the two repositories become one group.
 
     Returns
     -------
@@ -85,77 +93,97 @@ def join_groups(*groupings: np.ndarray) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    # A graph with a node for each row and for each group, and an edge from each row to each of its
+    # groups. Two rows stay together if a path connects them, so each connected component is a
+    # joined group. This needs one edge per row and grouping, not one per pair of rows.
     n_rows = len(groupings[0])
-    # A node for each row and for each group; a row is connected to its groups.
-    nodes, n_nodes = [], n_rows
+    group_nodes, n_nodes = [], n_rows
     for grouping in groupings:
         _, group = np.unique(grouping, return_inverse=True)
-        nodes.append(n_nodes + group)
+        group_nodes.append(n_nodes + group)
         n_nodes += group.max(initial=-1) + 1
-    row = np.tile(np.arange(n_rows), len(groupings))
-    edges = coo_array((np.ones(len(row), bool), (row, np.concatenate(nodes))), (n_nodes, n_nodes))
+    row_nodes = np.tile(np.arange(n_rows), len(groupings))
+    edges = coo_array(
+        (np.ones(len(row_nodes), bool), (row_nodes, np.concatenate(group_nodes))),
+        (n_nodes, n_nodes),
+    )
     return connected_components(edges, directed=False)[1][:n_rows]
 
 
 def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Give each row the fold that holds it out: labels spread evenly, groups in one fold each.
+    """Assign each row to a fold, with labels spread evenly and each group inside one fold.
 
     Parameters
     ----------
     y : array of shape (rows, labels)
         Multi-hot.
     n_splits : int
+        Number of folds.
     groups : int array of shape (rows,)
+        Rows of the same group get the same fold.
     seed : int
-        Same seed, same folds.
+        The same seed gives the same folds.
 
     Returns
     -------
-    int array of shape (rows,), from 0 to n_splits - 1
+    int array of shape (rows,)
+        The fold that holds out each row, from 0 to n_splits - 1.
 
     Raises
     ------
     UserError
-        For no row, or none without a label, fewer than two folds, fewer groups than folds, or
-        groups so uneven that a fold gets none.
+        If there are no rows, every row has every label, there are fewer than two folds or fewer
+        groups than folds, or a fold gets no row because the groups are too uneven.
     """
     if not len(y):
-        raise UserError("no labelled text is left to fold: --test_data repeats those of --data")
+        raise UserError(
+            "no labelled text is left for the folds: --test_data contains all labelled texts of "
+            "--data; remove them from one of the two files"
+        )
     if y.all():
-        raise UserError("every labelled text has every label: nothing to learn")
+        raise UserError("every labelled text has every label: there is nothing to learn")
     if n_splits < 2:
         raise UserError(f"--folds {n_splits}: must be 2 or more")
     n_groups = len(np.unique(groups))
     if n_groups < n_splits:
         raise UserError(
-            f"--folds {n_splits}: the {len(y):,} texts are in {n_groups} groups only, and a group "
-            "is in one fold; choose fewer folds, or another --group_column"
+            f"--folds {n_splits}: the {len(y):,} texts are in only {n_groups} groups, and a group "
+            "cannot be divided between folds; choose fewer folds, or another --group_column"
         )
-    fold = np.empty(len(y), np.int64)
+    fold_of = np.empty(len(y), np.int64)
     splitter = MultilabelStratifiedKFold(n_splits, random_state=seed)
     for number, (_, held_out) in enumerate(splitter.split(None, y, groups)):
-        fold[held_out] = number
-    sizes = np.bincount(fold, minlength=n_splits)
+        fold_of[held_out] = number
+    sizes = np.bincount(fold_of, minlength=n_splits)
     if not sizes.all():
+        largest_group = np.unique(groups, return_counts=True)[1].max()
         raise UserError(
-            f"--folds {n_splits}: fold {sizes.argmin()} got no text, since the largest group has "
-            f"{np.unique(groups, return_counts=True)[1].max():,} of {len(y):,}; choose fewer folds"
+            f"--folds {n_splits}: fold {sizes.argmin()} got no text, because the largest group has "
+            f"{largest_group:,} of {len(y):,} texts; choose fewer folds"
         )
-    return fold
+    return fold_of
 
 
-def describe_folds(fold: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:
-    """Return the sizes of the folds, and which labels are missing from some of them."""
-    sizes = np.bincount(fold)
+def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:
+    """Return the sizes of the folds, and which labels are missing from some of them, as text.
+
+    Parameters
+    ----------
+    fold_of : int array of shape (rows,)
+    y : array of shape (rows, labels)
+        Multi-hot.
+    label_names : sequence of str
+    """
+    sizes = np.bincount(fold_of)
     lines = [f"folds: {', '.join(f'{size:,}' for size in sizes)} texts"]
     for number in range(len(sizes)):
-        absent = [
+        missing = [
             name
-            for name, count in zip(label_names, y[fold == number].sum(axis=0), strict=True)
+            for name, count in zip(label_names, y[fold_of == number].sum(axis=0), strict=True)
             if not count
         ]
-        if absent:
-            lines.append(f"note: no text of fold {number} has the label {', '.join(absent)}")
+        if missing:
+            lines.append(f"note: no text of fold {number} has the label {', '.join(missing)}")
     for name, count in zip(label_names, y.sum(axis=0), strict=True):
         if count < len(sizes):
             lines.append(
@@ -164,15 +192,19 @@ def describe_folds(fold: np.ndarray, y: np.ndarray, label_names: Sequence[str]) 
     return "\n".join(lines)
 
 
+# --- folds on disk -------------------------------------------------------------------------------
+
+
 def make_folds(
     output_dir: Path, fold_of: np.ndarray, flags: Sequence[str], data: Sequence[str]
 ) -> list[Fold]:
-    """Return the folds with a folder each below `output_dir`, finished or not.
+    """Return the folds, each with its own folder below `output_dir`. No folder is created.
 
     Parameters
     ----------
     output_dir : Path
     fold_of : int array of shape (rows,)
+        The fold that holds out each row.
     flags : sequence of str
         `shared.cli.arguments.result_flags` of the run.
     data : sequence of str
@@ -194,54 +226,62 @@ def make_folds(
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold, which is trained once and leaves its scores in a folder of its own.
+    """One fold: it is trained once and keeps its scores in its own folder.
+
+    The folder holds two files. ``scores.npz`` has the scores. ``fold.json`` has `run`, and is
+    written last: if it exists, the fold is finished.
 
     Attributes
     ----------
-    number : from 0.
-    folder : receives ``scores.npz`` and, when all else is there, ``fold.json``.
-    what : what was run; a finished fold of anything else is refused.
+    number : int
+        From 0.
+    folder : Path
+    run : mapping
+        The flags, data and held-out rows of the run, as JSON values. They identify the fold: a
+        finished fold of another run is not used again but refused.
     """
 
     number: int
     folder: Path
-    what: Mapping[str, Any]
+    run: Mapping[str, Any]
 
     @property
     def finished(self) -> bool:
-        """Whether this very fold has ended well before.
+        """Whether this fold, with the same flags, data and rows, was finished before.
 
         Raises
         ------
         UserError
-            If the folder holds a fold of other data or flags.
+            If the folder holds a fold of another run.
         """
-        with contextlib.suppress(FileNotFoundError):
-            found = json.loads((self.folder / "fold.json").read_text("utf-8"))
-            if found != self.what:
-                differ = [name for name, value in self.what.items() if found.get(name) != value]
-                raise UserError(
-                    f"{self.folder} was trained with other {' and '.join(differ)}; choose another "
-                    "--output_dir, or remove that folder"
-                )
-            return True
-        return False
+        try:
+            saved_run = json.loads((self.folder / "fold.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return False
+        if saved_run != self.run:
+            different = [name for name, value in self.run.items() if saved_run.get(name) != value]
+            raise UserError(
+                f"{self.folder} was trained with other {' and '.join(different)}; choose another "
+                "--output_dir, or remove that folder"
+            )
+        return True
 
     def save(self, **scores: np.ndarray) -> None:
-        """Keep scores, each an array of shape (rows, labels), and call the fold finished."""
+        """Save the scores of each part, of shape (rows, labels), and mark the fold as finished."""
         with atomic_write(self.folder / "scores.npz", "wb") as file:
             np.savez(file, allow_pickle=False, **scores)
-        write_json(self.folder / "fold.json", self.what)
+        # Last: an interruption before this line leaves an unfinished fold.
+        write_json(self.folder / "fold.json", self.run)
 
     def scores(self) -> dict[str, np.ndarray]:
-        """What a finished fold has kept."""
-        with np.load(self.folder / "scores.npz", allow_pickle=False) as kept:
-            return dict(kept)
+        """Return the scores of each part that a finished fold has saved."""
+        with np.load(self.folder / "scores.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 # --- out-of-fold scores --------------------------------------------------------------------------
 
-
+# Metrics over the folds, with the names that tables show.
 METRICS = {"micro_f1": "micro F1", "macro_f1": "macro F1", "roc_auc": "ROC-AUC"}
 
 
@@ -251,70 +291,74 @@ def score_folds(
     y: np.ndarray,
     fold_of: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
-    """Fit a classifier without each fold in turn, and score the rows that the fold holds out.
+    """Fit one classifier per fold on the rows of the other folds, and score the held-out rows.
 
     Parameters
     ----------
     fit : callable
         ``fit(inputs, labels)`` returns a function from inputs to probabilities, such as
         `shared.methods.baselines.fit_scorer` of a pipeline.
-    inputs : part to array of shape (rows, ...)
-        Texts or vectors. "oof" are the rows of `y`; another part is scored by every fold.
+    inputs : mapping of part to array of shape (rows, ...)
+        Texts or vectors. The part "oof" has the rows of `y`. All rows of any other part are scored
+        by every fold.
     y : array of shape (rows, labels)
         Multi-hot.
     fold_of : int array of shape (rows,)
+        The fold that holds out each row.
 
     Returns
     -------
-    list, for each fold, of dict of part to array of shape (rows, labels)
-        Probabilities; of "oof" the rows that the fold holds out.
+    list, with one dict of part to array of shape (rows, labels) for each fold
+        Probabilities. The part "oof" has only the rows that the fold holds out.
     """
-    found = []
+    fold_scores = []
     for number in range(fold_of.max() + 1):
-        held = fold_of == number
-        score = fit(inputs["oof"][~held], y[~held])
-        parts = {**inputs, "oof": inputs["oof"][held]}
-        found.append({part: score(values) for part, values in parts.items()})
-    return found
+        held_out = fold_of == number
+        score = fit(inputs["oof"][~held_out], y[~held_out])
+        to_score = {**inputs, "oof": inputs["oof"][held_out]}
+        fold_scores.append({part: score(values) for part, values in to_score.items()})
+    return fold_scores
 
 
 def join_folds(
-    found: Sequence[Mapping[str, np.ndarray]], fold_of: np.ndarray
+    fold_scores: Sequence[Mapping[str, np.ndarray]], fold_of: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Put the scores of the folds together.
+    """Combine the scores of all folds.
 
     Parameters
     ----------
-    found : for each fold, part to array of shape (rows, labels)
-        "oof" has the rows that the fold holds out, ascending; "test", if any, those of all folds.
+    fold_scores : sequence, with one mapping of part to array of shape (rows, labels) for each fold
+        The part "oof" has the rows that the fold holds out, in ascending order. The part "test" is
+        optional and has all test rows in every fold.
     fold_of : int array of shape (rows,)
         The fold that holds out each row.
 
     Returns
     -------
     dict of part to array of shape (rows, labels)
-        The scores of "test" are the mean over the folds.
+        "oof" has one score for each row and label; "test" has the mean over the folds.
     """
-    joined = {"oof": np.zeros((len(fold_of), found[0]["oof"].shape[1]))}
-    for number, scores in enumerate(found):
+    joined = {"oof": np.zeros((len(fold_of), fold_scores[0]["oof"].shape[1]))}
+    for number, scores in enumerate(fold_scores):
         joined["oof"][fold_of == number] = scores["oof"]
-    if "test" in found[0]:
-        joined["test"] = np.mean([scores["test"] for scores in found], axis=0)
+    if "test" in fold_scores[0]:
+        joined["test"] = np.mean([scores["test"] for scores in fold_scores], axis=0)
     return joined
 
 
 def choose_out_of_fold(
     scores: np.ndarray, y: np.ndarray, fold_of: np.ndarray, *, single_label: bool = False
 ) -> np.ndarray:
-    """Choose the labels of each fold by a threshold that was tuned on the other folds.
+    """Choose the labels of each fold with a threshold that was tuned on the other folds.
 
     Parameters
     ----------
     scores, y : arrays of shape (rows, labels)
-        Probabilities from the model that has not seen the row; multi-hot labels.
+        Out-of-fold probabilities, and multi-hot labels.
     fold_of : int array of shape (rows,)
-    single_label : bool
-        Every text has exactly one label: the best, without a threshold.
+        The fold that holds out each row.
+    single_label : bool, default False
+        Every text has exactly one label: choose the best label, without a threshold.
 
     Returns
     -------
@@ -322,34 +366,45 @@ def choose_out_of_fold(
     """
     predicted = np.zeros(scores.shape, dtype=bool)
     for number in np.unique(fold_of):
-        here, threshold = fold_of == number, 0.5
+        in_fold = fold_of == number
+        threshold: float | np.ndarray = 0.5
         if not single_label:
-            threshold = tune_thresholds(scores[~here], y[~here], tolerance=2)
-        predicted[here] = choose_labels(scores[here], threshold, single_label=single_label)
+            # The labels of the fold itself must not influence its threshold.
+            threshold = tune_thresholds(scores[~in_fold], y[~in_fold], tolerance=2)
+        predicted[in_fold] = choose_labels(scores[in_fold], threshold, single_label=single_label)
     return predicted
 
 
 def fold_metrics(
     y: np.ndarray, scores: np.ndarray, predicted: np.ndarray, fold_of: np.ndarray
 ) -> dict[str, float]:
-    """Return mean and standard deviation over the folds of each of `METRICS`.
+    """Return the mean and the standard deviation over the folds of each of `METRICS`.
 
-    ROC-AUC of a fold is the mean over the labels with both positive and negative rows there; a
-    fold without any such label has none and is left out of the mean.
+    The ROC-AUC of a fold is the mean over the labels that have positive and negative rows in the
+    fold. A fold without such a label has no ROC-AUC and is left out of the mean.
+
+    Parameters
+    ----------
+    y, scores, predicted : arrays of shape (rows, labels)
+        Multi-hot labels, out-of-fold probabilities, chosen labels.
+    fold_of : int array of shape (rows,)
+        The fold that holds out each row.
 
     Returns
     -------
-    dict
-        ``micro_f1``, ``micro_f1_std`` and so on.
+    dict of float
+        ``micro_f1``, ``micro_f1_std`` and so on. A metric that no fold has is left out.
     """
-    found = []
+    metrics_of_folds = []
     for number in np.unique(fold_of):
-        here = fold_of == number
-        found.append(f1_scores(y[here], predicted[here]) | ranking_scores(y[here], scores[here]))
-    figures = {}
+        in_fold = fold_of == number
+        metrics_of_folds.append(
+            f1_scores(y[in_fold], predicted[in_fold]) | ranking_scores(y[in_fold], scores[in_fold])
+        )
+    summary = {}
     for name in METRICS:
-        values = [figure[name] for figure in found if name in figure]
+        values = [metrics[name] for metrics in metrics_of_folds if name in metrics]
         if values:
-            figures[name] = mean(values)
-            figures[f"{name}_std"] = stdev(values) if len(values) > 1 else 0.0
-    return figures
+            summary[name] = mean(values)
+            summary[f"{name}_std"] = stdev(values) if len(values) > 1 else 0.0
+    return summary

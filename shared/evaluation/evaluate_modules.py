@@ -3,14 +3,14 @@
     metrics = evaluate.combine([MultilabelF1("micro"), MultilabelF1("macro"), SubsetAccuracy()])
     metrics.compute(predictions=scores, references=labels)
 
-Every multilabel module takes ``predictions``, (rows, labels) scores from 0 to 1 (0 and 1 themselves
-will do), and ``references``, the multi-hot labels, so that any of them combine. The single-label
-modules, `Accuracy` and `F1`, take class numbers, one per row. Results have the names and values
-that `multilabel_metrics` and `single_label_metrics` give.
+Every multilabel module takes ``predictions``, (rows, labels) scores from 0 to 1 (predicted labels
+as 0 and 1 are allowed), and ``references``, the multi-hot labels. All of them can therefore be
+combined. The single-label modules, `Accuracy` and `F1`, take one class number per row. The results
+have the names and values of `multilabel_metrics` and `single_label_metrics`.
 
-Rows are held in memory and no file is written. With ``num_process`` above 1 the library exchanges
-rows through locked files in its cache folder: give each process its ``process_id``, and all of them
-one ``experiment_id``. Importing this module imports `evaluate`, which takes seconds.
+Rows are held in memory and no file is written. With ``num_process`` above 1, the library exchanges
+rows through locked files in its cache folder: give each process its own ``process_id``, and all
+processes the same ``experiment_id``. Importing this module imports `evaluate`, which takes seconds.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,11 @@ from shared.evaluation.metrics import (
     subset_accuracy,
 )
 
+# --- common base ---------------------------------------------------------------------------------
+
 
 class _Metric(evaluate.Metric):
-    """A metric whose configuration is the kind of average, held in memory."""
+    """A metric that holds its rows in memory. Its configuration name is the type of average."""
 
     averages: ClassVar[tuple[str, ...]] = ("default",)
     feature: ClassVar[Any] = datasets.Sequence(datasets.Value("float64"))
@@ -49,17 +51,22 @@ class _Metric(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        # The library makes its cache folder even for rows held in memory: needless, and an error
-        # where the home folder cannot be written.
+        # The library creates its cache folder even if rows are held in memory. This is not needed,
+        # and it fails if the home folder cannot be written.
         return "" if self.keep_in_memory else super()._build_data_dir()
 
     def _finalize(self) -> None:
         if self.keep_in_memory and self.writer is None:
-            raise ValueError(f"{self.name}: no rows; give them to compute, or to add_batch before")
+            raise ValueError(f"{self.name}: no rows; pass them to compute, or first to add_batch")
         super()._finalize()
 
 
+# --- multilabel metrics of predicted labels ------------------------------------------------------
+
+
 class _ThresholdMetric(_Metric):
+    """A metric of the labels whose scores reach their thresholds."""
+
     def __init__(
         self,
         config_name: str = "default",
@@ -74,8 +81,13 @@ class _ThresholdMetric(_Metric):
         y_true, scores = _matrices(predictions, references)
         return self._score(y_true, scores >= self.thresholds)
 
+    def _score(self, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+        raise NotImplementedError
+
 
 class _AveragedMetric(_ThresholdMetric):
+    """Precision, recall or F1, averaged over labels or rows."""
+
     averages = ("micro", "macro", "weighted", "samples")
     quantity: ClassVar[str]
 
@@ -88,8 +100,8 @@ class _AveragedMetric(_ThresholdMetric):
 class MultilabelF1(_AveragedMetric):
     """F1 of multilabel predictions: ``MultilabelF1(average, thresholds=0.5)``.
 
-    The average is "micro", "macro", "weighted" or "samples". A label is predicted where its score
-    is at or above the threshold, which is one number or one for each label.
+    The average is "micro", "macro", "weighted" or "samples". A label is predicted if its score is
+    at or above the threshold, which is one number, or one number for each label.
     """
 
     quantity = "f1"
@@ -108,13 +120,18 @@ class MultilabelRecall(_AveragedMetric):
 
 
 class SubsetAccuracy(_ThresholdMetric):
-    """Share of the rows whose labels are all right: ``SubsetAccuracy(thresholds=0.5)``."""
+    """Share of rows with all labels right: ``SubsetAccuracy(thresholds=0.5)``."""
 
     def _score(self, y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
         return {"subset_accuracy": subset_accuracy(y_true, y_pred)}
 
 
+# --- multilabel metrics of scores ----------------------------------------------------------------
+
+
 class _RankingMetric(_Metric):
+    """A metric of the order of the scores; no threshold is needed."""
+
     keys: ClassVar[dict[str, str]]
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
@@ -126,8 +143,8 @@ class _RankingMetric(_Metric):
 class AveragePrecision(_RankingMetric):
     """Area under the precision-recall curve: ``AveragePrecision("micro" or "macro")``.
 
-    Micro runs over all pairs of row and label, macro is the mean over labels with a positive row.
-    Without any positive row the result is empty.
+    Micro treats all pairs of row and label as one label; macro is the mean over the labels with a
+    positive row. Without any positive row, the result is empty.
     """
 
     averages = ("micro", "macro")
@@ -137,14 +154,17 @@ class AveragePrecision(_RankingMetric):
 class RocAuc(_RankingMetric):
     """Area under the ROC curve, mean over labels with a positive and a negative row: ``RocAuc()``.
 
-    Without any such label the result is empty.
+    Without any such label, the result is empty.
     """
 
     keys: ClassVar = {"default": "roc_auc"}
 
 
+# --- metrics of class numbers --------------------------------------------------------------------
+
+
 class Accuracy(_Metric):
-    """Share of right class numbers: ``Accuracy()``."""
+    """Share of rows with the right class number: ``Accuracy()``."""
 
     feature = datasets.Value("int64")
 
@@ -155,7 +175,7 @@ class Accuracy(_Metric):
 class F1(_Metric):
     """F1 of class numbers: ``F1("macro" or "weighted", num_labels=...)``.
 
-    Macro is the mean over all ``num_labels`` classes, also those absent from the rows.
+    Macro is the mean over all ``num_labels`` classes, including those absent from the rows.
     """
 
     averages = ("macro", "weighted")
@@ -167,15 +187,19 @@ class F1(_Metric):
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         key = f"{self.config_name}_f1"
-        return {key: single_label_scores(references, predictions, self.num_labels)[key]}
+        y_true, y_pred = np.asarray(references), np.asarray(predictions)
+        return {key: single_label_scores(y_true, y_pred, self.num_labels)[key]}
+
+
+# --- input ---------------------------------------------------------------------------------------
 
 
 def _matrices(predictions: list, references: list) -> tuple[np.ndarray, np.ndarray]:
-    """Multi-hot labels and scores as arrays, the scores checked."""
+    """Return multi-hot labels and scores as (rows, labels) arrays; check both."""
     lengths = {len(row) for row in [*predictions, *references]}
     if len(lengths) != 1:
         raise ValueError(f"all rows must have the same number of labels, found {sorted(lengths)}")
     scores = np.asarray(predictions, dtype=np.float64)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("predictions must lie between 0 and 1: pass logits through a sigmoid")
-    return as_multi_hot(references, "references"), scores
+    return as_multi_hot(np.asarray(references), "references"), scores

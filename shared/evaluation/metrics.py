@@ -1,8 +1,8 @@
-"""Metric functions for the Trainer, their building blocks, and reports.
+"""Metric functions for the Trainer, the functions they are built from, and per-label reports.
 
-Everything is computed with NumPy from counts: one pass over the labels gives micro, macro, weighted
-and sample averages, one sort per label gives average precision and ROC-AUC. The figures equal
-scikit-learn's with ``zero_division=0``.
+Everything is computed with NumPy from counts. One pass over the labels gives the micro, macro,
+weighted and samples averages; one sort per label gives average precision and ROC-AUC. The values
+equal those of scikit-learn with ``zero_division=0``.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,11 +30,11 @@ def multilabel_metrics(
         Names of the labels, in the order of the columns.
     thresholds : float, (labels,) array of float, or callable, default 0.5
         A label is predicted where ``sigmoid(logit) >= threshold``. A callable, such as
-        `shared.evaluation.decisions.tune_thresholds`, is given the scores and the labels of each
-        evaluation and returns the thresholds, so that epochs are compared at the thresholds that
-        each would be used with.
+        `shared.evaluation.decisions.tune_thresholds`, gets the scores and the labels of each
+        evaluation and returns the thresholds: each epoch is then measured with the thresholds that
+        would be used with it.
     single_label : bool, default False
-        Predict the best label of each row and no other, whatever the thresholds.
+        Predict only the best label of each row and ignore the thresholds.
 
     Returns
     -------
@@ -43,23 +43,25 @@ def multilabel_metrics(
         (rows, labels) in any float precision or a tuple that starts with them, and ``label_ids``,
         a multi-hot matrix of the same shape. Returns a flat dict of floats: ``micro_f1``,
         ``macro_f1``, ``weighted_f1``, ``samples_f1``, ``micro_precision``, ``micro_recall``,
-        ``subset_accuracy`` (rows with every label right), ``average_precision`` (micro: over all
-        pairs of row and label), ``macro_average_precision`` (over the labels with a positive row),
-        ``roc_auc`` (macro, over the labels with both a positive and a negative row).
+        ``subset_accuracy`` (share of rows with all labels right), ``average_precision`` (micro:
+        over all pairs of row and label), ``macro_average_precision`` (over the labels with a
+        positive row), ``roc_auc`` (macro, over the labels with both a positive and a negative row).
 
     Raises
     ------
     ValueError
         If shapes do not agree or the labels are not 0 and 1.
     UserError
-        If a logit is not finite: training has diverged, and no figure would mean anything.
+        If a logit is not finite: training has diverged, and the metrics would mean nothing.
 
     Notes
     -----
-    A ranking metric that no label qualifies for is left out, since neither NaN (not JSON, and
-    never "greater") nor a made-up value would be right. Which keys there are depends on the labels
-    alone, so a `metric_for_best_model` that cannot be had fails at the first evaluation, by name.
+    If a ranking metric is defined for no label, its key is left out. NaN would be no valid JSON and
+    would never compare as greater; any other value would be invented. Which keys exist depends only
+    on the labels. A `metric_for_best_model` that does not exist therefore fails at the first
+    evaluation, with its name.
     """
+    # Check now, so that a mistake does not show only at the first evaluation.
     if not callable(thresholds):
         shape = np.shape(thresholds)
         if shape not in ((), (len(label_names),)):
@@ -73,12 +75,12 @@ def multilabel_metrics(
         y_true = as_multi_hot(eval_prediction.label_ids, "label_ids")
         _check_same_shape(y_true, logits, "label_ids", "predictions")
         scores = sigmoid(logits)
-        cutoffs = thresholds(scores, y_true) if callable(thresholds) else thresholds
-        y_pred = choose_labels(scores, cutoffs, single_label=single_label)
+        values = thresholds(scores, y_true) if callable(thresholds) else thresholds
+        y_pred = choose_labels(scores, values, single_label=single_label)
         return {
             **f1_scores(y_true, y_pred),
             "subset_accuracy": subset_accuracy(y_true, y_pred),
-            # The sigmoid keeps the order; logits are ranked because they do not saturate.
+            # The sigmoid keeps the order but rounds large logits to equal scores: rank the logits.
             **ranking_scores(y_true, logits),
         }
 
@@ -98,12 +100,12 @@ def single_label_metrics(label_names: Sequence[str]) -> Callable[[Any], dict[str
     compute_metrics : callable
         Takes an `EvalPrediction`, or anything with ``predictions``, logits of shape
         (rows, labels) or a tuple that starts with them, and ``label_ids``, class numbers of shape
-        (rows,). Returns the figures of `single_label_scores`.
+        (rows,). Returns the metrics of `single_label_scores`.
 
     Raises
     ------
     ValueError
-        If shapes do not agree or a class number is not that of a label.
+        If shapes do not agree or a class number belongs to no label.
     UserError
         If a logit is not finite.
     """
@@ -117,21 +119,21 @@ def single_label_metrics(label_names: Sequence[str]) -> Callable[[Any], dict[str
     return compute_metrics
 
 
-# --- building blocks -----------------------------------------------------------------------------
+# --- averages over labels and rows ---------------------------------------------------------------
 
 
 def label_averages(label_counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1, averaged over labels.
+    """Return precision, recall and F1, averaged over labels.
 
     Parameters
     ----------
     label_counts : (3, labels) array of int
-        True positives, predicted rows and positive rows of each label.
+        Of each label: true positives, rows it was predicted for, and positive rows.
 
     Returns
     -------
     averages : dict of (3,) array
-        Under ``micro``, ``macro`` and ``weighted`` (by positive rows).
+        With the keys ``micro``, ``macro`` and ``weighted`` (by positive rows).
     """
     per_label = _precision_recall_f1(*label_counts)
     support = label_counts[2]
@@ -143,7 +145,7 @@ def label_averages(label_counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def multilabel_averages(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of multi-hot predictions, averaged over labels and over rows.
+    """Return precision, recall and F1 of multi-hot predictions, averaged over labels and rows.
 
     Parameters
     ----------
@@ -152,9 +154,9 @@ def multilabel_averages(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, np.
     Returns
     -------
     averages : dict of (3,) array
-        Under ``micro``, ``macro``, ``weighted`` and ``samples``; equal to scikit-learn's with
-        ``zero_division=0``: a label without positives that is never predicted counts as 0, and so
-        does a row without true and predicted labels.
+        With the keys ``micro``, ``macro``, ``weighted`` and ``samples`` (the mean over rows). The
+        values equal those of scikit-learn with ``zero_division=0``: a label without positives that
+        is never predicted counts as 0, and so does a row without true and predicted labels.
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     per_row = _precision_recall_f1(*_counts(y_true, y_pred, axis=1))
@@ -162,8 +164,17 @@ def multilabel_averages(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, np.
 
 
 def f1_scores(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
-    """``micro_f1``, ``macro_f1``, ``weighted_f1``, ``samples_f1``, ``micro_precision`` and
-    ``micro_recall`` of multi-hot predictions, from `multilabel_averages`.
+    """Return the F1 scores of multi-hot predictions, and micro precision and recall.
+
+    Parameters
+    ----------
+    y_true, y_pred : (rows, labels) array of bool or of 0 and 1
+
+    Returns
+    -------
+    scores : dict of float
+        ``micro_f1``, ``macro_f1``, ``weighted_f1``, ``samples_f1``, ``micro_precision`` and
+        ``micro_recall``, from `multilabel_averages`.
     """
     averages = multilabel_averages(y_true, y_pred)
     scores = {f"{average}_f1": float(f1) for average, (_, _, f1) in averages.items()}
@@ -172,7 +183,7 @@ def f1_scores(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
 
 
 def subset_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Share of the rows whose labels are all right; takes (rows, labels) arrays of 0 and 1."""
+    """Return the share of rows with all labels right; arrays of 0 and 1 are (rows, labels)."""
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     return float((y_true == y_pred).all(axis=1).mean())
 
@@ -180,19 +191,19 @@ def subset_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 def single_label_scores(
     y_true: np.ndarray, y_pred: np.ndarray, num_labels: int
 ) -> dict[str, float]:
-    """``accuracy``, ``macro_f1`` and ``weighted_f1`` of class numbers.
+    """Return ``accuracy``, ``macro_f1`` and ``weighted_f1`` of class numbers.
 
     Parameters
     ----------
     y_true, y_pred : (rows,) array of int
         Class numbers from 0 to ``num_labels - 1``.
     num_labels : int
-        Macro F1 is the mean over all of them, also those absent from the rows: those count as 0.
+        Macro F1 is the mean over all classes. A class that is absent from the rows counts as 0.
 
     Raises
     ------
     ValueError
-        If the shapes do not agree or a number is not that of a class.
+        If the shapes do not agree or a number belongs to no class.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     _check_same_shape(y_true, y_pred, "y_true", "y_pred")
@@ -202,6 +213,7 @@ def single_label_scores(
                 f"{name} must hold one class number from 0 to {num_labels - 1} per row"
             )
     hits = y_true == y_pred
+    # Per class, as `label_averages` expects: true positives, predicted rows, positive rows.
     counts = [np.bincount(y, minlength=num_labels) for y in (y_true[hits], y_pred, y_true)]
     averages = label_averages(np.stack(counts))
     return {
@@ -211,18 +223,21 @@ def single_label_scores(
     }
 
 
+# --- ranking metrics -----------------------------------------------------------------------------
+
+
 def average_precision_and_roc_auc(
     y_true: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and area under the ROC curve of each label, from one sort.
+    """Return average precision and the area under the ROC curve of each label, from one sort.
 
-    Equal scores are one step of either curve, as in scikit-learn.
+    Equal scores are one step of both curves, as in scikit-learn.
 
     Parameters
     ----------
     y_true : (rows, labels) array of bool or of 0 and 1
     scores : (rows, labels) array of float
-        Anything that grows with the confidence: logits or probabilities.
+        Logits, probabilities, or any other values that rise with the confidence.
 
     Returns
     -------
@@ -233,39 +248,54 @@ def average_precision_and_roc_auc(
     """
     y_true, scores = as_multi_hot(y_true, "y_true"), np.asarray(scores, dtype=np.float64)
     _check_same_shape(y_true, scores, "y_true", "scores")
-    scores, true_positives = sort_by_score(y_true, scores)
-    is_cut = np.ones(scores.shape, dtype=bool)
-    is_cut[:, :-1] = scores[:, :-1] > scores[:, 1:]
+    scores, true_positives = sort_by_score(y_true, scores)  # both (labels, rows), best row first
+
+    # Both curves are sums over the distinct scores. Column k stands for predicting the first k + 1
+    # rows. Only the last row of each run of equal scores is a point of the curves.
+    is_point = np.ones(scores.shape, dtype=bool)
+    is_point[:, :-1] = scores[:, :-1] > scores[:, 1:]
     predicted = np.broadcast_to(np.arange(1, scores.shape[1] + 1), scores.shape)
     false_positives = predicted - true_positives
 
-    def at_previous_cut(counts: np.ndarray) -> np.ndarray:
-        reached = np.maximum.accumulate(np.where(is_cut, counts, 0), axis=1)
-        return np.pad(reached[:, :-1], ((0, 0), (1, 0)))
+    def at_previous_point(counts: np.ndarray) -> np.ndarray:
+        """Return the count at the point before each column, 0 before the first point."""
+        # Counts never fall, so the running maximum over points is the count at the last point.
+        last = np.maximum.accumulate(np.where(is_point, counts, 0), axis=1)
+        return np.pad(last[:, :-1], ((0, 0), (1, 0)))
 
-    previous = at_previous_cut(true_positives)
-    precision_steps = is_cut * (true_positives - previous) * (true_positives / predicted)
-    trapezes = is_cut * (false_positives - at_previous_cut(false_positives))
-    trapezes = trapezes * (true_positives + previous) / 2
+    # Average precision: the sum of precision times the step in recall.
+    previous = at_previous_point(true_positives)
+    precision_steps = is_point * (true_positives - previous) * (true_positives / predicted)
+    # ROC-AUC: trapezoids whose width is the step in false positives.
+    trapezoids = is_point * (false_positives - at_previous_point(false_positives))
+    trapezoids = trapezoids * (true_positives + previous) / 2
 
+    # Both were summed in counts; dividing by the totals turns counts into rates.
     positives = true_positives[:, -1]
-    pairs = positives * false_positives[:, -1]
+    pairs = positives * false_positives[:, -1]  # of a positive and a negative row
     return (
         ratio(precision_steps.sum(axis=1), positives, undefined=np.nan),
-        ratio(trapezes.sum(axis=1), pairs, undefined=np.nan),
+        ratio(trapezoids.sum(axis=1), pairs, undefined=np.nan),
     )
 
 
 def ranking_scores(y_true: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Averages of `average_precision_and_roc_auc`, over the labels that have a value.
+    """Return the means of `average_precision_and_roc_auc` over the labels that have a value.
+
+    Parameters
+    ----------
+    y_true : (rows, labels) array of bool or of 0 and 1
+    scores : (rows, labels) array of float
 
     Returns
     -------
     scores : dict of float
         ``average_precision`` (micro: over all pairs of row and label),
-        ``macro_average_precision`` and ``roc_auc`` (macro); one that no label has is left out.
+        ``macro_average_precision`` and ``roc_auc`` (macro). A metric that is defined for no label
+        is left out.
     """
     per_label, roc_auc = average_precision_and_roc_auc(y_true, scores)
+    # Micro: all pairs of row and label are the rows of a single label.
     micro, _ = average_precision_and_roc_auc(
         np.reshape(y_true, (-1, 1)), np.reshape(scores, (-1, 1))
     )
@@ -273,7 +303,7 @@ def ranking_scores(y_true: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return {name: float(np.nanmean(v)) for name, v in values.items() if not np.isnan(v).all()}
 
 
-# --- report --------------------------------------------------------------------------------------
+# --- per-label report ----------------------------------------------------------------------------
 
 
 def per_label_report(
@@ -284,14 +314,14 @@ def per_label_report(
     thresholds: Sequence[float] | None = None,
     scores: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """One row of figures for each label, ready for CSV or JSON.
+    """Return one row of metrics for each label, ready for CSV or JSON.
 
     Parameters
     ----------
     y_true, y_pred : (rows, labels) array of bool or of 0 and 1
     label_names : sequence of str
     thresholds : (labels,) array of float, optional
-        The thresholds behind `y_pred`, to be shown beside the figures.
+        The thresholds that gave `y_pred`, shown beside the metrics.
     scores : (rows, labels) array of float, optional
         Adds the average precision.
 
@@ -299,8 +329,8 @@ def per_label_report(
     -------
     rows : list of dict
         ``label``, ``precision``, ``recall``, ``f1``, ``support`` (positive rows), ``predicted``
-        (rows the label was predicted for), and where asked for ``threshold`` and
-        ``average_precision`` (None for a label without positives).
+        (rows the label was predicted for). With `thresholds` also ``threshold``, and with `scores`
+        also ``average_precision`` (None for a label without positives).
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     true_positives, predicted, support = _counts(y_true, y_pred, axis=0)
@@ -324,10 +354,10 @@ def per_label_report(
 def classification_report(
     y_true: np.ndarray, y_pred: np.ndarray, label_names: Sequence[str], **extra: Any
 ) -> str:
-    """The per-label report and its averages as an aligned text table.
+    """Return the per-label report and its averages as an aligned text table.
 
-    The first columns read as in `sklearn.metrics.classification_report`; ``predicted`` follows,
-    and what `per_label_report` adds for the `extra` arguments.
+    The first columns are those of `sklearn.metrics.classification_report`. Then follow
+    ``predicted`` and the columns that `per_label_report` adds for the `extra` arguments.
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     rows = per_label_report(y_true, y_pred, label_names, **extra)
@@ -340,36 +370,43 @@ def classification_report(
     columns = [column for column in rows[0] if column != "label"]
     width = max(len(row["label"]) for row in rows + averages)
 
-    def line(label: str, cells: list[str]) -> str:
+    def format_line(label: str, cells: list[str]) -> str:
         return (f"{label:>{width}s} " + "".join(f" {cell:>9}" for cell in cells)).rstrip()
 
-    def cell(value: float | int | None) -> str:
-        return "" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
+    def format_value(value: float | int | None) -> str:
+        if value is None:
+            return ""
+        return str(value) if isinstance(value, int) else f"{value:.2f}"
 
-    def block(rows: list[dict[str, Any]]) -> list[str]:
-        return [line(row["label"], [cell(row.get(column)) for column in columns]) for row in rows]
+    def format_rows(rows: list[dict[str, Any]]) -> list[str]:
+        return [
+            format_line(row["label"], [format_value(row.get(column)) for column in columns])
+            for row in rows
+        ]
 
-    header = line("", [headers.get(column, column) for column in columns])
-    return "\n".join([header, "", *block(rows), "", *block(averages)]) + "\n"
+    header = format_line("", [headers.get(column, column) for column in columns])
+    return "\n".join([header, "", *format_rows(rows), "", *format_rows(averages)]) + "\n"
 
 
 # --- counts and checks ---------------------------------------------------------------------------
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray, undefined: float = 0.0) -> np.ndarray:
+    """Return numerator / denominator, elementwise; `undefined` where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    ratio = np.full(numerator.shape, undefined)
-    return np.divide(numerator, denominator, out=ratio, where=denominator != 0)
+    quotient = np.full(numerator.shape, undefined)
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
 
 
 def _counts(y_true: np.ndarray, y_pred: np.ndarray, axis: int) -> np.ndarray:
-    """True positives, predicted and positives, summed over an axis: (3, labels or rows)."""
+    """Return true positives, predicted and positives, summed over an axis: (3, labels or rows)."""
     return np.stack([y.sum(axis=axis) for y in (y_true & y_pred, y_pred, y_true)])
 
 
 def _precision_recall_f1(
     true_positives: np.ndarray, predicted: np.ndarray, positives: np.ndarray
 ) -> np.ndarray:
+    """Return the three metrics of counts of any one shape, stacked along a new first axis."""
     return np.stack(
         [
             ratio(true_positives, predicted),
@@ -385,14 +422,16 @@ def _check_same_shape(a: np.ndarray, b: np.ndarray, name_a: str, name_b: str) ->
 
 
 def multi_hot_pair(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as (rows, labels) arrays of bool; check their values and that shapes agree."""
     y_true, y_pred = as_multi_hot(y_true, "y_true"), as_multi_hot(y_pred, "y_pred")
     _check_same_shape(y_true, y_pred, "y_true", "y_pred")
     return y_true, y_pred
 
 
 def _finite_logits(eval_prediction: Any, label_names: Sequence[str]) -> np.ndarray:
+    """Return the logits of an evaluation in float64; check their shape and that all are finite."""
     logits = eval_prediction.predictions
-    # A model that also returns hidden states or attentions has its logits first.
+    # If a model also returns hidden states or attentions, the logits come first.
     logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits).astype(np.float64)
     if len(logits) == 0 or logits.shape[1:] != (len(label_names),):
         raise ValueError(f"logits have shape {logits.shape}, expected (rows, {len(label_names)})")
@@ -401,7 +440,7 @@ def _finite_logits(eval_prediction: Any, label_names: Sequence[str]) -> np.ndarr
         row, column = wrong[0]
         raise UserError(
             f"{len(wrong)} logits are not finite, the first ({logits[row, column]}) in row {row} "
-            f"for label {label_names[column]!r}: training has diverged, "
+            f"for label {label_names[column]!r}: training has diverged; "
             f"try a lower --learning_rate"
         )
     return logits

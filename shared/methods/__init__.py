@@ -1,6 +1,21 @@
-"""Ways to classify: baselines, few-label probe, neighbours, zero-shot, windows, augmentation.
+"""Ways to classify texts: the methods that recipes train, compare or add to a model.
 
-May import: `shared.evaluation` and the floors below it.
+Each module holds one method, or one step that several recipes share. They rest on the models, the
+trainer and the metrics of the rooms below.
+
+    baselines           naive Bayes, TF-IDF and logistic regression on vectors
+    embeddings          sentence embeddings: mean pooling, a cache of vectors
+    neighbours          k nearest neighbours in a FAISS index; F1 for all k at once
+    probe               few labels: logistic regression on embeddings and LSA; self-training
+    zero_shot           no labels: phrases for labels, entailment scores, masked words, calibration
+    entailment          sentence pairs that train a model for natural language inference
+    windows             long documents as overlapping windows of tokens
+    augmentation        flags of augmentation; applies augmentations to training texts
+    word_augmentation   synonyms from WordNet, swapped words, deleted words
+    model_augmentation  words from a masked language model; back translation
+
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,
+`shared.training` and `shared.evaluation`.
 """
 
 import lazy_loader
@@ -32,12 +47,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "embed_split",
             "normalized",
         ],
+        "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
         "neighbours": ["NearestNeighbours", "f1_grid", "micro_f1_by_k"],
         "probe": ["fit_probe", "latent_semantic_vectors", "self_train"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
         "zero_shot": [
-            "CLASSES",
             "MaskedWords",
             "calibrate",
             "check_lengths",
@@ -46,10 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "entailment_scores",
             "flatten_phrases",
             "label_phrases",
-            "read_pairs",
-            "tokenize_pairs",
             "tokenize_texts",
-            "topic_pairs",
         ],
     },
 )

@@ -1,9 +1,15 @@
-"""Changed copies of training texts: which augmentations there are, and how they are applied."""
+"""Augmented copies of training texts: the flags, the list of augmentations, and their application.
+
+The augmentations themselves are in `word_augmentation` and `model_augmentation`.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,35 +17,39 @@ from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.methods.model_augmentation import BackTranslation, ContextualWords
 from shared.methods.word_augmentation import WORD_AUGMENTATIONS, WordFlow, WordNet, find_wordnet
-from shared.models.loading import (
-    load_masked_language_model,
-    load_tokenizer,
-    load_translator,
-    resolve_model,
-)
+from shared.models.loading import load_masked_language_model, load_tokenizer, load_translator
+from shared.models.sources import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 AUGMENTATIONS = (*WORD_AUGMENTATIONS, "insert", "substitute", "back_translation")
 NAMES_HELP = (
-    "synonym (WordNet), swap (neighbouring words), delete (words), insert, substitute (words, by "
-    "--mlm_model), back_translation (by --to_model, --from_model)"
+    "synonym (from WordNet), swap (neighbouring words), delete (words), insert, substitute (words "
+    "from --mlm_model), back_translation (with --to_model and --from_model)"
 )
 
-# Takes texts and a generator for each; returns as many texts, each made by its generator alone.
+# Maps texts, and one random generator for each, to as many changed texts. The change of a text
+# depends only on its own generator.
 Augmentation = Callable[[Sequence[str], Sequence[np.random.Generator]], list[str]]
+
+
+# --- flags ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class AugmentationArguments:
     """Flags of recipes that can augment their training texts."""
 
-    copies: int = flag(1, "Augmented copies of each training text (default: 1).")
+    copies: int = flag(1, "Number of augmented copies of each training text (default: 1).")
     augment_share: float = flag(
-        0.1, "Share of the words that each augmentation changes, one word at least (default: .1)."
+        0.1, "Share of the words that each augmentation changes; at least one word (default: .1)."
     )
     wordnet: str | None = flag(
         None,
-        "Folder of WordNet's files for synonym (default: where WNSEARCHDIR, WNHOME or NLTK_DATA "
-        "say, NLTK's downloader or Debian's package wordnet-base put them).",
+        "Folder with the WordNet files, for synonym (default: the folder in WNSEARCHDIR, WNHOME or "
+        "NLTK_DATA, or where NLTK's downloader or Debian's package wordnet-base put them).",
     )
     mlm_model: str | None = flag(
         None, "For insert and substitute: a checkpoint with a masked-language-model head."
@@ -47,22 +57,28 @@ class AugmentationArguments:
     to_model: str | None = flag(
         None, "For back_translation: a sequence-to-sequence checkpoint into another language."
     )
-    from_model: str | None = flag(None, "For back_translation: the checkpoint that leads back.")
+    from_model: str | None = flag(
+        None,
+        "For back_translation: a sequence-to-sequence checkpoint back into the first language.",
+    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.copies < 1:
             raise UserError(f"--copies {self.copies}: must be 1 or more")
         if not 0 < self.augment_share <= 1:
-            raise UserError(f"--augment_share {self.augment_share}: must be above 0, at most 1")
+            raise UserError(f"--augment_share {self.augment_share}: must be above 0 and at most 1")
+
+
+# --- loading -------------------------------------------------------------------------------------
 
 
 def missing_requirement(name: str, args: AugmentationArguments) -> str:
-    """Say in one line what an augmentation lacks on this machine; "" if nothing.
+    """Return one line about what an augmentation lacks on this machine; "" if it lacks nothing.
 
     Raises
     ------
     UserError
-        If there is no augmentation of that name.
+        If there is no augmentation with that name.
     """
     if name not in AUGMENTATIONS:
         raise UserError(f"there is no augmentation {name!r}; there are {', '.join(AUGMENTATIONS)}")
@@ -73,74 +89,73 @@ def missing_requirement(name: str, args: AugmentationArguments) -> str:
             return str(error)
     if name in ("insert", "substitute") and args.mlm_model is None:
         return (
-            f"{name}: name a checkpoint with a masked-language-model head by --mlm_model; "
+            f"{name}: --mlm_model must name a checkpoint with a masked-language-model head; "
             "recipes/domain_adaptation.py trains one"
         )
     if name == "back_translation" and None in (args.to_model, args.from_model):
-        return f"{name}: name two translators, by --to_model and --from_model"
+        return f"{name}: --to_model and --from_model must name two translation models"
     return ""
 
 
 def load_augmentations(
-    names: Sequence[str], args: AugmentationArguments, *, device="cpu"
+    names: Sequence[str], args: AugmentationArguments, *, device: torch.device | str = "cpu"
 ) -> list[Augmentation]:
-    """Make augmentations: those of words first, in one flow, then the others in their order.
+    """Load augmentations: those of words first, in one flow, then the others in the given order.
 
     Parameters
     ----------
     names : sequence of str
-        Of `AUGMENTATIONS`.
+        Names from `AUGMENTATIONS`.
     args : AugmentationArguments
     device : torch.device or str
-        Where models go.
+        Device of the models.
 
     Raises
     ------
     UserError
-        For an unknown name, or one that lacks something; says what.
+        For an unknown name, or if an augmentation lacks something; the message says what.
     """
     for name in names:
-        if lack := missing_requirement(name, args):
-            raise UserError(lack)
-    found = []
-    if words := [name for name in names if name in WORD_AUGMENTATIONS]:
-        wordnet = WordNet(find_wordnet(args.wordnet)) if "synonym" in words else None
-        found.append(WordFlow(words, args.augment_share, wordnet))
+        if message := missing_requirement(name, args):
+            raise UserError(message)
+    augmentations: list[Augmentation] = []
+    if word_names := [name for name in names if name in WORD_AUGMENTATIONS]:
+        wordnet = WordNet(find_wordnet(args.wordnet)) if "synonym" in word_names else None
+        augmentations.append(WordFlow(word_names, args.augment_share, wordnet))
     for name in names:
         if name in ("insert", "substitute"):
-            masked = _masked_language_model(args.mlm_model, device)
-            found.append(ContextualWords(*masked, name, args.augment_share))
+            model, tokenizer = _load_masked_language_model(args.mlm_model, device)
+            augmentations.append(ContextualWords(model, tokenizer, name, args.augment_share))
         elif name == "back_translation":
-            there = _translator("to_model", args.to_model, device)
-            back = _translator("from_model", args.from_model, device)
-            found.append(BackTranslation(*there, *back))
-    return found
+            to_model, to_tokenizer = _load_translator("to_model", args.to_model, device)
+            from_model, from_tokenizer = _load_translator("from_model", args.from_model, device)
+            augmentations.append(
+                BackTranslation(to_model, to_tokenizer, from_model, from_tokenizer)
+            )
+    return augmentations
 
 
-@cache  # insert and substitute share it
-def _masked_language_model(name, device):
+# Cached, since insert and substitute share the model.
+@cache
+def _load_masked_language_model(
+    name: str | None, device: torch.device | str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    assert name is not None  # `missing_requirement` has refused None
     folder = resolve_model(name, "mlm_model")
     tokenizer = load_tokenizer(folder)
     return load_masked_language_model(folder, tokenizer=tokenizer).to(device), tokenizer
 
 
 @cache
-def _translator(flag_name, name, device):
+def _load_translator(
+    flag_name: str, name: str | None, device: torch.device | str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    assert name is not None  # `missing_requirement` has refused None
     folder = resolve_model(name, flag_name)
     return load_translator(folder).to(device), load_tokenizer(folder)
 
 
-def augmentation_table(text: str, args: AugmentationArguments, *, device="cpu", seed: int) -> str:
-    """Show what each augmentation makes of a text's first sentence, or lacks, one per line."""
-    sentence = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
-    lines = ["Augmentations", f"  {'':16}  {sentence}"]
-    for name in AUGMENTATIONS:
-        shown = missing_requirement(name, args)
-        if not shown:
-            augmentations = load_augmentations([name], args, device=device)
-            (shown,) = augment([sentence], [0], augmentations, seed=seed)
-        lines.append(f"  {name:16}  {shown.removeprefix(f'{name}: ')}")
-    return "\n".join(lines)
+# --- application ---------------------------------------------------------------------------------
 
 
 def augment(
@@ -151,19 +166,20 @@ def augment(
     seed: int,
     epoch: int = 0,
 ) -> list[str]:
-    """Apply augmentations, one after another; row i of the result is row i of `texts`, changed.
+    """Apply augmentations one after another; row i of the result is the changed row i of `texts`.
 
     Parameters
     ----------
     texts : sequence of str
     samples : sequence of int
-        Number of each text, 0 or more. The same (seed, epoch, sample) gives the same text, whatever
-        the others are.
+        Number of each text, 0 or more. The same text with the same (seed, epoch, sample) always
+        changes in the same way, whatever other texts are in the call.
     augmentations : sequence
         From `load_augmentations`.
     seed, epoch : int
         0 or more.
     """
+    # One generator per text, not one for all: the result must not depend on the batch of a text.
     rngs = [np.random.default_rng((seed, epoch, int(sample))) for sample in samples]
     augmented = list(texts)
     for augmentation in augmentations:
@@ -179,7 +195,7 @@ def add_augmented_copies(
     copies: int,
     seed: int,
 ) -> tuple[list[str], np.ndarray]:
-    """Return the texts, then so many augmented copies of all of them, and the labels of each.
+    """Return all texts, followed by `copies` augmented copies of them, and the labels of each row.
 
     Parameters
     ----------
@@ -189,8 +205,27 @@ def add_augmented_copies(
 
     Returns
     -------
-    list of (1 + copies) * len(texts) str, and the labels of as many rows
+    texts : list of str, of length (1 + copies) * len(texts)
+    labels : array of shape ((1 + copies) * len(texts), labels)
     """
     repeated = list(texts) * copies
-    added = augment(repeated, range(len(repeated)), augmentations, seed=seed)
-    return [*texts, *added], np.tile(labels, (1 + copies, 1))
+    changed = augment(repeated, range(len(repeated)), augmentations, seed=seed)
+    return [*texts, *changed], np.tile(labels, (1 + copies, 1))
+
+
+def augmentation_table(
+    text: str, args: AugmentationArguments, *, device: torch.device | str = "cpu", seed: int
+) -> str:
+    """Return a table of a text's first sentence after each augmentation, one augmentation per line.
+
+    The line of an augmentation that cannot run says what is missing.
+    """
+    sentence = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
+    lines = ["Augmentations", f"  {'':16}  {sentence}"]
+    for name in AUGMENTATIONS:
+        result = missing_requirement(name, args)
+        if not result:
+            augmentations = load_augmentations([name], args, device=device)
+            (result,) = augment([sentence], [0], augmentations, seed=seed)
+        lines.append(f"  {name:16}  {result.removeprefix(f'{name}: ')}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""One vector per text: the mean of a model's last hidden states."""
+"""Sentence embeddings: one vector per text, the mean of a model's last hidden states, cached."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 
-class MeanPooling(torch.nn.Module):
-    """An encoder or decoder whose output is the mean of its last hidden states, padding left out.
+# --- pooling -------------------------------------------------------------------------------------
 
-    What sentence encoders are trained for (Reimers and Gurevych 2019, "Sentence-BERT", section 3).
-    `trainer.predict` returns the vectors as ``predictions``, of shape (rows, width).
+
+class MeanPooling(torch.nn.Module):
+    """An encoder or decoder that outputs the mean of its last hidden states, without padding.
+
+    Sentence encoders are trained for this pooling (Reimers and Gurevych 2019, "Sentence-BERT",
+    section 3). `trainer.predict` returns the vectors as ``predictions``, of shape (rows, width).
 
     Parameters
     ----------
@@ -45,43 +48,48 @@ class MeanPooling(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Pool rows of shape (rows, length); a row of padding alone gives zeros."""
+        """Pool rows of shape (rows, length); a row of nothing but padding gives zeros."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        hidden = output.last_hidden_state
-        mask = attention_mask[..., None].to(hidden.dtype)
+        hidden = output.last_hidden_state  # (rows, length, width)
+        mask = attention_mask[..., None].to(hidden.dtype)  # (rows, length, 1)
+        # The Trainer takes the output named "logits" for the predictions.
         return {"logits": (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)}
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (rows, width) of length one, float32: their inner products are cosines.
+    """Return vectors (rows, width) scaled to length one, float32; inner products are then cosines.
 
-    A zero vector stays one.
+    A zero vector stays zero.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(length, np.finfo(np.float32).tiny)
 
 
+# --- embedding texts -----------------------------------------------------------------------------
+
+
 class CachedEmbedder:
-    """Sentence embeddings of texts: computed by a Trainer, normalised, kept in a cache.
+    """Sentence embeddings of texts: computed by a Trainer, normalised, and kept in a cache.
 
     Parameters
     ----------
     trainer : LengthGroupedTrainer
-        Of a `MeanPooling` model.
+        Trainer of a `MeanPooling` model.
     tokenizer : PreTrainedTokenizerBase
-        Cuts texts at its ``model_max_length``.
+        Truncates texts at its ``model_max_length``.
     model_folder : str
-        What `shared.models.resolve_model` returned.
+        The return value of `shared.models.resolve_model`.
     cache_dir : Path
         From `shared.data.cache_folder`.
 
     Attributes
     ----------
     n_texts : int
-        Texts embedded so far.
+        Number of texts embedded so far, those from the cache included.
     seconds : float
-        Time that embedding them took, also where an earlier run did it and the cache has them.
+        Time in seconds that it took to embed them. For texts from the cache, this is the time of
+        the run that embedded them.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class CachedEmbedder:
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of length one: float32, of shape (texts, width)."""
+        # Truncation and precision change the vectors, so they are part of the cache's key.
         settings = (self.tokenizer.model_max_length, self.trainer.bf16_predictions)
         vectors, seconds = cached_vectors(
             texts, self.model_folder, settings, self.cache_dir, lambda: self._compute(texts)
@@ -108,7 +117,8 @@ class CachedEmbedder:
     def _compute(self, texts: Sequence[str]) -> np.ndarray:
         from datasets import Dataset
 
-        # `map` tokenises in batches: one call for all texts would keep their tokens untruncated.
+        # `Dataset.map` tokenises in batches. One call of the tokenizer for all texts would keep the
+        # tokens beyond the truncation of all texts in memory.
         rows = Dataset.from_dict({"text": list(texts)})
         tokens = tokenize(rows, self.tokenizer).remove_columns("text")
         return self.trainer.predict(tokens).predictions
@@ -117,17 +127,25 @@ class CachedEmbedder:
 def embed_split(
     split: Split, embed: Callable[[Sequence[str]], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """One vector for each row of "train", "valid", "test" and "left_out": shape (rows, width).
+    """Return one vector per row of "train", "valid", "test" and "left_out": shape (rows, width).
 
-    All labelled texts of a source are embedded at once, whatever the seed and the training size
-    leave of them, so that the cache serves the next run with others.
+    All labelled texts of a source are embedded in one call, also those that the split leaves out:
+    the cache then serves runs with another seed or training size.
+
+    Parameters
+    ----------
+    split : Split
+    embed : callable
+        Maps texts to an array of shape (texts, width), such as a `CachedEmbedder`.
     """
-    vectors, known = {}, {}
+    vectors, source_vectors = {}, {}
     left_out = (split.corpus, split.left_out)
     for part, (source, indices) in {**split.sources, "left_out": left_out}.items():
-        if id(source) not in known:
-            known[id(source)] = embed(source.dataset.select(source.labelled)["text"])
-        vectors[part] = known[id(source)][np.searchsorted(source.labelled, indices)]
+        # Parts of one source share its vectors. A `Corpus` is not hashable, hence its id.
+        if id(source) not in source_vectors:
+            source_vectors[id(source)] = embed(source.dataset.select(source.labelled)["text"])
+        # `labelled` is sorted, so a binary search turns a row of the source into a row of vectors.
+        vectors[part] = source_vectors[id(source)][np.searchsorted(source.labelled, indices)]
     return vectors
 
 
@@ -138,48 +156,58 @@ def cached_vectors(
     cache_dir: str | Path,
     compute: Callable[[], np.ndarray],
 ) -> tuple[np.ndarray, float]:
-    """Vectors of texts, from the cache if the same model has embedded the same texts before.
+    """Return vectors of texts, from the cache if the same model has embedded the same texts before.
 
     Parameters
     ----------
     texts : sequence of str
     model_folder : str
-        Folder or hub id; a folder counts as changed when its weights do.
+        Folder or hub id. A folder counts as another model when one of its files changes.
     settings : object
-        What else the vectors depend on, such as the tokens that the model reads; by its ``repr``.
+        Everything else that the vectors depend on, such as the maximum length in tokens; compared
+        by its ``repr``.
     cache_dir : str or Path
-        Receives one file per set of texts.
+        Folder that gets one file per list of texts.
     compute : callable
-        Returns the array of shape (texts, width) where it is not known yet.
+        Returns the array of shape (texts, width); called only if the cache has no such array.
 
     Returns
     -------
     vectors : array of shape (texts, width)
     seconds : float
-        Time that computing them took, also where an earlier run did it and the cache has them.
+        Time in seconds that it took to compute them. For vectors from the cache, this is the time
+        of the run that computed them.
     """
+    # A new number in front makes all older files invalid.
     key = hashlib.sha256(f"3 {model_folder} {settings!r}".encode())
     key.update(folder_fingerprint(model_folder).encode())
     for text in texts:
         encoded = text.encode()
+        # The length in front separates texts: ["a", "b"] and ["ab"] must get different keys.
         key.update(len(encoded).to_bytes(8, "little") + encoded)
     path = Path(cache_dir) / f"vectors-{key.hexdigest()[:32]}.npz"
+
+    # A file that is missing or damaged counts as not cached.
     vectors, seconds = None, 0.0
     unreadable = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
-    with contextlib.suppress(*unreadable), np.load(path, allow_pickle=False) as kept:
-        seconds, vectors = float(kept["seconds"]), kept["vectors"]
-    # Processes compute together: none may start while another has found its file and gone on.
+    with contextlib.suppress(*unreadable), np.load(path, allow_pickle=False) as cached:
+        seconds, vectors = float(cached["seconds"]), cached["vectors"]
+
+    # `compute` needs all processes of a launch. If one process lacks the file (each machine may
+    # have its own cache), all must compute; otherwise that process would wait for ever.
     if not max_over_processes(vectors is None):
+        assert vectors is not None  # true in every process, or the maximum would be 1
         return vectors, seconds
     started = perf_counter()
     vectors = compute()
     seconds = perf_counter() - started
+    # The first process of each machine writes the file.
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return vectors, seconds
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
             np.savez(file, allow_pickle=False, vectors=vectors, seconds=seconds)
-    except OSError as error:  # they are there all the same
-        print(f"note: {path.parent}: vectors not kept ({error.strerror})", file=sys.stderr)
+    except OSError as error:  # a full disk or the like costs the cache, not the run
+        print(f"note: {path.parent}: embeddings not cached ({error.strerror})", file=sys.stderr)
     return vectors, seconds

@@ -1,4 +1,8 @@
-"""Augmentation by language models: inserted and substituted words, back translation."""
+"""Augmentation by language models: inserted and substituted words, and back translation.
+
+Both leave code and layout as they are, and draw only from the generator of each text: the result
+for a text does not depend on its batch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,42 +23,44 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-# --- words by a masked language model ------------------------------------------------------------
+# --- words from a masked language model ----------------------------------------------------------
 
 
 class ContextualWords:
-    """Inserts words into texts, or puts others in their place, by a masked language model.
+    """Inserts words into texts, or replaces words, with predictions of a masked language model.
 
     Kobayashi 2018, "Contextual Augmentation", with a masked language model as in Wu et al. 2019,
     "Conditional BERT Contextual Augmentation", not conditioned on labels. Only plain words of prose
-    are replaced or get a new neighbour; special tokens, code, white space and what is beyond the
-    model's length stay as they are. All words of a text are masked at once, and texts go through
-    the model in batches. (nlpaug's `ContextualWordEmbsAug` fails on transformers 5.)
+    are replaced or get a new word before them. Special tokens, code, white space and the text
+    beyond the model's length stay as they are. All chosen words of a text are masked at once, and
+    texts go through the model in batches. (nlpaug's `ContextualWordEmbsAug` fails on transformers
+    5.)
 
     Parameters
     ----------
     model, tokenizer : PreTrainedModel, PreTrainedTokenizerBase
         From `shared.models.load_masked_language_model` and `load_tokenizer`.
-    action : "insert" or "substitute"
-        Put a new word before a word, or another in its place, which is never the same word.
+    action : {"insert", "substitute"}
+        Insert a new word before a word, or replace a word with a different one.
     share : float
-        Share of the plain words, above 0; one word at least.
+        Share of the plain words that are chosen, above 0; at least one word.
     top_k : int
-        A new word is drawn from so many, the likeliest ones, by their probability.
+        A new word is drawn from the `top_k` most probable ones, by their probability.
     batch_size : int
         Texts per forward pass.
 
     Raises
     ------
     UserError
-        For a tokenizer that cannot tell where in the text its tokens lie, or without whole words.
+        For a tokenizer that does not know the positions of its tokens in the text (a slow one), or
+        whose vocabulary has no whole words.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        action: Literal["insert", "substitute"],
+        action: str,
         share: float,
         *,
         top_k: int = 10,
@@ -64,7 +70,8 @@ class ContextualWords:
         self.action, self.share = action, share
         self.top_k, self.batch_size = top_k, batch_size
         self.max_length = longest_input(model) or 512
-        # Tokens that are whole words: behind a space, RoBERTa's begin with a mark, BERT's do not.
+        # Find the tokens that are whole words. After a space, RoBERTa's tokens begin with a mark;
+        # BERT's do not (the mark is then empty, and `isalpha` drops the pieces with ##).
         mark = tokenizer.tokenize("a a")[-1].removesuffix("a")
         words = {
             token_id: tokenizer.convert_tokens_to_string([token]).strip()
@@ -74,43 +81,51 @@ class ContextualWords:
         words = {token_id: word for token_id, word in sorted(words.items()) if word.isalpha()}
         if not (tokenizer.is_fast and words):
             raise UserError(
-                f"{tokenizer.name_or_path}: {action} needs a fast tokenizer of words or word pieces"
+                f"{tokenizer.name_or_path}: {action} needs a fast tokenizer "
+                "with whole words in its vocabulary"
             )
         self.word_ids, self.words = list(words), list(words.values())
-        self.same = defaultdict(list)  # "The" and "the" are the same word
-        for number, word in enumerate(self.words):
-            self.same[word.casefold()].append(number)
+        # Word in lower case to its positions in `self.words`: "The" and "the" are the same word.
+        self.same_word = defaultdict(list)
+        for position, word in enumerate(self.words):
+            self.same_word[word.casefold()].append(position)
 
     def __call__(self, texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str]:
-        """Return the texts with words changed; each depends on its own generator alone."""
+        """Return the texts with changed words; each depends only on its own generator."""
         masked = [self._mask(text, rng) for text, rng in zip(texts, rngs, strict=True)]
         rows = [row for row, (_, positions, _) in enumerate(masked) if positions]
-        rows.sort(key=lambda row: len(masked[row][0]))
+        rows.sort(key=lambda row: len(masked[row][0]))  # similar lengths need little padding
         augmented = list(texts)
         starts = range(0, len(rows), self.batch_size)
         for start in progress(starts, f"augmenting ({self.action})", unit="batches"):
             batch = rows[start : start + self.batch_size]
             scores = self._scores([masked[row][:2] for row in batch])
-            for row, found in zip(batch, scores, strict=True):
-                augmented[row] = self._fill(texts[row], masked[row][2], found, rngs[row])
+            for row, word_scores in zip(batch, scores, strict=True):
+                augmented[row] = self._fill(texts[row], masked[row][2], word_scores, rngs[row])
         return augmented
 
     def _mask(
         self, text: str, rng: np.random.Generator
     ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-        """Return ids with masks, where these are, and the span of text that each stands for."""
+        """Return ids with masks, the positions of the masks, and their spans of the text."""
         insert = self.action == "insert"
-        # Masks that are inserted need room: one for each share of the words.
+        # Inserted masks make the input longer: leave room for one per share of the words.
         longest = int((self.max_length - 1) / (1 + self.share)) if insert else self.max_length
         encoded = self.tokenizer(text, truncation=True, max_length=longest)
-        spans = []
+
+        # For each word: its first token, the end of the tokens that a mask replaces (none if the
+        # mask is inserted), and its span. Words beyond the truncation have no tokens.
+        words = []
         for start, end in word_spans(text, PLAIN_WORD):
             first, last = encoded.char_to_token(start), encoded.char_to_token(end - 1)
             if first is not None and last is not None:
-                spans.append((first, first if insert else last + 1, (start, end)))
-        ids, positions, done = [], [], 0
-        n = math.ceil(self.share * len(spans))
-        chosen = [spans[i] for i in sorted(rng.choice(len(spans), n, replace=False))] if n else []
+                words.append((first, first if insert else last + 1, (start, end)))
+        n = math.ceil(self.share * len(words))
+        chosen = [words[i] for i in sorted(rng.choice(len(words), n, replace=False))] if n else []
+
+        # Copy the tokens up to each chosen word, then put a mask; `done` is the next token to copy.
+        ids: list[int] = []
+        positions, done = [], 0
         for first, stop, _ in chosen:
             ids += encoded["input_ids"][done:first]
             positions.append(len(ids))
@@ -120,7 +135,7 @@ class ContextualWords:
         return ids, positions, [span for _, _, span in chosen]
 
     def _scores(self, masked: list[tuple[list[int], list[int]]]) -> list[np.ndarray]:
-        """Return, for each row of ids, the logits of all words in its masks: (masks, words)."""
+        """Return the logits of all whole words at the masks of each row: (masks, words)."""
         import torch
 
         width = max(len(ids) for ids, _ in masked)
@@ -129,12 +144,12 @@ class ContextualWords:
         for row, (ids, _) in enumerate(masked):
             input_ids[row, : len(ids)] = torch.tensor(ids)
             attention_mask[row, : len(ids)] = 1
-        device = self.model.device
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         with torch.inference_mode():
-            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-            logits = self.model(**{k: v.to(device) for k, v in inputs.items()}).logits
-            found = [logits[row, positions] for row, (_, positions) in enumerate(masked)]
-        return [rows[:, self.word_ids].float().cpu().numpy() for rows in found]
+            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+            logits = self.model(**inputs).logits  # (rows, width, vocabulary)
+            at_masks = [logits[row, positions] for row, (_, positions) in enumerate(masked)]
+        return [rows[:, self.word_ids].float().cpu().numpy() for rows in at_masks]
 
     def _fill(
         self,
@@ -143,12 +158,13 @@ class ContextualWords:
         scores: np.ndarray,
         rng: np.random.Generator,
     ) -> str:
-        """Put a word drawn by its score before each span of the text, or in its place."""
-        pieces, done = [], 0
+        """Insert a word before each span of the text, or replace the span; `scores` are logits."""
+        pieces, done = [], 0  # `done` is the next character to copy
         for (start, end), row in zip(spans, scores, strict=True):
             original = text[start:end]
             if self.action == "substitute":
-                row[self.same.get(original.casefold(), [])] = -np.inf
+                row[self.same_word.get(original.casefold(), [])] = -np.inf
+            # Softmax over the `top_k` words only; the largest logit is subtracted against overflow.
             best = np.argsort(-row, kind="stable")[: self.top_k]
             weights = np.exp(row[best] - row[best[0]])
             word = self.words[rng.choice(best, p=weights / weights.sum())]
@@ -165,7 +181,9 @@ class ContextualWords:
 # --- back translation ----------------------------------------------------------------------------
 
 
+# `split` by a pattern with one group puts the matches into its result, at the odd positions.
 _CODE_BLOCK = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
+# White space at either end of the text, and line breaks with the indentation around them.
 _LINE_ENDS = re.compile(r"(\A\s+|\s*\n\s*|\s+\Z)")
 
 
@@ -173,24 +191,27 @@ class BackTranslation:
     """Translates each line of a text into another language and back.
 
     Sennrich et al. 2016, "Improving Neural Machine Translation Models with Monolingual Data"; for
-    classification Xie et al. 2020, "Unsupervised Data Augmentation". The way there is the best of a
-    beam search, the way back one of its beams, drawn at random. Lines of code blocks, lines without
-    letters and lines too long for a model stay as they are; so do line breaks and indentation.
+    classification Xie et al. 2020, "Unsupervised Data Augmentation". The translation into the other
+    language is the best result of a beam search. The translation back is one of the beams, drawn at
+    random. Lines of code blocks, lines without letters and lines too long for a model stay as they
+    are, as do line breaks and indentation.
 
     Parameters
     ----------
     to_model, to_tokenizer : PreTrainedModel, PreTrainedTokenizerBase
-        From `shared.models.load_translator` and `load_tokenizer`: into the other language.
+        Translate into the other language; from `shared.models.load_translator` and
+        `load_tokenizer`.
     from_model, from_tokenizer : PreTrainedModel, PreTrainedTokenizerBase
-        And back.
+        Translate back.
     num_beams : int
-        Beams of the search, and so the wordings that the way back offers.
+        Beams of the search, and so the number of wordings to draw from.
     batch_size : int
         Lines per batch.
 
     Notes
     -----
-    The wordings of a line are kept: a second copy of a text, or an epoch, translates nothing again.
+    The wordings of a line are kept in memory: for a second copy of a text, or in the next epoch,
+    nothing is translated again.
     """
 
     def __init__(
@@ -203,67 +224,75 @@ class BackTranslation:
         num_beams: int = 4,
         batch_size: int = 16,
     ):
-        self.there = to_model, to_tokenizer
-        self.back = from_model, from_tokenizer
+        self.forward = to_model, to_tokenizer
+        self.backward = from_model, from_tokenizer
         self.num_beams, self.batch_size = num_beams, batch_size
-        self.wordings: dict[str, list[str]] = {}
+        self.wordings: dict[str, list[str]] = {}  # line to its wordings
 
     def __call__(self, texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str]:
-        """Return the texts in other words; each depends on its own generator alone."""
-        cut = [self._lines(text) for text in texts]
-        asked = {line for lines in cut for line, is_prose in lines if is_prose}
-        self._translate(sorted(asked - self.wordings.keys()))
+        """Return the texts in other words; each depends only on its own generator."""
+        parts_of_texts = [self._split(text) for text in texts]
+        prose = {part for parts in parts_of_texts for part, is_prose in parts if is_prose}
+        self._translate(sorted(prose - self.wordings.keys()))
         return [
-            "".join(self._reword(line, rng) if is_prose else line for line, is_prose in lines)
-            for lines, rng in zip(cut, rngs, strict=True)
+            "".join(self._reword(part, rng) if is_prose else part for part, is_prose in parts)
+            for parts, rng in zip(parts_of_texts, rngs, strict=True)
         ]
 
     @staticmethod
-    def _lines(text: str) -> list[tuple[str, bool]]:
-        """Cut a text into lines without white space around, and all else, which stays."""
-        lines = []
-        for number, piece in enumerate(_CODE_BLOCK.split(text)):
+    def _split(text: str) -> list[tuple[str, bool]]:
+        """Split a text into (part, is prose) pairs.
+
+        Prose is a line without the white space around it. All other parts (code, white space, lines
+        without letters) must not change. The parts joined are the text.
+        """
+        parts = []
+        for number, block in enumerate(_CODE_BLOCK.split(text)):
             is_code = number % 2 == 1
-            for part in [piece] if is_code else _LINE_ENDS.split(piece):
-                lines.append((part, not is_code and any(map(str.isalpha, part))))
-        return lines
+            for part in [block] if is_code else _LINE_ENDS.split(block):
+                parts.append((part, not is_code and any(map(str.isalpha, part))))
+        return parts
 
     def _reword(self, line: str, rng: np.random.Generator) -> str:
         wordings = self.wordings[line]
         return wordings[rng.integers(len(wordings))]
 
     def _translate(self, lines: list[str]) -> None:
-        there = zip(lines, self._generate(*self.there, lines, 1), strict=True)
-        foreign = {line: found[0] for line, found in there if found and found[0].strip()}
-        back = self._generate(*self.back, list(foreign.values()), self.num_beams)
+        """Add the wordings of new lines to `self.wordings`; a line without any keeps its own."""
+        translations = zip(lines, self._generate(*self.forward, lines, 1), strict=True)
+        # Lines that were too long have no translation; a blank one cannot be translated back.
+        foreign = {line: beams[0] for line, beams in translations if beams and beams[0].strip()}
+        back = self._generate(*self.backward, list(foreign.values()), self.num_beams)
         wordings = dict(zip(foreign, back, strict=True))
         for line in lines:
-            found = [" ".join(wording.split()) for wording in wordings.get(line, [])]
-            self.wordings[line] = [wording for wording in found if wording] or [line]
+            # A wording must stay one line, so all its white space becomes single spaces.
+            cleaned = [" ".join(wording.split()) for wording in wordings.get(line, [])]
+            self.wordings[line] = [wording for wording in cleaned if wording] or [line]
 
     def _generate(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         lines: list[str],
-        wordings: int,
+        n_wordings: int,
     ) -> list[list[str]]:
-        """Return so many translations of each line, the best first; none where it is too long."""
+        """Return `n_wordings` translations of each line, best first; none for a line too long."""
         import torch
 
         limit = longest_input(model) or 512
         ids = tokenizer(lines)["input_ids"] if lines else []
-        # Lines of one length at a time: without padding, no line has to do with its neighbours.
-        rows = defaultdict(list)
+        # A batch holds lines of the same length: without padding, the translation of a line does
+        # not depend on the other lines of its batch.
+        rows_by_length = defaultdict(list)
         for row, tokens in enumerate(ids):
-            rows[len(tokens)].append(row)
+            rows_by_length[len(tokens)].append(row)
         batches = [
-            rows[length][start : start + self.batch_size]
-            for length in sorted(rows)
+            rows_by_length[length][start : start + self.batch_size]
+            for length in sorted(rows_by_length)
             if length <= limit
-            for start in range(0, len(rows[length]), self.batch_size)
+            for start in range(0, len(rows_by_length[length]), self.batch_size)
         ]
-        translated = [[] for _ in lines]
+        translated: list[list[str]] = [[] for _ in lines]
         for batch in progress(batches, "augmenting (back_translation)", unit="batches"):
             input_ids = torch.tensor([ids[row] for row in batch], device=model.device)
             with torch.inference_mode():
@@ -271,12 +300,13 @@ class BackTranslation:
                     input_ids=input_ids,
                     attention_mask=torch.ones_like(input_ids),
                     num_beams=self.num_beams,
-                    num_return_sequences=wordings,
+                    num_return_sequences=n_wordings,
                     do_sample=False,
-                    # More than twice as long is a model that finds no end.
+                    # A model that writes more than twice the input has usually failed to stop.
                     max_new_tokens=min(limit - 1, 2 * input_ids.shape[1] + 8),
                 )
-            found = tokenizer.batch_decode(generated, skip_special_tokens=True)
+            # The beams of a line are `n_wordings` rows in sequence: (lines * n_wordings, length).
+            wordings = tokenizer.batch_decode(generated, skip_special_tokens=True)
             for number, row in enumerate(batch):
-                translated[row] = found[number * wordings : (number + 1) * wordings]
+                translated[row] = wordings[number * n_wordings : (number + 1) * n_wordings]
         return translated

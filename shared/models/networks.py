@@ -1,9 +1,14 @@
-"""Small networks that learn to read from scratch: n-grams, filters or a recurrence over words.
+"""Small networks to train from random weights: mean of n-grams, convolutions, recurrent networks.
 
-They are `PreTrainedModel`s. Importing this module is all that ``AutoConfig``,
-``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` need to load one from
-its folder; nothing in the folder runs, so that `trust_remote_code` stays off. It imports no other
-module of this project: a copy of this file beside your program does.
+Each is a `PreTrainedModel` over word vectors: `TextNgramsForSequenceClassification`,
+`TextCNNForSequenceClassification`, `TextRNNForSequenceClassification`.
+
+To load a saved network, import this module. The import registers the classes with transformers, and
+``AutoConfig``, ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` then
+load the folder. No code from the folder runs, so `trust_remote_code` stays off.
+
+This file must not import other modules of this project: a program of your own needs only a copy of
+this file beside it.
 """
 
 from __future__ import annotations
@@ -28,14 +33,14 @@ class TextCNNConfig(PretrainedConfig):
     Attributes
     ----------
     vocab_size : tokens of the vocabulary.
-    embedding_size : width of a token's vector.
-    num_filters : filters of each width.
-    filter_widths : tokens that a filter sees at once, one or several.
-    pooling : what is kept of a filter: "max", its maximum, or "mean_max", its mean over the text,
-        too, which counts evidence where the maximum tells only that there is some.
-    dropout : rate on the values of the token vectors, and of what the head reads.
+    embedding_size : width of a token vector.
+    num_filters : number of filters of each width.
+    filter_widths : numbers of tokens that a filter covers, one or several widths.
+    pooling : "max" keeps the maximum of each filter over the text, "mean_max" also its mean. The
+        mean measures how often a filter matches, the maximum only whether it does.
+    dropout : dropout rate on the token vectors and on the input of the head.
     word_dropout : share of the tokens that are hidden in training.
-    pad_token_id : what counts as padding where no attention mask is given.
+    pad_token_id : the token that counts as padding if no attention mask is given.
     """
 
     model_type = "text-cnn"
@@ -55,8 +60,8 @@ class TextNgramsConfig(PretrainedConfig):
 
     Attributes
     ----------
-    ngram_size : tokens of the longest n-grams with a vector of their own.
-    buckets : vectors that the n-grams of two tokens and more share.
+    ngram_size : number of tokens of the longest n-grams.
+    buckets : number of vectors that all n-grams of two or more tokens share.
     vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
     """
 
@@ -76,9 +81,9 @@ class TextRNNConfig(PretrainedConfig):
 
     Attributes
     ----------
-    cell : "rnn" (Elman's, with tanh), "lstm" or "gru".
+    cell : "rnn" (Elman network, with tanh), "lstm" or "gru".
     hidden_size : width of the state, per direction.
-    bidirectional : read the text backwards, too.
+    bidirectional : whether a second network reads the text backwards.
     vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
     """
 
@@ -95,11 +100,11 @@ class TextRNNConfig(PretrainedConfig):
 
 
 class TextNetwork(PreTrainedModel):
-    """Word vectors, an encoder of the token sequence into one vector, and a linear head.
+    """Base class: word vectors, an encoder of the token sequence into one vector, a linear head.
 
-    A subclass sets `config_class` and implements `encode`. The score of a text depends on its
-    tokens alone, never on the padding beside them, on the left or on the right; a row of nothing
-    but padding has a finite score.
+    A subclass sets `config_class`, creates `classifier` and implements `encode`. The score of a
+    text depends only on its tokens, never on padding, on the left or on the right. A row that holds
+    only padding has a finite score.
     """
 
     def __init__(self, config: PretrainedConfig):
@@ -109,14 +114,16 @@ class TextNetwork(PreTrainedModel):
         self.word_dropout = nn.Dropout(config.word_dropout)
 
     def embed(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Look up the vectors of tokens (rows, length) and weigh them by `seen` (rows, length, 1),
-        which is 0 for padding and for hidden tokens."""
+        """Return the vectors of tokens (rows, length), multiplied by `seen` (rows, length, 1).
+
+        `seen` is 0 for padding and for tokens hidden by word dropout.
+        """
         return self.embeddings(ids) * seen
 
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Turn token vectors (rows, length, width) into one vector per text.
+        """Encode token vectors (rows, length, width) into one vector per text.
 
-        The first `lengths` (rows,) vectors of each row are those of its tokens, the others zero.
+        The first `lengths` (rows,) vectors of each row belong to its tokens. The others are zero.
         """
         raise NotImplementedError
 
@@ -134,22 +141,25 @@ class TextNetwork(PreTrainedModel):
         ----------
         input_ids : int64 tensor of shape (rows, length)
         attention_mask : tensor of the same shape, optional
-            1 for tokens, 0 for padding. None: whatever is not the padding token is a token.
+            1 for tokens, 0 for padding. None: every token but `config.pad_token_id` is read.
         token_type_ids : tensor, optional
-            Not used: tokenizers give them, and a text that is no pair has but one type.
+            Ignored. Tokenizers return them, but all tokens of a single text have the same type.
         labels : tensor, optional
-            For the loss that `config.problem_type` names: class ids (rows,), or multi-hot rows
+            For the loss of `config.problem_type`: class ids (rows,), or multi-hot rows
             (rows, labels) as floats.
+        return_dict : bool, optional
+            False returns a tuple, of the loss (with labels) and the logits.
 
         Returns
         -------
         SequenceClassifierOutput
-            ``logits`` of shape (rows, labels), and ``loss``, the mean, where labels are given.
+            ``logits`` of shape (rows, labels), and with labels ``loss``, a mean.
         """
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         mask = attention_mask.bool()
-        # Tokens first, in their order: what follows need not care where the padding is.
+        # Move the tokens of each row to its front, in their order. The rest of the code then works
+        # for padding on either side. A stable sort of 0 (token) and 1 (padding) does that.
         order = (~mask).byte().argsort(dim=1, stable=True)
         mask = mask.gather(1, order)
         seen = self.word_dropout(mask.to(self.embeddings.weight.dtype))
@@ -174,9 +184,9 @@ class TextNetwork(PreTrainedModel):
         self.embeddings = value
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Small vectors, wide layers: what a few occurrences teach soon outweighs where a vector
-        # started. With torch's own start (a spread of 1) the CNN of 2,500 steps on IMDB is right on
-        # .69 of the validation texts, with this one on .81.
+        # Small word vectors: a few gradient steps then outweigh the random start of a rare token.
+        # With torch's default (standard deviation 1), the CNN of 2,500 steps on IMDB has a
+        # validation accuracy of .69, with this start .81.
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=0.02)
         elif isinstance(module, nn.RNNBase):
@@ -193,11 +203,11 @@ class TextNetwork(PreTrainedModel):
 
 
 class TextNgramsForSequenceClassification(TextNetwork):
-    """The mean of the vectors of all tokens, pairs of tokens and so on (Joulin et al. 2017, "Bag of
-    Tricks for Efficient Text Classification", known as fastText).
+    """Linear classifier on the mean of the vectors of all tokens and n-grams (fastText).
 
-    N-grams are hashed: those that fall into the same bucket share a vector. One counts as hidden as
-    soon as one of its tokens is.
+    Source: Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification". N-grams of two or
+    more tokens are hashed, and those in the same bucket share a vector. An n-gram is hidden if one
+    of its tokens is.
     """
 
     config_class = TextNgramsConfig
@@ -211,25 +221,29 @@ class TextNgramsForSequenceClassification(TextNetwork):
     def embed(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Return the vectors of the tokens, then those of the pairs, and so on."""
         vectors = [super().embed(ids, seen)]
-        hashed, whole = ids, seen
-        for last in range(1, self.config.ngram_size):
-            hashed = (hashed[:, :-1] * 1_000_003 + ids[:, last:]) % self.config.buckets
-            whole = whole[:, :-1] * seen[:, last:]
-            vectors.append(self.ngrams(hashed) * whole)
+        ngram_ids, ngram_seen = ids, seen
+        for offset in range(1, self.config.ngram_size):
+            # Extend each n-gram by the next token: (rows, length - offset). The hash of an n-gram
+            # is a polynomial in its token ids, with a large prime to spread them over the buckets.
+            ngram_ids = (ngram_ids[:, :-1] * 1_000_003 + ids[:, offset:]) % self.config.buckets
+            ngram_seen = ngram_seen[:, :-1] * seen[:, offset:]
+            vectors.append(self.ngrams(ngram_ids) * ngram_seen)
         return torch.cat(vectors, dim=1)
 
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the mean: (rows, width)."""
-        counts = sum((lengths - last).clamp(min=0) for last in range(self.config.ngram_size))
+        # A text of n tokens has n tokens, n - 1 pairs, and so on.
+        per_size = ((lengths - offset).clamp(min=0) for offset in range(self.config.ngram_size))
+        counts = sum(per_size, start=torch.zeros_like(lengths))
         return vectors.sum(dim=1) / counts.clamp(min=1).unsqueeze(1)
 
 
 class TextCNNForSequenceClassification(TextNetwork):
-    """Filters slid over the text, each reduced to its maximum (Kim 2014, "Convolutional Neural
-    Networks for Sentence Classification").
+    """Convolutions over the text, each reduced to its maximum or to maximum and mean.
 
-    A filter starts at each token of the text, and beyond the last one it sees zeros: so does a text
-    shorter than the filter have a score, whatever is padded.
+    Source: Kim 2014, "Convolutional Neural Networks for Sentence Classification". A filter is
+    applied from each token of the text, and reads zeros after the last token. A text that is
+    shorter than the filter therefore has a score, and padding does not change it.
     """
 
     config_class = TextCNNConfig
@@ -248,27 +262,29 @@ class TextCNNForSequenceClassification(TextNetwork):
         self.post_init()
 
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return what is kept of the filters: (rows, filters x widths), twice that with means."""
-        starts = torch.arange(vectors.shape[1], device=vectors.device) < lengths.unsqueeze(1)
-        channels = vectors.transpose(1, 2)
-        kept = []
-        for convolution in self.convolutions:
-            (width,) = convolution.kernel_size
-            found = self.activation(convolution(nn.functional.pad(channels, (0, width - 1))))
-            # No value is below 0, so that a 0 in the place of the padding never is a maximum.
-            found = found * starts.unsqueeze(1)
-            kept.append(found.amax(dim=2))
+        """Return the pooled filters: (rows, filters x widths), twice as many with means."""
+        # (rows, length): whether a token, not padding, is at this position.
+        is_token = torch.arange(vectors.shape[1], device=vectors.device) < lengths.unsqueeze(1)
+        channels = vectors.transpose(1, 2)  # (rows, width, length), as Conv1d reads it
+        pooled = []
+        for convolution, width in zip(self.convolutions, self.config.filter_widths, strict=True):
+            # Zeros on the right, so that there is a value for each token: (rows, filters, length).
+            values = self.activation(convolution(nn.functional.pad(channels, (0, width - 1))))
+            # After ReLU no value is below 0, so the zeros of padding never change the maximum.
+            values = values * is_token.unsqueeze(1)
+            pooled.append(values.amax(dim=2))
             if self.config.pooling == "mean_max":
-                kept.append(found.sum(dim=2) / lengths.clamp(min=1).unsqueeze(1))
-        return torch.cat(kept, dim=1)
+                pooled.append(values.sum(dim=2) / lengths.clamp(min=1).unsqueeze(1))
+        return torch.cat(pooled, dim=1)
 
 
 class TextRNNForSequenceClassification(TextNetwork):
-    """A recurrent network; its state after the last token, not after the padding, is classified.
+    """Recurrent network; the head reads its state after the last token, not after the padding.
 
-    The backward direction reads each text from its own last token to its first, and gives its state
-    there. It is a recurrence of its own over the reversed texts: with no need for packed sequences,
-    there are no lengths to fetch from the device, and padded rows run in one fused kernel.
+    The backward direction reads each text from its last token to its first, and the head reads its
+    state there. It is a second network over the reversed texts, not torch's bidirectional mode,
+    which needs packed sequences for texts of different lengths. Without packing, no lengths are
+    copied from the device to the CPU, and padded rows run in one fused kernel.
     """
 
     config_class = TextRNNConfig
@@ -288,15 +304,18 @@ class TextRNNForSequenceClassification(TextNetwork):
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the last state of each direction: (rows, hidden size x directions)."""
         rows = torch.arange(len(vectors), device=vectors.device)
-        last = (lengths - 1).clamp(min=0)
+        last = (lengths - 1).clamp(min=0)  # 0 in a row that holds only padding
         states = [self.forwards(vectors)[0][rows, last]]
         if self.backwards is not None:
             steps = torch.arange(vectors.shape[1], device=vectors.device)
+            # Positions last, last - 1, ..., 0, and then 0 again up to the length of the batch. The
+            # states after the first token are not used.
             reverse = (last.unsqueeze(1) - steps).clamp(min=0)
             states.append(self.backwards(vectors[rows.unsqueeze(1), reverse])[0][rows, last])
         return torch.cat(states, dim=1)
 
 
+# `exist_ok`: no error if a copy of this file is imported, too.
 for _model in (
     TextNgramsForSequenceClassification,
     TextCNNForSequenceClassification,

@@ -1,4 +1,12 @@
-"""Vocabularies learned from one's own texts, as tokenizers that `AutoTokenizer` loads."""
+"""Tokenise data sets, learn tokenizers from texts, and measure tokenizers.
+
+- `tokenize` adds token ids to a data set.
+- `train_tokenizer` learns a vocabulary. The result loads with `AutoTokenizer`.
+- `tokenization_statistics` measures how a tokenizer splits texts.
+
+The same texts must always give the same tokenizer. The trainers of the library `tokenizers` do not
+guarantee that for WordPiece and Unigram; see `_wordpiece` and `_unigram`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,27 +39,32 @@ SPECIAL_TOKENS = {  # in the order of their ids, 0 to 4
     "mask_token": "[MASK]",
 }
 _SPECIAL = list(SPECIAL_TOKENS.values())
-_SPACE = "▁"  # U+2581, which stands for a space in a token
-_INSIDE = "##"  # what a token inside a word begins with
+_SPACE = "▁"  # U+2581, stands for a space in a token
+_INSIDE = "##"  # first characters of a token inside a word
 _WORD = r"\w+|[^\w\s]"
-# Letters, digits or other signs, each run with the space before it, as GPT-2 splits.
+# Runs of letters, of digits or of other signs, each with the space before it: GPT-2's split.
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
-
-PADDING_MULTIPLE = 8  # lengths that fit the tiles of matrix units
+PADDING_MULTIPLE = 8  # batches are padded to multiples of the tile size of matrix units
 
 
 def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Add what a collator and a batch sampler want: ``input_ids``, and their number, ``length``.
+    """Add the columns ``input_ids``, for the collator, and ``length``, for the batch sampler.
 
     Parameters
     ----------
-    dataset : Dataset with a column ``text``
+    dataset : Dataset
+        With a column ``text``.
     tokenizer : PreTrainedTokenizerBase
-        Cuts texts at its ``model_max_length``.
+        Texts are truncated at its ``model_max_length``.
+
+    Returns
+    -------
+    Dataset
+        With the token ids of each text, and their number.
     """
 
-    def with_tokens(batch):
+    def with_tokens(batch: dict[str, list]) -> dict[str, list]:
         ids = tokenizer(batch["text"], truncation=True)["input_ids"]
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
@@ -67,40 +80,42 @@ def train_tokenizer(
     min_frequency: int = 2,
     max_length: int = 512,
 ) -> PreTrainedTokenizerFast:
-    """Learn a vocabulary; return a tokenizer with BERT's special tokens, ids 0 to 4.
+    """Learn a vocabulary from texts; return a tokenizer with the special tokens of BERT.
 
-    They are [UNK], [PAD], [CLS], [SEP], [MASK]. Texts are normalised to Unicode's NFKC, white space
-    to single spaces. A text becomes ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]``, with token
-    type 1 from B on where types are asked for. The same texts give the same tokenizer, in any order
-    and on any number of threads.
+    The special tokens are [UNK], [PAD], [CLS], [SEP] and [MASK], with ids 0 to 4. Texts are
+    normalised: Unicode NFKC, and any white space becomes one space. A text becomes
+    ``[CLS] A [SEP]``, a pair ``[CLS] A [SEP] B [SEP]``, with token type 1 from B on if types are
+    requested. The same texts give the same tokenizer, in any order and with any number of threads.
 
     Parameters
     ----------
     texts : iterable of str
-        Gone through once and not kept, only the distinct words in it are.
+        Read once. Only its distinct words are kept in memory.
     algorithm : {"bpe", "wordpiece", "unigram", "words"}
-        "bpe" merges pairs of symbols, the most frequent first (Sennrich et al. 2016); ▁ at the
-        start of a token is a space before it, so that decoding gives back the normalised text.
-        "unigram" keeps the pieces under which the texts are likeliest (Kudo 2018), with ▁ before
-        the first word, too. "wordpiece" merges as BPE does and cuts a word into its longest known
-        pieces from the left (Devlin et al. 2019); pieces inside a word begin with ##. "words" takes
-        whole words and punctuation marks, the most frequent first.
+        - "bpe" merges pairs of symbols, the most frequent pair first (Sennrich et al. 2016). ▁ at
+          the start of a token stands for a space before it, so that decoding returns the normalised
+          text.
+        - "wordpiece" merges as BPE does, and splits a word into its longest known pieces from the
+          left (Devlin et al. 2019). Pieces inside a word begin with ##.
+        - "unigram" keeps the pieces that make the texts most likely (Kudo 2018). ▁ stands for a
+          space, and is also put before the first word.
+        - "words" keeps whole words and punctuation marks, the most frequent first.
     vocab_size : int
-        Tokens at most, the special ones included. All characters of the texts are among them, for
-        WordPiece twice; "words" has none but its words.
+        Maximum number of tokens, special ones included. Except for "words", all characters of the
+        texts are tokens, for "wordpiece" twice (with and without ##).
     lowercase : bool
-        Whether case is given up.
+        Whether to convert texts to lower case.
     min_frequency : int
-        Pairs that are seen less often are not merged, words are left out; "unigram" has no such
-        limit.
+        Pairs that are less frequent are not merged, words that are less frequent are left out.
+        "unigram" ignores this.
     max_length : int
-        Tokens at which the tokenizer truncates when told to, special ones included.
+        Tokens at which the tokenizer truncates on request, special ones included.
 
     Raises
     ------
     UserError
         For another algorithm, a vocabulary too small for the special tokens or for the characters
-        of the texts, or texts that hold nothing to learn.
+        of the texts, or texts without anything to learn.
     """
     from tokenizers import decoders, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -110,9 +125,10 @@ def train_tokenizer(
     if vocab_size <= len(_SPECIAL):
         raise UserError(
             f"--vocab_size {vocab_size}: the special tokens alone are {len(_SPECIAL)}; "
-            "ask for some thousands"
+            "use some thousands"
         )
     texts = (text for text in progress(texts, "counting words", unit="texts") if text.strip())
+    # Take one text out to see whether there is any: the iterable can only be read once.
     first = next(texts, None)
     if first is None:
         raise UserError("no text to learn a vocabulary from: there is none, or all are blank")
@@ -120,6 +136,7 @@ def train_tokenizer(
     tokenizer, trainer = _untrained(algorithm, vocab_size, min_frequency)
     tokenizer.normalizer = _normalizer(lowercase)
     tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    # The models of WordPiece and Unigram are replaced; the end of this file says why.
     if algorithm == "wordpiece":
         tokenizer.model = _wordpiece(tokenizer, vocab_size)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -134,11 +151,11 @@ def train_tokenizer(
     if size > vocab_size:
         raise UserError(
             f"--vocab_size {vocab_size}: the special tokens and the characters of the texts alone "
-            f"are {size}; ask for more, or for whole words"
+            f"are {size}; raise it, or learn whole words"
         )
     if size == len(_SPECIAL):
         raise UserError(
-            f"nothing to learn: no word comes {min_frequency} times or more; give more texts"
+            f"nothing to learn: no word occurs {min_frequency} times or more; use more texts"
         )
 
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -153,38 +170,41 @@ def train_tokenizer(
 def tokenization_statistics(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, max_length: int = 512
 ) -> dict[str, float]:
-    """Measure how finely a tokenizer cuts texts, special tokens around them left out.
+    """Measure how a tokenizer splits texts into tokens, without special tokens around them.
 
-    A word is a run of letters and digits; any other sign counts as one, too. As in Rust et al.
-    2021, "How Good is Your Tokenizer?", but with the sources' text in place of their word lists.
+    A word is a run of letters and digits. Any other sign is a word of its own. The measures are
+    those of Rust et al. 2021, "How Good is Your Tokenizer?", but on plain text, not on their word
+    lists.
 
     Parameters
     ----------
-    tokenizer : a fast one
+    tokenizer : PreTrainedTokenizerBase
+        A fast one.
     texts : iterable of str
-        Gone through once, a thousand at a time.
+        Read once, in batches of a thousand.
     max_length : int
-        Tokens that a model is to read, special ones included.
+        Tokens that a model reads, special ones included.
 
     Returns
     -------
     dict
-        ``fertility``, tokens per word; ``words_split``, the share of words in more than one token;
-        ``unknown_tokens``, the share of tokens that are [UNK]; ``tokens_per_text``, their mean;
-        ``texts_cut``, the share of texts that have more tokens than a model reads.
+        ``fertility``, tokens per word; ``words_split``, share of the words that have more than one
+        token; ``unknown_tokens``, share of the tokens that are [UNK]; ``tokens_per_text``, mean
+        number of tokens of a text; ``texts_cut``, share of the texts that have more tokens than a
+        model reads.
 
     Raises
     ------
     UserError
-        If the tokenizer cannot tell where in a text a token is from.
+        If the tokenizer is slow, because it cannot return the position of a token in the text.
     """
     if not tokenizer.is_fast:
         raise UserError(
-            f"{tokenizer.name_or_path}: its tokenizer is a slow one, which cannot tell where in a "
-            "text a token is from; name another model"
+            f"{tokenizer.name_or_path}: its tokenizer is a slow one, which cannot return the "
+            "positions of tokens in a text; name another model"
         )
     room = max_length - tokenizer.num_special_tokens_to_add()
-    n = Counter()
+    counts: Counter[str] = Counter()
     texts = iter(progress(texts, "measuring", unit="texts"))
     while batch := list(itertools.islice(texts, 1000)):
         encoded = tokenizer(
@@ -193,81 +213,104 @@ def tokenization_statistics(
         for text, ids, offsets in zip(
             batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
+            # Start and end of each word (words, 2) and of each token (tokens,), in characters.
             words = np.array([match.span() for match in re.finditer(_WORD, text)]).reshape(-1, 2)
             starts, ends = np.array(offsets, dtype=int).reshape(-1, 2).T
-            # Tokens are in order: those of a word begin before its end, and end behind its start.
+            # Tokens are sorted. Those of a word are the ones that end after the start of the word
+            # and start before its end: first to stop - 1. A token can belong to several words.
             first = np.searchsorted(ends, words[:, 0], side="right")
-            behind = np.searchsorted(starts, words[:, 1], side="left")
-            n["texts"] += 1
-            n["words"] += len(words)
-            n["split"] += int((behind - first > 1).sum())
-            n["tokens"] += len(ids)
-            n["unknown"] += ids.count(tokenizer.unk_token_id)
-            n["cut"] += len(ids) > room
+            stop = np.searchsorted(starts, words[:, 1], side="left")
+            counts["texts"] += 1
+            counts["words"] += len(words)
+            counts["split"] += int((stop - first > 1).sum())
+            counts["tokens"] += len(ids)
+            counts["unknown"] += ids.count(tokenizer.unk_token_id)
+            counts["cut"] += len(ids) > room
 
     return {
-        "fertility": n["tokens"] / max(n["words"], 1),
-        "words_split": n["split"] / max(n["words"], 1),
-        "unknown_tokens": n["unknown"] / max(n["tokens"], 1),
-        "tokens_per_text": n["tokens"] / max(n["texts"], 1),
-        "texts_cut": n["cut"] / max(n["texts"], 1),
+        "fertility": counts["tokens"] / max(counts["words"], 1),
+        "words_split": counts["split"] / max(counts["words"], 1),
+        "unknown_tokens": counts["unknown"] / max(counts["tokens"], 1),
+        "tokens_per_text": counts["tokens"] / max(counts["texts"], 1),
+        "texts_cut": counts["cut"] / max(counts["texts"], 1),
     }
 
 
+# --- before training: models, trainers, splits, normalisation ------------------------------------
+
+
 def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tokenizer, Trainer]:
+    """Return a tokenizer that splits texts into words, and the trainer of its vocabulary."""
     from tokenizers import Regex, Tokenizer, models, trainers
     from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace, Sequence, Split
 
-    unknown = {"unk_token": SPECIAL_TOKENS["unk_token"]}
-    common = {"special_tokens": _SPECIAL, "show_progress": False}
-    counted = {**common, "min_frequency": min_frequency}
-    words = BertPreTokenizer()
+    unknown = SPECIAL_TOKENS["unk_token"]
+    common: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "special_tokens": _SPECIAL,
+        "show_progress": False,
+    }
+    tokenizer: Tokenizer
+    trainer: Trainer
     if algorithm == "bpe":
-        model = models.BPE(**unknown)
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, **counted)
+        tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+        trainer = trainers.BpeTrainer(min_frequency=min_frequency, **common)
         spaces = Metaspace(_SPACE, prepend_scheme="never", split=False)
-        split = Sequence([Split(Regex(_RUNS), "isolated"), spaces])
+        tokenizer.pre_tokenizer = Sequence([Split(Regex(_RUNS), "isolated"), spaces])
     elif algorithm == "unigram":
-        model = models.Unigram()
-        trainer = trainers.UnigramTrainer(vocab_size=vocab_size, **unknown, **common)
-        # Punctuation stays on, as with SentencePiece: a piece must be in two different strings to
-        # be thought of, and few whole words would be.
-        split = Metaspace(_SPACE, prepend_scheme="always")
+        tokenizer = Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(unk_token=unknown, **common)
+        # Punctuation is not split off, as in SentencePiece. The trainer only considers a piece that
+        # occurs in two different strings, and if words stood alone, few whole words would.
+        tokenizer.pre_tokenizer = Metaspace(_SPACE, prepend_scheme="always")
     elif algorithm == "words":
-        model = models.WordLevel(**unknown)
-        trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, **counted)
-        split = words
+        tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
+        trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **common)
+        tokenizer.pre_tokenizer = BertPreTokenizer()
     else:
-        # The library's trainer of WordPiece breaks ties by chance, so that its vocabulary differs
-        # from run to run. BPE's does not; here ▁ tells it where words begin.
-        model = models.BPE(**unknown)
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size + 1, **counted)  # ▁ goes
-        split = Sequence([words, Metaspace(_SPACE, prepend_scheme="always", split=False)])
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = split
+        # The library's WordPiece trainer breaks ties between equally frequent pairs at random, so
+        # that its vocabulary differs from run to run. The BPE trainer breaks them by token id.
+        # Train BPE, with ▁ before each word, and let `_wordpiece` convert the result. One more
+        # token is learned, because the conversion removes the token ▁.
+        tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+        common["vocab_size"] += 1
+        trainer = trainers.BpeTrainer(min_frequency=min_frequency, **common)
+        tokenizer.pre_tokenizer = Sequence(
+            [BertPreTokenizer(), Metaspace(_SPACE, prepend_scheme="always", split=False)]
+        )
     return tokenizer, trainer
 
 
 def _normalizer(lowercase: bool) -> Normalizer:
+    """Return the normalisation of texts: NFKC, lower case if wanted, single spaces."""
     from tokenizers import Regex, normalizers
 
     return normalizers.Sequence(
         [
             normalizers.NFKC(),
             *([normalizers.Lowercase()] if lowercase else []),
-            normalizers.NFC(),  # lower case can leave a letter apart from its accent
+            normalizers.NFC(),  # lower-casing can separate a letter from its accent
+            # ▁ in a text becomes a space, too: in a token it could not be told from one.
             normalizers.Replace(Regex(rf"[\s{_SPACE}]+"), " "),
             normalizers.Strip(),
         ]
     )
 
 
+# --- after training: the same vocabulary in each run ---------------------------------------------
+
+
 def _wordpiece(tokenizer: Tokenizer, vocab_size: int) -> WordPiece:
-    """Turn the tokens of BPE, ▁ before each word, into those of WordPiece, ## inside of words."""
+    """Convert a BPE vocabulary, with ▁ before words, to WordPiece, with ## inside of words.
+
+    The order of the tokens is kept, so that the result is as deterministic as the BPE trainer.
+    """
     from tokenizers import models
 
     by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     learned = [token for token, _ in by_id[len(_SPECIAL) :]]
+    # WordPiece finds a word only if all of its characters are tokens: each needs one form for the
+    # start of a word and one for the inside.
     characters = [token for token in learned if len(token) == 1 and token != _SPACE]
     alphabet = [*characters, *(_INSIDE + character for character in characters)]
     merged = [
@@ -275,7 +318,10 @@ def _wordpiece(tokenizer: Tokenizer, vocab_size: int) -> WordPiece:
         for token in learned
         if len(token) > 1
     ]
-    pieces = list(dict.fromkeys([*_SPECIAL, *alphabet, *merged]))  # ▁a is a, a character
+    # `dict.fromkeys` drops duplicates and keeps the order: the merge ▁a is the character a again.
+    pieces = list(dict.fromkeys([*_SPECIAL, *alphabet, *merged]))
+    # The first merges are the most frequent ones. The alphabet stays complete; the caller refuses a
+    # vocabulary that is too large.
     pieces = pieces[: max(vocab_size, len(_SPECIAL) + len(alphabet))]
     return models.WordPiece(
         {piece: i for i, piece in enumerate(pieces)}, unk_token=SPECIAL_TOKENS["unk_token"]
@@ -283,25 +329,31 @@ def _wordpiece(tokenizer: Tokenizer, vocab_size: int) -> WordPiece:
 
 
 def _unigram(tokenizer: Tokenizer, vocab_size: int) -> Unigram:
-    """Free the trained model of what differs from run to run.
+    """Remove the random differences between two training runs from a Unigram model.
 
-    Sums over words in the order of a hash table leave noise in the last digits of the scores, and
-    characters that the model could do without get scores above the lowest in such an order.
-    Such noise could also decide which of two equal pieces is dropped; that was not seen to happen.
+    There are two. First, the trainer sums over words in the order of a hash table, which changes
+    the last digits of the scores. Second, it gives the characters that the model does not need
+    scores just above the lowest one, in an order of a hash table, too.
+
+    The rounding noise could also decide which of two equally good pieces the trainer drops. This
+    was never observed.
     """
     from tokenizers import models
 
     scores = dict(json.loads(tokenizer.to_str())["model"]["vocab"])
     for token in _SPECIAL:
         scores.pop(token, None)
+    # The trainer puts these characters at steps of 1e-4 above the lowest score. Give all of them
+    # the lowest score, so that their order no longer counts.
     characters = [piece for piece in scores if len(piece) == 1]
     lowest = min(scores.values(), default=0.0)
-    added = lowest + 1e-4 * len(characters)  # the trainer's steps
+    highest_added = lowest + 1e-4 * len(characters)
     for character in characters:
-        if scores[character] < added:
+        if scores[character] < highest_added:
             scores[character] = lowest
     scores = {piece: round(score, 6) for piece, score in scores.items()}
-    # Below the size of the alphabet or so, the trainer does not heed its limit.
+    # If the limit is near the number of characters or below, the trainer exceeds it. Keep all
+    # characters, then the pieces with the highest scores. Sort pieces of equal score by name.
     ranked = sorted(scores, key=lambda piece: (len(piece) > 1, -scores[piece], piece))
     kept = ranked[: max(vocab_size - len(_SPECIAL), len(characters))]
     pieces = [*((token, 0.0) for token in _SPECIAL), *((piece, scores[piece]) for piece in kept)]

@@ -1,4 +1,10 @@
-"""What a person looks at: printed summaries, files of an output folder, cards, comparisons.
+"""Reports: the text that a recipe prints, and the files that it writes to its output folder.
+
+- `results`: metrics, predictions, plots and the model card of one classifier.
+- `predictions`: predictions as JSON lines, and as text to print.
+- `cards`: model cards.
+- `cross_validation`: the results of a cross-validation.
+- `comparison`: tables that compare methods over training sizes and seeds.
 
 May import: `shared.methods` and the floors below it.
 """

@@ -1,4 +1,7 @@
-"""A model card: what the model is, what it was measured on, and the command that made it."""
+"""Model cards: ``README.md`` with the model, its data, its metrics and the command that made it.
+
+`write_model_card` writes any card. `TaggerCard` writes the card of a text classifier.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.files import atomic_write
 from shared.cli.launch import machine
-from shared.models.loading import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
+from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
 
 if TYPE_CHECKING:
     from shared.data.splits import Split
 
-
+# The metrics of a run that the card of a tagger shows, in this order.
 CARD_METRICS = (
     "test_accuracy",
     "test_micro_f1",
@@ -33,20 +36,22 @@ CARD_METRICS = (
 
 @dataclass(frozen=True)
 class TaggerCard:
-    """The model card of a tagger: what it says beside the figures of a run.
+    """The model card of a text classifier ("tagger").
+
+    The attributes describe the model. `write` adds the data and the metrics of a run.
 
     Attributes
     ----------
     base_model : str, optional
-        What was fine-tuned. Without it and without `register_module` the folder holds no model,
-        and the card does not say how to load one.
+        The model that was fine-tuned. If both `base_model` and `register_module` are None, the
+        folder holds no model and the card does not explain how to load one.
     register_module : str, optional
-        The module to import so that transformers knows the architecture of a saved model that is
-        this project's own.
+        For an architecture of this project: the module to import before the model is loaded, so
+        that transformers knows the architecture.
     max_length : int, optional
-        Tokens of a text that the model reads. None: all.
+        The number of tokens of a text that the model reads. None: all tokens.
     limits : str, optional
-        In place of the usual sentences on what to expect of the model.
+        Replaces the standard text of the section "Limits".
     """
 
     base_model: str | None = None
@@ -70,21 +75,22 @@ class TaggerCard:
         folder : Path
             The model's folder.
         split : Split
-            What the model was trained and tested on.
+            The data that the model was trained and tested on.
         metrics : mapping
-            Those of `CARD_METRICS` are shown.
+            The metrics of the run; those in `CARD_METRICS` are shown.
         report : str
-            The per-label report, shown verbatim.
+            The per-label report, shown unchanged.
         uses_thresholds : bool
-            A label applies where its score reaches its threshold; otherwise the best one applies.
+            True: a label is predicted if its score reaches its threshold. False: the label with the
+            highest score is predicted.
         """
         corpus = split.corpus
         write_model_card(
             folder,
             title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
             base_model=self.base_model,
-            description="Gives a text any of "
-            f"{len(corpus.label_names)} labels, each with a score from 0 to 1.",
+            description=f"Predicts which of {len(corpus.label_names)} labels a text has, with a "
+            "score from 0 to 1 for each label.",
             data=corpus.describe(),
             label_names=corpus.label_names,
             metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
@@ -94,16 +100,17 @@ class TaggerCard:
         )
 
     def _usage(self, folder: Path, uses_thresholds: bool) -> str | None:
+        """Return how to load the model and read its output; None if the folder has no model."""
         if not (self.base_model or self.register_module):
             return None
         register = ""
         if self.register_module:
             register = f"import {self.register_module}  # registers the architecture\n"
-        rule = "The label with the highest score applies."
+        rule = "The label with the highest score is the predicted label."
         if uses_thresholds:
             rule = (
-                "A label applies where its score reaches its threshold, "
-                "`tagger.model.config.thresholds`."
+                "A label is predicted if its score is at or above its threshold. The thresholds "
+                "are in `tagger.model.config.thresholds`."
             )
         return f"""```python
 {register}from transformers import pipeline
@@ -115,17 +122,19 @@ tagger("Tokenizer drops the last word of every line", truncation=True)
 {rule}"""
 
     def _limits(self, n_train: int) -> str:
-        reads = (
-            f"It reads the first {self.max_length} tokens of a text. " if self.max_length else ""
-        )
-        return (
-            f"Trained on {n_train:,} texts of one source; expect lower figures on others. {reads}"
-            "The figures of a label with few rows in the table above are uncertain."
-        )
+        """Return the standard text of the section "Limits"."""
+        sentences = [
+            f"The model was trained on {n_train:,} texts from one source.",
+            "Expect lower scores on texts from other sources.",
+        ]
+        if self.max_length:
+            sentences.append(f"The model reads only the first {self.max_length} tokens of a text.")
+        sentences.append("The metrics of labels with few rows in the table above are uncertain.")
+        return " ".join(sentences)
 
 
 def command_line() -> str:
-    """Return the command that runs now, as one would type it from the current folder."""
+    """Return the command of this run, ready to be pasted into a shell in the current folder."""
     script = os.path.relpath(sys.argv[0])
     return shlex.join(["accelerate", "launch", script, *sys.argv[1:]])
 
@@ -145,28 +154,30 @@ def write_model_card(
     task: str = "text-classification",
     library: str = "transformers",
 ) -> None:
-    """Write ``README.md`` with the hub's metadata block.
+    """Write ``README.md`` with the metadata block of the Hugging Face Hub.
 
     Parameters
     ----------
     folder : Path
         The model's folder.
-    title, description, usage, limits : str
-        Markdown; without a model to use there is no usage.
+    title, description, limits : str
+        Markdown.
+    usage : str, optional
+        Markdown. None if there is no model to use: the section "Use" is then left out.
     base_model : str, optional
-        What was fine-tuned; goes into the metadata if it is a hub id.
+        The model that was fine-tuned. It goes into the metadata if it is a hub id.
     data : str
-        Plain-text description of the data, shown verbatim.
+        Plain-text description of the data, shown unchanged.
     metrics : mapping of str to float
-        Figures of the test set, by name; they become the card's table and its metadata.
+        Metrics of the test set, by name. They go into the card's table and into its metadata.
     report : str
-        The per-label report, shown verbatim.
+        The per-label report, shown unchanged.
     label_names : sequence of str
-        Empty for a model that is no classifier.
-    task : str
-        The hub's name of what the model does.
-    library : str
-        The hub's name of what loads the model.
+        Empty if the model is no classifier.
+    task : str, default "text-classification"
+        The hub's name of the task.
+    library : str, default "transformers"
+        The hub's name of the library that loads the model.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -187,50 +198,31 @@ def write_model_card(
             for name, value in metrics.items()
         ],
     )
-    rows = "\n".join(
-        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()
-    )
-    paragraph = "\n\n"
     labels = ", ".join(f"`{name}`" for name in label_names)
-    table = f"| test | |\n|---|---|\n{rows}{paragraph}" if rows else ""
-    card = f"""---
-{metadata.to_yaml()}
----
-
-# {title}
-
-{description}
-
-{f"Labels: {labels}.{paragraph}" if labels else ""}## Figures
-
-{table}```
-{report}
-```
-
-## Data
-
-```
-{data}
-```
-
-{f"## Use{paragraph}{usage}{paragraph}" if usage else ""}## Limits
-
-{limits}
-
-## Made by
-
-```bash
-{command_line()}
-```
-
-on {machine()}, Python {platform.python_version()}.
-"""
+    rows = [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()]
+    blocks = [
+        f"---\n{metadata.to_yaml()}\n---",
+        f"# {title}",
+        description,
+        f"Labels: {labels}." if labels else None,
+        "## Results",
+        "\n".join(["| test | |", "|---|---|", *rows]) if rows else None,
+        f"```\n{report}\n```",
+        "## Data",
+        f"```\n{data}\n```",
+        f"## Use\n\n{usage}" if usage else None,
+        "## Limits",
+        limits,
+        "## Command",
+        f"```bash\n{command_line()}\n```",
+        f"It ran on {machine()}, Python {platform.python_version()}.",
+    ]
     with atomic_write(folder / "README.md") as file:
-        file.write(card)
+        file.write("\n\n".join(block for block in blocks if block is not None) + "\n")
 
 
 def _hub_id(model: str) -> str | None:
-    """Return what the hub knows the model by; a folder has no such name."""
+    """Return the name of a model on the hub; None for a folder, which has no such name."""
     if model == DEFAULT_MODEL:
         return DEFAULT_MODEL_ON_HUB
     return None if Path(model).is_dir() else model

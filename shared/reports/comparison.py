@@ -1,4 +1,8 @@
-"""Compare methods over training sizes and seeds: tables, learning curves and what to take."""
+"""Compare methods over training sizes and seeds: tables, learning curves and a recommendation.
+
+A *cell* is one method with one training size: its results have one entry per seed. The method is
+chosen by its validation F1, and the test set then shows whether the choice is significant.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,18 @@ from shared.evaluation.bootstrap import paired_bootstrap
 
 @dataclass(frozen=True)
 class Result:
-    """What one method reached with one training size and one seed.
+    """The result of one method with one training size and one seed.
 
     Attributes
     ----------
-    method, size, seed : which cell; the size as a person writes it, a number or "all".
-    metrics : the recipe's ``metrics.json``.
-    predictions : the recipe's ``test_predictions.jsonl``.
+    method : str
+    size : str
+        Training size as in the flags: a number or "all".
+    seed : int
+    metrics : mapping
+        The contents of the recipe's ``metrics.json``.
+    predictions : Path
+        The recipe's ``test_predictions.jsonl``.
     """
 
     method: str
@@ -33,16 +42,71 @@ class Result:
     predictions: Path
 
 
+# --- results as CSV rows and learning curves -----------------------------------------------------
+
+
+def result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return one row per result, for a CSV file: test F1, seconds of training and of testing."""
+    return [
+        {
+            **{"method": result.method, "size": result.size, "seed": result.seed},
+            **{name: round(result.metrics[f"test_{name}"], 4) for name in ("micro_f1", "macro_f1")},
+            "train_seconds": round(result.metrics.get("train_runtime", 0.0), 3),
+            "predict_seconds": round(result.metrics["test_runtime"], 3),
+        }
+        for result in results
+    ]
+
+
+def metric_values(results: Sequence[Result], method: str, size: str, metric: str) -> list[float]:
+    """Return one metric of a method at a training size, with one value per seed."""
+    return [
+        result.metrics.get(metric, 0.0)
+        for result in results
+        if (result.method, result.size) == (method, size)
+    ]
+
+
+def curves(
+    results: Sequence[Result], sizes: Sequence[str]
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Return the learning curves for `shared.plots.plot_learning_curves`.
+
+    Returns
+    -------
+    dict of method to dict of metric to (mean, standard deviation)
+        Both are arrays of shape (sizes,), over seeds. The mean is NaN for a size without results.
+    """
+    by_method: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for method in _methods(results):
+        by_method[method] = {}
+        for metric in ("micro_f1", "macro_f1"):
+            cells = [metric_values(results, method, size, f"test_{metric}") for size in sizes]
+            by_method[method][metric] = (
+                np.array([mean(cell) if cell else np.nan for cell in cells]),
+                np.array([stdev(cell) if len(cell) > 1 else 0.0 for cell in cells]),
+            )
+    return by_method
+
+
+# --- recommendation ------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Recommendation:
-    """The best method at one size by validation, and how it compares with the next on test.
+    """The best method at one training size, and its comparison with the second-best on test.
 
     Attributes
     ----------
-    size : training size.
-    best, runner_up : methods; there is no runner-up where there is one method only.
-    valid : mean validation micro F1 of both.
-    test : what `shared.evaluation.bootstrap.paired_bootstrap` says of best minus runner-up, test micro F1.
+    size : str
+        Training size.
+    best, runner_up : str
+        The two best methods by validation. `runner_up` is None if there is only one method.
+    valid : tuple of float
+        Mean validation micro F1 of both.
+    test : mapping, optional
+        The result of `shared.evaluation.bootstrap.paired_bootstrap` for test micro F1, best minus
+        runner-up.
     """
 
     size: str
@@ -53,60 +117,100 @@ class Recommendation:
 
     @property
     def verdict(self) -> str:
-        """Whether the difference is real."""
+        """Whether the 95 % interval of the difference on test excludes 0, and on which side."""
         if self.test is None:
-            return "nothing to compare with"
+            return "no second method"
         if self.test["low"] > 0:
-            return "real"
+            return "significant"
         if self.test["high"] < 0:
-            return f"real, but for {self.runner_up}: validation misled"
-        return "may be chance"
+            return f"significant, but {self.runner_up} is better on test"
+        return "not significant"
 
 
-def result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row per cell, for a CSV file: test F1, seconds of training and of scoring the test."""
-    return [
-        {
-            **{"method": r.method, "size": r.size, "seed": r.seed},
-            **{name: round(r.metrics[f"test_{name}"], 4) for name in ("micro_f1", "macro_f1")},
-            "train_seconds": round(r.metrics.get("train_runtime", 0.0), 3),
-            "predict_seconds": round(r.metrics["test_runtime"], 3),
-        }
-        for r in results
-    ]
+def recommend(results: Sequence[Result], size: str) -> Recommendation | None:
+    """Return the best method at a training size by mean validation micro F1, and compare on test.
+
+    Only methods that have a result for every seed are compared; without such a method, return None.
+
+    The comparison joins the test rows of all seeds. A row that is tested under several seeds counts
+    as one observation.
+
+    Raises
+    ------
+    UserError
+        If two methods were tested on different rows.
+    """
+    seeds = {result.seed for result in results if result.size == size}
+    cells: dict[str, dict[int, Result]] = {method: {} for method in _methods(results)}
+    for result in results:
+        if result.size == size:
+            cells[result.method][result.seed] = result
+    cells = {method: cell for method, cell in cells.items() if cell.keys() == seeds}
+    if not seeds or not cells:
+        return None
+
+    valid = {
+        method: mean(result.metrics["valid_micro_f1"] for result in cell.values())
+        for method, cell in cells.items()
+    }
+    best, *others = sorted(valid, key=lambda method: -valid[method])
+    if not others:
+        return Recommendation(size, best, None, (valid[best],), None)
+
+    runner_up = others[0]
+    pairs = [_read_pair(cells[best][seed], cells[runner_up][seed]) for seed in sorted(seeds)]
+    y_true, pred_best, pred_runner_up, rows = (
+        np.concatenate(arrays) for arrays in zip(*pairs, strict=True)
+    )
+    # The seeds may share test rows. Grouped by row number, a shared row is not counted as several
+    # independent observations, which would make the interval too narrow.
+    test = paired_bootstrap(y_true, pred_best, pred_runner_up, groups=rows)
+    return Recommendation(size, best, runner_up, (valid[best], valid[runner_up]), test)
 
 
-def metric_values(results: Sequence[Result], method: str, size: str, metric: str) -> list[float]:
-    """One metric of a method at a size, seed by seed."""
-    return [r.metrics.get(metric, 0.0) for r in results if (r.method, r.size) == (method, size)]
+def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
+    """Read the predictions of two results on the same test rows.
+
+    Returns
+    -------
+    y_true, pred_best, pred_runner_up : bool array of shape (rows, labels)
+    rows : int array of shape (rows,)
+        Row numbers in the source.
+    """
+    lines = []
+    for result in (best, runner_up):
+        # Not splitlines(), which would also split at U+2028 inside a text.
+        text = result.predictions.read_text("utf-8")
+        lines.append([json.loads(line) for line in text.split("\n") if line])
+    rows, other_rows = ([line["row"] for line in of_result] for of_result in lines)
+    if rows != other_rows:
+        raise UserError(
+            f"{runner_up.predictions}: its test rows differ from those of {best.predictions}; "
+            "compare methods only with the same --data, --test_size and seed"
+        )
+    names = sorted(lines[0][0]["scores"])
+
+    def multi_hot(of_result: list[dict], key: str) -> np.ndarray:
+        return np.array([[name in line[key] for name in names] for line in of_result])
+
+    y_true = multi_hot(lines[0], "true_labels")
+    return y_true, *(multi_hot(of_result, "labels") for of_result in lines), np.array(rows)
 
 
-def curves(
-    results: Sequence[Result], sizes: Sequence[str]
-) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Return what `shared.plots.plot_learning_curves` draws: mean and spread over seeds."""
-    found = {}
-    for method in _methods(results):
-        found[method] = {}
-        for metric in ("micro_f1", "macro_f1"):
-            cells = [metric_values(results, method, size, f"test_{metric}") for size in sizes]
-            found[method][metric] = (
-                np.array([mean(cell) if cell else np.nan for cell in cells]),
-                np.array([stdev(cell) if len(cell) > 1 else 0.0 for cell in cells]),
-            )
-    return found
+# --- Markdown ------------------------------------------------------------------------------------
 
 
 def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
-    """Markdown: what to take at each size and why, F1 on test, seconds."""
-    choices = [choice for size in sizes if (choice := recommend(results, size))]
-    return f"""## What to take
+    """Return Markdown: the recommended method at each size, F1 on test, and seconds."""
+    recommendations = [choice for size in sizes if (choice := recommend(results, size))]
+    return f"""## Recommended method
 
-{recommendation_table(choices)}
+{recommendation_table(recommendations)}
 
-In brackets the mean validation micro F1, by which a method is chosen; then the difference of test
-micro F1 with its 95 % interval (paired bootstrap over the test texts, all seeds together). Only
-methods that have finished every seed at a size compete; the tables below name the others.
+The method with the highest mean validation micro F1 (in brackets) is recommended. The difference is
+that of test micro F1, best minus second, with its 95 % interval (paired bootstrap over the test
+texts, all seeds together); it is significant if the interval does not include 0. Only methods that
+have finished every seed at a size are compared; the tables below also show the others.
 
 ## Micro F1 on test
 
@@ -116,111 +220,63 @@ methods that have finished every seed at a size compete; the tables below name t
 
 {f1_table(results, sizes, "macro_f1")}
 
-## Seconds of training by size, and of scoring 1,000 texts
+## Seconds for training, by training size, and for scoring 1,000 texts
 
 {time_table(results, sizes)}
 """
 
 
-def f1_table(results: Sequence[Result], sizes: Sequence[str], metric: str) -> str:
-    """Markdown: a row per method, a column per size, mean ± standard deviation over seeds.
+def recommendation_table(choices: Sequence[Recommendation]) -> str:
+    """Return Markdown: the recommended method at each training size, and the comparison."""
+    rows = []
+    for choice in choices:
+        runner_up = difference = "-"
+        if choice.test is not None:
+            runner_up = f"{choice.runner_up} ({choice.valid[1]:.3f})"
+            interval = f"{choice.test['low']:+.3f} to {choice.test['high']:+.3f}"
+            difference = f"{choice.test['difference']:+.3f} ({interval})"
+        best = f"**{choice.best}** ({choice.valid[0]:.3f})"
+        rows.append([choice.size, best, runner_up, difference, choice.verdict])
+    header = ["training texts", "best (validation)", "second (validation)", "difference on test"]
+    return _markdown_table([*header, "conclusion"], rows)
 
-    The best mean of a column is bold; a cell with fewer seeds than others says how many.
+
+def f1_table(results: Sequence[Result], sizes: Sequence[str], metric: str) -> str:
+    """Return Markdown: a row per method, a column per size, mean ± standard deviation over seeds.
+
+    The best mean of a column is bold. A cell with fewer seeds than the others states the number.
     """
-    n_seeds = len({r.seed for r in results})
+    n_seeds = len({result.seed for result in results})
     columns = []
     for size in sizes:
         cells = [
             metric_values(results, method, size, f"test_{metric}") for method in _methods(results)
         ]
         best = max((mean(cell) for cell in cells if cell), default=None)
-        columns.append([_mean_and_spread(cell, n_seeds, best) for cell in cells])
-    return _markdown(["method", *sizes], list(zip(_methods(results), *columns, strict=True)))
+        columns.append([_mean_and_deviation(cell, n_seeds, best) for cell in cells])
+    # Each column holds one size; zip turns the columns into rows, one for each method.
+    rows = list(zip(_methods(results), *columns, strict=True))
+    return _markdown_table(["method", *sizes], rows)
 
 
 def time_table(results: Sequence[Result], sizes: Sequence[str]) -> str:
-    """Markdown: mean seconds of training per size, and of scoring a thousand texts."""
+    """Return Markdown: mean seconds for training at each size, and for scoring 1,000 texts."""
     rows = []
     for method in _methods(results):
-        train = [metric_values(results, method, size, "train_runtime") for size in sizes]
-        own = [r.metrics for r in results if r.method == method]
-        per_text = mean(m["test_runtime"] / m["test_samples"] for m in own)
-        seconds = [_seconds(mean(cell)) if cell else "-" for cell in train]
+        train_times = [metric_values(results, method, size, "train_runtime") for size in sizes]
+        metrics = [result.metrics for result in results if result.method == method]
+        per_text = mean(m["test_runtime"] / m["test_samples"] for m in metrics)
+        seconds = [_seconds(mean(cell)) if cell else "-" for cell in train_times]
         rows.append([method, *seconds, _seconds(1000 * per_text)])
-    return _markdown(["method", *sizes, "1,000 texts"], rows)
-
-
-def recommend(results: Sequence[Result], size: str) -> Recommendation | None:
-    """Return the best method at a size by mean validation micro F1, and what the test says of it.
-
-    Methods compete that have finished every seed; None where none has.
-
-    The test rows of all seeds count together; a row that is tested under several seeds counts as
-    one observation.
-
-    Raises
-    ------
-    UserError
-        If two methods were tested on different rows.
-    """
-    seeds = {r.seed for r in results if r.size == size}
-    cells = {
-        method: {r.seed: r for r in results if (r.method, r.size) == (method, size)}
-        for method in _methods(results)
-    }
-    cells = {method: found for method, found in cells.items() if found.keys() == seeds}
-    if not seeds or not cells:
-        return None
-    valid = {m: mean(r.metrics["valid_micro_f1"] for r in c.values()) for m, c in cells.items()}
-    best, *others = sorted(valid, key=lambda method: -valid[method])
-    if not others:
-        return Recommendation(size, best, None, (valid[best],), None)
-    parts = [_pair(cells[best][seed], cells[others[0]][seed]) for seed in sorted(seeds)]
-    y_true, ours, theirs, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
-    test = paired_bootstrap(y_true, ours, theirs, groups=rows)
-    return Recommendation(size, best, others[0], (valid[best], valid[others[0]]), test)
-
-
-def recommendation_table(choices: Sequence[Recommendation]) -> str:
-    """Markdown: what to take at each size, and why."""
-    rows = []
-    for choice in choices:
-        row = [choice.size, f"**{choice.best}** ({choice.valid[0]:.3f})", "-", "-", choice.verdict]
-        if choice.test is not None:
-            row[2] = f"{choice.runner_up} ({choice.valid[1]:.3f})"
-            interval = f"{choice.test['low']:+.3f} to {choice.test['high']:+.3f}"
-            row[3] = f"{choice.test['difference']:+.3f} ({interval})"
-        rows.append(row)
-    header = ["training texts", "take (validation)", "next (validation)", "difference on test"]
-    return _markdown([*header, "the difference is"], rows)
-
-
-def _pair(ours: Result, theirs: Result) -> tuple[np.ndarray, ...]:
-    """Truth, two predictions (rows, labels) and the rows' numbers (rows,)."""
-    lines = []
-    for result in (ours, theirs):
-        text = result.predictions.read_text("utf-8")
-        lines.append([json.loads(line) for line in text.split("\n") if line])
-    rows, other_rows = ([line["row"] for line in part] for part in lines)
-    if rows != other_rows:
-        raise UserError(
-            f"{theirs.predictions}: its test rows are not those of {ours.predictions}; "
-            "methods compare on the same --data, --test_size and seed only"
-        )
-    names = sorted(lines[0][0]["scores"])
-
-    def matrix(part: list[dict], key: str) -> np.ndarray:
-        return np.array([[name in line[key] for name in names] for line in part])
-
-    truth = matrix(lines[0], "true_labels")
-    return truth, *(matrix(part, "labels") for part in lines), np.array(rows)
+    return _markdown_table(["method", *sizes, "1,000 texts"], rows)
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(r.method for r in results))
+    """Return the methods in the order of their first result."""
+    return list(dict.fromkeys(result.method for result in results))
 
 
-def _mean_and_spread(cell: Sequence[float], n_seeds: int, best: float | None) -> str:
+def _mean_and_deviation(cell: Sequence[float], n_seeds: int, best: float | None) -> str:
     if not cell:
         return "-"
     text = f"{mean(cell):.3f}"
@@ -233,6 +289,6 @@ def _seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

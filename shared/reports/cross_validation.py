@@ -1,4 +1,14 @@
-"""Figures, files and the card of a cross-validation."""
+"""The results of a cross-validation: metrics of each method, files, plot and model card.
+
+`write_out_of_fold` does everything, in this order:
+
+- evaluate each method: choose its labels and compute its metrics;
+- compare the model with the baselines on the same rows;
+- write the files, the plot and the model card, and return the text to print.
+
+The rows come in *parts*: "oof" are all rows of the cross-validation with their out-of-fold scores.
+"test", if any, are the rows of a separate test file with the mean score of all folds.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +37,10 @@ if TYPE_CHECKING:
 
     from shared.data.corpus import Corpus
 
-_PARTS = {"oof": "All texts, out of fold", "test": "Test texts, mean of the folds"}
-
-
-def methods_table(metrics: Mapping[str, float], methods: Sequence[str]) -> str:
-    """Markdown: a row per method, mean ± standard deviation over folds; then the test texts.
-
-    `metrics` has keys such as ``tfidf_micro_f1``, ``tfidf_micro_f1_std``, ``tfidf_test_micro_f1``.
-    """
-    tested = [name for name in METRICS if f"{methods[0]}_test_{name}" in metrics]
-    header = ["method", *METRICS.values(), *(f"{METRICS[name]}, test" for name in tested)]
-    lines = [header, ["---"] * len(header)]
-    for method in methods:
-        line = [method]
-        for key in (f"{method}_{name}" for name in METRICS):
-            known = key in metrics
-            line.append(f"{metrics[key]:.3f} ± {metrics[f'{key}_std']:.3f}" if known else "-")
-        lines.append([*line, *(f"{metrics[f'{method}_test_{name}']:.3f}" for name in tested)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+_PART_NAMES = {
+    "oof": "All texts, out-of-fold scores",
+    "test": "Test texts, mean score of all folds",
+}
 
 
 def write_out_of_fold(
@@ -57,100 +53,224 @@ def write_out_of_fold(
     scores: Mapping[str, Mapping[str, np.ndarray]],
     settings: Mapping[str, float],
 ) -> str:
-    """Write figures, predictions, a plot and the card; return what to print.
+    """Write metrics, predictions, a plot and the model card; return the text to print.
 
     Parameters
     ----------
     output_dir : Path
         Receives ``metrics.json``, ``per_label.csv``, ``oof_predictions.jsonl``, ``README.md`` (the
-        card), ``plots/``, and ``test_predictions.jsonl`` where there is a test part.
+        model card), ``plots/``, and ``test_predictions.jsonl`` if there is a test part.
     corpus : Corpus
-    documents : mapping of "oof", and "test" if any, to Dataset with ``row`` and ``text``.
-    labels : mapping of the same to array of shape (rows, labels)
-        Multi-hot.
+    documents : mapping of part to Dataset with ``row`` and ``text``
+        The parts are "oof" and, optionally, "test".
+    labels : mapping of part to array of shape (rows, labels)
+        Multi-hot, for the same parts.
     fold_of : int array of shape (rows,)
         The fold that holds out each row of "oof".
-    scores : mapping of method to part to array of shape (rows, labels)
-        Probabilities. The first method is the model, the others are what it must beat.
+    scores : mapping of method to mapping of part to array of shape (rows, labels)
+        Probabilities. The first method is the model; the others are the baselines.
     settings : mapping
         Further values for ``metrics.json``, flat.
+
+    Returns
+    -------
+    str
+        The per-label report, the table of methods, the comparison and the list of files.
     """
-    names, single_label = corpus.label_names, corpus.single_label
-    metrics = {**settings, **{f"{part}_samples": len(y) for part, y in labels.items()}}
-    predicted: dict[str, dict[str, np.ndarray]] = {part: {} for part in labels}
-    for method, found in scores.items():
-        y = labels["oof"]
-        chosen = choose_out_of_fold(found["oof"], y, fold_of, single_label=single_label)
-        figures = fold_metrics(y, found["oof"], chosen, fold_of)
-        predicted["oof"][method] = chosen
-        if "test" in labels:
-            threshold = 0.5 if single_label else tune_thresholds(found["oof"], y, tolerance=2)
-            chosen = choose_labels(found["test"], threshold, single_label=single_label)
-            test = f1_scores(labels["test"], chosen) | ranking_scores(labels["test"], found["test"])
-            figures |= {f"test_{name}": value for name, value in test.items()}
-            predicted["test"][method] = chosen
-        metrics |= {f"{method}_{name}": value for name, value in figures.items()}
+    label_names, n_folds = corpus.label_names, int(fold_of.max()) + 1
+    model, *_ = scores
 
-    model, *baselines = scores
-    said = [methods_table(metrics, list(scores))]
-    for part, y in labels.items():
-        chosen = predicted[part]
-        metrics |= {f"{part}_{k}": value for k, value in f1_scores(y, chosen[model]).items()}
-        low, high = bootstrap_interval(y, chosen[model])
-        metrics |= {f"{part}_micro_f1_low": low, f"{part}_micro_f1_high": high}
-        line = f"{_PARTS[part]} ({len(y):,}): micro F1 {metrics[f'{part}_micro_f1']:.3f}"
-        line += f" (95 % interval {low:.3f} to {high:.3f})"
-        for method in baselines:
-            more = paired_bootstrap(y, chosen[model], chosen[method])
-            line += f"; {more['difference']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f}) "
-            line += f"against {method}"
-        said.append(line)
+    predicted, method_metrics = _evaluate_methods(
+        labels, scores, fold_of, single_label=corpus.single_label
+    )
+    comparison, part_metrics = _compare_with_baselines(labels, predicted)
+    n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
+    metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
+    summary = f"{methods_table(metrics, list(scores))}\n\n{comparison}"
+
     write_json(output_dir / "metrics.json", metrics)
-
-    y, chosen = labels["oof"], predicted["oof"][model]
-    report = classification_report(y, chosen, names)
-    rows = per_label_report(y, chosen, names, scores=scores[model]["oof"])
-    write_csv(output_dir / "per_label.csv", rows)
+    y, y_pred = labels["oof"], predicted[model]["oof"]
+    per_label = per_label_report(y, y_pred, label_names, scores=scores[model]["oof"])
+    write_csv(output_dir / "per_label.csv", per_label)
     for part, dataset in documents.items():
         rows = dataset.select_columns(["row", "text"])
         if part == "oof":
             rows = rows.add_column("fold", fold_of.tolist())
-        found = labels[part], scores[model][part], predicted[part][model]
-        write_predictions(output_dir / f"{part}_predictions.jsonl", rows, names, *found)
-    n_folds = int(fold_of.max()) + 1
-    counts = {}
-    for number in range(n_folds):
-        on = y[fold_of == number].sum(axis=0, dtype=int).tolist()
-        counts[f"fold {number}"] = dict(zip(names, on, strict=True))
-    (output_dir / "plots").mkdir(exist_ok=True)
-    plot_label_counts(counts, output_dir / "plots" / "label_counts.png")
+        path = output_dir / f"{part}_predictions.jsonl"
+        arrays = labels[part], scores[model][part], predicted[model][part]
+        write_predictions(path, rows, label_names, *arrays)
+    _plot_folds(output_dir / "plots", y, fold_of, label_names)
+    report = classification_report(y, y_pred, label_names)
+    _write_card(output_dir, corpus, len(y), n_folds, summary, report)
 
-    text = "\n\n".join(said)
+    lines = [
+        f"Out-of-fold results\n\n{report}\n{summary}\n",
+        f"Everything is in {output_dir}: the models in fold_*/,",
+        "README.md (model card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.",
+    ]
+    if tag_command := _tag_command(output_dir, n_folds):
+        lines += ["To tag a file with all folds together:", f"  {tag_command}"]
+    return "\n".join(lines)
+
+
+# --- metrics of each method ----------------------------------------------------------------------
+
+
+def _evaluate_methods(
+    labels: Mapping[str, np.ndarray],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    fold_of: np.ndarray,
+    *,
+    single_label: bool,
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """Return the labels that each method predicts for each part, and the metrics of each method.
+
+    The metrics have the keys of ``metrics.json``, such as ``tfidf_micro_f1``.
+    """
+    predicted: dict[str, dict[str, np.ndarray]] = {}
+    metrics: dict[str, float] = {}
+    for method, method_scores in scores.items():
+        predicted[method] = _predict(
+            method_scores, labels["oof"], fold_of, single_label=single_label
+        )
+        method_metrics = _method_metrics(labels, method_scores, predicted[method], fold_of)
+        metrics |= {f"{method}_{name}": value for name, value in method_metrics.items()}
+    return predicted, metrics
+
+
+def _predict(
+    scores: Mapping[str, np.ndarray], y: np.ndarray, fold_of: np.ndarray, *, single_label: bool
+) -> dict[str, np.ndarray]:
+    """Return the labels that one method predicts, for each part; `y` has the labels of "oof"."""
+    predicted = {"oof": choose_out_of_fold(scores["oof"], y, fold_of, single_label=single_label)}
+    if "test" in scores:
+        # No test label may influence the threshold: tune it on all out-of-fold scores.
+        threshold: float | np.ndarray = 0.5
+        if not single_label:
+            threshold = tune_thresholds(scores["oof"], y, tolerance=2)
+        predicted["test"] = choose_labels(scores["test"], threshold, single_label=single_label)
+    return predicted
+
+
+def _method_metrics(
+    labels: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    predicted: Mapping[str, np.ndarray],
+    fold_of: np.ndarray,
+) -> dict[str, float]:
+    """Return the metrics of one method: mean and deviation over folds, and ``test_*`` if any."""
+    metrics = fold_metrics(labels["oof"], scores["oof"], predicted["oof"], fold_of)
+    if "test" in predicted:
+        y = labels["test"]
+        test_metrics = f1_scores(y, predicted["test"]) | ranking_scores(y, scores["test"])
+        metrics |= {f"test_{name}": value for name, value in test_metrics.items()}
+    return metrics
+
+
+def methods_table(metrics: Mapping[str, float], methods: Sequence[str]) -> str:
+    """Return Markdown: a row per method, mean ± standard deviation over folds, then test metrics.
+
+    `metrics` has keys such as ``tfidf_micro_f1``, ``tfidf_micro_f1_std``, ``tfidf_test_micro_f1``.
+    A missing metric is shown as "-".
+    """
+    test_metrics = [name for name in METRICS if f"{methods[0]}_test_{name}" in metrics]
+    header = ["method", *METRICS.values(), *(f"{METRICS[name]}, test" for name in test_metrics)]
+    lines = [header, ["---"] * len(header)]
+    for method in methods:
+        line = [method]
+        for key in (f"{method}_{name}" for name in METRICS):
+            exists = key in metrics
+            line.append(f"{metrics[key]:.3f} ± {metrics[f'{key}_std']:.3f}" if exists else "-")
+        lines.append([*line, *(f"{metrics[f'{method}_test_{name}']:.3f}" for name in test_metrics)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --- comparison with the baselines ---------------------------------------------------------------
+
+
+def _compare_with_baselines(
+    labels: Mapping[str, np.ndarray], predicted: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[str, dict[str, float]]:
+    """Compare the model, the first method in `predicted`, with all other methods.
+
+    Returns
+    -------
+    text : str
+        A paragraph for each part: micro F1 over all rows of the part, with its 95 % interval, and
+        the difference from each baseline.
+    metrics : dict of float
+        The F1 scores and the interval of the model, such as ``oof_micro_f1``.
+    """
+    model, *baselines = predicted
+    paragraphs: list[str] = []
+    metrics: dict[str, float] = {}
+    for part, y in labels.items():
+        y_pred = predicted[model][part]
+        f1 = f1_scores(y, y_pred)
+        low, high = bootstrap_interval(y, y_pred)
+        metrics |= {f"{part}_{name}": value for name, value in f1.items()}
+        metrics |= {f"{part}_micro_f1_low": low, f"{part}_micro_f1_high": high}
+
+        text = f"{_PART_NAMES[part]} ({len(y):,}): micro F1 {f1['micro_f1']:.3f}"
+        text += f" (95 % interval {low:.3f} to {high:.3f})"
+        for method in baselines:
+            gain = paired_bootstrap(y, y_pred, predicted[method][part])
+            text += f"; difference from {method} {gain['difference']:+.3f}"
+            text += f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        paragraphs.append(text)
+    return "\n\n".join(paragraphs), metrics
+
+
+# --- plot and card -------------------------------------------------------------------------------
+
+
+def _plot_folds(
+    folder: Path, y: np.ndarray, fold_of: np.ndarray, label_names: Sequence[str]
+) -> None:
+    """Plot how many texts of each fold have each label."""
+    counts = {}
+    for number in range(fold_of.max() + 1):
+        fold_counts = y[fold_of == number].sum(axis=0, dtype=int).tolist()
+        counts[f"fold {number}"] = dict(zip(label_names, fold_counts, strict=True))
+    folder.mkdir(exist_ok=True)
+    plot_label_counts(counts, folder / "label_counts.png")
+
+
+def _tag_command(output_dir: Path, n_folds: int) -> str | None:
+    """Return the command that tags a file with the models of all folds."""
+    if not (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
+        return None
+    folders = " ".join(str(output_dir / f"fold_{number}") for number in range(n_folds))
+    return f"accelerate launch recipes/tag.py --data FILE --model {folders}"
+
+
+def _write_card(
+    output_dir: Path,
+    corpus: Corpus,
+    n_texts: int,
+    n_folds: int,
+    summary: str,
+    report: str,
+) -> None:
+    """Write the model card of all folds together."""
     usage = None
-    if (ROOT / "recipes" / "tag.py").is_file():  # not in every copy
-        folders = " ".join(str(output_dir / f"fold_{number}") for number in range(n_folds))
-        usage = f"accelerate launch recipes/tag.py --data FILE --model {folders}"
+    if tag_command := _tag_command(output_dir, n_folds):
+        usage = f"To tag a file with all folds together:\n\n```bash\n{tag_command}\n```"
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} documents",
         base_model=None,
-        description=f"{n_folds} classifiers of documents into {len(names)} labels, each trained "
-        "without one part of the rows, which it is then scored on. Methods on the same folds, mean "
-        "± standard deviation over the folds; `tfidf` and `frozen` are logistic regressions on "
-        f"words and on the vectors of the encoder as it comes.\n\n{text}",
+        description=f"{n_folds} document classifiers with {len(corpus.label_names)} labels. Each "
+        "was trained without one part of the rows (a fold) and then scored the rows of that part.\n"
+        "\nThe table compares methods on the same folds: mean ± standard deviation over the folds. "
+        "`tfidf` is logistic regression on TF-IDF features. `frozen` is logistic regression on "
+        f"embeddings from the encoder without fine-tuning.\n\n{summary}",
         data=corpus.describe(),
-        label_names=names,
+        label_names=corpus.label_names,
         metrics={},
         report=report,
-        usage=usage and f"All folds together:\n\n```bash\n{usage}\n```",
-        limits=f"Learned from {len(y):,} texts of one source; expect less on others. The threshold "
-        "of a fold is tuned on the other folds. A label with few rows in the table above is known "
-        "only roughly.",
+        usage=usage,
+        limits=f"The models were trained on {n_texts:,} texts from one source. Expect lower scores "
+        "on texts from other sources. The threshold of each fold is tuned on the other folds. The "
+        "metrics of labels with few rows in the table above are uncertain.",
     )
-    lines = [
-        f"Out of fold\n\n{report}\n{text}\n\nEverything is in {output_dir}: the models in fold_*/,",
-        "README.md (a card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.",
-    ]
-    if usage:
-        lines += ["To tag a file with all folds together:", f"  {usage}"]
-    return "\n".join(lines)

@@ -9,25 +9,34 @@ import numpy as np
 
 from shared.cli.files import atomic_write
 
+# --- JSON lines ----------------------------------------------------------------------------------
+
 
 def prediction_records(
     scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield for each row its labels, best first, and the score of every label.
+    """Yield, for each row, its predicted labels and the score of every label, both best first.
 
     Parameters
     ----------
     scores : array of shape (rows, labels)
         Probabilities.
     predicted : array of shape (rows, labels)
-        Bool: which labels apply (see `shared.evaluation.decisions`).
+        Bool: the predicted labels (see `shared.evaluation.decisions`).
     label_names : sequence of str
+
+    Yields
+    ------
+    record : dict
+        ``labels``, a list of names, and ``scores``, a dict of name to score.
     """
     order = np.argsort(-scores, axis=1, kind="stable")
-    for row, best, chosen in zip(scores.tolist(), order, predicted, strict=True):
+    for row_scores, best_first, chosen in zip(
+        scores.tolist(), order.tolist(), predicted, strict=True
+    ):
         yield {
-            "labels": [label_names[i] for i in best if chosen[i]],
-            "scores": {label_names[i]: round(row[i], 6) for i in best},
+            "labels": [label_names[i] for i in best_first if chosen[i]],
+            "scores": {label_names[i]: round(row_scores[i], 6) for i in best_first},
         }
 
 
@@ -39,19 +48,22 @@ def write_predictions(
     scores: np.ndarray,
     predicted: np.ndarray,
 ) -> None:
-    """Write one JSON line per row: its row in the source, text, true labels, labels, scores.
+    """Write one JSON line per row: row number, text, true labels, predicted labels, scores.
 
     Parameters
     ----------
     path : Path
-    rows : iterable of mappings with ``row`` and ``text``, and ``fold`` if they come from several
+    rows : iterable of mappings
+        Each has ``row``, the row number in the source, and ``text``; with cross-validation also
+        ``fold``.
     label_names : sequence of str
     y_true, scores, predicted : array of shape (rows, labels)
+        Multi-hot labels, probabilities, predicted labels.
     """
-    tagged = prediction_records(scores, predicted, label_names)
+    records = prediction_records(scores, predicted, label_names)
     with atomic_write(path) as file:
-        for row, truth, prediction in zip(rows, y_true, tagged, strict=True):
-            true_labels = [label_names[i] for i in np.flatnonzero(truth)]
+        for row, truth, prediction in zip(rows, y_true, records, strict=True):
+            true_labels = [label_names[i] for i in np.flatnonzero(truth).tolist()]
             line = {name: row[name] for name in ("row", "fold", "text") if name in row}
             line["true_labels"] = true_labels
             file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
@@ -64,29 +76,18 @@ def write_tags(
     scores: np.ndarray,
     predicted: np.ndarray,
 ) -> None:
-    """Write one JSON line per row: its row in the source, text, labels, scores.
+    """Write one JSON line per row: row number, text, predicted labels, scores.
 
-    Parameters are those of `write_predictions`, without what is true.
+    The parameters are those of `write_predictions`, without the true labels.
     """
+    records = prediction_records(scores, predicted, label_names)
     with atomic_write(path) as file:
-        tagged = prediction_records(scores, predicted, label_names)
-        for row, prediction in zip(rows, tagged, strict=True):
+        for row, prediction in zip(rows, records, strict=True):
             line = {"row": row["row"], "text": row["text"]}
             file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
 
 
-def headline(text: str, width: int = 90) -> str:
-    """Return the first line of a text that holds anything, cut to `width` characters."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= width else line[: width - 3] + "..."
-
-
-def format_labels(scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]) -> str:
-    """Return the labels of one row (labels,) with their scores as one readable line."""
-    (prediction,) = prediction_records(scores[None], predicted[None], label_names)
-    best, score = next(iter(prediction["scores"].items()))
-    chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
-    return ", ".join(chosen) or f"none (nearest: {best}, {score:.2f})"
+# --- text to print -------------------------------------------------------------------------------
 
 
 def format_examples(
@@ -95,8 +96,33 @@ def format_examples(
     predicted: np.ndarray,
     label_names: Sequence[str],
 ) -> str:
-    """Return the headline of each text and, below it, its `format_labels`; arrays are (texts, labels)."""
+    """Return the headline of each text and, on the next line, its predicted labels.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    scores, predicted : array of shape (texts, labels)
+        Probabilities and predicted labels.
+    label_names : sequence of str
+    """
     return "\n".join(
-        f"  {headline(text)}\n    -> {format_labels(row, chosen, label_names)}"
-        for text, row, chosen in zip(texts, scores, predicted, strict=True)
+        f"  {headline(text)}\n    -> {format_labels(row_scores, chosen, label_names)}"
+        for text, row_scores, chosen in zip(texts, scores, predicted, strict=True)
     )
+
+
+def headline(text: str, width: int = 90) -> str:
+    """Return the first line of a text that is not blank, shortened to `width` characters."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def format_labels(scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]) -> str:
+    """Return the predicted labels of one row, with their scores, on one line.
+
+    `scores` and `predicted` have the shape (labels,).
+    """
+    (prediction,) = prediction_records(scores[None], predicted[None], label_names)
+    best, best_score = next(iter(prediction["scores"].items()))
+    chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
+    return ", ".join(chosen) or f"no label (highest score: {best}, {best_score:.2f})"

@@ -1,4 +1,8 @@
-"""What a recipe prints and leaves in its output folder: metrics, predictions, plots, card."""
+"""The results of a classifier: metrics with intervals, files in the output folder, printed summary.
+
+A recipe first collects the metrics (`split_metrics`, or its own and `interval_metrics`), then
+writes everything (`write_results`), and ends with `describe_output`.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +27,32 @@ from shared.reports.predictions import write_predictions
 if TYPE_CHECKING:
     from shared.data.splits import Split
 
+# --- metrics -------------------------------------------------------------------------------------
+
 
 def interval_metrics(
     y_true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Return 95 % bootstrap bounds of the test F1, and the F1 of a baseline on the same rows.
+    """Return the 95 % bootstrap interval of the test F1, and the F1 of a baseline, if any.
 
     Parameters
     ----------
     y_true, predicted, baseline : arrays of shape (rows, labels)
-        Multi-hot; a recipe that is a baseline itself has none.
+        Multi-hot. `baseline` has the predictions of a baseline for the same rows; without it, no
+        baseline is reported.
 
     Returns
     -------
-    dict
+    dict of float
         ``test_{micro,macro}_f1_{low,high}`` and ``baseline_*_f1``.
     """
-    figures = {}
+    metrics = {}
     if baseline is not None:
-        figures = {f"baseline_{name}": value for name, value in f1_scores(y_true, baseline).items()}
+        metrics = {f"baseline_{name}": value for name, value in f1_scores(y_true, baseline).items()}
     for metric in ("micro_f1", "macro_f1"):
         low, high = bootstrap_interval(y_true, predicted, metric=metric)
-        figures |= {f"test_{metric}_low": low, f"test_{metric}_high": high}
-    return figures
+        metrics |= {f"test_{metric}_low": low, f"test_{metric}_high": high}
+    return metrics
 
 
 def split_metrics(
@@ -54,7 +61,7 @@ def split_metrics(
     predicted: Mapping[str, np.ndarray],
     baseline: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Return the figures of a classifier that scores both held-out parts at once.
+    """Return the metrics of a classifier on the validation set and the test set.
 
     Parameters
     ----------
@@ -63,49 +70,25 @@ def split_metrics(
     scores : mapping of "valid" and "test" to array of shape (rows, labels)
         Probabilities.
     predicted : like `scores`
-        Bool: which labels apply (see `shared.evaluation.decisions`).
+        Bool: the predicted labels (see `shared.evaluation.decisions`).
     baseline : array of shape (test rows, labels), optional
-        Which labels apply to the test rows by another method.
+        The labels that a baseline predicts for the test rows.
 
     Returns
     -------
-    dict
-        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, what `interval_metrics`
-        returns, and the rows of each part as ``*_samples``.
+    dict of float
+        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, the metrics of
+        `interval_metrics`, and the number of rows of each part as ``*_samples``.
     """
-    figures = interval_metrics(labels["test"], predicted["test"], baseline)
+    metrics = interval_metrics(labels["test"], predicted["test"], baseline)
     for part in ("valid", "test"):
-        found = f1_scores(labels[part], predicted[part])
-        found |= ranking_scores(labels[part], scores[part])
-        figures |= {f"{part}_{name}": value for name, value in found.items()}
-    return figures | {f"{part}_samples": len(y) for part, y in labels.items()}
+        part_metrics = f1_scores(labels[part], predicted[part])
+        part_metrics |= ranking_scores(labels[part], scores[part])
+        metrics |= {f"{part}_{name}": value for name, value in part_metrics.items()}
+    return metrics | {f"{part}_samples": len(y) for part, y in labels.items()}
 
 
-def summary(metrics: Mapping[str, float]) -> str:
-    """Return the test F1 with its interval, and the baseline's if any, in two lines.
-
-    Where each text has one label, micro F1 is accuracy and called so.
-    """
-    lines, micro = [], "accuracy" if "test_accuracy" in metrics else "micro F1"
-    for name, key in ((micro, "micro_f1"), ("macro F1", "macro_f1")):
-        value, low, high = (metrics[f"test_{key}{bound}"] for bound in ("", "_low", "_high"))
-        line = f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
-        if f"baseline_{key}" in metrics:
-            line += f"; naive Bayes on the same rows {metrics[f'baseline_{key}']:.3f}"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def describe_output(output_dir: Path, *, model: bool = False) -> str:
-    """Return where everything lies, and how to use the model if one was saved, to end a run."""
-    files = "README.md (a card), metrics.json, per_label.csv, test_predictions.jsonl and plots/."
-    if not model:
-        return f"Everything is in {output_dir}:\n{files}"
-    lines = [f"Everything is in {output_dir}: the model,", files]
-    if (ROOT / "recipes" / "tag.py").is_file():  # not in every copy
-        lines.append("To tag a file with it:")
-        lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")
-    return "\n".join(lines)
+# --- files ---------------------------------------------------------------------------------------
 
 
 def write_results(
@@ -125,19 +108,20 @@ def write_results(
     ----------
     output_dir : Path
         Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``, ``plots/`` and
-        ``README.md``, the card.
+        ``README.md``, the model card.
     split : Split
+        The rows and labels of each part.
     scores : array of shape (test rows, labels)
         Probabilities.
     predicted : bool array of shape (test rows, labels)
-        Which labels apply (see `shared.evaluation.decisions`).
+        The predicted labels (see `shared.evaluation.decisions`).
     metrics : mapping
-        Flat; see `shared.reports.cards.CARD_METRICS` for those that the card shows.
+        Flat. `shared.reports.cards.CARD_METRICS` lists the metrics that the card shows.
     card : TaggerCard
     thresholds : sequence of float, optional
-        One per label, where thresholds alone decide which labels apply.
+        One per label, if thresholds alone decide which labels are predicted.
     log_history : sequence of mappings
-        ``trainer.state.log_history``; empty where nothing was trained in epochs.
+        ``trainer.state.log_history``; empty if nothing was trained in epochs.
 
     Returns
     -------
@@ -145,12 +129,12 @@ def write_results(
         Precision, recall and F1 of each label, and a summary with intervals.
     """
     names, y_test = split.corpus.label_names, split.labels["test"]
-    report = classification_report(y_test, predicted, names, thresholds=thresholds)
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, predicted, names, thresholds=thresholds, scores=scores)
     write_csv(output_dir / "per_label.csv", per_label)
     path = output_dir / "test_predictions.jsonl"
     write_predictions(path, split.rows["test"], names, y_test, scores, predicted)
+    report = classification_report(y_test, predicted, names, thresholds=thresholds)
     _write_plots(output_dir / "plots", split, log_history)
     card.write(output_dir, split, metrics, report, uses_thresholds=thresholds is not None)
     return f"{report}\n{summary(metrics)}"
@@ -165,3 +149,41 @@ def _write_plots(folder: Path, split: Split, log_history: Sequence[Mapping[str, 
     plot_label_counts(counts, folder / "label_counts.png")
     if log_history:
         plot_training_curve(log_history, folder / "training_curve.png")
+
+
+# --- text to print -------------------------------------------------------------------------------
+
+
+def summary(metrics: Mapping[str, float]) -> str:
+    """Return two lines: micro and macro F1 on the test set, with intervals and the baseline's F1.
+
+    If every text has exactly one label, micro F1 equals accuracy and is called accuracy.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Keys as in ``metrics.json``. The baseline is left out if it has no metrics.
+    """
+    micro_name = "accuracy" if "test_accuracy" in metrics else "micro F1"
+    lines = []
+    for name, key in ((micro_name, "micro_f1"), ("macro F1", "macro_f1")):
+        value, low, high = (metrics[f"test_{key}{bound}"] for bound in ("", "_low", "_high"))
+        line = f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        if f"baseline_{key}" in metrics:
+            line += f"; naive Bayes on the same rows {metrics[f'baseline_{key}']:.3f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def describe_output(output_dir: Path, *, model: bool = False) -> str:
+    """Return which files a run has written, and how to use the model if one was saved."""
+    files = (
+        "README.md (model card), metrics.json, per_label.csv, test_predictions.jsonl and plots/."
+    )
+    if not model:
+        return f"Everything is in {output_dir}:\n{files}"
+    lines = [f"Everything is in {output_dir}: the model,", files]
+    if (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
+        lines.append("To tag a file with it:")
+        lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")
+    return "\n".join(lines)

@@ -1,6 +1,17 @@
-"""Batches and steps: the Trainer, and everything that it is built from.
+"""Training: everything between a loaded model with tokenised rows and a trained model.
 
-May import: `shared.models` and the floors below it, `shared.plots`.
+Modules:
+
+- `trainer`: the Trainer that all recipes use, its flags, and the order of its batches;
+- `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
+- `losses`: the loss functions, and weights for rare classes and labels;
+- `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
+- `adapters`: tuning methods that train few weights, such as LoRA;
+- `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
+- `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
+- `health`: checks before a training, such as the initial loss and the learning rate.
+
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data` and `shared.models`.
 """
 
 import lazy_loader

@@ -1,12 +1,17 @@
-"""Trainer callbacks: stop without losing anything, and say in few words where a run stands."""
+"""Trainer callbacks: a checkpoint on Ctrl-C, readable progress, and the log of a training."""
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from shared.cli.files import write_json
 from shared.cli.launch import max_over_processes
@@ -14,48 +19,61 @@ from shared.plots import plot_training_curve
 
 
 class CheckpointOnSignal(TrainerCallback):
-    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop, and say how to go on.
+    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, and stop.
 
-    A second Ctrl-C stops at once. In a distributed run all processes stop after the same step.
-    The process ends with 128 + the signal's number, as shells report it.
+    The message on stderr says how to resume. A second signal stops the process at once, without a
+    checkpoint. In a distributed run all processes stop after the same step. The exit code is 128 +
+    the number of the signal, as is usual for shells.
+
+    Attributes
+    ----------
+    received : int
+        Number of the signal that this process has received, 0 before.
+    agreed : int
+        The same over all processes: the highest of their numbers at the end of the last step.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received = 0
         self.agreed = 0
-        self._previous = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Take over the two signals for the length of the training."""
+        """Install the signal handlers for the time of the training."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
-    def _note(self, number, frame):
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # A handler runs in the middle of a step, where nothing can be saved. It only records the
+        # number.
         if self.received:
             raise KeyboardInterrupt
         self.received = number
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint if any process has received a signal.
+        """Request a checkpoint if any process has received a signal.
 
-        Not after the last step of an epoch: what belongs to the epoch's end comes first.
+        After the last step of an epoch `on_epoch_end` does it instead, so that the evaluation and
+        the log entry of the epoch come before the checkpoint.
         """
+        # A signal often reaches one process only, or the processes in different steps. Saving a
+        # checkpoint needs all of them, so they agree on the signal after every step.
         self.agreed = max_over_processes(self.received)
         control.should_save |= self.agreed > 0 and not state.epoch.is_integer()
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint at the end of an epoch."""
+        """Request a checkpoint at the end of an epoch."""
         control.should_save |= self.agreed > 0
 
     def on_save(self, args, state, control, **kwargs):
         """End the process once the checkpoint is written.
 
-        Here rather than by ``should_training_stop``, after which the Trainer evaluates as at the
-        end of an epoch, draws random numbers for it, and deletes all but the best checkpoint.
+        ``should_training_stop`` is not used: after it the Trainer evaluates as at the end of an
+        epoch, which draws random numbers, and deletes all checkpoints but the best.
         """
         if not self.agreed:
             return
-        max_over_processes(0)  # until the other processes have written their part
+        max_over_processes(0)  # a barrier: wait until every process has written its part
         if state.is_world_process_zero:
             print(
                 f"\nstopped by {signal.Signals(self.agreed).name} after step {state.global_step} "
@@ -64,86 +82,89 @@ class CheckpointOnSignal(TrainerCallback):
                 "continue with the same command and --resume_from_checkpoint true",
                 file=sys.stderr,
             )
-        self._stop(self.agreed)
+        self._restore_handlers_and_exit(self.agreed)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Give the signals back; one that came after the last step still ends the process."""
-        self._stop(max_over_processes(self.received))
+        """Restore the signal handlers; end the process if a signal came after the last step."""
+        self._restore_handlers_and_exit(max_over_processes(self.received))
 
-    def _stop(self, number):
-        for received, handler in self._previous.items():
-            signal.signal(received, handler)
-        if number:
-            sys.exit(128 + number)
+    def _restore_handlers_and_exit(self, received: int) -> None:
+        """Restore the handlers; exit only if `received` is the number of a signal, not 0."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        if received:
+            sys.exit(128 + received)
 
 
 class ReadableProgress(TrainerCallback):
-    """One line per evaluation instead of dictionaries; progress bars only on a terminal.
+    """Print one line per evaluation instead of dictionaries; show progress bars on a terminal.
 
-    Without evaluations there is a line per entry of the log.
-
-    Replaces the Trainer's `PrinterCallback` and `ProgressCallback`.
+    Without evaluations it prints one line per log entry. It replaces the Trainer's
+    `PrinterCallback` and `ProgressCallback`.
     """
 
-    def __init__(self):
-        self.training_bar = None
-        self.prediction_bar = None
-        self.loss = None
+    def __init__(self) -> None:
+        self.training_bar: tqdm | None = None
+        self.prediction_bar: tqdm | None = None
+        self.loss: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Open the bar at the step the run starts or resumes from."""
+        """Open the progress bar at the step where the run starts or resumes."""
         self.training_bar = self._bar(state, "training", state.max_steps, state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Move the bar."""
+        """Advance the progress bar of the training."""
+        assert self.training_bar is not None
         self.training_bar.update(state.global_step - self.training_bar.n)
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        """Move the bar of an evaluation or prediction."""
+        """Advance the progress bar of an evaluation or prediction; open it at the first step."""
         if self.prediction_bar is None and eval_dataloader is not None:
             self.prediction_bar = self._bar(state, "predicting", len(eval_dataloader))
         if self.prediction_bar is not None:
             self.prediction_bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep the training loss for the next line, or write one where no evaluation will."""
-        if "loss" in (logs or {}):
+        """Keep the training loss for the line of the evaluation; print it if there is none."""
+        if logs and "loss" in logs:
             self.loss = logs["loss"]
             if args.eval_strategy == "no":
                 self._write(state, {"loss": self.loss})
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        """Write the line."""
+        """Print the line of an evaluation."""
         self._close_prediction_bar()
         shown = {"loss": self.loss, "valid loss": metrics.get("eval_loss")}
         shown["accuracy"] = metrics.get("eval_accuracy")
-        if shown["accuracy"] is None:  # with one label per text micro F1 is the same
+        if shown["accuracy"] is None:  # with one label per text, accuracy equals micro F1
             shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
         self._write(state, shown)
 
     @staticmethod
-    def _write(state, shown):
-        cells = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
+    def _write(state: TrainerState, values: Mapping[str, float | None]) -> None:
+        cells = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         if state.is_world_process_zero:
+            # tqdm.write moves open progress bars out of the way; print would break them.
             tqdm.write(f"  epoch {state.epoch or 0:5.2f}   " + "   ".join(cells), file=sys.stdout)
 
     def on_predict(self, args, state, control, **kwargs):
-        """Close the bar of a prediction."""
+        """Close the progress bar of a prediction."""
         self._close_prediction_bar()
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Close the bar of the training."""
+        """Close the progress bar of the training."""
+        assert self.training_bar is not None
         self.training_bar.close()
 
-    def _close_prediction_bar(self):
+    def _close_prediction_bar(self) -> None:
         if self.prediction_bar is not None:
             self.prediction_bar.close()
             self.prediction_bar = None
 
     @staticmethod
-    def _bar(state, name, total, initial=0):
-        # disable=None: only where stderr is a terminal.
+    def _bar(state: TrainerState, name: str, total: int, initial: int = 0) -> tqdm:
+        # None lets tqdm decide: it shows the bar only if stderr is a terminal.
         disable = None if state.is_world_process_zero else True
         return tqdm(
             desc=name, total=total, initial=initial, unit=" steps", leave=False, disable=disable
@@ -151,30 +172,31 @@ class ReadableProgress(TrainerCallback):
 
 
 class TrainingLog(TrainerCallback):
-    """Collect the log of a training and plot it, anew after each evaluation.
+    """Write the log of a training and its plot, updated after each evaluation.
 
-    ``training_log.json`` holds all entries, ``plots/training_curve.png`` shows the losses and a
-    validation metric. A resumed run goes on with those of the run before it.
+    ``training_log.json`` holds all entries. ``plots/training_curve.png`` shows the losses and one
+    validation metric. A resumed run continues the log of the interrupted run.
 
     Parameters
     ----------
     folder : Path
+        Folder of the two files.
     metric : str
         Key of the validation metric in the log.
     """
 
-    def __init__(self, folder: Path, metric: str = "eval_micro_f1"):
+    def __init__(self, folder: Path, metric: str = "eval_micro_f1") -> None:
         self.folder, self.metric = folder, metric
 
     def on_evaluate(self, args, state, control, **kwargs):
-        """Write the log so far, so that one can look in while it runs."""
+        """Write the log so far, so that it can be read during the training."""
         self._write(state)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Write the whole log."""
+        """Write the complete log."""
         self._write(state)
 
-    def _write(self, state):
+    def _write(self, state: TrainerState) -> None:
         if state.is_world_process_zero:
             write_json(self.folder / "training_log.json", {"log_history": state.log_history})
             path = self.folder / "plots" / "training_curve.png"

@@ -1,4 +1,4 @@
-"""Batches for the Trainer."""
+"""Collators: make a batch of tensors from tokenised rows."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-IGNORE_INDEX = -100  # torch's cross-entropy leaves out targets of this value
+IGNORE_INDEX = -100  # PyTorch's cross-entropy ignores targets with this value
 
 
 class PaddingCollator:
-    """Pad a batch to its longest row.
+    """Pad the rows of a batch to the length of the longest.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        Gives the padding token and side.
+        Gives the padding token and the side to pad.
     pad_to_multiple_of : int
-        Lengths are rounded up to a multiple, which fits the tiles of matrix units.
+        The length is rounded up to a multiple of this number, which suits the tile sizes of matrix
+        units.
 
     Notes
     -----
-    Features are ``{"input_ids": [...], "labels": class id}``; ``labels`` may be absent
+    Features are ``{"input_ids": [...], "labels": class id}``; ``labels`` may be missing
     (prediction). The batch holds ``input_ids`` and ``attention_mask`` (rows, length) and ``labels``
-    (rows,), all int64. The mask is derived from the lengths, so tokenised data need not store it.
-    ``token_type_ids``, which tell the two texts of a pair apart, are padded where features have
-    them.
+    (rows,), all int64. The mask is computed from the lengths, so tokenised data need not store it.
+    If the features have ``token_type_ids``, which tell the two texts of a pair apart, these are
+    padded with 0.
     """
 
     def __init__(
@@ -43,31 +44,34 @@ class PaddingCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch of some rows."""
         import torch
 
         lengths = np.array([len(feature["input_ids"]) for feature in features])
+        # Ceiling division, with integers only.
         width = -(-lengths.max() // self.pad_to_multiple_of) * self.pad_to_multiple_of
         positions = np.arange(width)
-        mask = (
+        mask = (  # (rows, width)
             positions >= width - lengths[:, None] if self.pad_left else positions < lengths[:, None]
         )
         batch = {"attention_mask": mask.astype(np.int64)}
         for name, padding in (("input_ids", self.pad_id), ("token_type_ids", 0)):
             if name in features[0]:
                 batch[name] = np.full(mask.shape, padding, dtype=np.int64)
-                # A boolean mask is filled row by row, left to right: as they are concatenated.
+                # NumPy fills the true places of a mask row by row and from left to right. This is
+                # the order of the tokens in the concatenated rows.
                 batch[name][mask] = np.concatenate([feature[name] for feature in features])
         if "labels" in features[0]:
             batch["labels"] = self.labels([feature["labels"] for feature in features])
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def labels(self, labels: list[Any]) -> np.ndarray:
-        """Make one array of the labels of a batch."""
+        """Return the labels of a batch as an array (rows,)."""
         return np.array(labels, dtype=np.int64)
 
 
 class MultilabelCollator(PaddingCollator):
-    """Pad a batch to its longest text and turn class ids into float multi-hot rows.
+    """Pad the rows of a batch and turn their class ids into multi-hot rows.
 
     Parameters
     ----------
@@ -78,8 +82,8 @@ class MultilabelCollator(PaddingCollator):
 
     Notes
     -----
-    Here ``labels`` of a feature are a list of class ids, and of a batch an array (rows, labels),
-    float32: integer targets make binary cross-entropy fail.
+    The ``labels`` of a feature are a list of class ids. The ``labels`` of a batch are an array
+    (rows, labels) of float32, because binary cross-entropy fails for integer targets.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class MultilabelCollator(PaddingCollator):
         self.n_labels = n_labels
 
     def labels(self, labels: list[list[int]]) -> np.ndarray:
-        """Turn lists of class ids into multi-hot rows."""
+        """Return the labels of a batch as multi-hot rows (rows, labels)."""
         rows = np.zeros((len(labels), self.n_labels), dtype=np.float32)
         for row, ids in zip(rows, labels, strict=True):
             row[ids] = 1.0
@@ -101,29 +105,31 @@ class MultilabelCollator(PaddingCollator):
 
 
 class MaskingCollator(PaddingCollator):
-    """Pad a batch and hide some of its tokens, for masked-language modelling.
+    """Pad the rows of a batch and mask some of their tokens, for masked-language modelling.
 
-    Of the tokens chosen, 80 % become the mask token, 10 % a random one, 10 % stay (Devlin et al.
-    2019, "BERT", section 3.1). What is hidden in a text depends on (seed, epoch, sample) alone, so
-    that a resumed run equals an uninterrupted one, whatever the batches.
+    Of the chosen tokens, 80 % become the mask token, 10 % a random token, and 10 % stay as they are
+    (Devlin et al. 2019, "BERT", section 3.1). Which tokens of a text are chosen depends on (seed,
+    epoch, sample) only, not on the batch. So a resumed run masks the same tokens as an
+    uninterrupted one.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        With a mask token.
+        Must have a mask token.
     share : float
-        Of the tokens of a text, those to hide; special tokens never are.
+        Share of the tokens of a text to choose; special tokens are never chosen.
     seed : int
     epoch : callable
         Returns the number of the current epoch.
 
     Notes
     -----
-    Features are ``{"input_ids": [...], "sample": number of the text}``; with an ``"epoch"`` of its
-    own, a text hides the same tokens each time, as an evaluation wants it. A text of special tokens
-    alone hides nothing, and a batch of such texts has no loss: leave them out. ``labels`` of the
-    batch, int64 (rows, length), hold the hidden tokens and `IGNORE_INDEX` elsewhere; ``targets`` are the
-    same, for the model, which is not given what the Trainer keeps for the loss.
+    Features are ``{"input_ids": [...], "sample": number of the text}``. A feature with its own
+    ``"epoch"`` has the same tokens masked each time, as an evaluation needs it. A text of special
+    tokens only has no chosen token, and a batch of such texts has no loss: leave them out.
+    ``labels`` of the batch, int64 (rows, length), hold the original ids of the chosen tokens and
+    `IGNORE_INDEX` elsewhere. ``targets`` are the same array for the model, because the Trainer
+    keeps ``labels`` for the loss and does not pass them to the model.
     """
 
     def __init__(
@@ -141,48 +147,55 @@ class MaskingCollator(PaddingCollator):
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), self.special)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch of some rows, with other tokens masked in each epoch."""
         epoch = self.epoch()
-        hidden = [self._hide(feature, epoch) for feature in features]
-        batch = super().__call__([{"input_ids": ids} for ids, _ in hidden])
+        masked = [self._mask_tokens(feature, epoch) for feature in features]
+        batch = super().__call__([{"input_ids": ids} for ids, _ in masked])
         labels = batch["input_ids"].new_full(batch["input_ids"].shape, IGNORE_INDEX)
+        # Fills row by row, like the ids in `PaddingCollator`; the padding keeps IGNORE_INDEX.
         labels[batch["attention_mask"].bool()] = labels.new_tensor(
-            np.concatenate([targets for _, targets in hidden])
+            np.concatenate([targets for _, targets in masked])
         )
         return batch | {"labels": labels, "targets": labels}
 
-    def _hide(self, feature: dict[str, Any], epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the model sees of a text, and its targets."""
+    def _mask_tokens(self, feature: dict[str, Any], epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids that the model reads, and the targets, both (length,)."""
+        # A generator per text: the result is the same in every batch and on every process, and the
+        # global generators are not touched.
         rng = np.random.default_rng((self.seed, feature.get("epoch", epoch), feature["sample"]))
         ids = np.array(feature["input_ids"])
         ordinary = ~np.isin(ids, self.special)
-        drawn = np.where(ordinary, rng.random(len(ids)), np.inf)
-        # One at least of a text that has an ordinary token: a batch of short texts would have no
-        # loss where none of them hides any.
-        chosen = ordinary & (drawn <= max(self.share, drawn.min()))
+        draws = np.where(ordinary, rng.random(len(ids)), np.inf)
+        # The token with the lowest draw is always chosen. Otherwise a batch of short texts could
+        # have no chosen token, and so no loss.
+        chosen = ordinary & (draws <= max(self.share, draws.min()))
         targets = np.where(chosen, ids, IGNORE_INDEX)
-        how = rng.random(len(ids))
-        ids[chosen & (how < 0.8)] = self.mask_id
-        random = chosen & (how >= 0.9)
-        ids[random] = rng.choice(self.ordinary, random.sum())
+        # A second draw decides: below 0.8 the mask token, from 0.9 a random token, else unchanged.
+        draws = rng.random(len(ids))
+        ids[chosen & (draws < 0.8)] = self.mask_id
+        randomised = chosen & (draws >= 0.9)
+        ids[randomised] = rng.choice(self.ordinary, randomised.sum())
         return ids, targets
 
 
 class AugmentingCollator:
-    """Augment and tokenise the copies among the rows of a batch, then collate all.
+    """Augment and tokenise the copies among the rows of a batch, then collate all rows.
 
     Parameters
     ----------
     collator : callable
         Makes a batch of tokenised rows.
     tokenizer : PreTrainedTokenizerBase
-        Cuts texts at its `model_max_length`.
+        Truncates texts to its `model_max_length`.
     augment : callable
-        ``augment(texts, samples)`` returns as many texts; it is where the epoch comes in.
+        ``augment(texts, samples)`` returns one text for each given text. It must take account of
+        the epoch itself.
 
     Notes
     -----
-    A row with ``sample`` of 0 or more is a copy: its ``text`` is augmented, and the tokens replace
-    its ``input_ids``. Rows with a negative one, or none (evaluation), are collated as they are.
+    A row whose ``sample`` is 0 or more is a copy: its ``text`` is augmented and tokenised, and the
+    new ids replace its ``input_ids``. A row with a negative ``sample``, or with none (evaluation),
+    is collated unchanged.
     """
 
     def __init__(
@@ -194,6 +207,7 @@ class AugmentingCollator:
         self.collator, self.tokenizer, self.augment = collator, tokenizer, augment
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch of some rows."""
         features = list(features)
         copies = [i for i, feature in enumerate(features) if feature.get("sample", -1) >= 0]
         if copies:
@@ -201,5 +215,6 @@ class AugmentingCollator:
             texts = self.augment(texts, [features[i]["sample"] for i in copies])
             ids = self.tokenizer(texts, truncation=True)["input_ids"]
             for i, row in zip(copies, ids, strict=True):
+                # A new dict: the features of the caller stay as they are.
                 features[i] = {**features[i], "input_ids": row}
         return self.collator(features)

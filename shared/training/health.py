@@ -1,4 +1,4 @@
-"""Checks of a training before it starts, in under a minute."""
+"""Health check of data, model and learning rate before a training, in under a minute."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from transformers.activations import ACT2CLS
 from shared.cli.launch import progress
 from shared.plots import plot_rate_test
 
-# Enough to judge by; a small encoder gets through it in seconds.
+# Small numbers, which are enough for the checks: a small encoder needs a few seconds for them.
 ROWS, TOKENS, BATCHES, STEPS, SECONDS = 16, 64, 8, 50, 15.0
-LEARNED = 0.1  # share of the loss of knowing nothing at which a batch counts as known by heart
-RARE = 5
+LEARNED = 0.1  # share of the loss of uniform predictions below which a batch counts as learned
+RARE = 5  # a label with fewer training rows is reported
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1.0
 
 
 class CheckResult(NamedTuple):
-    """What a check has found: its name, whether all is well, and a sentence."""
+    """Result of one check: its name, whether it passed, and one sentence with the figures."""
 
-    check: str
-    well: bool
+    name: str
+    passed: bool
     text: str
 
 
@@ -42,29 +42,30 @@ def check_health(
     label_counts: Mapping[str, int] | None = None,
     uninformed: float | None = None,
 ) -> list[CheckResult]:
-    """Check data, model and learning rate of a training that is about to start.
+    """Check data, model and learning rate of a training before it starts.
 
-    What Karpathy's "A Recipe for Training Neural Networks" (2019) does by hand, and the
-    learning-rate range test of Smith (2017, "Cyclical Learning Rates for Training Neural Networks",
-    section 3.3). Runs on the first 64 tokens of batches of up to 16 training rows, for at most 15
-    seconds a check, and leaves the weights as they were.
+    The checks are those that Karpathy ("A Recipe for Training Neural Networks", 2019) makes by
+    hand, and the learning-rate range test of Smith (2017, "Cyclical Learning Rates for Training
+    Neural Networks", section 3.3). They use the first 64 tokens of batches of up to 16 training
+    rows. The number of steps is set so that a check takes at most about 15 seconds, but is at least
+    15. The weights are restored afterwards.
 
     Parameters
     ----------
     trainer : Trainer
-        Ready to train; its training rows say their ``length`` in tokens.
+        Ready to train. Its training rows must have their ``length`` in tokens.
     max_length : int, optional
-        Tokens of a text that the model reads. None: all.
+        Number of tokens of a text that the model reads. None: all.
     lengths : int array of shape (texts,), optional
         Tokens of each text, at most `max_length`. None: those of the training rows.
-    label_counts : mapping of label to its training rows, optional
+    label_counts : mapping of label to its number of training rows, optional
     uninformed : float, optional
-        Loss of a model that knows nothing. None: that of logits of 0, which is ln(classes) where
-        classes exclude each other and ln 2 per label where not, times the weights of the loss.
+        Loss of uniform predictions. None: the loss of logits of 0. This is ln(classes) if each text
+        has one class, and ln 2 per label if texts can have several, times the weights of the loss.
 
     Returns
     -------
-    list of Finding
+    list of CheckResult
         They are printed, too. The curve of the range test is ``plots/learning_rate.png`` in the
         output folder.
     """
@@ -72,124 +73,139 @@ def check_health(
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
     if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    findings = [truncated_texts(lengths, max_length), parameters(model)]
+    results = [truncated_texts(lengths, max_length), parameters(model)]
     if label_counts is not None:
-        findings.insert(0, rare_labels(label_counts))
-    batches = [_cut(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)]
-    run = _Run(trainer, model)
-    with run.undone(), ActivationMonitor(model) as units, torch.no_grad():
+        results.insert(0, rare_labels(label_counts))
+    batches = [
+        _shorten(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)
+    ]
+    trial = _TrialTraining(trainer, model)
+
+    # One pass without training: the initial loss, the activations, and the time of a step.
+    with trial.restored_afterwards(), ActivationMonitor(model) as monitor, torch.no_grad():
         started = perf_counter()
-        start = float(np.mean([run.loss(batch).item() for batch in batches]))
-        # Forward and backward take about three times as long as forward alone.
+        initial = float(np.mean([trial.loss(batch).item() for batch in batches]))
+        # Forward and backward together take about three times as long as forward alone.
         step_seconds = 3 * (perf_counter() - started) / len(batches)
     if uninformed is None:
-        uninformed = float(np.mean([run.uninformed_loss(batch) for batch in batches]))
-    findings += [initial_loss(start, uninformed), units.finding()]
-    if not math.isfinite(start):  # nothing can be learned from there
+        uninformed = float(np.mean([trial.uninformed_loss(batch) for batch in batches]))
+    results += [initial_loss(initial, uninformed), monitor.result()]
+    if not math.isfinite(initial):  # training from such a loss shows nothing
         if args.process_index == 0:
-            print(f"\nHealth\n{describe(findings)}")
-        return findings
-    with run.undone():
+            print(f"\nHealth\n{describe(results)}")
+        return results
+
+    with trial.restored_afterwards():
         n_steps = int(np.clip(SECONDS / step_seconds, 15, STEPS))
-        rates, losses = run.rate_test(batches, n_steps)
+        rates, losses = trial.rate_test(batches, n_steps)
     suggested = suggest_rate(rates, losses)
-    with run.undone():
-        # Fewer rows and more steps: whether labels reach the weights shows on a handful, too.
-        few = {name: value[: ROWS // 4] for name, value in batches[0].items()}
+
+    with trial.restored_afterwards():
+        # A few rows are enough to see whether the weights can fit the labels. A quarter of the rows
+        # takes about a quarter of the time, so there can be four times as many steps.
+        small_batch = {name: value[: ROWS // 4] for name, value in batches[0].items()}
         n_steps = int(np.clip(4 * SECONDS / step_seconds, 15, STEPS))
-        enough = LEARNED * uninformed
-        learned = run.overfit(few, 3 * suggested, n_steps, enough)
-        findings.append(one_batch(learned, enough))
-    findings.append(learning_rate(args.learning_rate, suggested))
+        target = LEARNED * uninformed
+        # `suggested` is a tenth of the highest usable rate; three times as much is still below it.
+        batch_losses = trial.overfit(small_batch, 3 * suggested, n_steps, target)
+        results.append(one_batch(batch_losses, target))
+    results.append(learning_rate(args.learning_rate, suggested))
+
     if args.process_index == 0:
         plot = Path(args.output_dir) / "plots" / "learning_rate.png"
         plot.parent.mkdir(parents=True, exist_ok=True)
         plot_rate_test(rates, losses, plot, used=args.learning_rate, suggested=suggested)
-        print(f"\nHealth\n{describe(findings)}\n\nThe curve of the range test is {plot}.")
-    return findings
+        print(f"\nHealth\n{describe(results)}\n\nThe curve of the range test is in {plot}.")
+    return results
 
 
-def describe(findings: Sequence[CheckResult]) -> str:
-    """Make a line of each finding; those to look at are marked."""
+def describe(results: Sequence[CheckResult]) -> str:
+    """Return one line per result: ``ok`` if the check passed, ``LOOK`` if not."""
     return "\n".join(
-        f"  {'ok  ' if finding.well else 'LOOK'}  {finding.check:<14}{finding.text}"
-        for finding in findings
+        f"  {'ok  ' if result.passed else 'LOOK'}  {result.name:<14}{result.text}"
+        for result in results
     )
 
 
-# --- what is well --------------------------------------------------------------------------------
+# --- the checks ----------------------------------------------------------------------------------
 
 
 def rare_labels(counts: Mapping[str, int]) -> CheckResult:
-    """Name the labels that fewer than five training rows have."""
+    """Check that each label has at least five training rows."""
     rare = [name for name, count in counts.items() if count < RARE]
-    text = f"the rarest of {len(counts)} has {min(counts.values()):,} training rows"
+    text = f"the rarest of {len(counts)} labels has {min(counts.values()):,} training rows"
     if rare:
-        some = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
-        text = f"{len(rare)} of {len(counts)} have fewer than {RARE} training rows: {some}"
+        names = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
+        text = f"{len(rare)} of {len(counts)} labels have fewer than {RARE} training rows: {names}"
     return CheckResult("labels", not rare, text)
 
 
 def truncated_texts(lengths: np.ndarray, max_length: int | None) -> CheckResult:
-    """Say how many texts fill what the model reads, and so lose their end or nearly do."""
+    """Check that at most half of the texts reach the length at which they are truncated."""
     if max_length is None:
-        return CheckResult("texts", True, "all are read to their end")
+        return CheckResult("texts", True, "no text is truncated")
     share = float(np.mean(np.asarray(lengths) >= max_length))
-    return CheckResult("texts", share <= 0.5, f"{share:.0%} are cut at {max_length} tokens")
+    return CheckResult("texts", share <= 0.5, f"{share:.0%} reach the limit of {max_length} tokens")
 
 
 def parameters(model: torch.nn.Module) -> CheckResult:
-    """Count the parameters of each part, and those that train."""
+    """Count the parameters of each part, and check that some of them train."""
     parts = {
         name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
     }
-    train = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    every = sum(p.numel() for p in model.parameters())
-    named = ", ".join(f"{name} {count:,}" for name, count in parts.items() if count)
-    return CheckResult("parameters", train > 0, f"{train:,} of {every:,} train ({named})")
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    n_all = sum(p.numel() for p in model.parameters())
+    listed = ", ".join(f"{name} {count:,}" for name, count in parts.items() if count)
+    return CheckResult("parameters", n_trained > 0, f"{n_trained:,} of {n_all:,} train ({listed})")
 
 
-def initial_loss(found: float, uninformed: float) -> CheckResult:
-    """Compare the loss at the start with that of a model that knows nothing.
+def initial_loss(initial: float, uninformed: float) -> CheckResult:
+    """Compare the initial loss with the loss of uniform predictions.
 
-    A new head starts near it, a fitted one below; far above, something is wired wrong.
+    A new head starts near it, and a fitted head below it. If the loss is far above it,
+    something is probably wrong in the model or in the labels.
     """
-    well = math.isfinite(found) and found < 1.3 * uninformed
-    return CheckResult("initial loss", well, f"{found:.3f}; knowing nothing costs {uninformed:.3f}")
+    passed = math.isfinite(initial) and initial < 1.3 * uninformed
+    text = f"{initial:.3f}; uniform predictions have a loss of {uninformed:.3f}"
+    return CheckResult("initial loss", passed, text)
 
 
-def one_batch(losses: Sequence[float], enough: float) -> CheckResult:
-    """Say whether the model can learn a single batch by heart."""
-    text = f"from {losses[0]:.3f} to {losses[-1]:.4f} in {len(losses)} steps on a few rows"
-    return CheckResult("memory", losses[-1] < enough, text)
+def one_batch(losses: Sequence[float], target: float) -> CheckResult:
+    """Check that the model can overfit a few rows, down to a loss of `target`."""
+    text = f"loss from {losses[0]:.3f} to {losses[-1]:.4f} in {len(losses)} steps on a few rows"
+    return CheckResult("overfitting", losses[-1] < target, text)
 
 
 def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Return a tenth of the highest rate at which the loss is at its lowest, or nearly.
+    """Return a tenth of the highest rate at which the loss is still close to its minimum.
 
     Parameters
     ----------
     rates : array of shape (steps,)
-        Rising.
+        In ascending order.
     losses : array of shape (steps,)
-        Smoothed over a tenth of the steps here, since each is that of another batch.
+        Loss at each rate. They are smoothed over about a tenth of the steps, because each is the
+        loss of another batch.
     """
     window = np.ones(2 * (len(losses) // 20) + 1)
+    # A moving average. At the ends fewer values are in the window, so divide by their number.
     smooth = np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")
     return float(rates[np.flatnonzero(smooth <= 1.02 * smooth.min())[-1]] / 10)
 
 
 def learning_rate(used: float, suggested: float) -> CheckResult:
-    """Compare a rate with the suggested one, which is right to an order of magnitude."""
+    """Compare the learning rate with the suggested one, which is right within a factor of ten."""
     text = f"{used:.0e}; the range test suggests about {suggested:.0e}"
     return CheckResult("learning rate", suggested / 10 <= used <= suggested * 10, text)
 
 
 class ActivationMonitor:
-    """Watch which units of activation functions stand still while batches pass through a model.
+    """Count dead and saturated units of the activation functions while batches pass a model.
 
-    A unit of a rectifier (ReLU, GELU and their kin) is dead if no token raises it above 0; a value
-    of tanh, sigmoid or a recurrent state is saturated within a hundredth of its limits.
+    A unit of a rectifier (ReLU, GELU, SiLU) is dead if its output is above 0 for no token. A value
+    of tanh, sigmoid or a recurrent state is saturated if it is within 0.01 of a limit.
+
+    A context manager: the model is watched inside the ``with`` block only.
     """
 
     RECTIFIERS = (torch.nn.ReLU, torch.nn.GELU, torch.nn.SiLU)
@@ -197,78 +213,96 @@ class ActivationMonitor:
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
-        self.rectifiers = (*self.RECTIFIERS, *_of_transformers("relu", "gelu", "silu", "swish"))
-        self.highest: dict[torch.nn.Module, torch.Tensor] = {}
+        self.rectifiers = (
+            *self.RECTIFIERS,
+            *_transformers_classes("relu", "gelu", "silu", "swish"),
+        )
+        self.highest: dict[torch.nn.Module, torch.Tensor] = {}  # of each unit, over all tokens
         self.n_saturated = self.n_bounded = 0
 
     def __enter__(self) -> ActivationMonitor:
         watched = (*self.rectifiers, *self.BOUNDED)
         self._hooks = [
-            module.register_forward_hook(self._note)
+            module.register_forward_hook(self._record)
             for module in self.model.modules()
             if isinstance(module, watched)
         ]
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _note(self, module: torch.nn.Module, _, output: Any) -> None:
-        values = output[0] if isinstance(output, tuple) else output  # recurrent: (steps, last)
-        values = getattr(values, "data", values).detach().float()  # of packed sequences
+    def _record(self, module: torch.nn.Module, _: Any, output: Any) -> None:
+        # Recurrent networks return (states of all steps, last state); the first may be a
+        # PackedSequence, whose values are in `data`.
+        values = output[0] if isinstance(output, tuple) else output
+        values = (values if torch.is_tensor(values) else values.data).detach().float()
         if isinstance(module, self.rectifiers):
-            highest = values.flatten(0, -2).amax(0)
+            highest = values.flatten(0, -2).amax(0)  # (units,)
             before = self.highest.get(module, highest)
             self.highest[module] = torch.maximum(before, highest)
             return
-        near = values.abs() > 0.99
-        if isinstance(module, torch.nn.Sigmoid):
-            near |= values < 0.01
-        self.n_saturated += int(near.sum())
-        self.n_bounded += near.numel()
+        near_limit = values.abs() > 0.99
+        if isinstance(module, torch.nn.Sigmoid):  # its lower limit is 0, not -1
+            near_limit |= values < 0.01
+        self.n_saturated += int(near_limit.sum())
+        self.n_bounded += near_limit.numel()
 
-    def finding(self) -> CheckResult:
-        """Sum up what was seen."""
-        said, well = [], True
+    def result(self) -> CheckResult:
+        """Check that fewer than half of the units are dead and fewer than half saturated."""
+        texts, passed = [], True
         if self.highest:
             dead = float(
                 torch.cat([h.flatten() <= 0 for h in self.highest.values()]).float().mean()
             )
-            said.append(f"{dead:.0%} of the rectified units never fire")
-            well &= dead < 0.5
+            texts.append(f"{dead:.0%} of the ReLU, GELU and SiLU units are dead (never above 0)")
+            passed &= dead < 0.5
         if self.n_bounded:
             saturated = self.n_saturated / self.n_bounded
-            said.append(f"{saturated:.0%} of the bounded values are saturated")
-            well &= saturated < 0.5
-        return CheckResult("units", well, "; ".join(said) or "no activation function to watch")
+            texts.append(f"{saturated:.0%} of the tanh, sigmoid and recurrent values are saturated")
+            passed &= saturated < 0.5
+        return CheckResult(
+            "activations", passed, "; ".join(texts) or "no activation function found"
+        )
 
 
-def _of_transformers(*names: str) -> list[type]:
-    # An entry is a class, or a class with its arguments.
-    found = [ACT2CLS[name] for name in ACT2CLS if any(name.startswith(n) for n in names)]
-    return [entry[0] if isinstance(entry, tuple) else entry for entry in found]
+def _transformers_classes(*prefixes: str) -> list[type]:
+    """Return the activation classes of transformers whose names begin with one of the prefixes."""
+    entries = [ACT2CLS[name] for name in ACT2CLS if name.startswith(prefixes)]
+    # An entry is a class, or a pair of a class and its arguments.
+    return [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
 
 
 # --- short trainings -----------------------------------------------------------------------------
 
 
-class _Run:
-    """Losses and steps as the Trainer would make them, on a model that is put back afterwards."""
+class _TrialTraining:
+    """A few losses and steps as the Trainer would compute them; the model is restored after them.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    model : torch.nn.Module
+        The model of the trainer, unwrapped.
+    """
 
     def __init__(self, trainer: Trainer, model: torch.nn.Module):
         self.trainer = trainer
         self.model = model
 
     @contextlib.contextmanager
-    def undone(self) -> Iterator[None]:
-        """Train without dropout or label smoothing, then put back all that has changed."""
+    def restored_afterwards(self) -> Iterator[None]:
+        """Turn dropout and label smoothing off; afterwards restore weights, modes and loss."""
         loss = self.trainer.compute_loss_func
-        if hasattr(loss, "label_smoothing"):  # below its entropy no loss can fall
-            self.trainer.compute_loss_func = plain = copy.copy(loss)
-            plain.label_smoothing = 0.0
+        if hasattr(loss, "label_smoothing"):
+            # With smoothed labels the loss cannot fall below their entropy, so a batch could not
+            # count as learned. The copy keeps the loss of the trainer unchanged.
+            self.trainer.compute_loss_func = unsmoothed = copy.copy(loss)
+            unsmoothed.label_smoothing = 0.0
         before = copy.deepcopy(self.model.state_dict())
         modes = {module: module.training for module in self.model.modules()}
+        # The modes of a training, but without the randomness of dropout.
         self.model.train()
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -288,7 +322,7 @@ class _Run:
             return self.trainer.compute_loss(self.model, dict(batch))
 
     def uninformed_loss(self, batch: dict[str, torch.Tensor]) -> float:
-        """Return the loss of logits of 0."""
+        """Return the loss of a batch if all logits are 0."""
         with torch.no_grad():
             outputs = self.model(**{k: v for k, v in batch.items() if k != "labels"})
         logits = torch.zeros_like(outputs["logits"])
@@ -297,31 +331,37 @@ class _Run:
     def rate_test(
         self, batches: list[dict[str, torch.Tensor]], n_steps: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return rates from tiny to far too high, and the loss before the step with each."""
+        """Return learning rates from very low to far too high, and the loss before each step.
+
+        The test ends early once the loss is four times its minimum. Both arrays have the shape
+        (steps,).
+        """
         rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps)
         losses: list[float] = []
         for loss in self._steps(batches, rates, "trying learning rates"):
-            if losses and not loss < 4 * min(losses):
+            if losses and not loss < 4 * min(losses):  # "not <" also stops at NaN
                 break
             losses.append(loss)
         return rates[: len(losses)], np.array(losses)
 
     def overfit(
-        self, batch: dict[str, torch.Tensor], rate: float, n_steps: int, enough: float
+        self, batch: dict[str, torch.Tensor], rate: float, n_steps: int, target: float
     ) -> list[float]:
-        """Return the losses of training on one batch over and over, until one is low enough."""
+        """Train on one batch again and again; return the losses, the last below `target` if any."""
         losses: list[float] = []
         for loss in self._steps([batch], np.full(n_steps, rate), "learning one batch"):
             losses.append(loss)
-            if loss < enough:
+            if loss < target:
                 break
         return losses
 
-    def _steps(self, batches, rates: np.ndarray, what: str) -> Iterator[float]:
-        """Yield the loss of each batch, then take a step with it."""
+    def _steps(
+        self, batches: list[dict[str, torch.Tensor]], rates: np.ndarray, description: str
+    ) -> Iterator[float]:
+        """Yield the loss of each batch, and then take a step with it unless the caller stops."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
-        steps = zip(progress(rates, what, unit="steps"), cycle(batches), strict=False)
+        steps = zip(progress(rates, description, unit="steps"), cycle(batches), strict=False)
         for rate, batch in steps:
             loss = self.loss(batch)
             yield loss.item()
@@ -332,15 +372,17 @@ class _Run:
             optimizer.step()
 
 
-def _cut(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Keep some rows of a batch, and some tokens from the end that is not padded."""
+def _shorten(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the first rows of a batch, and their tokens at the end that is not padded."""
     ids = batch["input_ids"]
-    left = not batch["attention_mask"][:, 0].all()
-    columns = slice(-TOKENS, None) if left else slice(0, TOKENS)
-    kept = {}
+    padded_left = not batch["attention_mask"][:, 0].all()
+    columns = slice(-TOKENS, None) if padded_left else slice(0, TOKENS)
+    short = {}
     for name, value in batch.items():
         value = value[:ROWS]
+        # Arrays of the shape of the ids have a column per token. Float labels (rows, labels) can
+        # have the same shape by chance.
         if value.shape == ids[:ROWS].shape and not value.is_floating_point():
             value = value[:, columns]
-        kept[name] = value.to(trainer.args.device)
-    return kept
+        short[name] = value.to(trainer.args.device)
+    return short

@@ -1,8 +1,12 @@
-"""Losses whose scale does not depend on how an effective batch is cut into pieces."""
+"""Loss functions for the Trainer's ``compute_loss_func``, and weights for rare classes and labels.
+
+A step of the optimiser uses one effective batch. It may be split into micro-batches: over processes
+and over accumulation steps. All losses here have the same scale for every split.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +16,15 @@ from shared.training.collators import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
     from transformers import PreTrainedModel
 
+# --- settings ------------------------------------------------------------------------------------
 
-# What `MultilabelLoss` takes for a loss with a name: the focal loss (Lin et al. 2017, "Focal Loss
-# for Dense Object Detection", equation 4), and the asymmetric loss, for many labels of which few
-# apply (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification", equation 7).
+# Arguments of `MultilabelLoss` for each named loss: the focal loss (Lin et al. 2017, "Focal Loss
+# for Dense Object Detection", equation 4), and the asymmetric loss for data with many labels, few
+# of which apply to a text (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification",
+# equation 7).
 LOSS_SETTINGS: dict[str, dict[str, Any]] = {
     "cross_entropy": {},
     "focal": {"focus": (2, 2)},
@@ -25,29 +32,34 @@ LOSS_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+# --- loss functions ------------------------------------------------------------------------------
+
+
 class MultilabelLoss:
     """Binary cross-entropy over all (row, label) pairs, for the Trainer's ``compute_loss_func``.
 
     The sum over a micro-batch is divided by the number of pairs in the whole effective batch
-    (``num_items_in_batch``, counted by the Trainer over accumulation steps and processes), so that
-    16 rows give the same loss and gradient at 1 x 16, at 4 accumulated x 4 and on 2 processes x 8.
-    The plain mean that sequence-classification heads take is multiplied by the number of pieces.
+    (``num_items_in_batch``, which the Trainer counts over accumulation steps and processes). So 16
+    rows give the same loss and gradient as one batch of 16, as 4 accumulated batches of 4, and on 2
+    processes with 8 each. With the plain mean of the sequence-classification heads, the loss would
+    be multiplied by the number of micro-batches.
 
     Parameters
     ----------
     pos_weight : torch.Tensor of shape (labels,), optional
-        Weight of the positive term of each label; see `balanced_pos_weight`. None weighs all alike.
+        Weight of the positive term of each label; see `balanced_pos_weight`. None: 1 for all.
     r_drop : float
-        Weight of the divergence between two passes of the same text under different dropout, in
+        Weight of the divergence between two passes of the same text with different dropout, in
         both directions (Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks",
-        equation 4, divided by two so that 0 leaves plain cross-entropy). It applies where there are
+        equation 4, divided by two, so that 0 gives plain cross-entropy). It is used if there are
         twice as many rows of logits as of labels, as with ``LengthGroupedTrainer(passes=2)``.
     focus : pair of float
-        Powers by which positives and negatives count less the surer they are already; see `LOSS_SETTINGS`.
+        Focusing exponents of positives and of negatives. The higher the exponent, the less a pair
+        counts that the model already predicts well. See `LOSS_SETTINGS`.
     margin : float
-        Taken off the probability of a negative, which counts nothing below it.
+        Subtracted from the probability of a negative. A negative below it does not count.
     label_smoothing : float
-        Targets become 1 - half of this and half of this.
+        Targets of 1 become 1 - label_smoothing / 2, targets of 0 become label_smoothing / 2.
     """
 
     def __init__(
@@ -66,15 +78,19 @@ class MultilabelLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(
-        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the scalar loss of ``outputs.logits`` against multi-hot labels (rows, labels).
+        """Return the scalar loss of ``outputs["logits"]`` for multi-hot labels (rows, labels).
 
-        The logits hold one or more passes over the rows, one after another; their losses are
-        averaged. Labels may be probabilities.
+        The logits have the shape (passes * rows, labels): one or more passes over the rows, one
+        after another. The losses of the passes are averaged. Labels may be probabilities.
         """
         from torch.nn.functional import binary_cross_entropy_with_logits
 
+        # Single precision, also where autocast made logits of half precision.
         logits = outputs["logits"].float()
         if self.pos_weight is not None:
             self.pos_weight = self.pos_weight.to(logits.device)
@@ -89,45 +105,55 @@ class MultilabelLoss:
             )
         loss = loss / passes
         if passes == 2 and self.r_drop:
-            # Between Bernoulli distributions the two divergences add up to this product.
+            # For Bernoulli distributions with probabilities p, q and logits a, b the divergences in
+            # both directions add up to KL(p, q) + KL(q, p) = (p - q) * (a - b). Equation 4 halves
+            # this sum. It is halved again because the cross-entropy above is the mean, not the sum,
+            # of the two passes.
             a, b = logits.chunk(2)
             loss = loss + self.r_drop / 4 * ((a.sigmoid() - b.sigmoid()) * (a - b)).sum()
+        # Without a count, as in an evaluation, this is the mean over all pairs.
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
     def _asymmetric(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Sum the focused terms of positives and negatives."""
+        """Return the sum of the asymmetric loss over all pairs; both inputs have the same shape.
+
+        With p the probability of a label, p_m = max(p - margin, 0) and the exponents f_+ and f_-, a
+        positive costs -log(p) * (1 - p) ** f_+, and a negative -log(1 - p_m) * p_m ** f_-.
+        """
         import torch
         from torch.nn.functional import softplus
 
         p = logits.sigmoid()
+        # softplus(x) is -log(1 - sigmoid(x)), and finite where the probability rounds to 1.
         negative = softplus(logits)
         if self.margin:
             p = (p - self.margin).clamp(min=0)
-            negative = -torch.log1p(-p)
-        # The slope of a power below 1 has no end at 0.
-        easy_positive, easy_negative = (-logits).sigmoid().clamp(min=1e-8), p.clamp(min=1e-8)
-        positive = softplus(-logits) * easy_positive ** self.focus[0]
-        negative = negative * easy_negative ** self.focus[1]
+            negative = -torch.log1p(-p)  # finite, because p is now at most 1 - margin
+        # The gradient of x ** f is infinite at 0 for an exponent below 1, so keep away from 0.
+        # The sigmoid of -logits is 1 - p, and is accurate for p close to 1.
+        positive_error, negative_error = (-logits).sigmoid().clamp(min=1e-8), p.clamp(min=1e-8)
+        positive = softplus(-logits) * positive_error ** self.focus[0]
+        negative = negative * negative_error ** self.focus[1]
         if self.pos_weight is not None:
             positive = positive * self.pos_weight
         return (targets * positive + (1 - targets) * negative).sum()
 
 
 class SingleLabelLoss:
-    """Cross-entropy over classes of which every text has one, for ``compute_loss_func``.
+    """Cross-entropy over classes, of which each text has exactly one, for ``compute_loss_func``.
 
-    Scaled as `MultilabelLoss` is.
+    It has the same scale for every split of an effective batch, as `MultilabelLoss`.
 
     Parameters
     ----------
     weight : torch.Tensor of shape (classes,), optional
-        Of the rows of each class; see `balanced_class_weight`.
+        Weight of the rows of each class; see `balanced_class_weight`. None: 1 for all.
     focus : float
-        Power by which rows count less the surer they are already (focal loss, Lin et al. 2017,
-        equation 4). 0: not at all.
+        Focusing exponent: the higher it is, the less a row counts that the model already predicts
+        well (focal loss, Lin et al. 2017, equation 4). 0: plain cross-entropy.
     label_smoothing : float
-        Share of the target that all classes get in equal parts (Szegedy et al. 2016, "Rethinking
-        the Inception Architecture for Computer Vision", section 7).
+        Share of the target that is divided equally among all classes (Szegedy et al. 2016,
+        "Rethinking the Inception Architecture for Computer Vision", section 7).
     """
 
     def __init__(
@@ -142,36 +168,48 @@ class SingleLabelLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(
-        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the scalar loss of ``outputs.logits`` against one-hot labels (rows, classes).
+        """Return the scalar loss of ``outputs["logits"]`` for one-hot labels (rows, classes).
 
-        Of shapes, passes and probabilities the same holds as for `MultilabelLoss`.
+        The logits may hold several passes, and the labels probabilities, as for `MultilabelLoss`.
         """
-        log_p = outputs["logits"].float().log_softmax(-1)
+        log_p = outputs["logits"].float().log_softmax(-1)  # (passes * rows, classes)
         passes, n_classes = len(log_p) // len(labels), labels.shape[1]
         targets = labels.float().repeat(passes, 1)
         targets = targets + self.label_smoothing * (1 / n_classes - targets)
         terms = -targets * log_p
         if self.focus:
+            # Kept away from 0, where the gradient of a power below 1 is infinite.
             terms = terms * (1 - log_p.exp()).clamp(min=1e-8) ** self.focus
         if self.weight is not None:
             self.weight = self.weight.to(terms.device)
             terms = terms * self.weight
+        # The Trainer counts the elements of `labels`, that is rows * classes. The loss is a mean
+        # over rows, so the number of classes cancels out.
         n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
         return terms.sum() / passes * n_classes / n_items
 
 
 class RegressionLoss:
-    """Squared error of all (row, quantity) pairs, for ``compute_loss_func``.
+    """Squared error over all (row, quantity) pairs, for ``compute_loss_func``.
 
-    Scaled as `MultilabelLoss` is.
+    It has the same scale for every split of an effective batch, as `MultilabelLoss`.
     """
 
     def __call__(
-        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the scalar loss of ``outputs.logits`` against labels, both (rows, quantities)."""
+        """Return the scalar loss of ``outputs["logits"]`` for labels, both (rows, quantities).
+
+        The logits may hold several passes, as for `MultilabelLoss`.
+        """
         values = outputs["logits"].float()
         passes = len(values) // len(labels)
         loss = (values - labels.float().repeat(passes, 1)).square().sum() / passes
@@ -181,48 +219,109 @@ class RegressionLoss:
 class EntailmentLoss:
     """Cross-entropy over entailment, neutral and contradiction, for ``compute_loss_func``.
 
-    Many data sets say only that a sentence is not entailed. Such a pair counts by the probability
-    of either other class, so that they train a model of three classes together with full ones.
+    Many data sets only say that a sentence is not entailed. For such a pair the loss is the
+    negative log-probability of neutral or contradiction together. So these data sets can train a
+    model of three classes together with fully labelled ones.
     """
 
     NOT_ENTAILED = 3
 
     def __call__(
-        self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the scalar loss of ``outputs.logits`` (rows, 3) against labels (rows,).
+        """Return the scalar loss of ``outputs["logits"]`` (rows, 3) for labels (rows,).
 
-        0 is entailment, 1 neutral, 2 contradiction, `NOT_ENTAILED` either of these two.
+        0 is entailment, 1 neutral, 2 contradiction; `NOT_ENTAILED` is neutral or contradiction.
         """
         import torch
 
         log_p = outputs["logits"].float().log_softmax(-1)
-        either = torch.logsumexp(log_p[:, 1:], dim=-1, keepdim=True)
-        loss = -torch.cat([log_p, either], dim=-1).gather(1, labels[:, None]).sum()
+        # A fourth column: the log of the sum of the two probabilities.
+        not_entailed = torch.logsumexp(log_p[:, 1:], dim=-1, keepdim=True)
+        loss = -torch.cat([log_p, not_entailed], dim=-1).gather(1, labels[:, None]).sum()
         return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
-def masked_token_loss(
-    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross-entropy over the hidden tokens of an effective batch, for ``compute_loss_func``.
+# --- masked-language modelling -------------------------------------------------------------------
 
-    Pieces of a batch hide different numbers of tokens, so that the mean over the means of pieces is
-    not that over the tokens.
+
+def masked_token_loss(
+    outputs: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Return the cross-entropy over the masked tokens, for ``compute_loss_func``.
+
+    The micro-batches of an effective batch have different numbers of masked tokens. So the mean of
+    their means is not the mean over the tokens; the sum is divided by the total number instead.
 
     Parameters
     ----------
     outputs : mapping
-        ``logits`` of shape (rows, length): the log-probability of each hidden token, as
-        `shared.training.losses.score_masked_tokens_only` makes them.
+        ``logits`` of shape (rows, length): the log-probability of each masked token, as
+        `score_masked_tokens_only` makes them.
     labels : torch.Tensor of shape (rows, length)
-        `IGNORE_INDEX` where nothing is hidden.
+        `IGNORE_INDEX` where no token is masked.
     num_items_in_batch : scalar, optional
-        Hidden tokens of the effective batch. None counts those of `labels`.
+        Number of masked tokens in the effective batch. None: the number in `labels`.
     """
-    hidden = labels != IGNORE_INDEX
-    loss = -outputs["logits"][hidden].sum()
-    return loss / (hidden.sum() if num_items_in_batch is None else num_items_in_batch)
+    masked = labels != IGNORE_INDEX
+    loss = -outputs["logits"][masked].sum()
+    return loss / (masked.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def score_masked_tokens_only(model: PreTrainedModel) -> None:
+    """Make a masked language model apply its head to the masked tokens only.
+
+    The head scores every word of the vocabulary for every token. In a small encoder this takes as
+    long as all its layers, and most of the memory, but the loss needs one score in seven.
+
+    Afterwards the model needs ``targets`` as a keyword: int64, shape (rows, length), the original
+    ids of the masked tokens and `IGNORE_INDEX` elsewhere. Its ``logits`` become the
+    log-probabilities of these tokens, float32, of the same shape and 0 elsewhere. They are small
+    enough to keep those of a whole evaluation. `masked_token_loss` takes their mean.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        With a head for masked-language modelling. Three hooks are added to it.
+    """
+    from torch.nn.functional import cross_entropy
+
+    # The model itself has no argument for the targets, so the first hook takes them out of the call
+    # and the other two read them here.
+    targets: torch.Tensor | None = None
+
+    def before_model(module, args, kwargs):
+        nonlocal targets
+        targets = kwargs["targets"]
+        return args, {name: value for name, value in kwargs.items() if name != "targets"}
+
+    def after_encoder(module, args, output):
+        # (rows, length, width) becomes (masked tokens, width), which is what the head scores.
+        assert targets is not None
+        output.last_hidden_state = output.last_hidden_state[targets != IGNORE_INDEX]
+        return output
+
+    def after_model(module, args, output):
+        assert targets is not None
+        masked = targets != IGNORE_INDEX
+        scores = output.logits.float()  # (masked tokens, vocabulary)
+        # Back to (rows, length), so that the Trainer can gather and pad the logits like the labels.
+        log_p = scores.new_zeros(targets.shape)
+        log_p[masked] = -cross_entropy(scores, targets[masked], reduction="none")
+        output.logits = log_p
+        return output
+
+    model.register_forward_pre_hook(before_model, with_kwargs=True)
+    model.base_model.register_forward_hook(after_encoder)
+    model.register_forward_hook(after_model)
+
+
+# --- choice of a loss, class weights -------------------------------------------------------------
 
 
 def classification_loss(
@@ -235,7 +334,7 @@ def classification_loss(
     focus: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> MultilabelLoss | SingleLabelLoss:
-    """Return the loss that suits some training rows.
+    """Return the loss function that fits the labels of the training rows.
 
     Parameters
     ----------
@@ -243,22 +342,23 @@ def classification_loss(
         Multi-hot.
     label_names : sequence of str
     single_label : bool
-        Every row has exactly one label: cross-entropy over classes, else over each label.
+        True: every row has exactly one label, so `SingleLabelLoss`. False: `MultilabelLoss`.
     balanced : bool
-        Weigh what is rare up: `balanced_class_weight` or `balanced_pos_weight`.
+        Give rare labels a higher weight, with `balanced_class_weight` or `balanced_pos_weight`.
     totals : array of shape (labels,), optional
-        Rows of each label in all folds: what only another fold has weighs as if it had one row
-        here.
+        Rows of each label in all folds. A label that only other folds have gets the weight of a
+        label with one row.
     focus, label_smoothing : float
         As in these losses.
 
     Raises
     ------
     UserError
-        If a class is to be weighed that no row has.
+        With `balanced` and `single_label`, if a class has no row.
     """
     counts, weight = labels.sum(axis=0), None
     if totals is not None:
+        # At least 1 for every label that any fold has; 0 stays 0 and raises below.
         counts = np.maximum(counts, np.minimum(totals, 1))
     if single_label:
         if balanced:
@@ -269,21 +369,25 @@ def classification_loss(
     return MultilabelLoss(weight, focus=(focus, focus), label_smoothing=label_smoothing)
 
 
-def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: float = 20.0):
-    """Weight positives by how rare they are: ``((rows - positives) / positives) ** power``.
+def balanced_pos_weight(
+    label_counts: ArrayLike, n_rows: int, *, power: float = 0.5, cap: float = 20.0
+) -> torch.Tensor:
+    """Return higher weights for rarer labels: ``((rows - positives) / positives) ** power``.
 
     Parameters
     ----------
     label_counts : array of shape (labels,)
-        Positives of each label among the training rows.
+        Number of positives of each label in the training set.
     n_rows : int
-        Training rows.
+        Number of training rows.
     power : float
-        1 gives both classes of a label the same total weight, 0 none; the square root in between
-        lifts rare labels without drowning the frequent ones in false positives.
+        1: positives and negatives of a label have the same total weight. 0: all weights are 1. The
+        square root in between raises rare labels without too many false positives for frequent
+        ones.
     cap : float
         Upper bound, so that a label with one positive does not dominate the gradient. A label
-        without any counts as if it had one; one that most rows have keeps weight 1.
+        without positives counts as if it had one. The lower bound is 1, for a label that most rows
+        have.
 
     Returns
     -------
@@ -296,17 +400,17 @@ def balanced_pos_weight(label_counts, n_rows: int, *, power: float = 0.5, cap: f
 
 
 def balanced_class_weight(
-    class_counts, class_names: Sequence[str], *, cap: float = 10.0
+    class_counts: ArrayLike, class_names: Sequence[str], *, cap: float = 10.0
 ) -> torch.Tensor:
-    """Weight classes by how rare they are: ``rows / (classes * rows of the class)``.
+    """Return higher weights for rarer classes: ``rows / (classes * rows of the class)``.
 
-    Every class has the same weight in total then, and a row weighs 1 on average (scikit-learn's
-    ``class_weight="balanced"``).
+    With these weights all classes have the same total weight, and the mean weight of a row is 1
+    (scikit-learn's ``class_weight="balanced"``).
 
     Parameters
     ----------
     class_counts : array of shape (classes,)
-        Training rows of each class.
+        Number of training rows of each class.
     class_names : sequence of str
     cap : float
         Upper bound, so that a class with one row does not dominate the gradient.
@@ -318,7 +422,7 @@ def balanced_class_weight(
     Raises
     ------
     UserError
-        For a class without rows, which has no weight.
+        If a class has no rows, because its weight would be infinite.
     """
     import torch
 
@@ -326,48 +430,7 @@ def balanced_class_weight(
     if (counts == 0).any():
         name = class_names[int(counts.argmin())]
         raise UserError(
-            f"class {name!r} has no training row, so no weight; label some, or weigh all alike"
+            f"class {name!r} has no training row, so it cannot get a balanced weight; label some "
+            "rows, or use equal weights"
         )
     return (counts.sum() / (len(counts) * counts)).clamp(max=cap)
-
-
-def score_masked_tokens_only(model: PreTrainedModel) -> None:
-    """Let a masked language model apply its head to the hidden tokens of a batch alone.
-
-    The head scores every word of the vocabulary at every token, which takes a small encoder as long
-    as all its layers, and most of the memory; the loss reads one score in seven.
-
-    From here on the model wants ``targets`` by name: int64, shape (rows, length), the hidden tokens
-    and `IGNORE_INDEX` elsewhere. Its ``logits`` become the log-probabilities of these tokens, float32,
-    of the same shape and 0 elsewhere: few enough to keep those of a whole evaluation, of which
-    `shared.training.losses.masked_token_loss` takes the mean.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        With a head for masked-language modelling; gets three hooks.
-    """
-    from torch.nn.functional import cross_entropy
-
-    targets = None
-
-    def before(module, args, kwargs):
-        nonlocal targets
-        targets = kwargs["targets"]
-        return args, {name: value for name, value in kwargs.items() if name != "targets"}
-
-    def after_encoder(module, args, output):
-        output.last_hidden_state = output.last_hidden_state[targets != IGNORE_INDEX]
-        return output
-
-    def after(module, args, output):
-        hidden = targets != IGNORE_INDEX
-        scores = output.logits.float()
-        log_p = scores.new_zeros(targets.shape)
-        log_p[hidden] = -cross_entropy(scores, targets[hidden], reduction="none")
-        output.logits = log_p
-        return output
-
-    model.register_forward_pre_hook(before, with_kwargs=True)
-    model.base_model.register_forward_hook(after_encoder)
-    model.register_forward_hook(after)

@@ -1,4 +1,8 @@
-"""Which weights train, at which learning rate, with which decay and which perturbations."""
+"""Optimisation: which weights train, their learning rates, and training on perturbed inputs.
+
+In order: the flags; learning rate and weight decay per parameter; freezing and gradual unfreezing;
+the depth of a parameter, on which both depend; adversarial weights; mixup.
+"""
 
 from __future__ import annotations
 
@@ -18,38 +22,51 @@ from shared.cli.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
+# --- flags ---------------------------------------------------------------------------------------
+
 
 @dataclass
 class TuningArguments:
-    """Flags about what trains, how fast, and against what (see `shared.training.optimization` and
-    `shared.training.optimization`)."""
+    """Flags for frozen layers, learning rates per layer, adversarial training and mixup."""
 
     freeze: str = flag(
         "none",
-        "What stays as it is: none, embeddings, the first K layers, all; gradual: all at first, "
-        "then with each epoch a layer less, from the top (default: none).",
+        "Part of the encoder to freeze: none, embeddings, K (the embeddings and the first K "
+        "layers), all; gradual: all in the first epoch, then one layer less in each epoch, from "
+        "the top (default: none).",
     )
-    head_learning_rate: float | None = flag(None, "Of the head (default: --learning_rate).")
-    layer_decay: float = flag(1.0, "Factor of the rate from a layer to the one below (default: 1).")
+    head_learning_rate: float | None = flag(
+        None, "Learning rate of the classification head (default: --learning_rate)."
+    )
+    layer_decay: float = flag(
+        1.0,
+        "Factor by which the learning rate changes from each layer to the layer below (default: "
+        "1, the same for all).",
+    )
     adversary: float = flag(
         0.0,
-        "Train against weights moved by this share of their length, such as .01, too, in twice "
-        "the time (default: 0, off).",
+        "Adversarial training: train in each step also on weights that are moved by this share of "
+        "their norm to raise the loss, such as .01. Takes twice the time (default: 0, off).",
     )
     adversary_moves: Literal["embeddings", "weights"] = flag(
-        "embeddings", "What --adversary moves: the embeddings, or all matrices."
+        "embeddings",
+        "Weights that --adversary moves: the word embeddings, or all matrices (default: "
+        "embeddings).",
     )
     mixup: float = flag(
-        0.0, "Train on mixtures of two texts, of shares drawn from beta(X, X) (default: 0, off)."
+        0.0,
+        "Train on mixtures of two texts, in proportions from the distribution Beta(X, X) "
+        "(default: 0, off).",
     )
 
 
 def check_tuning(args: TuningArguments) -> None:
-    """Refuse values out of range.
+    """Check the ranges of the flags, and that they fit together.
 
     Raises
     ------
     UserError
+        If they do not.
     """
     for name in ("head_learning_rate", "layer_decay"):
         value = getattr(args, name)
@@ -60,15 +77,14 @@ def check_tuning(args: TuningArguments) -> None:
             raise UserError(f"--{name} {getattr(args, name)}: must be 0 or more, below {end}")
     if args.adversary and args.adversary_moves == "embeddings" and args.freeze != "none":
         raise UserError(
-            f"--adversary: --freeze {args.freeze} leaves the embeddings without gradients to move "
-            "them along; give it --adversary_moves weights"
+            f"--adversary: with --freeze {args.freeze} the embeddings have no gradient along which "
+            "to move them; use --adversary_moves weights"
         )
 
 
-# --- parameter groups and freezing ---------------------------------------------------------------
+# --- learning rate and weight decay per parameter ------------------------------------------------
 
-
-_NORMS = (
+_NORM_LAYERS = (
     *(torch.nn.LayerNorm, torch.nn.RMSNorm, torch.nn.GroupNorm),
     torch.nn.modules.batchnorm._BatchNorm,
 )
@@ -82,25 +98,25 @@ def parameter_groups(
     head_learning_rate: float | None = None,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Group parameters by rate and decay, for the optimiser.
+    """Group the parameters by learning rate and weight decay, for an optimiser.
 
-    Biases and the parameters of normalisation layers do not decay. Which these are is decided by
-    the type of the module and the shape of the parameter, not by names, which differ between
+    Biases and the parameters of normalisation layers get no weight decay. They are recognised by
+    the type of the module and the shape of the parameter, because their names differ between
     architectures ("ln_f", "norm", "LayerNorm").
 
     Parameters
     ----------
     model : PreTrainedModel
-        Frozen parameters are among the groups: what is unfrozen later is trained then.
+        Frozen parameters are in the groups, too, so that they train if they are unfrozen later.
     learning_rate : float
-        Of the top layer of the encoder.
+        Learning rate of the top layer of the encoder.
     weight_decay : float
     head_learning_rate : float, optional
-        Of all that is not part of the encoder. None: `learning_rate`.
+        Learning rate of all parameters outside the encoder. None: `learning_rate`.
     layer_decay : float
-        Factor of the rate from each layer to the one below, the embeddings below the first (Howard
-        and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.2,
-        take 1 / 2.6). 1: all layers alike.
+        Factor of the learning rate from each layer to the layer below, and from the first layer to
+        the embeddings. Howard and Ruder (2018, "Universal Language Model Fine-tuning for Text
+        Classification", section 3.2) use 1 / 2.6. 1: the same rate for all layers.
 
     Returns
     -------
@@ -110,11 +126,12 @@ def parameter_groups(
     decays = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            decays[parameter] = parameter.dim() > 1 and not isinstance(module, _NORMS)
+            decays[parameter] = parameter.dim() > 1 and not isinstance(module, _NORM_LAYERS)
     depths = _depths(model)
     top = max(depths.values(), default=0)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for parameter, decay in decays.items():  # each once, also where two modules share it
+    # A dict of parameters holds one that two modules share only once, as an optimiser requires.
+    for parameter, decay in decays.items():
         if parameter in depths:
             rate = learning_rate * layer_decay ** (top - depths[parameter])
         else:
@@ -129,11 +146,14 @@ def parameter_groups(
 def grouped_optimizer(
     args: TrainingArguments, model: PreTrainedModel
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Return `--optim` over `parameter_groups`, for the Trainer's ``optimizer_cls_and_kwargs``.
+    """Return the optimiser of ``--optim`` and its arguments, with `parameter_groups`.
+
+    The pair is for the Trainer's ``optimizer_cls_and_kwargs``.
 
     Parameters
     ----------
-    args : TrainingArguments and `shared.training.optimization.TuningArguments`
+    args : TrainingArguments
+        Must also be `TuningArguments`.
     model : PreTrainedModel
     """
     optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -144,68 +164,89 @@ def grouped_optimizer(
         head_learning_rate=args.head_learning_rate,
         layer_decay=args.layer_decay,
     )
+    # The Trainer uses these groups instead of its own because of the key "params".
     return optimizer, {**settings, "params": groups}
 
 
-def freeze(model: PreTrainedModel, what: str) -> int:
+# --- freezing and gradual unfreezing -------------------------------------------------------------
+
+
+def freeze(model: PreTrainedModel, part: str) -> int:
     """Freeze a part of the encoder; return the number of parameters that train.
 
     Parameters
     ----------
     model : PreTrainedModel
-        What was frozen before is not any more. The head always trains.
-    what : str
-        "none"; "embeddings"; a number: these and so many layers, from the bottom; "all"; "gradual":
-        all until `GradualUnfreezing` lets go of them.
+        Parameters outside `part` are unfrozen, also those that were frozen before. The head always
+        trains.
+    part : str
+        "none"; "embeddings"; a number K: the embeddings and the first K layers, from the bottom;
+        "all": the whole encoder; "gradual": the whole encoder, for `GradualUnfreezing`.
 
     Raises
     ------
     UserError
-        For another word, or more layers than there are.
+        If `part` is another word, or a number above the number of layers.
     """
     depths = _depths(model)
     top = max(depths.values(), default=0)
-    if what.isdecimal() and int(what) > top:
-        raise UserError(f"--freeze {what}: the model has {top} layers")
-    named = {"none": -1, "embeddings": 0, "all": top, "gradual": top}
-    if what not in named and not what.isdecimal():
+    if part.isdecimal() and int(part) > top:
+        raise UserError(f"--freeze {part}: the model has {top} layers; give at most {top}")
+    named_depths = {"none": -1, "embeddings": 0, "all": top, "gradual": top}
+    if part not in named_depths and not part.isdecimal():
         raise UserError(
-            f"--freeze {what}: must be none, embeddings, a number of layers, all or gradual"
+            f"--freeze {part}: must be none, embeddings, a number of layers, all or gradual"
         )
-    _freeze_up_to(model, named[what] if what in named else int(what))
+    _freeze_up_to(model, named_depths[part] if part in named_depths else int(part))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 class GradualUnfreezing(TrainerCallback):
-    """Train the head alone for an epoch, then with each epoch one more layer, from the top.
+    """Train only the head in the first epoch, then one more layer in each epoch, from the top.
 
-    So that the top settles before what lies below moves (Howard and Ruder 2018, "Universal Language
-    Model Fine-tuning for Text Classification", section 3.3). After the last layer the embeddings
-    train, too. The optimiser must hold all parameters from the start, as those of
-    `parameter_groups` do; a resumed run goes on where it was.
+    So the upper layers have adapted before the lower layers change (Howard and Ruder 2018,
+    "Universal Language Model Fine-tuning for Text Classification", section 3.3). One epoch after
+    the last layer, the embeddings train, too. The optimiser must hold all parameters from the
+    start, as with `parameter_groups`. The state follows from the epoch, so a resumed run continues
+    correctly.
 
     Raises
     ------
     UserError
-        On several processes, which share only the gradients that there are at the start.
+        On several processes. `DistributedDataParallel` synchronises only the gradients of the
+        parameters that train when it wraps the model.
     """
 
     def on_epoch_begin(self, args, state, control, model=None, **kwargs):
         """Unfreeze the next layer."""
         if args.world_size > 1:
-            raise UserError("gradual unfreezing runs in one process; launch it without more")
+            raise UserError(
+                "--freeze gradual: gradual unfreezing runs in one process only; launch one process"
+            )
         _freeze_up_to(model, len(layers(model)) - int(state.epoch or 0))
 
 
-def unfreezing_callbacks(what: str) -> list[TrainerCallback]:
-    """Return the callbacks that `freeze` needs for the same word: one for "gradual"."""
-    return [GradualUnfreezing()] if what == "gradual" else []
+def unfreezing_callbacks(part: str) -> list[TrainerCallback]:
+    """Return the callbacks that `freeze` needs for the same value: one for "gradual"."""
+    return [GradualUnfreezing()] if part == "gradual" else []
+
+
+def _freeze_up_to(model: PreTrainedModel, depth: int) -> None:
+    """Freeze the parameters of the encoder up to a depth; -1 freezes none."""
+    depths = _depths(model)
+    for parameter in model.parameters():
+        # Parameters of the head have no depth and count as deeper than `depth`.
+        parameter.requires_grad_(depths.get(parameter, depth + 1) > depth)
+
+
+# --- depth of a parameter ------------------------------------------------------------------------
 
 
 def layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     """Return the layers of an encoder or decoder, from the bottom.
 
-    They are the longest list of modules of one type that it holds; a network without one has none.
+    No attribute name holds for all architectures. The layers are the longest `ModuleList` whose
+    modules all have the same type; the list is empty if there is none.
     """
     lists = [
         module
@@ -215,68 +256,72 @@ def layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     return max(lists, key=len, default=torch.nn.ModuleList())
 
 
-def _freeze_up_to(model: PreTrainedModel, depth: int) -> None:
-    depths = _depths(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(depths.get(parameter, depth + 1) > depth)
-
-
 def _depths(model: PreTrainedModel) -> dict[torch.nn.Parameter, int]:
-    """Depth of the encoder's parameters: 0 for the embeddings, then the layers from 1.
+    """Return the depth of each parameter of the encoder: 0 for the embeddings, 1 for layer 1, ...
 
-    What is registered before the layers, such as a projection of the embeddings, has depth 0, what
-    follows them, such as a last normalisation, the depth of the last. A network that is no encoder
-    below a head has embeddings, if any, and all else is its head.
+    Parameters that are registered before the layers, such as a projection of the embeddings, have
+    depth 0. Those registered after them, such as a last normalisation, have the depth of the last
+    layer. Parameters of the head are not in the dict. In a network that is not an encoder with a
+    head, only the embeddings have a depth, and all other parameters count as head.
     """
     encoder, stack = model.base_model, layers(model)
     depths = {p: i for i, layer in enumerate(stack, 1) for p in layer.parameters()}
+    # A network without a separate encoder is its own base model.
     if encoder is model:
         for module in model.modules():
             if isinstance(module, torch.nn.Embedding):
                 depths |= dict.fromkeys(module.parameters(), 0)
         return depths
-    below = 0
+    # Parameters come in the order of registration, so those of the layers mark where the rest lies:
+    # depth 0 until the first of them, the depth of the last layer after it.
+    depth = 0
     for parameter in encoder.parameters():
         if parameter in depths:
-            below = len(stack)
-        depths.setdefault(parameter, below)
+            depth = len(stack)
+        depths.setdefault(parameter, depth)
     return depths
 
 
-# --- adversarial weights and mixup ---------------------------------------------------------------
+# --- adversarial weights -------------------------------------------------------------------------
 
 
 class AdversarialWeights:
-    """Move weights a little against the model, for `LengthGroupedTrainer(adversary=...)`.
+    """Move weights a little to raise the loss, for `LengthGroupedTrainer(adversary=...)`.
 
-    Each step is taken on the loss at the weights as they are plus the loss at the worst weights
-    near by, as far as the gradient tells: twice the time. Moving the embeddings is the adversarial
-    training of Miyato, Dai and Goodfellow (2017, "Adversarial Training Methods for Semi-Supervised
-    Text Classification", section 3) with the same perturbation for all places of a token; moving
-    all matrices is that of Wu, Xia and Wang (2020, "Adversarial Weight Perturbation Helps Robust
+    Each step of the optimiser uses the gradient of the loss at the current weights plus that at the
+    moved weights. The weights move along their gradient, which is the worst direction to first
+    order. A step takes twice the time. To move the embeddings is the adversarial training of
+    Miyato, Dai and Goodfellow (2017, "Adversarial Training Methods for Semi-Supervised Text
+    Classification", section 3), but with the same perturbation wherever a token occurs. To move all
+    matrices is that of Wu, Xia and Wang (2020, "Adversarial Weight Perturbation Helps Robust
     Generalization", equation 7).
 
     Parameters
     ----------
     epsilon : float
-        Length of the step of a matrix, as a share of its own length (Frobenius norm); .001 to .05.
-    what : {"embeddings", "weights"}
+        Norm of the move of a matrix, as a share of the norm of the matrix (Frobenius norm). Useful
+        values: .001 to .05.
+    target : {"embeddings", "weights"}
+        Move the word embeddings, or all matrices.
     """
 
-    def __init__(self, epsilon: float, what: Literal["embeddings", "weights"] = "embeddings"):
+    def __init__(self, epsilon: float, target: Literal["embeddings", "weights"] = "embeddings"):
         self.epsilon = epsilon
-        self.what = what
+        self.target = target
 
     @contextlib.contextmanager
-    def against(self, model: torch.nn.Module) -> Iterator[None]:
-        """Move the weights along the gradients that they hold, and put them back exactly."""
+    def against(self, model: PreTrainedModel) -> Iterator[None]:
+        """Move the weights along the gradients they hold; restore them exactly afterwards."""
+        # Copies, because subtracting the move again would leave a rounding error.
         before = {}
         with torch.no_grad():
             for weight in self._weights(model):
-                length = weight.grad.norm()
-                if length > 0 and torch.isfinite(length):
+                gradient = weight.grad
+                assert gradient is not None  # see `_weights`
+                norm = gradient.norm()
+                if norm > 0 and torch.isfinite(norm):
                     before[weight] = weight.clone()
-                    weight.add_(weight.grad, alpha=float(self.epsilon * weight.norm() / length))
+                    weight.add_(gradient, alpha=float(self.epsilon * weight.norm() / norm))
         try:
             yield
         finally:
@@ -284,84 +329,88 @@ class AdversarialWeights:
                 for weight, value in before.items():
                     weight.copy_(value)
 
-    def _weights(self, model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-        if self.what == "embeddings":
-            chosen = [model.get_input_embeddings().weight]
+    def _weights(self, model: PreTrainedModel) -> Iterator[torch.nn.Parameter]:
+        """Return the weights to move that have a gradient; frozen ones have none."""
+        if self.target == "embeddings":
+            weights = [model.get_input_embeddings().weight]
         else:
-            chosen = [p for p in model.parameters() if p.dim() > 1]
-        return (weight for weight in chosen if weight.grad is not None)
+            weights = [p for p in model.parameters() if p.dim() > 1]
+        return (weight for weight in weights if weight.grad is not None)
+
+
+# --- mixup ---------------------------------------------------------------------------------------
 
 
 class Mixup:
-    """Train on mixtures of two texts and of their labels, for `LengthGroupedTrainer(mixup=...)`.
+    """Train on mixtures of two texts and their labels, for `LengthGroupedTrainer(mixup=...)`.
 
-    The embeddings of the tokens are mixed place by place, and the labels in the same proportion
+    The token embeddings are mixed position by position, and the labels in the same proportion
     (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", equation 2; Guo, Mao and Zhang
-    2019, "Augmenting Data with Mixup for Sentence Classification", wordMixup). A loss of
-    `shared.training.losses` takes the proportions as labels.
+    2019, "Augmenting Data with Mixup for Sentence Classification", wordMixup). The losses of
+    `shared.training.losses` accept such fractional labels.
 
     Parameters
     ----------
     alpha : float
-        Of the beta distribution that proportions are drawn from: small ones mix little, 1 in any
-        proportion alike.
+        The proportions are drawn from the distribution Beta(alpha, alpha). With a small alpha one
+        of the two texts dominates; with 1 all proportions are equally likely.
     """
 
     def __init__(self, alpha: float):
         self.alpha = alpha
 
     def __call__(
-        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], seed: tuple[int, ...]
+        self, model: PreTrainedModel, batch: dict[str, torch.Tensor], seed: tuple[int, ...]
     ) -> dict[str, torch.Tensor]:
-        """Mix each row of a batch with another one.
+        """Mix each row of a batch with another row of it.
 
         Parameters
         ----------
         model : PreTrainedModel
-            Whose embeddings are mixed.
+            Its input embeddings are mixed.
         batch : dict
             ``input_ids`` and ``attention_mask`` (rows, length), float ``labels`` (rows, labels).
         seed : tuple of int
-            Of the proportions and partners; no generator is touched.
+            Seed of the proportions and partners. No global generator is used or changed.
 
         Returns
         -------
         dict
-            With ``inputs_embeds`` (rows, length, width) in the place of ``input_ids``; a place
-            counts where either text has a token.
+            The batch with ``inputs_embeds`` (rows, length, width) instead of ``input_ids``. The
+            attention mask is 1 where at least one of the two texts has a token.
 
         Raises
         ------
         UserError
-            For a model that takes no embeddings.
+            If the model does not accept embeddings.
         """
         if "inputs_embeds" not in inspect.signature(model.forward).parameters:
-            raise UserError(f"mixup: {type(model).__name__} takes no embeddings to mix")
+            raise UserError(
+                f"mixup: {type(model).__name__} takes no embeddings to mix; train without --mixup"
+            )
         rng = np.random.default_rng(seed)
         labels, mask = batch["labels"], batch["attention_mask"]
-        share = rng.beta(self.alpha, self.alpha, len(labels)).astype(np.float32)
-        share = torch.from_numpy(share).to(labels.device)
+        proportions = rng.beta(self.alpha, self.alpha, len(labels)).astype(np.float32)
+        share = torch.from_numpy(proportions).to(labels.device)  # (rows,), of the row itself
         partner = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
+        # Padding gets embeddings of 0, so the end of a longer text is mixed with zeros.
         embeds = model.get_input_embeddings()(batch["input_ids"]) * mask[..., None]
-        kept = {k: v for k, v in batch.items() if k != "input_ids"}
+        others = {k: v for k, v in batch.items() if k != "input_ids"}
         return {
-            **kept,
+            **others,
             "inputs_embeds": _mix(embeds, embeds[partner], share),
             "attention_mask": mask | mask[partner],
             "labels": _mix(labels, labels[partner], share),
         }
 
 
+def _mix(first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Return the mean of two tensors, with weights `share` (rows,) and 1 - `share`."""
+    share = share.view(-1, *[1] * (first.dim() - 1)).to(first.dtype)  # (rows, 1, ...)
+    return share * first + (1 - share) * second
+
+
 def regularizers(args: TuningArguments) -> dict[str, AdversarialWeights | Mixup | None]:
-    """Return what the flags ask for, as `LengthGroupedTrainer` takes it."""
-    return {
-        "adversary": AdversarialWeights(args.adversary, args.adversary_moves)
-        if args.adversary
-        else None,
-        "mixup": Mixup(args.mixup) if args.mixup else None,
-    }
-
-
-def _mix(these: torch.Tensor, those: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    share = share.view(-1, *[1] * (these.dim() - 1)).to(these.dtype)
-    return share * these + (1 - share) * those
+    """Return the arguments of `LengthGroupedTrainer` for ``--adversary`` and ``--mixup``."""
+    adversary = AdversarialWeights(args.adversary, args.adversary_moves) if args.adversary else None
+    return {"adversary": adversary, "mixup": Mixup(args.mixup) if args.mixup else None}

@@ -1,4 +1,9 @@
-"""A Trainer that groups texts by length and keeps predictions in the order of the rows."""
+"""The Trainer of all recipes: its flags, its batches, and its changes to `transformers.Trainer`.
+
+In order: `EpochTrainingArguments`, the flags with the defaults of the recipes; the batches of
+`LengthGroupedBatches`; `LengthGroupedTrainer`, in the order of a run: set-up, training batches,
+training steps, evaluation and prediction, checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,83 +32,117 @@ from shared.training.checkpoints import (
 )
 from shared.training.optimization import AdversarialWeights, Mixup
 
-# --- arguments -----------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# --- flags ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class EpochTrainingArguments(TrainingArguments):
-    """Validate, log and save after each epoch, and keep the best.
+    """Training flags: evaluate, log and save after each epoch, and keep the best checkpoint.
 
     Raises
     ------
     UserError
-        For a rate, a number of epochs, a batch size or a patience that is not above 0.
+        If a learning rate, number of epochs, batch size or patience is not above 0.
     """
 
-    num_train_epochs: float = flag(8, "Passes over the training rows, at most (default: 8).")
-    learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    warmup_steps: float = flag(0.1, "Warm-up: steps, or below 1 a share of them (default: .1).")
-    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Texts per evaluation batch (default: 64).")
-    bf16: bool | None = flag(None, "Train in bfloat16 (default: where the hardware has it).")
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length", "Order of the training rows (default: group_by_length)."
+    num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
+    learning_rate: float = flag(
+        1e-4, "Peak learning rate (default: 1e-4; for BERT-base and larger use 3e-5)."
     )
-    eval_strategy: str = flag("epoch", "When to validate: no, steps, epoch (default: epoch).")
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch, best (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep beside the best (default: 1).")
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    load_best_model_at_end: bool = flag(True, "Keep the best epoch, not the last (default: true).")
-    metric_for_best_model: str | None = flag("micro_f1", "What is best (default: micro_f1).")
-    restore_callback_states_from_checkpoint: bool = flag(True, "Resume patience, too.")
-    ddp_find_unused_parameters: bool | None = flag(False, "For models that use only some weights.")
+    warmup_steps: float = flag(
+        0.1, "Number of warm-up steps; below 1: their share of all steps (default: .1)."
+    )
+    per_device_train_batch_size: int = flag(16, "Texts per training step and device (default: 16).")
+    per_device_eval_batch_size: int = flag(
+        64, "Texts per evaluation batch and device (default: 64)."
+    )
+    bf16: bool | None = flag(
+        None, "Train in bfloat16 (default: if the hardware has native bfloat16)."
+    )
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "group_by_length",
+        "Order of the training rows; group_by_length: random, with texts of similar length in a "
+        "batch (default: group_by_length).",
+    )
+    eval_strategy: str = flag(
+        "epoch", "When to evaluate on the validation set: no, steps, epoch (default: epoch)."
+    )
+    save_strategy: str = flag(
+        "epoch", "When to save a checkpoint: no, steps, epoch, best (default: epoch)."
+    )
+    save_total_limit: int | None = flag(
+        1, "Number of checkpoints to keep besides the best (default: 1)."
+    )
+    logging_strategy: str = flag(
+        "epoch", "When to log the training loss: no, steps, epoch (default: epoch)."
+    )
+    load_best_model_at_end: bool = flag(
+        True, "Use the checkpoint with the best validation metric, not the last (default: true)."
+    )
+    metric_for_best_model: str | None = flag(
+        "micro_f1", "Validation metric that selects the best checkpoint (default: micro_f1)."
+    )
+    restore_callback_states_from_checkpoint: bool = flag(
+        True, "When resuming, restore the state of early stopping, too (default: true)."
+    )
+    ddp_find_unused_parameters: bool | None = flag(
+        False,
+        "On several processes: set to true for a model that does not use all its weights in every "
+        "step (default: false).",
+    )
 
     def __post_init__(self):
         for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
+            # Not "<= 0", so that NaN is refused, too.
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         if getattr(self, "patience", 1) < 1:
             raise UserError(f"--patience {self.patience}: must be 1 or more")
-        choose_precision(self)
+        choose_precision(self)  # before the Trainer checks that the device supports bfloat16
         super().__post_init__()
 
 
-# --- batches and Trainer -------------------------------------------------------------------------
+# --- batches -------------------------------------------------------------------------------------
 
 
 class LengthGroupedBatches(Sampler):
-    """Shuffle rows into batches that hold texts of similar length.
+    """Sample batches of texts of similar length, in random order.
 
-    Rows are shuffled, cut into pools of 50 batches, sorted by length within a pool, cut into
-    batches, and the batches shuffled; the longest comes first, so that a batch too large for the
-    memory fails at once. Padding falls to a few per cent of the tokens.
+    The rows are shuffled and divided into pools of 50 batches. In each pool they are sorted by
+    length and divided into batches. Then the batches are shuffled. The longest batch comes first,
+    so that a batch that does not fit into memory fails at once. A few per cent of the tokens are
+    padding.
 
-    Every row comes once per epoch. Batches differ by one row at most, where others end with the
-    few rows left over, whose gradient would count as much as that of a full batch, or drop them
-    (``--dataloader_drop_last`` has nothing to drop here).
+    Each epoch contains every row once. The sizes of the batches differ by one row at most. Other
+    samplers end with a small last batch, whose gradient counts as much as that of a full batch, or
+    drop it. So ``--dataloader_drop_last`` has nothing to drop here.
 
-    The batches depend on (seed, epoch) alone: a resumed run sees those of an uninterrupted one, and
-    N processes share those of one process, each taking pieces of every batch (transformers' own
-    samplers group by the batch of one device, repeat rows to fill the last batch of N processes,
-    and draw from the global generator).
+    The batches depend on (seed, epoch) only. A resumed run has the batches of an uninterrupted run,
+    and N processes have the batches of one process: each process takes its pieces of every batch.
+    The samplers of transformers group the rows of one device only, repeat rows to fill the last
+    batch of N processes, and use the global random generator.
 
     Parameters
     ----------
     lengths : array of shape (rows,)
-        Tokens of each row.
+        Number of tokens of each row.
     batch_size : int
-        Rows per optimiser step at most, over all devices and accumulation steps.
+        Maximum number of rows per step of the optimiser, over all devices and accumulation steps.
     seed : int
-        Together with the epoch, seeds the order.
+        The order of the rows depends on it and on the epoch.
     epoch : callable
-        Returns the number of the epoch that is about to start. Asked rather than told: the hooks
-        that tell a sampler its epoch do not reach it in a resumed run on several processes.
+        Returns the number of the epoch that is about to start. It is a function, because in a
+        resumed run on several processes the hooks that tell a sampler its epoch do not reach it.
     pieces : int
-        Devices times accumulation steps: each batch comes as so many lists of rows, one after
-        another. A batch with fewer rows than that repeats its first: the one exception to once.
+        Number of devices times accumulation steps. Each batch is yielded as this number of lists,
+        one after another. If a batch has fewer rows than pieces, its first row is repeated; this is
+        the only case where an epoch contains a row more than once.
     """
 
-    pool = 50
+    pool = 50  # batches per pool
 
     def __init__(
         self,
@@ -114,7 +153,7 @@ class LengthGroupedBatches(Sampler):
         pieces: int = 1,
     ):
         self.lengths = np.asarray(lengths)
-        self.n_batches = -(-len(self.lengths) // batch_size)
+        self.n_batches = -(-len(self.lengths) // batch_size)  # rounded up
         self.seed = seed
         self.epoch = epoch
         self.pieces = pieces
@@ -125,61 +164,86 @@ class LengthGroupedBatches(Sampler):
     def __iter__(self) -> Iterator[list[int]]:
         if not self.n_batches:
             return
+        # Every process seeds its generator alike, so all compute the same batches without
+        # communication. The global generators are not used.
         rng = np.random.default_rng((self.seed, self.epoch()))
         order = rng.permutation(len(self.lengths))
-        sizes = [len(batch) for batch in self._cut(order)]
+        # (rows,), the pool of each place in the order. Batch i is in pool i // 50.
+        sizes = [len(batch) for batch in self._divide(order)]
         pools = np.repeat(np.arange(self.n_batches) // self.pool, sizes)
+        # Sort by pool (the last key of lexsort comes first), then from the longest row to the
+        # shortest. Pools are contiguous in the order, so no row changes its pool.
         order = order[np.lexsort((-self.lengths[order], pools))]
-        batches = self._cut(order)
+        batches = self._divide(order)
+        # The first row of a sorted batch is its longest.
         longest = int(np.argmax([self.lengths[batch[0]] for batch in batches]))
         others = rng.permutation([i for i in range(self.n_batches) if i != longest])
         for i in (longest, *others):
+            # Consecutive pieces form one step of the optimiser, over processes and accumulation
+            # steps. No piece may be empty: every process needs a batch in each step.
             for piece in np.array_split(batches[i], self.pieces):
                 yield piece.tolist() or batches[i][:1].tolist()
 
-    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+    def _divide(self, order: np.ndarray) -> list[np.ndarray]:
+        """Divide rows into the batches of an epoch, whose sizes differ by one row at most."""
         return np.array_split(order, self.n_batches)
 
 
+# --- Trainer -------------------------------------------------------------------------------------
+
+
 class LengthGroupedTrainer(Trainer):
-    """`transformers.Trainer` that wastes little on padding and keeps predictions in row order.
+    """`transformers.Trainer` with little padding and with predictions in the order of the rows.
 
-    Data sets need a column of token counts named ``args.length_column_name``. With
-    ``--train_sampling_strategy group_by_length``, the stock Trainer also shuffles evaluation and
-    prediction, so that row i of the output is not row i of the input; here only training is
-    shuffled, and `predict` runs from the longest text to the shortest and puts the rows back.
+    Data sets need a column with the number of tokens, named ``args.length_column_name``. With
+    ``--train_sampling_strategy group_by_length``, the Trainer of transformers also shuffles
+    evaluation and prediction, so that row i of the output is not row i of the input. Here only
+    training is shuffled. `predict` runs from the longest text to the shortest and then restores the
+    order of the rows.
 
-    It prints nothing of itself: `shared.training.callbacks.ReadableProgress` does, where it is added.
+    It prints nothing; add `shared.training.callbacks.ReadableProgress` for progress lines.
 
     Parameters
     ----------
     passes : int
-        How often a training batch goes through the model in each step, as one batch so many times
-        as large: dropout differs between the passes. The loss function gets the logits of all
-        passes, one after another, and the labels once (see `shared.training.losses.MultilabelLoss`).
+        How often each training batch passes through the model in a step. The copies form one larger
+        batch, and dropout differs between them. The loss function gets the logits of all passes,
+        one after another, and the labels once (see `shared.training.losses.MultilabelLoss`).
     adversary : AdversarialWeights, optional
-        Of `shared.training.optimization`: each step adds the loss at weights moved against the model.
+        Each step adds the loss at weights that are moved to raise it; see
+        `shared.training.optimization`.
     mixup : Mixup, optional
-        Of `shared.training.optimization`: training batches are mixtures of two texts each.
+        Training batches are mixtures of two texts each; see `shared.training.optimization`.
     bf16_predictions : bool
-        Compute what `predict` returns in bfloat16, two to four times as fast where the hardware has
-        it, for scores that are not compared with those of another program.
+        Compute the outputs of `predict` in bfloat16. This takes a half to a quarter of the time on
+        hardware with native bfloat16. Use it only for scores that are not compared with those of
+        another program.
+
+    Raises
+    ------
+    UserError
+        For ``--label_smoothing_factor`` with a loss function that does not smooth labels by this
+        factor.
     """
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         passes: int = 1,
         adversary: AdversarialWeights | None = None,
         mixup: Mixup | None = None,
         bf16_predictions: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         if smoothing := getattr(kwargs.get("args"), "label_smoothing_factor", 0.0):
-            # The Trainer's own is for the losses of models; here the loss function smooths, or not.
+            # The label smoother of the Trainer is for the losses inside models. Here the loss
+            # function smooths, so the factor is set to 0 in a copy of the arguments.
             loss = kwargs.get("compute_loss_func")
             if loss and getattr(loss, "label_smoothing", 0.0) != smoothing:
-                raise UserError("--label_smoothing_factor: this recipe's loss smooths no labels")
+                raise UserError(
+                    "--label_smoothing_factor: the loss of this recipe cannot smooth labels; "
+                    "remove the flag"
+                )
             kwargs["args"] = copy.copy(kwargs["args"])
             kwargs["args"].label_smoothing_factor = 0.0
         super().__init__(*args, **kwargs)
@@ -190,32 +254,22 @@ class LengthGroupedTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
-        """Train; go on from a checkpoint only if it is one of the same model, labels and rows."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train; resume only from a checkpoint of the same model, labels and rows."""
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
             check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
         with self.fast_attention():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that nothing reads: who loads the folder should not have to trust it.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def _save_checkpoint(self, *args, **kwargs):
-        super()._save_checkpoint(*args, **kwargs)
-        if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            record_rows(folder, self._lengths(self.train_dataset))
-
     @contextlib.contextmanager
     def fast_attention(self) -> Iterator[None]:
-        """Train in bfloat16 on CPUs without the fused attention kernel.
+        """Train in bfloat16 on a CPU without the fused attention kernel.
 
-        Its backward pass takes there two to five times as long as that of plain matrix products: on
-        pairs of sentences (48 tokens) a whole training step takes half the time without it.
-        Prediction, in single precision, is faster with it, and most on long texts.
+        The backward pass of the kernel takes two to five times as long there as that of plain
+        matrix products. For pairs of sentences (48 tokens) a whole training step takes half the
+        time without it. Prediction in single precision is faster with the kernel, most of all for
+        long texts, so the kernel is restored at the end of the ``with`` block.
         """
         model = self.accelerator.unwrap_model(self.model)
         fused = getattr(model.config, "_attn_implementation", None) == "sdpa"
@@ -228,15 +282,18 @@ class LengthGroupedTrainer(Trainer):
         finally:
             model.set_attn_implementation("sdpa")
 
+    # --- training batches ---
+
     def get_train_dataloader(self) -> DataLoader:
-        """Train on batches of similar length, the same for any number of processes."""
+        """Return batches of texts of similar length, the same for any number of processes."""
         args = self.args
         if args.train_sampling_strategy != "group_by_length":
             return super().get_train_dataloader()
         pieces = args.gradient_accumulation_steps * args.world_size
         batches = LengthGroupedBatches(
             self._lengths(self.train_dataset),
-            self._train_batch_size * pieces,  # smaller where auto_find_batch_size found it so
+            # Not the size of the arguments: `auto_find_batch_size` may have made it smaller.
+            self._train_batch_size * pieces,
             args.seed if args.data_seed is None else args.data_seed,
             lambda: int(self.state.epoch or 0),
             pieces,
@@ -252,7 +309,9 @@ class LengthGroupedTrainer(Trainer):
             multiprocessing_context=args.dataloader_multiprocessing_context,
             in_order=args.dataloader_in_order,
         )
-        # Each process takes every N-th piece; there is nothing to even out.
+        # Accelerate gives process i of N the pieces i, i + N, i + 2 N, ... With `even_batches` it
+        # would repeat rows to make all pieces the same size. That is not needed here, because every
+        # process gets the same number of pieces.
         config = self.accelerator.dataloader_config
         even, config.even_batches = config.even_batches, False
         try:
@@ -260,99 +319,151 @@ class LengthGroupedTrainer(Trainer):
         finally:
             config.even_batches = even
 
-    def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(eval_dataset)
-
-    def get_eval_dataloader(self, eval_dataset=None):
-        """Evaluate from the longest row to the shortest; no metric depends on the order."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
-
-    def evaluate(self, *args, metric_key_prefix="eval", **kwargs) -> dict[str, float]:
-        """Evaluate, and refuse a `metric_for_best_model` that there is not."""
-        metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        wanted = self.args.metric_for_best_model
-        names = [name.removeprefix("eval_") for name in metrics]
-        if metric_key_prefix == "eval" and wanted and wanted.removeprefix("eval_") not in names:
-            raise UserError(f"--metric_for_best_model {wanted}: there are {', '.join(names)}")
-        return metrics
-
-    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
-        """Take the loss over all rows at once.
-
-        The stock mean over batches weighs rows unequally where the last batch of N processes is
-        filled with repeated rows.
-        """
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        # Without a metric function the stock loop keeps no predictions to take it over.
-        known = output.predictions is not None and output.label_ids is not None
-        if known and self.compute_loss_func is not None:
-            logits, labels = map(torch.as_tensor, (output.predictions, output.label_ids))
-            loss = self.compute_loss_func({"logits": logits}, labels)
-            output.metrics[f"{metric_key_prefix}_loss"] = float(loss)
-        return output
-
-    def predict(self, test_dataset, *args, **kwargs) -> PredictionOutput:
-        """Predict from the longest row to the shortest; outputs are in the order of the rows.
-
-        In the precision of the weights, whatever `bf16` or `fp16` did for the training: scores then
-        equal those of the saved model in any other program. Only `bf16_predictions` changes that.
-        """
-        if not self.accelerator._models:  # without a training, the loop below would wrap it
-            self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        order = self._longest_first(test_dataset)
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16_predictions):
-            output = super().predict(test_dataset.select(order), *args, **kwargs)
-        rows = np.argsort(order)
-        labels = None if output.label_ids is None else output.label_ids[rows]
-        return PredictionOutput(output.predictions[rows], labels, output.metrics)
-
-    def _longest_first(self, dataset) -> np.ndarray:
-        return np.argsort(-self._lengths(dataset), kind="stable")
-
-    def _lengths(self, dataset) -> np.ndarray:
+    def _lengths(self, dataset: Dataset) -> np.ndarray:
+        """Return the number of tokens of each row, (rows,)."""
         return np.asarray(dataset.with_format("numpy")[self.args.length_column_name][:])
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        """Stop on a non-finite loss before the optimiser uses its gradient.
+    # --- training steps ---
 
-        The log would show a harmless 0.0 for such a loss (``logging_nan_inf_filter``).
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute loss and gradient of a batch; stop before the weights change if not finite.
+
+        The log would show 0.0 for a loss that is not finite (``logging_nan_inf_filter``).
         """
         loss = super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
-        # Gradients are shared between processes, and so is the news that they are spoilt.
+        # All processes share their gradients, so a loss that is not finite in one of them spoils
+        # the weights of all. All must stop, and so all must see every loss.
         self._stop_unless_finite("loss", self.accelerator.gather(loss))
         if self.adversary is not None:
+            # The gradients of the first pass give the direction. Those of the second pass are added
+            # to them, as with gradient accumulation.
             with self.adversary.against(self.accelerator.unwrap_model(model)):
                 super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
         return loss
 
     def _train_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Mix the texts of a batch, and repeat it for each pass, where that is asked for."""
+        """Return a training batch with mixup and with a copy for each pass, if these are set."""
         if self.mixup is not None:
             inputs = self._prepare_inputs(inputs)
-            # The same mixture whenever the same rows meet at the same step.
+            # The seed depends on the step and the rows only. So a resumed run, and the second pass
+            # of a step with an adversary, have the same mixtures.
             seed = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
             inputs = self.mixup(self.accelerator.unwrap_model(self.model), inputs, seed)
         if self.passes > 1:
+            # (rows, ...) becomes (passes * rows, ...), except for the labels.
             inputs = {
                 name: value if name in self.label_names else torch.cat([value] * self.passes)
                 for name, value in inputs.items()
             }
         return dict(inputs)
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        # A finite loss can have such a gradient; fp16 scales its own down.
+    def _get_grad_norm(
+        self, model: torch.nn.Module, grad_norm: torch.Tensor | float | None = None
+    ) -> torch.Tensor | float | None:
+        """Return the norm of the gradient; stop if it is not finite."""
         norm = super()._get_grad_norm(model, grad_norm)
+        # A finite loss can have a gradient that is not finite. With fp16 this is normal: the
+        # gradient scaler skips the step and lowers its factor.
         if self.accelerator.scaler is None and norm is not None:
             self._stop_unless_finite("gradient", torch.as_tensor(norm))
         return norm
 
     def _stop_unless_finite(self, name: str, value: torch.Tensor) -> None:
         if not torch.isfinite(value).all():
-            kept = newest_complete_checkpoint(self.args.output_dir)
+            checkpoint = newest_complete_checkpoint(self.args.output_dir)
+            last = (
+                f"the last good checkpoint is {checkpoint}"
+                if checkpoint
+                else "no checkpoint was saved yet"
+            )
             raise UserError(
                 f"the {name} is not finite at step {self.state.global_step + 1}; lower "
-                "--learning_rate or check the data; "
-                + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was saved yet")
+                f"--learning_rate or check the data; {last}"
             )
+
+    # --- evaluation and prediction ---
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """Return batches from the longest row to the shortest; metrics ignore the order."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        # The sampler of transformers would shuffle the rows with group_by_length.
+        return SequentialSampler(eval_dataset)
+
+    def evaluate(
+        self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> dict[str, float]:
+        """Evaluate; refuse a `metric_for_best_model` that is not among the metrics."""
+        metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        best = self.args.metric_for_best_model
+        names = [name.removeprefix("eval_") for name in metrics]
+        if metric_key_prefix == "eval" and best and best.removeprefix("eval_") not in names:
+            raise UserError(
+                f"--metric_for_best_model {best}: no such metric; choose from {', '.join(names)}"
+            )
+        return metrics
+
+    def evaluation_loop(
+        self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Evaluate or predict, with a loss over all rows at once.
+
+        transformers takes the mean over batches. It is not the mean over the rows if the last batch
+        of N processes is filled with repeated rows.
+        """
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # In an evaluation without a metric function, transformers keeps no predictions. Then its
+        # own loss stays.
+        has_predictions = output.predictions is not None and output.label_ids is not None
+        if has_predictions and self.compute_loss_func is not None:
+            # The repeated rows are already removed here. Without `num_items_in_batch` the loss
+            # function returns the mean.
+            logits, labels = map(torch.as_tensor, (output.predictions, output.label_ids))
+            loss = self.compute_loss_func({"logits": logits}, labels)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(loss)
+        return output
+
+    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """Predict from the longest row to the shortest; return outputs in the order of the rows.
+
+        The precision is that of the weights, even after a training with `bf16` or `fp16`. So the
+        scores equal those of the saved model in any other program. Only `bf16_predictions` changes
+        this.
+        """
+        # Mixed precision is a wrapper around the forward method of the model, which accelerate adds
+        # when it prepares the model. Without a training the loop in `super().predict` would prepare
+        # it. So prepare it here, and then remove the wrapper.
+        if not self.accelerator._models:
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        order = self._longest_first(test_dataset)
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16_predictions):
+            output = super().predict(test_dataset.select(order), *args, **kwargs)
+        # Output j belongs to row order[j]; argsort gives the inverse: where row i is in the output.
+        places = np.argsort(order)
+        labels = None if output.label_ids is None else output.label_ids[places]
+        return PredictionOutput(output.predictions[places], labels, output.metrics)
+
+    def _longest_first(self, dataset: Dataset) -> np.ndarray:
+        """Return the row numbers from the longest row to the shortest; ties keep their order."""
+        return np.argsort(-self._lengths(dataset), kind="stable")
+
+    # --- checkpoints ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # Nothing reads this pickle, and unpickling a file from others can run any code.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.should_save:  # in one process only
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            record_rows(folder, self._lengths(self.train_dataset))

@@ -4,13 +4,15 @@
         python tests/benchmarks/bench_throughput.py [--rows N] [--epochs E] [--repeats R]
 
 RUN_CLASSIFICATION is the path of examples/pytorch/text-classification/run_classification.py of
-transformers. Both scripts get the same training, validation and test rows, model, batch size,
-epochs and maximum length, and run on two cores; neither evaluates nor writes checkpoints during
-training. All other settings are the defaults of each script. They run alternately, each in its own
-process. Samples per second are `train_samples_per_second` of each Trainer; for the recipe they are
-also given with the time to fit its head included, and the ratio uses the latter. Micro F1 is
-measured on the same test rows, with tuned thresholds for the recipe and with 0.5 for the example,
-which are their defaults. Prints Markdown.
+transformers. All runs get the same training, validation and test rows, model, batch size, epochs
+and maximum length, and use two cores; none evaluates or writes checkpoints during training. The
+recipe runs with its defaults. The example runs with its defaults; then with dynamic padding
+(--pad_to_max_length false); then also with batches of similar length; then also with bfloat16, if
+the hardware supports it, which are its best settings. The runs alternate, each in its own process.
+Samples per second are `train_samples_per_second` of each Trainer; for the recipe they are also
+given with the time to fit its head included, and the ratio uses the latter. Micro F1 is measured on
+the same test rows, with tuned thresholds for the recipe and with 0.5 for the example, which are
+their defaults. Prints Markdown.
 """
 
 import argparse
@@ -52,7 +54,7 @@ runpy.run_path(os.environ["RUN_CLASSIFICATION"], run_name="__main__")
 # The recipe fits its head before `train()`, so the Trainer does not measure that time.
 START_RECIPE = """
 import runpy, time
-from shared import heads
+from shared.models import heads
 
 def timed(*args, fit_head=heads.fit_head, **kwargs):
     start = time.perf_counter()
@@ -107,8 +109,8 @@ def write_parts(parts, folder):
                 file.write(json.dumps({"text": row["text"], "labels": labels}) + "\n")
 
 
-def both_sides(max_length, epochs):
-    """Return the two scripts with flags; $ROWS and $MODEL are the folders of rows and model."""
+def sides_of(max_length, epochs):
+    """Return the example with each of its settings, then the recipe; $ROWS, $MODEL: folders."""
     alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu"
     # The example evaluates after training, here on the test rows.
     example = (
@@ -123,9 +125,32 @@ def both_sides(max_length, epochs):
         "--save_strategy no --load_best_model_at_end false --eval_delay 1000000"
     )
     return (
-        Side("run_classification.py", START_EXAMPLE, example, "all_results.json", "eval_f1"),
+        *(
+            Side(
+                f"run_classification.py, {name}",
+                START_EXAMPLE,
+                flags,
+                "all_results.json",
+                "eval_f1",
+            )
+            for name, flags in peer_settings(example).items()
+        ),
         Side("github_tagger.py", START_RECIPE, recipe, "metrics.json", "test_micro_f1"),
     )
+
+
+def peer_settings(defaults):
+    """Return the flags of the example by setting; each setting includes the previous ones."""
+    dynamic = f"{defaults} --pad_to_max_length false"
+    grouped = f"{dynamic} --train_sampling_strategy group_by_length"
+    settings = {
+        "defaults": defaults,
+        "dynamic padding": dynamic,
+        "and length grouping": grouped,
+    }
+    if has_fast_bf16(on_cpu=True):  # elsewhere it is slower
+        settings["and bfloat16"] = f"{grouped} --bf16"
+    return settings
 
 
 def train(side, folder, n_rows):
@@ -146,8 +171,8 @@ def train(side, folder, n_rows):
 
 
 def compare(name, parts, max_length, epochs, repeats):
-    """Train both sides alternately; print a table of both and their flags."""
-    sides = both_sides(max_length, epochs)
+    """Train all sides alternately; print a table of them and their flags."""
+    sides = sides_of(max_length, epochs)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_parts(parts, folder)
@@ -162,9 +187,11 @@ def compare(name, parts, max_length, epochs, repeats):
         by_run = [", ".join(f"{value:.1f}" for value in values) for values in (reported, counted)]
         median = f"{np.median(counted):.1f} | {np.median(f1):.3f}"
         print(f"| {side.name} | {' | '.join(by_run)} | {median} |")
-    ratios = figures[1, :2] / figures[0, :2]
-    by_run = [", ".join(f"{ratio:.2f}x" for ratio in values) for values in ratios]
-    print(f"| ratio | {' | '.join(by_run)} | **{np.median(ratios[1]):.2f}x** | |\n")
+    print("\n| github_tagger.py, times | training samples/s | with head |\n|---|---|---|")
+    for side, peer in zip(sides[:-1], figures[:-1], strict=True):
+        ratios = np.median(figures[-1, :2] / peer[:2], axis=1)
+        print(f"| {side.name} | {ratios[0]:.2f}x | **{ratios[1]:.2f}x** |")
+    print()
     print("\n".join(f"- `{side.name} {side.flags}`" for side in sides), flush=True)
 
 
@@ -179,7 +206,7 @@ def main():
         if not path.exists():
             print(f"skipped: {path} does not exist; {variable} must name it")
             return
-    # Both sides inherit these variables; the config of the issues uses RECIPES_DATA.
+    # All runs inherit these variables; the config of the issues uses RECIPES_DATA.
     os.environ |= {"RUN_CLASSIFICATION": str(example), "RECIPES_DATA": str(DATA.resolve())}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(f"Two CPU cores, fast bf16: {has_fast_bf16(on_cpu=True)}; {DEFAULT_MODEL}, batches of 8")

@@ -1,8 +1,9 @@
 """Every YAML that ships is one that its recipe, or accelerate, accepts; so is every command."""
 
+import importlib.util
 import re
 import shlex
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,89 @@ def test_the_commands_of_a_docstring_can_be_typed(recipe, tmp_path, monkeypatch)
         args = launch_command_parser().parse_args(command[2:])
         assert args.training_script == f"recipes/{recipe}.py"
         parse_arguments(arguments_class(recipe), args.training_script_args)
+
+
+# --- the documentation ---------------------------------------------------------------------------
+
+DOCUMENTS = ("README.md", "recipes/README.md", "recipes/FIGURES.md", "CONTRIBUTING.md")
+documents = pytest.mark.parametrize("document", DOCUMENTS)
+
+
+def read(document):
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def documented_commands(text):
+    """Yield the commands in the code of a Markdown text, as lists of words without variables."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*"".join(blocks).splitlines(), *spans]:
+        words = re.sub(r"^(\w+=\S+ )+", "", line)
+        if words.startswith(("./run.sh", "accelerate launch ", "python tests/")):
+            yield shlex.split(words, comments=True)
+
+
+def check_recipe(recipe, flags, tmp_path):
+    """Parse the flags of a recipe's command."""
+    assert recipe in RECIPES
+    if "--help" in flags:
+        return
+    example = tmp_path / "mine.yaml"  # the config that recipes/README.md shows
+    example.write_text(read("recipes/README.md").split("```yaml\n")[1].split("```")[0])
+    flags = [str(example) if word == example.name else word for word in flags]
+    if "setfit" in flags and importlib.util.find_spec("setfit") is None:
+        return  # the optional peer; the recipe refuses it where it is not installed
+    parse_arguments(arguments_class(recipe), flags)
+
+
+@documents
+def test_the_commands_of_the_documents_can_be_typed(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = list(documented_commands(read(document)))
+    assert found
+    for command in found:
+        program, *words = command
+        if any("$" in word or word.isupper() for word in words):
+            continue  # a placeholder
+        if program == "accelerate":
+            args = launch_command_parser().parse_args(words[1:])
+            check_recipe(Path(args.training_script).stem, args.training_script_args, tmp_path)
+        elif program == "python":
+            assert (ROOT / words[0]).is_file()
+            for word in words[1:]:
+                assert not word.startswith("--") or word in read(words[0])
+        elif words and words[0] == "test":
+            assert all((ROOT / word).is_file() for word in words[1:])
+        elif words and words[0] == "copy":
+            assert {*words[1:2]} <= {*RECIPES}
+        elif words and words[0] not in ("setup", "--help"):
+            check_recipe(words[0], words[1:], tmp_path)
+
+
+def test_the_flags_of_the_documents_are_those_of_a_recipe():
+    flags = {field.name for recipe in RECIPES for field in fields(arguments_class(recipe))}
+    for document in ("README.md", "recipes/README.md"):
+        for span in re.findall(r"`(--[^`\n]+)`", read(document)):
+            name = span.split()[0].removeprefix("--")
+            assert name in {*flags, "config"}, f"{document}: {span}"
+
+
+@documents
+def test_the_links_of_the_documents_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(document)):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"(?m)^#+ (.*)$", target.read_text(encoding="utf-8"))
+            slugs = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings]
+            assert anchor in slugs, link
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_has_a_row_in_the_table_of_recipes(recipe):
+    rows = re.findall(rf"(?m)^\| \[{recipe}\]\({recipe}\.py\) \|.*$", read("recipes/README.md"))
+    assert len(rows) == 1
+    assert f"`./run.sh {recipe}" in rows[0]

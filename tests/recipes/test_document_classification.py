@@ -118,7 +118,7 @@ def test_groups_are_held_out_whole(recipe, tmp_path, tiny_issues):
     assert all(len(folds) == 1 for folds in fold_of.values())
     one = with_column(tiny_issues, tmp_path / "one.jsonl", "user", lambda i: "same")
     line = recipe.mistake("--data", one, "--group_column", "user")
-    assert "are in 1 groups only" in line
+    assert "are in only 1 groups" in line
 
 
 def test_one_class_each_and_test_texts_by_all_folds(recipe, tmp_path, tiny_issues):
@@ -176,7 +176,7 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
         (["--stride", 32], "--stride 32: must be 0 to 29"),
         (["--max_windows", 0], "--max_windows 0: must be 1 or more"),
         (["--folds", 1], "--folds 1: must be 2 or more"),
-        (["--folds", 121], "--folds 121: the 120 texts are in 120 groups only"),
+        (["--folds", 121], "--folds 121: the 120 texts are in only 120 groups"),
         (["--group_column", "repo"], "no column 'repo' (found: title, body, labels)"),
         (["--focus", -1], "--focus -1.0: must be 0 or more"),
         (["--layer_decay", 0], "--layer_decay 0.0: must be above 0"),
@@ -207,8 +207,8 @@ def test_from_scratch_and_the_first_window_alone(recipe, tmp_path):
 def test_a_health_check_leaves_no_fold(recipe, tmp_path):
     printed = recipe("--health_check")
     assert "Health" in printed
-    assert "all are read to their end" in printed
-    assert "are cut at 64 tokens" in recipe("--health_check", "--max_windows", 2)
+    assert "no text is truncated" in printed
+    assert "reach the limit of 64 tokens" in recipe("--health_check", "--max_windows", 2)
     assert not [*tmp_path.glob("out/fold_*/fold.json")]
 
 

@@ -61,7 +61,7 @@ def test_perplexity_falls_and_the_tagger_takes_the_encoder(
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path, tiny_model):
     printed = recipe("--health_check")
     n_tokens = read_json(tiny_model / "config.json")["vocab_size"]
-    assert f"knowing nothing costs {np.log(n_tokens):.3f}" in printed
+    assert f"uniform predictions have a loss of {np.log(n_tokens):.3f}" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
 
 

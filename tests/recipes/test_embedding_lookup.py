@@ -3,7 +3,7 @@ import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import PreTrainedTokenizerBase
 
-from shared.data.splits import split_corpus
+from shared.data.splits import load_and_split
 from shared.evaluation.metrics import f1_scores
 from shared.methods.neighbours import NearestNeighbours
 from shared.models.loading import load_encoder, load_tokenizer
@@ -97,8 +97,8 @@ def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
     searched, parts = [], []
 
     def split(*args, **kwargs):
-        parts.append(split_corpus(*args, **kwargs))
-        return parts[-1]
+        parts.append(load_and_split(*args, **kwargs)[1])
+        return parts[-1].corpus, parts[-1]
 
     class Spy(NearestNeighbours):
         def search(self, vectors, k):
@@ -108,7 +108,7 @@ def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
     (tmp_path / "out" / "plots").mkdir(parents=True)
     (tmp_path / "out" / "plots" / "neighbours.png").touch()  # of an earlier run
     monkeypatch.setattr(recipe.module, "NearestNeighbours", Spy)
-    monkeypatch.setattr(recipe.module, "split_corpus", split)
+    monkeypatch.setattr(recipe.module, "load_and_split", split)
     printed = recipe("--data", write(tmp_path / "one.jsonl", rows), "--max_neighbours", 12)
     names, _, predicted, scores = predictions(tmp_path / "out")
     metrics = read_json(tmp_path / "out" / "metrics.json")

@@ -551,7 +551,7 @@ DATA_MISTAKES = {
     "fractional label": ([GOOD, GOOD | {"labels": 1.5}], [], "row 2: the label is 1.5 (float)"),
     "names and numbers": ([GOOD, GOOD | {"labels": [3]}], [], "row 2: the label is 3 (int)"),
     "no labels": ([GOOD | {"labels": []}], [], "no row has a label"),
-    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label is on 2 rows"),
+    "rare labels only": ([GOOD], ["--min_label_count", "2"], "no label occurs on 2 rows"),
     "same texts": (same_text_rows(), [], "all 12 texts are the same"),
     "one row": ([GOOD], [], "1 labelled rows are too few for 3 parts"),
     "two rows": ([GOOD, GOOD | {"title": "x"}], [], "2 labelled rows are too few for 3 parts"),
@@ -588,7 +588,7 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
     ("flags", "expected"),
     [
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--data", "someone/something"], "someone/something: no such file, nor a usable hub"),
+        (["--data", "someone/something"], "someone/something: no such file, and no usable hub"),
         (
             ["--model", "someone/something"],
             "--model someone/something: no such folder, not in the local",
@@ -603,7 +603,10 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--learning_rate", "nan"], "--learning_rate nan: must be above 0"),
         (["--num_train_epochs", 0], "--num_train_epochs 0.0: must be above 0"),
         (["--learn_rate", 1], "unknown flag --learn_rate; did you mean --learning_rate?"),
-        (["--metric_for_best_model", "f1"], "--metric_for_best_model f1: there are loss, micro_f1"),
+        (
+            ["--metric_for_best_model", "f1"],
+            "--metric_for_best_model f1: no such metric; choose from loss, micro_f1",
+        ),
         (["--seed", -1], "--seed -1: must be 0 or more, below 4294967296"),
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
@@ -624,7 +627,7 @@ def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_
 def test_a_label_that_training_has_not_is_named_with_its_row(tagger, tagger_flags, tmp_path):
     test = write(tmp_path / "test.jsonl", [GOOD, GOOD | {"labels": ["bug", "bugg"]}])
     line = tagger.mistake(*tagger_flags, "--test_data", test, "--output_dir", tmp_path / "out")
-    assert line.startswith(f"{test}, row 2: the label 'bugg' is none of those asked for")
+    assert line.startswith(f"{test}, row 2: the label 'bugg' is not one of the expected labels")
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])

@@ -252,7 +252,7 @@ def test_the_loss_is_that_of_the_flags(trainer_of):
 def test_what_trains_and_against_what_is_that_of_the_flags(trainer_of):
     flags = ["--freeze", "gradual", "--adversary", 0.01, "--adversary_moves", "weights"]
     trainer = trainer_of("pretrained", *flags, "--mixup", 0.5)
-    assert (trainer.adversary.epsilon, trainer.adversary.what) == (0.01, "weights")
+    assert (trainer.adversary.epsilon, trainer.adversary.target) == (0.01, "weights")
     assert trainer.mixup.alpha == 0.5
     trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert trained == {"classifier.weight", "classifier.bias"}
@@ -295,7 +295,7 @@ def test_one_threshold_for_all_or_one_for_each(recipe, flags, tmp_path):
 @both
 def test_health_is_checked_and_nothing_is_trained(recipe, flags, tmp_path, architecture):
     printed = recipe(*flags(architecture, tmp_path / "out"), "--health_check")
-    assert "knowing nothing costs" in printed
+    assert "uniform predictions have a loss of" in printed
     assert "Training" not in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
 

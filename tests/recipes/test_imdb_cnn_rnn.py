@@ -294,7 +294,10 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
         (["--embeddings", "x.txt", "--algorithm", "bpe"], "use --algorithm words"),
         (["--embeddings", "nowhere.txt"], "nowhere.txt: cannot be read (No such file"),
         (["--eval_steps", 30], "these flags do not fit together"),
-        (["--metric_for_best_model", "f1"], "--metric_for_best_model f1: there are"),
+        (
+            ["--metric_for_best_model", "f1"],
+            "--metric_for_best_model f1: no such metric; choose from",
+        ),
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],

@@ -39,6 +39,15 @@ def executable(path, text):
     return path
 
 
+def copy_kernels(folder):
+    """Copy what numba has compiled, which is valid for a file of the same size and time."""
+    for path in (ROOT / "shared").rglob("__pycache__/*.nb[ci]"):
+        target = folder / path.relative_to(ROOT)
+        if target.parent.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(path, target)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_issues):
     """This project in a folder whose name has a space, without its environment; a tiny sample."""
@@ -47,10 +56,11 @@ def project(tmp_path_factory, tiny_issues):
     for name in ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copy(ROOT / ".gitignore", folder)
-    ignore = shutil.ignore_patterns("__pycache__", "data")
-    shutil.copytree(ROOT / "shared", folder / "shared", ignore=ignore)
-    shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=ignore)
-    shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks", ignore=ignore)
+    ignore = shutil.ignore_patterns("__pycache__")
+    for part in ("shared", "recipes", "tests/benchmarks"):
+        shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+    copy_kernels(folder)
+    shutil.rmtree(folder / "recipes" / "data")
     (folder / "recipes" / "data").mkdir()
     shutil.copy(tiny_issues, folder / "recipes" / "data" / "issues.jsonl")
     (folder / "recipes" / "data" / "README.md").write_text("Tiny issues.\n")
@@ -242,6 +252,7 @@ def copies(project, tmp_path_factory):
         process = run_sh("copy", name, folder / f"my {name}")
         assert process.returncode == 0, process.stderr
         assert process.stdout.count("\n") == 1
+        copy_kernels(folder / f"my {name}")
     return {name: folder / f"my {name}" for name in RECIPES}
 
 
@@ -260,7 +271,7 @@ def test_the_copy_holds_what_the_recipe_imports_and_nothing_of_this_project(copy
     assert [path.name for path in copy.glob("recipes/*.py")] == ["github_tagger.py"]
     assert not (copy / "shared" / "project.py").exists()
     for path in copy.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.parent.name != "__pycache__":
             assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
@@ -290,7 +301,7 @@ def test_a_copy_of_what_launches_other_recipes_holds_them(copies):
     assert names >= {"few_label_benchmark", "naive_bayes", "embedding_lookup", "github_tagger"}
     assert "tag" not in names
     assert (copy / "tests" / "benchmarks" / "setfit_peer.py").is_file()
-    assert (copy / "shared" / "neighbours.py").is_file()  # one of those imports it
+    assert (copy / "shared" / "methods" / "neighbours.py").is_file()  # one of those imports it
 
 
 def test_the_launcher_of_the_copy_knows_its_recipe_only(copy):
@@ -318,3 +329,24 @@ def test_a_copy_needs_an_empty_folder_and_a_recipe(run_sh, tmp_path):
     process = run_sh("copy", "github_tagger")
     assert process.returncode == 2
     assert last_line(process) == "error: usage: ./run.sh copy NAME FOLDER"
+
+
+def test_help_says_how_to_do_without_bash(run_sh, copy):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    powershell = readme.split("```powershell\n")[1].split("```")[0].splitlines()
+    assert len(powershell) == 3
+    help_of_copy = run_copy(copy, "bash", "run.sh", "--help").stdout
+    for text in (run_sh("--help").stdout, help_of_copy):
+        assert ".venv/bin/accelerate launch recipes/NAME.py" in text
+        for system in ("macOS", "Windows", "WSL"):
+            assert system in text
+        # Both run the tagger on the sample.
+        assert [line.strip() for line in text.splitlines()[-3:]] == powershell
+        assert "./run.sh setup " in text
+    # A recipe without a config for the sample.
+    for line in run_copy(copy.parent / "my tag", "bash", "run.sh", "--help").stdout.splitlines():
+        if "Scripts\\accelerate" in line:
+            assert line.strip() == r".venv\Scripts\accelerate launch recipes\tag.py"
+            break
+    else:
+        pytest.fail("no line for PowerShell")

@@ -32,7 +32,7 @@ def spy(recipe, monkeypatch):
         return tokenization_statistics(tokenizer, measured[-1], **kwargs)
 
     monkeypatch.setattr(recipe.module, "train_tokenizer", learn)
-    monkeypatch.setattr(recipe.module, "tokenization_figures", measure)
+    monkeypatch.setattr(recipe.module, "tokenization_statistics", measure)
     return learned, measured
 
 
@@ -133,7 +133,7 @@ def test_one_of_two_processes_does_it(flags):
         (["--vocab_size", 20], "--vocab_size 20: the special tokens and the characters"),
         (["--held_out_share", 1], "--held_out_share 1.0: must be between 0 and 1"),
         (["--held_out_share", 0.999], "--held_out_share 0.999: leaves none of 132 texts"),
-        (["--algorithm", "words", "--min_frequency", 10_000], "no word comes 10000 times"),
+        (["--algorithm", "words", "--min_frequency", 10_000], "no word occurs 10000 times"),
         (["--seed", -1], "--seed -1: must be 0 or more"),
     ],
 )

@@ -179,7 +179,7 @@ def test_mistakes_about_labels(recipe, tmp_path):
     data = write(tmp_path / "new.csv", "text\nthe page crashes\nplease add support\n")
     assert "no candidate labels" in recipe.mistake("--data", data)
     wrong = ["--data", data, "--candidate_labels", "bug", "?!"]
-    assert "label '?!': '?!' says nothing" in recipe.mistake(*wrong)
+    assert "label '?!': '?!' is not a phrase with letters" in recipe.mistake(*wrong)
     described = write(tmp_path / "described.yaml", "bugs: something is broken\n")
     assert "there is no label 'bugs'" in recipe.mistake("--descriptions", described)
     described = write(tmp_path / "described.yaml", "- bug\n")

@@ -46,27 +46,27 @@ def make(tmp_path):
     return cell
 
 
-def faults(cells, **options):
-    return {cell.name: fault for cell, _, fault in completed_jobs(cells, threads=3, **options)}
+def faults(cells, n_parallel):
+    return {cell.name: fault for cell, _, fault in completed_jobs(cells, n_parallel, 3)}
 
 
 def test_cells_run_once_with_their_threads_and_without_the_ranks_of_a_launcher(make, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     cells = [make("a"), make("b")]
     assert not any(cell.finished for cell in cells)
-    assert faults(cells, jobs=2) == {"a": None, "b": None}
+    assert faults(cells, 2) == {"a": None, "b": None}
     assert all(cell.finished for cell in cells)
     assert cells[0].metrics() == {"threads": "3", "rank": None}
     assert sorted(make.notes()) == ["end a", "end b", "start a", "start b"]
 
 
 def test_other_flags_or_other_data_are_another_cell(make):
-    faults([make("a")], jobs=1)
+    faults([make("a")], 1)
     assert make("a").finished
     assert not make("a", "--x", "1").finished
     assert not make("a", data=("other rows",)).finished
     (make("a").folder / "left by the first").write_text("")
-    faults([make("a", "--x", "1")], jobs=1)
+    faults([make("a", "--x", "1")], 1)
     assert make("a", "--x", "1").finished
     assert not make("a").finished
     assert not (make("a").folder / "left by the first").exists()
@@ -83,7 +83,7 @@ def test_other_flags_or_other_data_are_another_cell(make):
 )
 def test_one_that_fails_says_why_and_others_go_on(flags, expected, make):
     bad, good = make("bad", *flags), make("good")
-    assert faults([bad, good], jobs=1) == {"bad": expected, "good": None}
+    assert faults([bad, good], 1) == {"bad": expected, "good": None}
     assert not bad.finished
     if flags[0] == "--fail":
         assert flags[1] in (bad.folder / "log.txt").read_text()
@@ -92,21 +92,23 @@ def test_one_that_fails_says_why_and_others_go_on(flags, expected, make):
 def test_a_cell_starts_after_the_one_it_waits_for(make):
     first = make("first")
     others = [make("second", after=first), make("third", after=first)]
-    faults([*others, first], jobs=3)
+    faults([*others, first], 3)
     assert make.notes()[:2] == ["start first", "end first"]
     # One that ended before is not waited for.
-    assert faults([make("fourth", after=first, needs_it=True)], jobs=1) == {"fourth": None}
+    assert faults([make("fourth", after=first, needs_it=True)], 1) == {"fourth": None}
 
 
 def test_what_a_cell_needs_must_have_ended_well(make):
     failing = make("failing", "--fail", "error: no")
     waits, needs = make("waits", after=failing), make("needs", after=failing, needs_it=True)
-    found = faults([failing, waits, needs], jobs=1)
+    found = faults([failing, waits, needs], 1)
     assert found == {"failing": "no", "waits": None, "needs": "not run, since failing failed"}
 
 
 def test_lines_of_progress(make, capsys):
-    n_failed = run_jobs([make("a"), make("b", "--fail", "error: no")], jobs=1, keep_models=False)
+    n_failed = run_jobs(
+        [make("a"), make("b", "--fail", "error: no")], n_parallel=1, keep_models=False
+    )
     lines = capsys.readouterr().out.splitlines()
     assert n_failed == 1
     assert lines[1].startswith("    1/2  a ")
@@ -120,7 +122,7 @@ def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make, tmp_
         "import sys, pathlib; from shared.cli.jobs import Job, run_jobs\n"
         "cells = [Job(n, pathlib.Path(f), tuple(c.split('|'))) for n, f, c in "
         f"{[(c.name, str(c.folder), '|'.join(c.command)) for c in (done, blocked)]!r}]\n"
-        "run_jobs(cells, jobs=1, keep_models=False)"
+        "run_jobs(cells, n_parallel=1, keep_models=False)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -138,7 +140,7 @@ def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make, tmp_
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == "stopped; the same command goes on, finished cells are kept\n"
+    assert stderr == "stopped; the same command continues and keeps the finished cells\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
     assert done.finished
@@ -156,7 +158,7 @@ def test_jobs_and_threads():
 
 
 def test_a_damaged_mark_does_not_count(make):
-    faults([make("a")], jobs=1)
+    faults([make("a")], 1)
     mark = make("a").folder / "cell.json"
     assert json.loads(mark.read_text())["command"][1:2] == ["--notes"]
     mark.write_text(mark.read_text()[:20])
@@ -165,8 +167,8 @@ def test_a_damaged_mark_does_not_count(make):
 
 def test_a_cell_counts_as_another_if_what_it_builds_on_does(make):
     plain, changed = make("first"), make("first", "--x", "1")
-    assert faults([plain, make("second", after=plain, needs_it=True)], jobs=1)
+    assert faults([plain, make("second", after=plain, needs_it=True)], 1)
     assert make("second", after=plain, needs_it=True).finished
     assert not make("second", after=changed, needs_it=True).finished
-    assert faults([make("third", after=plain)], jobs=1) == {"third": None}
+    assert faults([make("third", after=plain)], 1) == {"third": None}
     assert make("third", after=changed).finished  # it only waits for it

@@ -1,4 +1,4 @@
-"""From `--data` to texts and labels: sources, labels, duplicates, the cache, and mistakes."""
+"""Tests of loading data: sources, labels, duplicates, the cache, error messages and flags."""
 
 import csv
 import dataclasses
@@ -31,7 +31,7 @@ from shared.data.readers import ROOT
 # cannot.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 LABELS = st.lists(st.sampled_from(["bug", "docs", "good first issue", "é"]), max_size=3)
-# Texts that differ in more than white space: the number at the end sees to that.
+# The number at the end makes the texts differ in more than white space.
 ROWS = st.lists(st.tuples(TEXT, LABELS), min_size=2, max_size=20).map(
     lambda rows: [
         {"title": text, "body": f"text {number}", "labels": labels}
@@ -70,7 +70,7 @@ def load(tmp_path):
 
 @pytest.fixture
 def mistake(load):
-    """The one line that a mistake is answered with."""
+    """`mistake(...)` calls `load(...)` and returns its error message, which must be one line."""
 
     def mistake(*args, **kwargs):
         with pytest.raises(UserError) as error:
@@ -119,7 +119,7 @@ def test_every_format_gives_the_same_texts_and_labels(load, tmp_path, rows, name
     else:
         cells = [row | {"labels": ",".join(row["labels"])} for row in rows]
         write(path, to_csv(cells, "," if path.suffix == ".csv" else "\t"))
-    # A cache per example: files of the same size may follow within one tick of the clock.
+    # One cache per example: two files of the same size may get the same time stamp.
     corpus = load(path, cache_dir=tempfile.mkdtemp(dir=tmp_path))
     expected = [
         row["body"] if not row["title"].strip() else f"{row['title']}\n\n{row['body']}"
@@ -163,7 +163,7 @@ def test_hub_class_ids_become_names(load, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: hub)
     corpus = load("org/name")
     assert corpus.label_names == ["spam"]
-    assert names(corpus) == [["spam"], None]  # -1 is the hub's mark for a label nobody may see
+    assert names(corpus) == [["spam"], None]  # the hub writes -1 for hidden labels
     corpus = load("org/name", label_column="tags")
     assert names(corpus) == [["x", "y"], None]
 
@@ -180,7 +180,7 @@ def test_strange_characters_survive(load, tmp_path):
     strange = ["null \0 byte", "emoji 👩‍👩‍👧", "carriage\r\nreturn", "rtl \u202e line\u2028sep"]
     rows = [{"text": text, "labels": "a"} for text in strange]
     assert list(load(rows).dataset["text"]) == strange
-    # Half of a surrogate pair, as a text cut in the middle of an emoji leaves it in JSON.
+    # Half of a surrogate pair: JSON has it if a text was cut off in the middle of an emoji.
     rows = '{"text": "half \\ud83d", "labels": "a"}\n{"text": "", "labels": "a"}\n'
     assert load(write(tmp_path / "half.jsonl", rows)).dataset[0]["text"] == "half \ufffd"
 
@@ -229,7 +229,7 @@ def test_label_map_renames_selects_and_merges(load, tmp_path):
     assert corpus.label_names == ["documentation", "bug"]  # in the order of the map
     assert names(corpus) == [["documentation", "bug"], ["bug"], None, ["documentation"]]
     assert corpus.report["labels_left_out"] == {"question": 1}
-    # The same file with other content is another preparation.
+    # A map with the same path and other content must not use the old cache.
     write(path, "- docs\n- question\n")
     assert names(load(tmp_path / "rows.jsonl", label_map=str(path))) == [
         ["docs"],
@@ -261,9 +261,9 @@ def test_labels_of_a_trained_model(load, mistake):
     corpus = load(rows, label_names=["c", "a", "b"], min_label_count=2)
     assert corpus.label_names == ["c", "a", "b"]
     assert corpus.label_matrix().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
-    found = mistake(rows, label_names=["a", "b"])
-    assert "rows.jsonl, row 2: the label 'c' is none of those asked for" in found
-    assert "--drop_labels" in found
+    message = mistake(rows, label_names=["a", "b"])
+    assert "rows.jsonl, row 2: the label 'c' is not one of the expected labels" in message
+    assert "--drop_labels" in message
     assert load(rows, label_names=["a", "b"], drop_labels=["c"]).label_names == ["a", "b"]
     assert len(load([issue(1), issue(2)], label_names=["a"]).labelled) == 0
 
@@ -278,15 +278,17 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     assert held_out.label_names == corpus.label_names == ["bug"]
     assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
     file.write_text(json.dumps(issue(5, "bugg")))
-    with pytest.raises(UserError, match="row 1: the label 'bugg' is none of those asked for"):
+    with pytest.raises(
+        UserError, match="row 1: the label 'bugg' is not one of the expected labels"
+    ):
         load_held_out(args, corpus)
     assert load_held_out(SplitArguments(**flags), corpus) == {}
 
 
-def test_a_fingerprint_knows_rows_and_labels_not_files(load, tmp_path):
+def test_fingerprint_depends_on_rows_and_labels_but_not_on_the_file(load, tmp_path):
     rows = [issue(1, "bug"), issue(2, "speed"), issue(3)]
     fingerprint = load(rows).fingerprint
-    for folder in ("here", "there"):
+    for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         file = write(tmp_path / folder / "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         args = DataArguments(data=str(file), cache_dir=str(tmp_path / "cache"))
@@ -296,7 +298,7 @@ def test_a_fingerprint_knows_rows_and_labels_not_files(load, tmp_path):
     assert load([rows[0], issue(2, "bug", "speed"), rows[2]]).fingerprint != fingerprint
 
 
-def test_a_file_without_labels_is_refused_where_it_was_read_without_them_before(tmp_path):
+def test_cached_file_without_labels_is_an_error_if_labels_are_required(tmp_path):
     data = write(tmp_path / "rows.jsonl", '{"text": "one", "labels": []}\n{"text": "two"}\n')
     args = DataArguments(data=str(data), cache_dir=str(tmp_path / "cache"))
     assert load_data(args, labels_required=False).label_names == []
@@ -340,8 +342,8 @@ def test_label_matrix_of_any_rows(load):
     corpus = load(rows)
     assert corpus.label_matrix().dtype == np.uint8
     np.testing.assert_array_equal(corpus.label_matrix(), expected)
-    some = rng.integers(300, size=50)
-    np.testing.assert_array_equal(corpus.label_matrix(some), expected[some])
+    sample = rng.integers(300, size=50)
+    np.testing.assert_array_equal(corpus.label_matrix(sample), expected[sample])
     assert corpus.label_matrix([]).shape == (0, 6)
 
 
@@ -410,7 +412,7 @@ def test_second_load_reads_nothing(load, tmp_path, monkeypatch):
     assert second.dataset.cache_files == first.dataset.cache_files
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".arrow"]
     with pytest.raises(TypeError):
-        load(path, min_label_count=2)  # another flag, another preparation
+        load(path, min_label_count=2)  # another flag: the cache does not apply
 
 
 def test_changed_file_is_read_again(load, tmp_path):
@@ -423,11 +425,11 @@ def test_changed_file_is_read_again(load, tmp_path):
 
 
 def first_batch(content):
-    """The file cut where one batch of rows ends, which Arrow takes for a whole file."""
-    with pa.ipc.open_stream(content) as stream, pa.BufferOutputStream() as cut:
-        with pa.ipc.new_stream(cut, stream.schema) as writer:
+    """Return the file cut off after its first batch of rows, which Arrow reads without an error."""
+    with pa.ipc.open_stream(content) as stream, pa.BufferOutputStream() as short:
+        with pa.ipc.new_stream(short, stream.schema) as writer:
             writer.write_batch(stream.read_next_batch())
-        return cut.getvalue().to_pybytes()
+        return short.getvalue().to_pybytes()
 
 
 @pytest.mark.parametrize(
@@ -471,13 +473,13 @@ def test_default_cache_and_cache_folder_that_cannot_be_written(
     load([issue(1, "a"), issue(2, "a")], cache_dir=None)
     assert len(list((tmp_path / "hf" / "recipes").iterdir())) == 1
     write(tmp_path / "file", "")
-    found = mistake([issue(1, "a"), issue(2, "a")], cache_dir=str(tmp_path / "file" / "below"))
-    assert found.startswith("--cache_dir ")
-    assert "cannot be written (Not a directory)" in found
+    message = mistake([issue(1, "a"), issue(2, "a")], cache_dir=str(tmp_path / "file" / "below"))
+    assert message.startswith("--cache_dir ")
+    assert "cannot be written (Not a directory)" in message
 
 
 def test_rows_are_not_held_as_python_objects(load, tmp_path):
-    """Peak of Python and NumPy memory grows by the arrays (about 250 bytes per row) alone."""
+    """Per row, the peak of Python and NumPy memory grows only by the arrays (about 250 bytes)."""
 
     def peak(n):
         line = '{"text": "number # of a few words in a row", "labels": ["a", "b"]}\n'
@@ -512,15 +514,15 @@ def test_rows_are_not_held_as_python_objects(load, tmp_path):
         ({"labels": "1.0"}, "the label is 1.0"),
         ({"labels": "['a', 'b']"}, "is a printed list"),
         ({"labels": [0, 0, 1]}, "labels [0, 0, 1] repeat"),
-        ({"labels": 3}, "the label is 3 (int), those before it are not"),
+        ({"labels": 3}, "the label is 3 (int), but the labels before it are not"),
     ],
 )
 def test_bad_cell_is_named(mistake, bad, expected):
     rows = [{"text": f"text {i}", "labels": ["a"]} for i in range(3)]
     rows[1] |= bad
-    found = mistake(rows)
-    assert "rows.jsonl, row 2: " in found
-    assert expected in found
+    message = mistake(rows)
+    assert "rows.jsonl, row 2: " in message
+    assert expected in message
 
 
 def test_nan_in_csv_and_parquet(mistake, tmp_path):
@@ -532,10 +534,12 @@ def test_nan_in_csv_and_parquet(mistake, tmp_path):
 
 def test_missing_columns(mistake):
     rows = [{"title": "a", "tags": ["x"], "Body": "b"}]
-    found = mistake(rows, text_columns=["body"], label_column="tags")
-    assert "no column 'body' (found: title, tags, Body); did you mean 'Body'?" in found
-    found = mistake(rows)
-    assert "no column 'labels' (found: title, tags, Body); name the right one with --label" in found
+    message = mistake(rows, text_columns=["body"], label_column="tags")
+    assert "no column 'body' (found: title, tags, Body); did you mean 'Body'?" in message
+    message = mistake(rows)
+    assert (
+        "no column 'labels' (found: title, tags, Body); name the right one with --label" in message
+    )
     assert "no column 'title'" in mistake([{"content": "a", "labels": "x"}])
 
 
@@ -553,14 +557,17 @@ def test_nothing_to_learn_from(mistake, rows, expected):
 
 
 def test_only_pull_requests(mistake):
-    found = mistake([issue(1, "a", pull_request={"url": "x"})])
-    assert "1 are pull requests (--pull_requests keeps them)" in found
+    message = mistake([issue(1, "a", pull_request={"url": "x"})])
+    assert "1 are pull requests (--pull_requests keeps them)" in message
 
 
 def test_no_label_is_frequent_enough(mistake):
     rows = [issue(1, "a"), issue(2, "a"), issue(3, "b")]
-    found = mistake(rows, min_label_count=3)
-    assert "no label is on 3 rows (--min_label_count); the most frequent, 'a', is on 2" in found
+    message = mistake(rows, min_label_count=3)
+    assert (
+        "no label occurs on 3 rows (--min_label_count); the most frequent, 'a', occurs on 2"
+        in message
+    )
     assert "--min_label_count 0: must be at least 1" in mistake(rows, min_label_count=0)
 
 
@@ -578,9 +585,9 @@ def test_no_label_is_frequent_enough(mistake):
 )
 def test_label_map_mistakes(mistake, tmp_path, content, expected):
     path = write(tmp_path / "map.yaml", content)
-    found = mistake([issue(1, "bug"), issue(2, "a")], label_map=str(path))
-    assert f"--label_map {path}: " in found
-    assert expected.replace("{data}", str(tmp_path / "rows.jsonl")) in found
+    message = mistake([issue(1, "bug"), issue(2, "a")], label_map=str(path))
+    assert f"--label_map {path}: " in message
+    assert expected.replace("{data}", str(tmp_path / "rows.jsonl")) in message
 
 
 def test_label_map_that_is_not_there(mistake):
@@ -589,7 +596,7 @@ def test_label_map_that_is_not_there(mistake):
 
 def test_class_id_out_of_range():
     encoder = LabelEncoder(",", ["ham", "spam"])
-    with pytest.raises(ValueError, match="there is no class 2 among 2"):
+    with pytest.raises(ValueError, match="there is no class 2; the 2 classes are numbered from 0"):
         encoder.encode(2, 1)
 
 
@@ -603,19 +610,27 @@ def test_class_names_from_a_file(load, tmp_path):
     assert corpus.unlabelled.tolist() == [2]
     numbers = [{"text": "one", "labels": [2]}, {"text": "two", "labels": [0]}]
     assert load(numbers, class_names=str(names)).label_names == ["joy", "fear"]
-    write(names, "joy\nwrath\nfear\n")  # another name, and no old cache in its place
+    write(names, "joy\nwrath\nfear\n")  # a changed name must not use the old cache
     assert load(rows, **flags).label_names == ["joy", "wrath", "fear"]
 
 
 @pytest.mark.parametrize(
     ("names", "labels", "expected"),
     [
-        ("a\nb\n", "2", "row 1: there is no class 2 among 2"),
-        ("a\nb\n", "joy", "row 1: the label is 'joy'; with class names give numbers"),
-        ("a\nb\n", "-1", "row 1: the label is '-1'; with class names give numbers"),
+        ("a\nb\n", "2", "row 1: there is no class 2; the 2 classes are numbered from 0"),
+        (
+            "a\nb\n",
+            "joy",
+            "row 1: the label is 'joy'; labels with class names must be whole numbers",
+        ),
+        ("a\nb\n", "-1", "row 1: the label is '-1'; labels with class names must be whole numbers"),
         ("\n", "0", "names.txt: the file is empty; write one name per line"),
-        ("a\n\nb\n", "0", "names.txt, line 2: the line is blank; give each a name"),
-        ("a\nb\na\n", "0", "names.txt, line 3: 'a' is there already; give each a name"),
+        ("a\n\nb\n", "0", "names.txt, line 2: the line is blank; give each class its own name"),
+        (
+            "a\nb\na\n",
+            "0",
+            "names.txt, line 3: 'a' is on an earlier line, too; give each class its own name",
+        ),
     ],
 )
 def test_class_name_mistakes(mistake, tmp_path, names, labels, expected):

@@ -1,4 +1,4 @@
-"""Near-duplicate groups against a comparison of all pairs."""
+"""Near-duplicate groups, compared with the groups that a comparison of all pairs gives."""
 
 import re
 import time
@@ -26,7 +26,7 @@ def jaccard(first, second):
 
 
 def brute_force(texts, threshold):
-    """Connected components of the graph of near duplicates, by relabelling until nothing moves."""
+    """Return the connected components of near duplicates, from a comparison of all pairs."""
     groups = list(range(len(texts)))
     for i, j in combinations(range(len(texts)), 2):
         if jaccard(texts[i], texts[j]) >= threshold:
@@ -37,7 +37,7 @@ def brute_force(texts, threshold):
 
 
 def edited_copies(rng, n_texts, n_words):
-    """Texts of which most are a copy of an earlier one with up to a sixth of its words changed."""
+    """Return texts; most copy an earlier one and change up to n_words / 30 of its words."""
     vocabulary = [f"Word{i}" for i in range(500)]
     texts = [list(rng.choice(vocabulary, n_words))]
     while len(texts) < n_texts:
@@ -52,7 +52,7 @@ def edited_copies(rng, n_texts, n_words):
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95, 1.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_equal_those_of_all_pairs(seed, threshold):
+def test_groups_equal_those_from_all_pairs(seed, threshold):
     texts = edited_copies(np.random.default_rng(seed), 60, 80)
     expected = brute_force(texts, threshold)
     assert len(set(expected)) < len(texts)
@@ -61,8 +61,8 @@ def test_groups_equal_those_of_all_pairs(seed, threshold):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.text(alphabet="abZ_9 .\u00a0\u2019é\u3001東京😀\0", max_size=40), max_size=12))
-def test_words_and_short_texts_as_in_the_definition(texts):
-    # At a threshold of 1 the outcome depends on the words alone, not on chance.
+def test_words_and_short_texts_follow_the_definition(texts):
+    # At a threshold of 1 the groups depend on the words only, not on random hashes.
     assert near_duplicate_groups(texts, threshold=1).tolist() == brute_force(texts, 1)
 
 
@@ -71,7 +71,7 @@ def test_short_texts_are_duplicates_only_when_their_words_are_the_same():
     assert near_duplicate_groups(texts).tolist() == [0, 0, 1, 2, 2]
 
 
-def test_chunks_slices_and_types_of_the_same_texts_give_the_same_groups():
+def test_chunks_slices_and_lists_of_the_same_texts_give_the_same_groups():
     texts = edited_copies(np.random.default_rng(0), 50, 60)
     expected = near_duplicate_groups(texts)
     sliced = pa.chunked_array([pa.array(["x", *texts[:20]])[1:], pa.array(texts[20:])])
@@ -79,7 +79,7 @@ def test_chunks_slices_and_types_of_the_same_texts_give_the_same_groups():
     np.testing.assert_array_equal(near_duplicate_groups(pa.array(texts)), expected)
 
 
-def test_same_seed_same_groups_and_global_generator_untouched():
+def test_the_same_seed_gives_the_same_groups_without_the_global_generator():
     texts = edited_copies(np.random.default_rng(1), 50, 60)
     before = np.random.get_state()[1].copy()
     first = near_duplicate_groups(texts, random_state=3)
@@ -93,9 +93,9 @@ def test_few_texts(texts):
     assert near_duplicate_groups(texts).tolist() == list(range(len(texts)))
 
 
-def test_one_template_filled_in_twenty_thousand_times_takes_seconds():
+def test_twenty_thousand_copies_of_a_template_take_seconds():
     # All pairs would be 200 million comparisons. Texts with 95 of 100 words in common are near
-    # duplicates (.9), with 84 in common they fill the same buckets without being so (.7).
+    # duplicates (.9). Texts with 84 in common (.7) are not, but fill the same buckets.
     rng = np.random.default_rng(0)
     vocabulary = np.array([f"w{i}" for i in range(5000)])
     template = " ".join(rng.choice(vocabulary, 95))

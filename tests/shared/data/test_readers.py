@@ -1,4 +1,4 @@
-"""Rows of files and hub data sets: what is written comes back, and what is wrong is named."""
+"""Files and hub data sets: the rows read equal the rows written, and errors name the place."""
 
 import csv
 import gzip
@@ -47,6 +47,7 @@ def to_csv(rows, delimiter=","):
 
 
 def message(path, **options):
+    """Return the one-line error that reading a file raises."""
     with pytest.raises(UserError) as error:
         list(read_rows(path, **options))
     text = str(error.value)
@@ -103,7 +104,7 @@ def test_delimited_file_without_header(tmp_path):
     assert open_source(str(path), column_names=names).columns == names
 
 
-def test_blank_lines_are_no_rows(tmp_path):
+def test_blank_lines_are_not_rows(tmp_path):
     assert list(read_rows(write(tmp_path / "a.jsonl", '\n{"a": 1}\n\n{"a": 2}\n\n'))) == [
         {"a": 1},
         {"a": 2},
@@ -157,7 +158,7 @@ def test_file_without_rows(tmp_path, content):
         ("a.csv", 'a,b\n1,"2\n', "line 2: unexpected end of data"),
         ("a.csv", 'a,b\n"1"x,2\n', "line 2: "),
         ("a.csv", "a,a\n1,2\n", "line 1: the header names a column twice"),
-        ("a.txt", "a", "unknown file type; known are .jsonl"),
+        ("a.txt", "a", "unknown file type; use one of .jsonl"),
         ("a.parquet", "", "cannot be read as Parquet"),
         ("a.parquet", "no Parquet at all", "cannot be read as Parquet"),
         ("a.parquet.gz", "", "unknown file type"),
@@ -180,21 +181,21 @@ def test_other_encodings(tmp_path, name):
     rows = {"a.jsonl": '{"a": "x"}\n{"a": "é"}', "a.json": '[{"a": "x"},\n{"a": "é"}]'}
     text = rows.get(name, "a\né\n")
     position = text.index("é")
-    found = message(write(tmp_path / name, text.encode("cp1252")))
-    assert f"line 2: not UTF-8 (byte 0xe9 at position {position})" in found
-    assert "iconv -f WINDOWS-1252 -t UTF-8" in found
-    found = message(write(tmp_path / name, text.encode("utf-16")))
-    assert "iconv -f UTF-16 -t UTF-8" in found
+    error = message(write(tmp_path / name, text.encode("cp1252")))
+    assert f"line 2: not UTF-8 (byte 0xe9 at position {position})" in error
+    assert "iconv -f WINDOWS-1252 -t UTF-8" in error
+    error = message(write(tmp_path / name, text.encode("utf-16")))
+    assert "iconv -f UTF-16 -t UTF-8" in error
 
 
-@pytest.mark.parametrize("kept", [-1, -12, 5])
-def test_truncated_gzip(tmp_path, kept):
+@pytest.mark.parametrize("end", [-1, -12, 5])
+def test_truncated_gzip(tmp_path, end):
     whole = gzip.compress(json.dumps({"a": "é" * 1000}).encode() * 3)
-    (tmp_path / "a.jsonl.gz").write_bytes(whole[:kept])
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[:end])
     assert "truncated or damaged gzip file" in message(tmp_path / "a.jsonl.gz")
 
 
-def test_gz_that_is_not_gzip(tmp_path):
+def test_gz_file_that_is_not_compressed(tmp_path):
     (tmp_path / "a.jsonl.gz").write_text("{}")
     assert "truncated or damaged gzip file" in message(tmp_path / "a.jsonl.gz")
 
@@ -216,12 +217,12 @@ def test_variables_in_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "ROOT", tmp_path / "project")
     with pytest.raises(UserError, match="RECIPES_DATA is not set"):
         expand_path("$RECIPES_DATA/x.csv")
-    beside = tmp_path / "shared" / "data"
-    beside.mkdir(parents=True)
-    assert expand_path("$RECIPES_DATA/x.csv") == beside / "x.csv"
+    default_folder = tmp_path / "shared" / "data"
+    default_folder.mkdir(parents=True)
+    assert expand_path("$RECIPES_DATA/x.csv") == default_folder / "x.csv"
 
 
-def test_the_sample(tmp_path, monkeypatch):
+def test_sample_is_the_file_of_the_project(tmp_path, monkeypatch):
     sample = write(tmp_path / "issues.jsonl", '{"title": "a", "labels": []}\n')
     monkeypatch.setattr(readers, "SAMPLE", sample)
     assert open_source("sample").columns == ["title", "labels"]
@@ -268,8 +269,8 @@ def test_hub_data_set():
 
 
 @pytest.mark.usefixtures("hub")
-def test_hub_data_set_that_is_not_there():
-    with pytest.raises(UserError, match=r"org/gone: no such file, nor a usable hub data set"):
+def test_missing_hub_data_set():
+    with pytest.raises(UserError, match=r"org/gone: no such file, and no usable hub data set"):
         open_source("org/gone")
     with pytest.raises(UserError, match=r'Unknown split "dev"\. Should be one of'):
         open_source("org/name", split="dev")
@@ -281,7 +282,7 @@ def test_hub_that_does_not_answer(monkeypatch):
         raise ConnectionError("Name or service not known")
 
     def load_dataset(*args, **kwargs):
-        raise AssertionError("load_dataset waits for a network that is not there")
+        raise AssertionError("load_dataset must not be called without a network")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", no_network)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

@@ -31,7 +31,7 @@ def test_bootstrap_interval_equals_a_loop_over_resamples(metric):
     assert low < metric_value(y_true, y_pred, metric) < high
 
 
-def test_bootstrap_interval_covers_the_true_value_as_often_as_it_says():
+def test_bootstrap_interval_covers_the_true_value_with_its_confidence():
     y_true, logits = example(rows=200_000)
     truth = f1_scores(y_true, logits > 0)["micro_f1"]
     covered = 0
@@ -56,7 +56,7 @@ def test_bootstrap_is_seeded_leaves_the_global_generator_and_widens_with_confide
         bootstrap_interval(y_true, y_true, metric="f1")
 
 
-def test_paired_bootstrap_tells_a_difference_from_none():
+def test_paired_bootstrap_detects_a_difference():
     y_true, logits = example(rows=400)
     better, worse = logits > 0, logits > 0.9
     result = paired_bootstrap(y_true, better, worse)

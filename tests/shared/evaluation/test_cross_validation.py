@@ -1,4 +1,4 @@
-"""Folds, out-of-fold scores, and their figures."""
+"""Folds, out-of-fold scores, and their metrics."""
 
 import json
 from functools import partial
@@ -37,14 +37,15 @@ groupings = st.integers(1, 30).flatmap(
 
 @settings(deadline=None)  # the first call imports scipy
 @given(groupings)
-def test_joined_groups_are_the_rows_that_can_be_reached(given_groups):
-    n = len(given_groups[0])
+def test_rows_are_in_one_joined_group_if_a_chain_of_groups_connects_them(lists):
+    group_arrays = [np.array(groups) for groups in lists]
+    n = len(group_arrays[0])
     together = np.eye(n, dtype=bool)
-    for grouping in map(np.array, given_groups):
-        together |= grouping[:, None] == grouping
+    for groups in group_arrays:
+        together |= groups[:, None] == groups
     for _ in range(n):
         together = (together.astype(int) @ together) > 0
-    joined = join_groups(*map(np.array, given_groups))
+    joined = join_groups(*group_arrays)
     np.testing.assert_array_equal(joined[:, None] == joined, together)
 
 
@@ -62,7 +63,7 @@ def test_no_group_is_in_two_folds(n_splits, n_groups, seed):
     np.testing.assert_array_equal(fold_of, assign_folds(y, n_splits, groups=groups, seed=7))
 
 
-def test_labels_are_spread():
+def test_labels_are_spread_evenly():
     y = np.repeat(np.eye(3, dtype=int), [30, 15, 6], axis=0)
     fold_of = assign_folds(y, 3, groups=np.arange(len(y)), seed=0)
     for number in range(3):
@@ -71,7 +72,7 @@ def test_labels_are_spread():
 
 def test_too_few_groups_are_refused():
     y = np.eye(4, dtype=int)
-    with pytest.raises(UserError, match="4 texts are in 2 groups only"):
+    with pytest.raises(UserError, match="4 texts are in only 2 groups"):
         assign_folds(y, 3, groups=np.array([0, 0, 0, 1]), seed=0)
     with pytest.raises(UserError, match="--folds 1: must be 2 or more"):
         assign_folds(y, 1, groups=np.arange(4), seed=0)
@@ -79,39 +80,41 @@ def test_too_few_groups_are_refused():
 
 def test_labels_with_fewer_texts_than_folds_are_named():
     y = np.array([[1, 1], [1, 0], [1, 0]])
-    said = describe_folds(np.arange(3), y, ["often", "once"])
-    assert "folds: 1, 1, 1 texts" in said
-    assert "note: no text of fold 1 has the label once" in said
-    assert "note: the label once is on 1 texts, fewer than the 3 folds" in said
-    assert "often" not in said
+    text = describe_folds(np.arange(3), y, ["often", "once"])
+    assert "folds: 1, 1, 1 texts" in text
+    assert "note: no text of fold 1 has the label once" in text
+    assert "note: the label once is on 1 texts, fewer than the 3 folds" in text
+    assert "often" not in text
 
 
-def corpus_of(tmp_path, rows):
+def load_rows(tmp_path, rows):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = DataArguments(data=str(path), cache_dir=str(tmp_path))
     return args, load_data(args)
 
 
-def test_a_further_column_is_read_for_the_rows_that_are_kept(tmp_path):
+def test_a_group_column_is_read_for_the_rows_of_the_corpus(tmp_path):
     users = [{"login": "a", "id": 1}, {"id": 2, "login": "b"}, None, {"id": 1, "login": "a"}]
     texts = ["one text", "another", " ", "a third"]
     rows = [{"text": t, "label": "x", "user": u} for t, u in zip(texts, users, strict=True)]
-    args, corpus = corpus_of(tmp_path, rows)
-    groups = read_column(args, corpus, "user")  # the blank row needs none
+    args, corpus = load_rows(tmp_path, rows)
+    groups = read_column(args, corpus, "user")  # the blank row was left out and needs no group
     assert groups[0] == groups[2] != groups[1]
     with pytest.raises(UserError, match=r"no column 'usr' \(found: text, label, user\)"):
         read_column(args, corpus, "usr")
     rows.append({"text": "no label yet", "label": None, "user": None})
-    args, corpus = corpus_of(tmp_path, rows)
-    assert len(read_column(args, corpus, "user")) == 4  # what is not folded needs no group
+    args, corpus = load_rows(tmp_path, rows)
+    assert (
+        len(read_column(args, corpus, "user")) == 4
+    )  # an unlabelled row is in no fold and needs no group
     rows[1]["user"] = None
-    args, corpus = corpus_of(tmp_path, rows)
+    args, corpus = load_rows(tmp_path, rows)
     with pytest.raises(UserError, match="row 2: no value in column 'user'"):
         read_column(args, corpus, "user")
 
 
-def test_a_finished_fold_is_known_again_and_another_one_refused(tmp_path):
+def test_a_finished_fold_is_recognised_and_a_fold_of_another_run_is_refused(tmp_path):
     fold_of = np.array([0, 1, 0])
     flags = command_flags(DataArguments(data="a.jsonl"), DataArguments)
     fold = make_folds(tmp_path, fold_of, flags, ["rows"])[0]
@@ -121,40 +124,42 @@ def test_a_finished_fold_is_known_again_and_another_one_refused(tmp_path):
     fold.save(oof=scores)
     np.testing.assert_array_equal(fold.scores()["oof"], scores)
     assert make_folds(tmp_path, fold_of, flags, ["rows"])[0].finished
-    for others, what in (
+    for arguments, difference in (
         ((fold_of, ["--data=b.jsonl"], ["rows"]), "flags"),
         ((fold_of, flags, ["other"]), "data"),
         ((1 - fold_of, flags, ["rows"]), "rows"),
     ):
-        with pytest.raises(UserError, match=f"was trained with other {what}; choose another"):
-            _ = make_folds(tmp_path, *others)[0].finished
+        with pytest.raises(UserError, match=f"was trained with other {difference}; choose another"):
+            _ = make_folds(tmp_path, *arguments)[0].finished
 
 
 def test_rows_from_which_nothing_can_be_learned_are_refused():
     groups = np.arange(6)
     with pytest.raises(UserError, match="every labelled text has every label"):
         assign_folds(np.ones((6, 2), np.uint8), 2, groups=groups, seed=0)
-    with pytest.raises(UserError, match="no labelled text is left to fold: --test_data repeats"):
+    with pytest.raises(
+        UserError, match="no labelled text is left for the folds: --test_data contains"
+    ):
         assign_folds(np.zeros((0, 2), np.uint8), 2, groups=groups[:0], seed=0)
 
 
-# --- out of fold ---------------------------------------------------------------------------------
+# --- out-of-fold scores --------------------------------------------------------------------------
 
 
-def test_folds_come_together_in_the_order_of_the_rows():
+def test_scores_of_folds_are_joined_in_the_order_of_the_rows():
     fold_of = np.array([1, 0, 1])
-    found = [
+    fold_scores = [
         {"oof": np.array([[0.1]]), "test": np.array([[0.0], [1.0]])},
         {"oof": np.array([[0.2], [0.3]]), "test": np.array([[0.5], [0.5]])},
     ]
-    joined = join_folds(found, fold_of)
+    joined = join_folds(fold_scores, fold_of)
     assert joined["oof"].tolist() == [[0.2], [0.1], [0.3]]
     assert joined["test"].tolist() == [[0.25], [0.75]]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_labels_of_a_fold_change_nothing_in_what_is_chosen_there(seed):
+def test_labels_of_a_fold_do_not_influence_its_predictions(seed):
     rng = np.random.default_rng(seed)
     scores, fold_of = rng.random((30, 3)), np.arange(30) % 3
     y = rng.random((30, 3)) < scores
@@ -167,19 +172,19 @@ def test_labels_of_a_fold_change_nothing_in_what_is_chosen_there(seed):
     assert (best.sum(axis=1) == 1).all()
 
 
-def test_a_fold_without_positives_has_no_roc_auc_and_spoils_none():
+def test_a_fold_without_positives_is_left_out_of_the_mean_roc_auc():
     y = np.array([[1], [0], [1], [0], [0], [0]], bool)
     scores = np.array([[0.9], [0.1], [0.2], [0.8], [0.5], [0.4]])
     fold_of = np.array([0, 0, 1, 1, 2, 2])
-    figures = fold_metrics(y, scores, scores >= 0.5, fold_of)
-    assert (figures["roc_auc"], figures["roc_auc_std"]) == (0.5, pytest.approx(0.5**0.5))
+    metrics = fold_metrics(y, scores, scores >= 0.5, fold_of)
+    assert (metrics["roc_auc"], metrics["roc_auc_std"]) == (0.5, pytest.approx(0.5**0.5))
     f1 = [f1_scores(y[fold_of == k], scores[fold_of == k] >= 0.5)["micro_f1"] for k in range(3)]
-    assert figures["micro_f1"] == pytest.approx(np.mean(f1))
-    assert figures["micro_f1_std"] == pytest.approx(np.std(f1, ddof=1))
+    assert metrics["micro_f1"] == pytest.approx(np.mean(f1))
+    assert metrics["micro_f1_std"] == pytest.approx(np.std(f1, ddof=1))
     assert "roc_auc" not in fold_metrics(y[4:], scores[4:], scores[4:] >= 0.5, fold_of[4:])
 
 
-def test_the_table_leaves_out_what_there_is_not():
+def test_the_table_shows_a_dash_for_a_missing_metric():
     metrics = {"a_micro_f1": 0.5, "a_micro_f1_std": 0.1, "a_test_micro_f1": 0.25}
     metrics |= {"b_micro_f1": 0.75, "b_micro_f1_std": 0.0, "b_test_micro_f1": 0.5}
     header, _, *rows = methods_table(metrics, ["a", "b"]).splitlines()
@@ -194,13 +199,13 @@ def test_a_baseline_never_sees_the_fold_it_scores():
     texts = np.array(["apple pie"] * 3 + ["slow car"] * 3 + ["apple pie", "slow car"], dtype=object)
     y = np.eye(2, dtype=int)[[0, 0, 0, 1, 1, 1, 0, 1]]
     fold_of = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    found = score_folds(
+    fold_scores = score_folds(
         partial(fit_scorer, naive_bayes()), {"oof": texts, "test": texts[:1]}, y, fold_of
     )
-    for number, scores in enumerate(found):
+    for number, scores in enumerate(fold_scores):
         assert scores["oof"].shape == ((fold_of == number).sum(), 2)
         assert (scores["oof"].argmax(axis=1) == y[fold_of == number].argmax(axis=1)).all()
         assert scores["test"].shape == (1, 2)
     y[-2:] = 0  # fold 0 now learns from rows without any label: every score is 0
-    found = score_folds(partial(fit_scorer, naive_bayes()), {"oof": texts}, y, fold_of)
-    assert not found[0]["oof"].any()
+    fold_scores = score_folds(partial(fit_scorer, naive_bayes()), {"oof": texts}, y, fold_of)
+    assert not fold_scores[0]["oof"].any()

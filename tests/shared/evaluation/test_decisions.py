@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score
 
 from shared.cli.errors import UserError
-from shared.evaluation import decisions as thresholds
 from shared.evaluation.decisions import (
+    _f1_and_influence,
     at_least_one,
     choose_labels,
     f1_by_threshold,
@@ -20,13 +20,6 @@ from shared.evaluation.decisions import (
     tune_thresholds,
 )
 from shared.evaluation.metrics import f1_scores
-from shared.methods.zero_shot import (
-    calibrate,
-    check_templates,
-    entailment_scores,
-    flatten_phrases,
-    label_phrases,
-)
 
 # --- decisions -----------------------------------------------------------------------------------
 
@@ -36,7 +29,7 @@ SCORES = np.array([[0.1, 0.3, 0.2], [0.9, 0.6, 0.1], [0.0, 0.0, 0.0]])
 
 @st.composite
 def scored_rows(draw):
-    """Scores with many ties, and labels, some of which nobody has."""
+    """Draw scores with many ties, and labels, some of them without positives."""
     rows, labels = draw(st.integers(1, 12)), draw(st.integers(1, 5))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
@@ -44,12 +37,12 @@ def scored_rows(draw):
     return scores, rng.random((rows, labels)) < draw(st.sampled_from([0.0, 0.2, 0.7]))
 
 
-def test_thresholds_include_their_own_score():
+def test_a_score_equal_to_its_threshold_is_chosen():
     assert choose_labels(SCORES, [0.1, 0.6, 0.2]).tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
     assert choose_labels(SCORES, 0.3).tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0]]
 
 
-def test_one_label_each_whatever_the_thresholds():
+def test_a_single_label_ignores_the_thresholds():
     assert choose_labels(SCORES, 0.3, single_label=True).tolist() == [
         [0, 1, 0],
         [1, 0, 0],
@@ -57,7 +50,7 @@ def test_one_label_each_whatever_the_thresholds():
     ]
 
 
-def test_the_best_label_of_a_row_always_applies():
+def test_the_best_label_of_a_row_is_always_chosen():
     assert at_least_one(SCORES, 0.2).tolist() == [[0, 1, 1], [1, 1, 0], [1, 0, 0]]
     assert at_least_one(SCORES).tolist() == [[0, 1, 0], [1, 1, 0], [1, 0, 0]]
     assert at_least_one(np.zeros((0, 3))).shape == (0, 3)
@@ -65,7 +58,7 @@ def test_the_best_label_of_a_row_always_applies():
 
 @settings(max_examples=100, deadline=None)
 @given(scored_rows(), st.integers(1, 6))
-def test_top_k_takes_k_and_none_that_is_worse(rows, k):
+def test_top_k_chooses_the_k_highest_scores(rows, k):
     scores, _ = rows
     chosen = top_k(scores, k)
     assert (chosen.sum(axis=1) == min(k, scores.shape[1])).all()
@@ -75,7 +68,7 @@ def test_top_k_takes_k_and_none_that_is_worse(rows, k):
 
 @settings(max_examples=100, deadline=None)
 @given(scored_rows())
-def test_sweeps_equal_the_figures_of_each_cutoff(rows):
+def test_sweeps_equal_the_f1_of_each_cutoff(rows):
     scores, y_true = rows
     for name, values in f1_by_top_k(scores, y_true).items():
         expected = [f1_scores(y_true, top_k(scores, k + 1))[name] for k in range(len(values))]
@@ -86,78 +79,12 @@ def test_sweeps_equal_the_figures_of_each_cutoff(rows):
         assert values.tolist() == pytest.approx(expected)
 
 
-# --- label scores --------------------------------------------------------------------------------
-
-
-def logit(p):
-    return np.log(p / (1 - p))
-
-
-probabilities = arrays(np.float64, (20, 3), elements=st.floats(0.001, 0.999))
-
-
-@given(probabilities)
-def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
-    found = calibrate(scores, scores)
-    assert logit(found).mean(axis=0) == pytest.approx(0, abs=1e-6)
-    shift = logit(scores) - logit(found)
-    assert np.ptp(shift, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
-
-
-def test_too_few_texts_say_nothing_about_a_name():
-    scores = np.full((5, 2), 0.9)
-    assert calibrate(scores, np.full((19, 2), 0.9)) is scores
-    assert calibrate(scores, np.full((20, 2), 0.9)) == pytest.approx(0.5)
-    certain = np.array([[0.0, 1.0]] * 20)
-    assert np.isfinite(calibrate(certain, certain)).all()
-
-
 @given(arrays(np.float64, (4, 3), elements=st.floats(-1e4, 1e4)))
 def test_softmax_sums_to_one_however_large_the_logits(logits):
-    found = softmax(logits)
-    assert found.sum(axis=1) == pytest.approx(1)
+    probabilities = softmax(logits)
+    assert probabilities.sum(axis=1) == pytest.approx(1)
     best = logits.argmax(axis=1)
-    assert found[np.arange(4), best].tolist() == found.max(axis=1).tolist()
-
-
-def test_entailment_is_weighed_against_contradiction_alone():
-    logits = np.array([[2.0, 9.0, -1.0], [0.0, -9.0, 0.0]])
-    expected = softmax(logits[:, [0, 2]])[:, 0]
-    assert entailment_scores(logits, (0, 2)) == pytest.approx(expected)
-
-
-def test_phrases_of_labels(tmp_path):
-    file = tmp_path / "labels.yaml"
-    file.write_text("bug: [a fault, an error]\n")
-    phrases = label_phrases(["bug", "good-first_issue"], str(file))
-    assert phrases == [["a fault", "an error"], ["good first issue"]]
-    flat, owner = flatten_phrases(phrases)
-    assert flat == ["a fault", "an error", "good first issue"]
-    assert owner.tolist() == [0, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("bugg: a fault", "there is no label 'bugg' .there are bug"),
-        ("bug: '...'", "label 'bug': '...' says nothing"),
-        ("bug: []", "label 'bug': '' says nothing"),
-        ("- bug", "expected lines of 'label: phrase'"),
-        ("bug: [", "not valid YAML"),
-    ],
-)
-def test_descriptions_with_a_mistake(content, expected, tmp_path):
-    file = tmp_path / "labels.yaml"
-    file.write_text(content)
-    with pytest.raises(UserError, match=expected):
-        label_phrases(["bug"], str(file))
-
-
-@pytest.mark.parametrize("template", ["About it.", "{label} and {label}", "{label} {mask}", "{x}"])
-def test_a_template_holds_its_slot_once(template):
-    with pytest.raises(UserError, match=r"must hold \{label\} once"):
-        check_templates([template], "{label}")
-    check_templates(["About {label}."], "{label}")
+    assert probabilities[np.arange(4), best].tolist() == probabilities.max(axis=1).tolist()
 
 
 # --- thresholds ----------------------------------------------------------------------------------
@@ -167,7 +94,7 @@ METRICS = ["micro_f1", "macro_f1"]
 
 
 def candidates(scores):
-    """Every threshold between 0 and 1 that gives predictions of its own."""
+    """Return a threshold between 0 and 1 for every distinct set of predictions."""
     bounds = np.unique([0, 1, *np.ravel(scores)])
     return (bounds[:-1] + bounds[1:]) / 2
 
@@ -176,7 +103,7 @@ def sklearn_f1(y_true, y_pred, metric):
     return f1_score(y_true, y_pred, average=metric.removesuffix("_f1"), zero_division=0)
 
 
-# Scores on a coarse grid that holds 0 and 1: equal scores and scores no threshold can divide.
+# Scores on a coarse grid with 0 and 1: equal scores, and scores that no threshold can separate.
 @st.composite
 def tuning_sets(draw, max_rows, labels):
     shape = (draw(st.integers(1, max_rows)), labels)
@@ -206,8 +133,8 @@ def test_threshold_per_label_equals_every_combination(metric, data):
     thresholds = tune_thresholds(scores, y_true, metric=metric, per_label=True, shrinkage=0)
     assert ((thresholds > 0) & (thresholds < 1)).all()
 
-    known = y_true.any(axis=0)  # the others take the global threshold, tested below
-    scores, y_true, thresholds = scores[:, known], y_true[:, known], thresholds[known]
+    positive = y_true.any(axis=0)  # the others get the global threshold, tested below
+    scores, y_true, thresholds = scores[:, positive], y_true[:, positive], thresholds[positive]
     combinations = itertools.product(*map(candidates, scores.T))
     best = max(f1_scores(y_true, scores >= np.array(c))[metric] for c in combinations)
     assert f1_scores(y_true, scores >= thresholds)[metric] == pytest.approx(best, abs=1e-12)
@@ -217,7 +144,7 @@ def test_threshold_per_label_equals_every_combination(metric, data):
 def test_large_random_scores_equal_a_loop(metric):
     rng = np.random.default_rng(0)
     y_true = rng.random((60, 4)) < [0.1, 0.2, 0.3, 0.5]
-    # The rarer the label, the lower its scores: micro and macro F1 then want other thresholds.
+    # Rare labels have lower scores, so that micro and macro F1 have different best thresholds.
     scores = sigmoid(rng.normal(size=y_true.shape) + 1.5 * y_true - [3, 2, 1, 0])
     thresholds = tune_thresholds(scores, y_true, metric=metric)
     best = max(sklearn_f1(y_true, scores >= t, metric) for t in candidates(scores))
@@ -227,13 +154,13 @@ def test_large_random_scores_equal_a_loop(metric):
     other = tune_thresholds(scores, y_true, metric=other_metric)
     assert sklearn_f1(y_true, scores >= other, metric) < best
 
-    own = tune_thresholds(scores, y_true, metric=metric, per_label=True, shrinkage=0)
-    assert sklearn_f1(y_true, scores >= own, metric) > best
+    per_label = tune_thresholds(scores, y_true, metric=metric, per_label=True, shrinkage=0)
+    assert sklearn_f1(y_true, scores >= per_label, metric) > best
     if metric == "macro_f1":
         for column in range(4):
             y, s = y_true[:, column], scores[:, column]
             best = max(f1_score(y, s >= t, zero_division=0) for t in candidates(s))
-            assert f1_score(y, s >= own[column]) == pytest.approx(best, abs=1e-12)
+            assert f1_score(y, s >= per_label[column]) == pytest.approx(best, abs=1e-12)
 
 
 def test_threshold_lies_midway_and_is_included():
@@ -243,10 +170,10 @@ def test_threshold_lies_midway_and_is_included():
     assert f1_scores(y_true, scores >= 0.75)["micro_f1"] == 1  # score >= threshold
 
 
-def test_equal_scores_are_never_divided():
+def test_equal_scores_are_never_separated():
     scores = np.array([[0.5], [0.5], [0.5], [0.2]])
     y_true = np.array([[1], [0], [0], [1]])
-    # Taking one of the three 0.5 alone would be best; of what exists all four is.
+    # Predicting only one of the three 0.5 would be best; the best possible is to predict all four.
     assert 0 < tune_thresholds(scores, y_true)[0] < 0.2
 
 
@@ -258,7 +185,7 @@ def test_scores_without_a_number_between_them_count_as_equal():
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])
-def test_saturated_scores_keep_thresholds_inside(score):
+def test_scores_of_0_or_1_keep_thresholds_strictly_between(score):
     for per_label in (False, True):
         thresholds = tune_thresholds(
             np.full((4, 2), score), np.array([[1, 0]] * 4), per_label=per_label
@@ -267,7 +194,7 @@ def test_saturated_scores_keep_thresholds_inside(score):
 
 
 def miscalibrated(rng, rows, positives_rate, shift):
-    """Scores whose logits are off by a shift of each label's own, as after training on few rows."""
+    """Return scores whose logits are shifted for each label, as after training on few rows."""
     y_true = rng.random((rows, len(shift))) < positives_rate
     return sigmoid(2.5 * y_true - 1.5 + shift + rng.normal(size=y_true.shape)), y_true
 
@@ -279,12 +206,12 @@ def test_shrinkage_weighs_positives_on_the_logit_scale(metric):
     positives = y_true.sum(axis=0)
 
     def tuned_logits(**options):
-        found = tune_thresholds(scores, y_true, metric=metric, **options)
-        return np.log(found / (1 - found))
+        tuned = tune_thresholds(scores, y_true, metric=metric, **options)
+        return np.log(tuned / (1 - tuned))
 
-    single, own = tuned_logits(), tuned_logits(per_label=True, shrinkage=0)
+    single, per_label = tuned_logits(), tuned_logits(per_label=True, shrinkage=0)
     for shrinkage in (1, 5, 50):
-        expected = (positives * own + shrinkage * single) / (positives + shrinkage)
+        expected = (positives * per_label + shrinkage * single) / (positives + shrinkage)
         reached = tuned_logits(per_label=True, shrinkage=shrinkage)
         np.testing.assert_allclose(reached, expected, rtol=1e-9)
 
@@ -303,21 +230,25 @@ def test_label_without_positives_gets_the_global_threshold(metric, shrinkage):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_standard_error_is_that_of_resampled_rows(metric):
-    """Of the difference between two thresholds; 2,000 resamples give it to about 2 %."""
+    """The standard error of the difference; 2,000 resamples estimate it to about 2 %."""
     rng = np.random.default_rng(2)
     scores, y_true = miscalibrated(rng, 400, np.array([0.1, 0.2, 0.4]), np.array([-1, 0, 1]))
-    (f, a), (_, b) = (thresholds._f1_and_influence(scores >= t, y_true, metric) for t in (0.4, 0.8))
-    assert f == pytest.approx(f1_scores(y_true, scores >= 0.4)[metric])
+    (f1, influence), (_, other_influence) = (
+        _f1_and_influence(scores >= t, y_true, metric) for t in (0.4, 0.8)
+    )
+    assert f1 == pytest.approx(f1_scores(y_true, scores >= 0.4)[metric])
     differences = []
     for _ in range(2000):
         rows = rng.integers(0, 400, 400)
-        found = [f1_scores(y_true[rows], scores[rows] >= t)[metric] for t in (0.4, 0.8)]
-        differences.append(found[0] - found[1])
-    assert np.sqrt(((a - b) ** 2).sum()) == pytest.approx(np.std(differences), rel=0.1)
+        at_low, at_high = (f1_scores(y_true[rows], scores[rows] >= t)[metric] for t in (0.4, 0.8))
+        differences.append(at_low - at_high)
+    assert np.sqrt(((influence - other_influence) ** 2).sum()) == pytest.approx(
+        np.std(differences), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_tolerance_leaves_one_half_only_for_a_clear_difference(metric):
+def test_a_tolerance_keeps_one_half_unless_the_difference_is_clear(metric):
     rng = np.random.default_rng(3)
     rates = np.array([0.2, 0.3, 0.4])
     scores, y_true = miscalibrated(rng, 200, rates, np.zeros(3))  # one half is about right
@@ -327,17 +258,20 @@ def test_a_tolerance_leaves_one_half_only_for_a_clear_difference(metric):
     low, y_true = miscalibrated(rng, 200, rates, np.full(3, -4.0))  # far too high
     best, near = (tune_thresholds(low, y_true, metric=metric, tolerance=t)[0] for t in (0, 2))
     assert best < near < 0.2
-    found = [f1_scores(y_true, low >= t)[metric] for t in (0.5, near, best)]
-    assert found[0] < found[1] - 0.1
-    assert found[2] - found[1] < 0.05
+    f1 = [f1_scores(y_true, low >= t)[metric] for t in (0.5, near, best)]
+    assert f1[0] < f1[1] - 0.1
+    assert f1[2] - f1[1] < 0.05
 
 
-def test_a_tolerance_does_not_end_where_nothing_is_found():
+def test_a_tolerance_never_accepts_a_threshold_without_true_positives():
     rng = np.random.default_rng(0)
     scores, y_true = rng.random((30, 1)) * 0.4, np.zeros((30, 1))
-    scores[:1], y_true[:3] = 0.45, 1  # one half would find none of the three
-    found = tune_thresholds(scores, y_true, tolerance=2)
-    assert f1_scores(y_true, scores >= found)["micro_f1"] > 0
+    scores[:1], y_true[:3] = (
+        0.45,
+        1,
+    )  # a threshold of one half would predict none of the three positives
+    tuned = tune_thresholds(scores, y_true, tolerance=2)
+    assert f1_scores(y_true, scores >= tuned)["micro_f1"] > 0
 
 
 @pytest.mark.parametrize("spread", [0, 0.2])
@@ -345,9 +279,10 @@ def test_a_tolerance_does_not_end_where_nothing_is_found():
 def test_default_shrinkage_beats_both_raw_choices_on_new_rows(metric, spread):
     """60 validation rows, 10 labels with 2 to 18 positives, means of 60 draws.
 
-    Held-out macro F1 with the global, the own and the shrunken thresholds: .693, .680, .702 where
-    all labels are calibrated alike (spread 0), .686, .680, .698 at spread .2. Micro F1: .745, .745,
-    .755 and .739, .745, .753. At spread .7, labels very unlike, own thresholds lead by .02.
+    Held-out macro F1 with the global threshold, one per label and the default shrinkage is .693,
+    .680 and .702 if all labels are calibrated alike (spread 0), and .686, .680 and .698 at spread
+    .2. Micro F1 is .745, .745 and .755, and .739, .745 and .753. At spread .7, with labels
+    calibrated very differently, one threshold per label without shrinkage is better by .02.
     """
     rng = np.random.default_rng(0)
     rates = np.geomspace(0.03, 0.3, 10)
@@ -357,7 +292,7 @@ def test_default_shrinkage_beats_both_raw_choices_on_new_rows(metric, spread):
         shift = spread * rng.normal(size=10)
         scores, y_true = miscalibrated(rng, 60, rates, shift)
         new_scores, new_true = miscalibrated(rng, 4000, rates, shift)
-        choices = [tune_thresholds(scores, y_true, metric=metric, **chosen) for chosen in options]
+        choices = [tune_thresholds(scores, y_true, metric=metric, **option) for option in options]
         reached.append([f1_scores(new_true, new_scores >= t)[metric] for t in choices])
     reached = np.array(reached)
     gains = reached[:, 2:] - reached[:, :2]
@@ -365,7 +300,7 @@ def test_default_shrinkage_beats_both_raw_choices_on_new_rows(metric, spread):
     assert (gains.mean(axis=0) > 3 * standard_errors).all()
 
 
-def test_user_errors_are_named():
+def test_mistakes_in_tuning_are_reported():
     y_true = np.array([[1, 0]])
     with pytest.raises(UserError, match="no validation row has a label"):
         tune_thresholds(np.array([[0.5, 0.5]]), 0 * y_true)

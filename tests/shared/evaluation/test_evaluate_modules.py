@@ -105,12 +105,12 @@ def test_single_label_modules_equal_the_metric_function():
     assert result == pytest.approx(expected, abs=1e-12)
 
 
-def test_ranking_modules_leave_out_what_no_label_has():
+def test_ranking_modules_leave_out_a_metric_that_no_label_has():
     modules = evaluate.combine([AveragePrecision("micro"), RocAuc(), MultilabelF1("micro")])
     assert modules.compute(predictions=[[0.2, 0.7]] * 3, references=[[0, 0]] * 3) == {"micro_f1": 0}
 
 
-def test_mistakes_are_named_and_leave_the_module_usable():
+def test_mistakes_are_reported_and_leave_the_module_usable():
     module = MultilabelF1("micro")
     with pytest.raises(ValueError, match="no rows"):
         module.compute()

@@ -24,10 +24,10 @@ from shared.evaluation.metrics import (
     single_label_scores,
 )
 
-# Two labels at least: one column is a binary task to scikit-learn, with other averages.
+# At least two labels: scikit-learn treats one column as a binary task, with other averages.
 shapes = st.tuples(st.integers(1, 12), st.integers(2, 5))
 pairs = shapes.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))
-# A coarse grid, so that equal scores are the rule.
+# A coarse grid, so that equal scores are frequent.
 scored = shapes.flatmap(
     lambda shape: st.tuples(
         arrays(bool, shape), arrays(np.float64, shape, elements=st.integers(-4, 4).map(float))
@@ -125,7 +125,7 @@ def test_sigmoid_is_stable_and_keeps_the_order():
         ([[0, 1, 1]], "must agree"),
     ],
 )
-def test_what_is_not_multi_hot_is_refused(y, message):
+def test_labels_that_are_not_multi_hot_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
         f1_scores(y, [[0, 1]])
 
@@ -154,12 +154,12 @@ def test_multilabel_metrics_equal_sklearn():
     assert {type(value) for value in metrics.values()} == {float}
 
 
-def test_thresholds_decide_per_label_and_include_their_own_score():
+def test_each_label_has_its_own_threshold_and_an_equal_score_reaches_it():
     logits = np.zeros((1, 3))  # sigmoid = .5
     y_true = np.array([[1, 1, 0]])
     metrics = multilabel_metrics(names(y_true), thresholds=[0.5, 0.6, 0.4])
     metrics = metrics(evaluation(logits, y_true))
-    assert metrics["micro_precision"] == 0.5  # predicted: the first, rightly, and the third
+    assert metrics["micro_precision"] == 0.5  # predicted: the first, which is right, and the third
     assert metrics["micro_recall"] == 0.5
     with pytest.raises(ValueError, match="one for each of the 3 labels"):
         multilabel_metrics(names(y_true), thresholds=[0.5, 0.6])
@@ -264,7 +264,7 @@ def test_per_label_report_holds_plain_values():
         per_label_report(y_true, y_pred, ["a", "b"])
 
 
-def test_importing_takes_numpy_alone():
+def test_importing_needs_only_numpy():
     code = (
         "import sys, shared.evaluation.bootstrap, shared.evaluation.decisions;"
         "sys.exit(bool({'sklearn', 'scipy', 'torch', 'pandas', 'datasets'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""Augmentations of texts, by words, by a masked language model and by translation."""
+"""Augmentation of texts: words, a masked language model, back translation."""
 
 import random
 import zipfile
@@ -81,7 +81,7 @@ def translator(tiny_model, tmp_path_factory):
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
         max_position_embeddings=64,
-        init_std=1.0,  # else it says one word all the time
+        init_std=1.0,  # with a smaller one it repeats one word
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
@@ -98,7 +98,7 @@ LICENCE = "  1 This software and database is being provided ...  \n"
 
 
 def write_wordnet(folder):
-    """A WordNet of three words for large, two of them an adjective's first sense, and of "in"."""
+    """Write a WordNet with "slow" (an adjective of two senses) and "in"; return its folder."""
     folder.mkdir(parents=True)
     first = "00000100 00 s 03 slow 0 sluggish 0 dull(p) 0 001 & 00000000 a 0000 | not fast"
     second = "00000200 00 s 02 slow 0 boring 0 000 | so lacking in interest"
@@ -118,7 +118,7 @@ def write_wordnet(folder):
 
 @pytest.fixture(scope="module")
 def arguments(masked_model, translator, tmp_path_factory):
-    """Flags that lack nothing."""
+    """Flags with which every augmentation can run."""
     return AugmentationArguments(
         wordnet=str(write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict")),
         mlm_model=str(masked_model),
@@ -130,7 +130,7 @@ def arguments(masked_model, translator, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load(arguments):
-    """One augmentation by name, each loaded once."""
+    """Name of an augmentation to a list with it, each loaded once."""
     return {name: load_augmentations([name], arguments) for name in AUGMENTATIONS}
 
 
@@ -142,7 +142,7 @@ def words(text):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_same_seed_epoch_and_sample_same_text_whatever_the_batch(name, load):
+def test_seed_epoch_and_sample_decide_the_text_in_any_batch(name, load):
     together = augment(TEXTS, range(len(TEXTS)), load[name], seed=1, epoch=2)
     assert together != TEXTS
     for sample, text in reversed(list(enumerate(TEXTS))):
@@ -153,7 +153,7 @@ def test_same_seed_epoch_and_sample_same_text_whatever_the_batch(name, load):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_global_generators_are_left_as_they_were(name, load):
+def test_the_state_of_global_generators_does_not_change(name, load):
     def states():
         return repr((random.getstate(), np.random.get_state(), torch.get_rng_state().sum()))
 
@@ -163,7 +163,7 @@ def test_global_generators_are_left_as_they_were(name, load):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_code_and_layout_stay(name, load):
+def test_code_and_layout_do_not_change(name, load):
     (augmented,) = augment([ISSUE], [0], load[name], seed=4)
     assert augmented != ISSUE
     code = ISSUE[ISSUE.index("```") : ISSUE.rindex("```") + 3]
@@ -179,10 +179,10 @@ def test_code_and_layout_stay(name, load):
 def test_rows_and_labels_stay_aligned(texts, copies, seed):
     flow = FLOW.setdefault("flow", load_augmentations(["swap", "delete"], AugmentationArguments()))
     labels = np.arange(2 * len(texts)).reshape(-1, 2)
-    found, found_labels = add_augmented_copies(texts, labels, flow, copies=copies, seed=seed)
-    assert found[: len(texts)] == texts
-    assert len(found) == len(found_labels) == (1 + copies) * len(texts)
-    for row, (text, label) in enumerate(zip(found, found_labels, strict=True)):
+    rows, row_labels = add_augmented_copies(texts, labels, flow, copies=copies, seed=seed)
+    assert rows[: len(texts)] == texts
+    assert len(rows) == len(row_labels) == (1 + copies) * len(texts)
+    for row, (text, label) in enumerate(zip(rows, row_labels, strict=True)):
         original = row % len(texts)
         assert label.tolist() == labels[original].tolist()
         assert bool(text.strip()) == bool(texts[original].strip())
@@ -208,9 +208,9 @@ def test_swap_only_moves_words(load):
 def test_delete_drops_that_share_of_the_words(share):
     delete = load_augmentations(["delete"], AugmentationArguments(augment_share=share))
     text = " ".join(f"w{i}" for i in range(40))
-    (found,) = augment([text], [0], delete, seed=0)
-    assert len(found.split()) == 40 * (1 - share)
-    assert found == " ".join(word for word in text.split() if word in found.split())
+    (augmented,) = augment([text], [0], delete, seed=0)
+    assert len(augmented.split()) == 40 * (1 - share)
+    assert augmented == " ".join(word for word in text.split() if word in augmented.split())
 
 
 @settings(max_examples=100, deadline=None)
@@ -219,8 +219,8 @@ def test_delete_never_empties_a_text(text, sample):
     every = FLOW.setdefault(
         "delete", load_augmentations(["delete"], AugmentationArguments(augment_share=1))
     )
-    (found,) = augment([text], [sample], every, seed=0)
-    assert bool(found.strip()) == bool(text.strip())
+    (augmented,) = augment([text], [sample], every, seed=0)
+    assert bool(augmented.strip()) == bool(text.strip())
 
 
 def test_several_augmentations_are_applied_one_after_another(arguments, load):
@@ -233,21 +233,21 @@ def test_several_augmentations_are_applied_one_after_another(arguments, load):
 # --- WordNet --------------------------------------------------------------------------------------
 
 
-def test_synonyms_are_those_of_the_first_sense(load):
-    found = augment(["Slow, `slow` slow.py in slows"] * 20, range(20), load["synonym"], seed=0)
-    assert set(found) == {f"{word}, `slow` slow.py in slows" for word in ("Sluggish", "Dull")}
+def test_synonyms_come_from_the_first_sense(load):
+    augmented = augment(["Slow, `slow` slow.py in slows"] * 20, range(20), load["synonym"], seed=0)
+    assert set(augmented) == {f"{word}, `slow` slow.py in slows" for word in ("Sluggish", "Dull")}
 
 
 @pytest.mark.parametrize("variable", ["WNSEARCHDIR", "WNHOME", "NLTK_DATA"])
-def test_wordnet_is_found_where_the_variables_say(variable, tmp_path, monkeypatch):
+def test_wordnet_is_found_in_the_folders_of_the_variables(variable, tmp_path, monkeypatch):
     inside = {"WNSEARCHDIR": ".", "WNHOME": "dict", "NLTK_DATA": "corpora/wordnet"}[variable]
-    folder = write_wordnet(tmp_path / "there" / inside)
+    folder = write_wordnet(tmp_path / "files" / inside)
     if variable == "NLTK_DATA":  # its downloader leaves an archive
         with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
             for path in folder.iterdir():
                 archive.write(path, f"wordnet/{path.name}")
                 path.unlink()
-    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    monkeypatch.setenv(variable, str(tmp_path / "files"))
     synonym = load_augmentations(["synonym"], AugmentationArguments())
     assert augment(["slow"], [0], synonym, seed=0)[0] in ("sluggish", "dull")
 
@@ -255,7 +255,7 @@ def test_wordnet_is_found_where_the_variables_say(variable, tmp_path, monkeypatc
 def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in (str(tmp_path), "."):
-        with pytest.raises(UserError, match=r"^--wordnet .*: no WordNet there; get it: .*-base"):
+        with pytest.raises(UserError, match=r"^--wordnet .*: no WordNet files found; .*-base"):
             load_augmentations(["synonym"], AugmentationArguments(wordnet=folder))
 
 
@@ -263,12 +263,12 @@ def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["The batch is slow", "Slow [MASK] batch [SEP] of [PAD] data"])
-def test_substitute_changes_words_to_others_and_no_special_token(text, masked_model, load):
+def test_substitute_replaces_words_by_others_but_no_special_token(text, masked_model, load):
     tokenizer = AutoTokenizer.from_pretrained(masked_model)
     for sample in range(20):
-        (found,) = augment([text], [sample], load["substitute"], seed=0)
+        (augmented,) = augment([text], [sample], load["substitute"], seed=0)
         changed = [
-            pair for pair in zip(text.split(), found.split(), strict=True) if len({*pair}) > 1
+            pair for pair in zip(text.split(), augmented.split(), strict=True) if len({*pair}) > 1
         ]
         assert len(changed) == 2
         for old, new in changed:
@@ -278,20 +278,20 @@ def test_substitute_changes_words_to_others_and_no_special_token(text, masked_mo
             assert old[0].isupper() == new[0].isupper()
             assert new.lower() in tokenizer.get_vocab()
         for special in tokenizer.all_special_tokens:
-            assert found.count(special) == text.count(special)
+            assert augmented.count(special) == text.count(special)
 
 
 def test_insert_adds_words_and_changes_none(load):
     text = "Slow [MASK] batch [SEP] of data"
     for sample in range(20):
-        (found,) = augment([text], [sample], load["insert"], seed=0)
-        left = iter(found.split())
+        (augmented,) = augment([text], [sample], load["insert"], seed=0)
+        left = iter(augmented.split())
         assert all(word in left for word in text.split())
-        assert len(found.split()) == len(text.split()) + 2
+        assert len(augmented.split()) == len(text.split()) + 2
 
 
 @pytest.mark.parametrize("action", ["insert", "substitute"])
-def test_the_likeliest_word_is_that_of_the_plain_model(action, arguments, masked_model):
+def test_the_most_probable_word_is_that_of_the_plain_model(action, arguments, masked_model):
     (augmentation,) = load_augmentations([action], arguments)
     augmentation.top_k = 1
     tokenizer = AutoTokenizer.from_pretrained(masked_model)
@@ -304,16 +304,16 @@ def test_the_likeliest_word_is_that_of_the_plain_model(action, arguments, masked
             order = model(**inputs).logits[0, at][0].argsort(descending=True).tolist()
         tokens = tokenizer.convert_ids_to_tokens(order)
         expected = next(t for t in tokens if t.isalpha() and (t != word or action == "insert"))
-        (found,) = augment([f"1.2 {word} `x`"], [0], [augmentation], seed=0)
-        assert found == masked.replace("[MASK]", expected)
+        (augmented,) = augment([f"1.2 {word} `x`"], [0], [augmentation], seed=0)
+        assert augmented == masked.replace("[MASK]", expected)
 
 
 @pytest.mark.parametrize("action", ["insert", "substitute"])
-def test_what_is_beyond_the_models_length_stays(action, load):
+def test_text_beyond_the_models_length_does_not_change(action, load):
     text = " ".join(["slow"] * 300)
-    (found,) = augment([text], [0], load[action], seed=0)
-    assert found != text
-    assert found.endswith(" ".join(["slow"] * 230))
+    (augmented,) = augment([text], [0], load[action], seed=0)
+    assert augmented != text
+    assert augmented.endswith(" ".join(["slow"] * 230))
 
 
 def test_a_byte_level_vocabulary_gives_whole_words(tmp_path):
@@ -341,8 +341,8 @@ def test_a_byte_level_vocabulary_gives_whole_words(tmp_path):
     )
     substitute = ContextualWords(RobertaForMaskedLM(config).eval(), tokenizer, "substitute", 0.5)
     assert sorted(substitute.words) == ["a", "ab", "b"]
-    found = augment(["zz, <mask> zz"] * 9, range(9), [substitute], seed=0)
-    for text in found:
+    augmented = augment(["zz, <mask> zz"] * 9, range(9), [substitute], seed=0)
+    for text in augmented:
         assert sum(part.strip(",") in ("a", "ab", "b") for part in text.split()) == 1
         assert sum(part.strip(",") in ("zz", "<mask>") for part in text.split()) == 2
 
@@ -350,7 +350,7 @@ def test_a_byte_level_vocabulary_gives_whole_words(tmp_path):
 # --- back translation -----------------------------------------------------------------------------
 
 
-def test_back_translation_is_that_of_generate_line_by_line(arguments, translator):
+def test_back_translation_equals_generate_line_by_line(arguments, translator):
     (augmentation,) = load_augmentations(["back_translation"], arguments)
     tokenizer = AutoTokenizer.from_pretrained(translator)
     model = BartForConditionalGeneration.from_pretrained(translator).eval()
@@ -363,12 +363,12 @@ def test_back_translation_is_that_of_generate_line_by_line(arguments, translator
         return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     lines = ["memory of the server is slow", "model fails", "install the new version"]
-    found = augment(["\n\n  ".join(lines)] * 20, range(20), [augmentation], seed=0)
+    augmented = augment(["\n\n  ".join(lines)] * 20, range(20), [augmentation], seed=0)
     expected = [set(beams(beams(line, 1)[0], 4)) for line in lines]
-    for text in found:
+    for text in augmented:
         for line, wordings in zip(text.split("\n\n  "), expected, strict=True):
             assert line in wordings
-    assert len(set(found)) > 1
+    assert len(set(augmented)) > 1
 
 
 def test_nothing_is_translated_twice(arguments, monkeypatch):
@@ -380,7 +380,7 @@ def test_nothing_is_translated_twice(arguments, monkeypatch):
     assert augment([ISSUE], [0], [augmentation], seed=0) == [first]
 
 
-def test_a_line_too_long_to_translate_stays(load):
+def test_a_line_too_long_to_translate_does_not_change(load):
     text = " ".join(["slow"] * 100)
     assert augment([text], [0], load["back_translation"], seed=0) == [text]
 
@@ -391,10 +391,10 @@ def test_a_line_too_long_to_translate_stays(load):
 def test_the_collator_augments_copies_alone(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     collator = MultilabelCollator(tokenizer, 3)
-    asked = []
+    calls = []
 
     def change(texts, samples):
-        asked.append((texts, samples))
+        calls.append((texts, samples))
         return [f"{text} again" for text in texts]
 
     ids = tokenizer(["slow", "memory"])["input_ids"]
@@ -404,7 +404,7 @@ def test_the_collator_augments_copies_alone(tiny_model):
         {"text": "slow", "input_ids": ids[0], "labels": [1]},
     ]
     batch = AugmentingCollator(collator, tokenizer, change)(rows)
-    assert asked == [(["memory"], [5])]
+    assert calls == [(["memory"], [5])]
     expected = collator(
         [rows[0], {**rows[1], "input_ids": tokenizer("memory again")["input_ids"]}, rows[2]]
     )
@@ -413,7 +413,7 @@ def test_the_collator_augments_copies_alone(tiny_model):
     assert rows[1]["input_ids"] == ids[1]
 
 
-def test_the_table_shows_each_augmentation_or_what_it_lacks(arguments):
+def test_the_table_shows_each_augmentation_or_what_is_missing(arguments):
     lines = augmentation_table("The batch is slow", arguments, seed=0).splitlines()[1:]
     assert [line.split()[0] for line in lines[1:]] == list(AUGMENTATIONS)
     assert lines[0].split() == ["The", "batch", "is", "slow"]
@@ -442,9 +442,9 @@ def test_the_table_is_about_the_first_sentence(text, sentence):
     ("name", "options", "message"),
     [
         ("shuffle", {}, "no augmentation 'shuffle'; there are synonym, swap"),
-        ("insert", {}, "insert: name a checkpoint with a masked-language-model head"),
+        ("insert", {}, "insert: --mlm_model must name a checkpoint with a masked-lang"),
         ("substitute", {"mlm_model": "./nowhere"}, "--mlm_model ./nowhere: no such folder"),
-        ("back_translation", {"to_model": "x"}, "by --to_model and --from_model"),
+        ("back_translation", {"to_model": "x"}, "--to_model and --from_model must name two"),
         ("back_translation", {"to_model": "./a", "from_model": "./b"}, "--to_model ./a: no such"),
     ],
 )

@@ -1,11 +1,19 @@
+"""Sentence embeddings: mean pooling, vectors in the cache, and texts that are embedded once."""
+
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, GPT2Config, GPT2Model
+from transformers import AutoModel, GPT2Config, GPT2Model, TrainingArguments
 
-from shared.methods.embeddings import MeanPooling, cached_vectors, normalized
+from shared.methods.embeddings import CachedEmbedder, MeanPooling, cached_vectors, normalized
+from shared.models.loading import load_encoder, load_tokenizer
+from shared.training.collators import PaddingCollator
+from shared.training.trainer import LengthGroupedTrainer
+
+# --- pooling -------------------------------------------------------------------------------------
 
 
 def test_padding_does_not_count(tiny_model):
@@ -14,9 +22,9 @@ def test_padding_does_not_count(tiny_model):
     ids = torch.tensor([[2, 60, 70, 3, 0, 0], [2, 80, 90, 99, 98, 3]])
     mask = (ids != 0).long()
     with torch.no_grad():
-        found = pooling(ids, mask)["logits"]
+        pooled = pooling(ids, mask)["logits"]
         alone = encoder(ids[:1, :4]).last_hidden_state.mean(1)
-    torch.testing.assert_close(found[:1], alone)
+    torch.testing.assert_close(pooled[:1], alone)
 
 
 def test_a_row_of_padding_alone_gives_zeros_and_decoders_work():
@@ -24,10 +32,10 @@ def test_a_row_of_padding_alone_gives_zeros_and_decoders_work():
     pooling = MeanPooling(GPT2Model(config)).eval()
     ids = torch.tensor([[5, 6, 7], [0, 0, 0]])
     with torch.no_grad():
-        found = pooling(ids, torch.tensor([[1, 1, 1], [0, 0, 0]]))["logits"]
-    assert found.shape == (2, 8)
-    assert found[0].abs().sum() > 0
-    assert (found[1] == 0).all()
+        pooled = pooling(ids, torch.tensor([[1, 1, 1], [0, 0, 0]]))["logits"]
+    assert pooled.shape == (2, 8)
+    assert pooled[0].abs().sum() > 0
+    assert (pooled[1] == 0).all()
 
 
 def test_normalized():
@@ -36,23 +44,26 @@ def test_normalized():
     np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
+# --- cache ---------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def vectors(tmp_path):
-    """Ask the cache for vectors; how often they were computed is in `vectors.computed`."""
+    """Return a function that gets vectors of texts, each the number of computations so far."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
 
-    def ask(texts, max_length=8):
+    def get(texts, max_length=8):
         def compute():
-            ask.computed += 1
-            return np.full((len(texts), 2), ask.computed, np.float32)
+            get.computed += 1
+            return np.full((len(texts), 2), get.computed, np.float32)
 
         model = str(tmp_path / "model")
-        found, _ = cached_vectors(texts, model, max_length, tmp_path / "cache", compute)
-        return found[0, 0]
+        array, _ = cached_vectors(texts, model, max_length, tmp_path / "cache", compute)
+        return array[0, 0]
 
-    ask.computed, ask.folder = 0, tmp_path
-    return ask
+    get.computed, get.folder = 0, tmp_path
+    return get
 
 
 def test_vectors_are_computed_once(vectors):
@@ -62,38 +73,131 @@ def test_vectors_are_computed_once(vectors):
     ]
 
 
-def test_another_length_or_changed_weights_are_another_model(vectors):
+def test_another_length_or_changed_weights_need_new_vectors(vectors):
     assert vectors(["a"]) == 1
     assert vectors(["a"], max_length=9) == 2
     (vectors.folder / "model" / "model.safetensors").write_bytes(b"other weights")
     assert vectors(["a"]) == 3
 
 
-def test_a_run_that_finds_vectors_reports_what_they_cost(tmp_path):
+def test_the_time_of_cached_vectors_is_that_of_their_computation(tmp_path):
     def slow():
         deadline = time.perf_counter() + 0.05
         while time.perf_counter() < deadline:
             pass
         return np.ones((2, 3), np.float32)
 
-    asked = (["a", "b"], "a/model", 8, tmp_path)
-    _, seconds = cached_vectors(*asked, slow)
+    key = (["a", "b"], "a/model", 8, tmp_path)
+    _, seconds = cached_vectors(*key, slow)
     assert seconds >= 0.05
-    assert cached_vectors(*asked, slow)[1] == seconds
+    assert cached_vectors(*key, slow)[1] == seconds
 
 
-def test_vectors_that_cannot_be_kept_are_not_lost(vectors, capsys):
+def test_vectors_are_returned_even_if_the_cache_cannot_be_written(vectors, capsys):
     (vectors.folder / "cache").write_text("a file in the way")
     assert vectors(["a"]) == 1
     assert (
         capsys.readouterr().err
-        == f"note: {vectors.folder / 'cache'}: vectors not kept (File exists)\n"
+        == f"note: {vectors.folder / 'cache'}: embeddings not cached (File exists)\n"
     )
 
 
 @pytest.mark.parametrize("content", [b"", b"half a fi"])
-def test_a_damaged_file_is_computed_again(content, vectors):
+def test_vectors_of_a_damaged_file_are_computed_again(content, vectors):
     vectors(["a"])
     (file,) = (vectors.folder / "cache").iterdir()
     file.write_bytes(content)
     assert [vectors(["a"]), vectors(["a"])] == [2, 2]
+
+
+# --- embedder ------------------------------------------------------------------------------------
+
+
+class CountingTrainer:
+    """Stands for a Trainer of `MeanPooling`: its vectors depend on the tokens; it counts rows."""
+
+    def __init__(self, bf16_predictions=False):
+        self.bf16_predictions = bf16_predictions
+        self.n_rows = 0
+
+    def predict(self, rows):
+        self.n_rows += len(rows)
+        return SimpleNamespace(
+            predictions=np.array([[sum(ids), len(ids)] for ids in rows["input_ids"]], float)
+        )
+
+
+@pytest.fixture
+def make_embedder(tiny_model, tmp_path):
+    """Return a function that makes an embedder of a trainer; all embedders share one cache."""
+
+    def make(trainer, max_length=16):
+        tokenizer = load_tokenizer(str(tiny_model))
+        tokenizer.model_max_length = max_length
+        return CachedEmbedder(trainer, tokenizer, str(tiny_model), tmp_path / "cache")
+
+    return make
+
+
+TEXTS = ["slow memory", "the docs", "crash"]
+
+
+def test_texts_are_embedded_once_and_counted_each_time(make_embedder):
+    trainer = CountingTrainer()
+    embed = make_embedder(trainer)
+    vectors = embed(TEXTS)
+    assert trainer.n_rows == embed.n_texts == 3
+    np.testing.assert_array_equal(embed(TEXTS), vectors)
+    assert trainer.n_rows == 3
+    assert embed.n_texts == 6
+    embed(["again"])
+    assert (trainer.n_rows, embed.n_texts) == (4, 7)
+
+
+def test_embeddings_have_length_one(make_embedder):
+    vectors = make_embedder(CountingTrainer())(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (3, 2)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_the_next_run_counts_the_seconds_of_the_run_that_embedded_the_texts(make_embedder):
+    first = make_embedder(CountingTrainer())
+    first(TEXTS)
+    assert first.seconds > 0
+    trainer = CountingTrainer()
+    second = make_embedder(trainer)
+    second(TEXTS)
+    assert trainer.n_rows == 0
+    assert second.seconds == first.seconds
+    second(TEXTS)
+    assert second.seconds == 2 * first.seconds
+
+
+def test_another_maximum_length_or_precision_needs_new_embeddings(make_embedder):
+    for trainer, max_length in (
+        (CountingTrainer(), 16),
+        (CountingTrainer(), 3),
+        (CountingTrainer(bf16_predictions=True), 16),
+    ):
+        vectors = make_embedder(trainer, max_length)(TEXTS)
+        assert trainer.n_rows == 3
+        assert vectors.shape == (3, 2)
+
+
+def test_embeddings_equal_those_of_the_encoder(make_embedder, tiny_model, tmp_path):
+    encoder = load_encoder(str(tiny_model), tokenizer=load_tokenizer(str(tiny_model)))
+    args = TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True, disable_tqdm=True)
+    trainer = LengthGroupedTrainer(
+        model=MeanPooling(encoder),
+        args=args,
+        data_collator=PaddingCollator(load_tokenizer(str(tiny_model))),
+    )
+    embed = make_embedder(trainer, max_length=4)  # the first text is truncated
+    texts = ["slow memory of the server", "docs"]
+    vectors = embed(texts)
+    for text, vector in zip(texts, vectors, strict=True):
+        tokens = embed.tokenizer(text, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            mean = encoder.eval()(**tokens).last_hidden_state.mean(1)
+        np.testing.assert_allclose(vector, normalized(mean.numpy())[0], atol=1e-5)

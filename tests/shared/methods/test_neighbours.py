@@ -1,3 +1,5 @@
+"""Nearest neighbours: scores against brute force, F1 for all k against scikit-learn."""
+
 import warnings
 
 import numpy as np
@@ -18,11 +20,11 @@ def example(rows=60, queries=30, labels=4, seed=0):
     return vectors, rng.random((rows, labels)) < 0.3, normalized(rng.normal(size=(queries, 8)))
 
 
-def test_neighbours_are_those_of_brute_force():
+def test_neighbours_equal_those_of_brute_force():
     vectors, labels, queries = example()
-    found = NearestNeighbours(vectors, labels).search(queries, 7)
+    neighbours = NearestNeighbours(vectors, labels).search(queries, 7)
     brute = NearestNeighbors(n_neighbors=7, algorithm="brute", metric="cosine").fit(vectors)
-    np.testing.assert_array_equal(found, brute.kneighbors(queries, return_distance=False))
+    np.testing.assert_array_equal(neighbours, brute.kneighbors(queries, return_distance=False))
 
 
 def test_scores_are_shares_of_the_neighbours():
@@ -34,23 +36,23 @@ def test_scores_are_shares_of_the_neighbours():
 
 
 def most_votes(labels, k):
-    """The most frequent of the first k labels (nearest first), of several the first to appear."""
+    """Return the most frequent of the first k labels; of equals, the one that comes first."""
     labels = labels[:k].tolist()
     return max(labels, key=lambda label: (labels.count(label), -labels.index(label)))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15), st.integers(1, 6), st.integers(0, 12))
-def test_the_best_score_is_that_of_most_votes_and_of_the_nearest_of_equals(seed, k, n, queries):
-    vectors, _, asked = example(rows=15, queries=queries, seed=seed)
+def test_the_best_score_has_the_most_votes_and_ties_go_to_the_nearest(seed, k, n, queries):
+    vectors, _, query_vectors = example(rows=15, queries=queries, seed=seed)
     labels = np.random.default_rng(seed).integers(n, size=15)
     lookup = NearestNeighbours(vectors, np.eye(n)[labels])
-    scores = lookup.scores(asked, k, single_label=True)
-    expected = [most_votes(labels[row], k) for row in lookup.search(asked, k)]
+    scores = lookup.scores(query_vectors, k, single_label=True)
+    expected = [most_votes(labels[row], k) for row in lookup.search(query_vectors, k)]
     np.testing.assert_array_equal(scores.argmax(axis=1), expected)
     assert ((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) == 1).all()
     assert (scores >= 0).all()
-    shares = lookup.scores(asked, k)
+    shares = lookup.scores(query_vectors, k)
     assert (scores <= shares).all()
     np.testing.assert_allclose(scores, shares, rtol=0, atol=0.01 / k)
     np.testing.assert_array_equal(scores > 0, shares > 0)
@@ -58,21 +60,21 @@ def test_the_best_score_is_that_of_most_votes_and_of_the_nearest_of_equals(seed,
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15), st.integers(1, 6), st.integers(1, 12))
-def test_f1_of_most_votes_is_that_of_a_plain_loop(seed, k_max, n, n_rows):
+def test_f1_of_most_votes_equals_that_of_a_plain_loop(seed, k_max, n, n_rows):
     rng = np.random.default_rng(seed)
     labels, true = rng.integers(n, size=15), rng.integers(n, size=n_rows)
     neighbours = np.array([rng.permutation(15)[:k_max] for _ in range(n_rows)])
-    found = micro_f1_by_k(neighbours, np.eye(n)[labels], np.eye(n)[true])
-    assert found.shape == (k_max,)
+    micro_f1 = micro_f1_by_k(neighbours, np.eye(n)[labels], np.eye(n)[true])
+    assert micro_f1.shape == (k_max,)
     for k in range(1, k_max + 1):
         predicted = [most_votes(labels[row], k) for row in neighbours]
-        assert found[k - 1] == pytest.approx(accuracy_score(true, predicted))
+        assert micro_f1[k - 1] == pytest.approx(accuracy_score(true, predicted))
 
 
 @pytest.mark.parametrize("k", [0, 61])
 def test_k_beyond_the_index_is_refused(k):
     vectors, labels, queries = example()
-    with pytest.raises(UserError, match=f"k = {k}: the index holds 60 rows"):
+    with pytest.raises(UserError, match=f"k = {k}: must be 1 to 60"):
         NearestNeighbours(vectors, labels).search(queries, k)
 
 
@@ -91,7 +93,7 @@ def test_a_missing_or_damaged_index_is_refused(tmp_path):
     vectors, labels, _ = example()
     NearestNeighbours(vectors, labels).save(tmp_path)
     np.save(tmp_path / "labels.npy", labels[:3])
-    with pytest.raises(UserError, match="do not belong together"):
+    with pytest.raises(UserError, match=r"index.faiss has 60 rows and labels.npy 3"):
         NearestNeighbours.load(tmp_path)
     (tmp_path / "index.faiss").write_bytes(b"no index")
     with pytest.raises(UserError, match="holds no usable index"):
@@ -100,7 +102,7 @@ def test_a_missing_or_damaged_index_is_refused(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 6), st.integers(1, 12))
-def test_every_cell_of_the_grid_is_that_of_a_report(seed, k_max, n_labels, n_rows):
+def test_every_cell_of_the_grid_equals_scikit_learns_f1(seed, k_max, n_labels, n_rows):
     rng = np.random.default_rng(seed)
     train = (rng.random((15, n_labels)) < 0.4).astype(np.uint8)
     y = (rng.random((n_rows, n_labels)) < 0.4).astype(np.uint8)
@@ -112,9 +114,9 @@ def test_every_cell_of_the_grid_is_that_of_a_report(seed, k_max, n_labels, n_row
     for k in range(1, k_max + 1):
         votes = train[neighbours[:, :k]].sum(axis=1)
         for m in range(1, k_max + 1):
-            found = {name: values[k - 1, m - 1] for name, values in grid.items()}
+            cell = {name: values[k - 1, m - 1] for name, values in grid.items()}
             if m > k:
-                assert np.isnan(list(found.values())).all()
+                assert np.isnan(list(cell.values())).all()
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -124,8 +126,8 @@ def test_every_cell_of_the_grid_is_that_of_a_report(seed, k_max, n_labels, n_row
                     )
                     for average in ("micro", "macro")
                 )
-            assert found["micro_f1"] == pytest.approx(micro)
-            assert found["macro_f1"] == pytest.approx(macro * (2 if n_labels == 1 else 1))
+            assert cell["micro_f1"] == pytest.approx(micro)
+            assert cell["macro_f1"] == pytest.approx(macro * (2 if n_labels == 1 else 1))
 
 
 def test_the_grid_does_not_depend_on_the_blocks(monkeypatch):

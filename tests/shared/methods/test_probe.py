@@ -1,3 +1,5 @@
+"""Latent semantic analysis, the few-label probe, and self-training."""
+
 import math
 
 import numpy as np
@@ -9,14 +11,14 @@ from sklearn.linear_model import LogisticRegression
 
 from shared.methods.probe import fit_probe, latent_semantic_vectors, most_confident, self_train
 
-# --- lsa -----------------------------------------------------------------------------------------
+# --- latent semantic analysis --------------------------------------------------------------------
 
 
 PAIRS = [("cat", "dog"), ("red", "blue"), ("sun", "rain")]
 TEXTS = [f"{a} {b} word{i}" for i, (a, b) in enumerate(PAIRS * 4)]
 
 
-def test_texts_with_words_that_go_together_are_near():
+def test_words_that_occur_together_have_similar_vectors():
     (vectors,) = latent_semantic_vectors(TEXTS, ["cat", "dog", "red", "blue"], n_components=3)
     similarity = vectors @ vectors.T
     expected = np.kron(np.eye(2), np.ones((2, 2)))
@@ -24,13 +26,13 @@ def test_texts_with_words_that_go_together_are_near():
 
 
 def test_shapes_lengths_and_seed():
-    many, none = latent_semantic_vectors(TEXTS, [*TEXTS, "unheard of"], [], n_components=3)
-    assert many.shape == (13, 3)
-    assert none.shape == (0, 3)
-    assert many.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(many, axis=1), [1] * 12 + [0], atol=1e-6)
+    vectors, no_vectors = latent_semantic_vectors(TEXTS, [*TEXTS, "unheard of"], [], n_components=3)
+    assert vectors.shape == (13, 3)
+    assert no_vectors.shape == (0, 3)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * 12 + [0], atol=1e-6)
     again, _ = latent_semantic_vectors(TEXTS, [*TEXTS, "unheard of"], [], n_components=3)
-    np.testing.assert_array_equal(many, again)
+    np.testing.assert_array_equal(vectors, again)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ NONE = np.zeros((0, 4)), np.zeros(0, int)
 SETTINGS = {"C": 2.0, "name_weight": 1.0}
 
 
-def test_without_names_it_is_a_balanced_logistic_regression_per_label():
+def test_without_names_the_probe_is_one_balanced_logistic_regression_per_label():
     score = fit_probe(X, Y, *NONE, **SETTINGS, balance=1.0)
     for label in range(3):
         plain = LogisticRegression(C=2.0, class_weight="balanced", max_iter=1000).fit(
@@ -69,13 +71,13 @@ def test_without_names_it_is_a_balanced_logistic_regression_per_label():
     assert unbalanced(X)[:, 0] == pytest.approx(plain.predict_proba(X)[:, 1], abs=1e-3)
 
 
-def test_a_name_finds_a_label_without_examples():
+def test_a_name_predicts_a_label_without_examples():
     y = Y.copy()
     y[:, 2] = 0
     assert not fit_probe(X, y, *NONE, **SETTINGS, balance=1.0)(X)[:, 2].any()
     names = np.eye(3, 4)
-    found = fit_probe(X, y, names, np.arange(3), **SETTINGS, balance=1.0)(X)[:, 2]
-    assert np.corrcoef(found, X[:, 2])[0, 1] > 0.8
+    scores = fit_probe(X, y, names, np.arange(3), **SETTINGS, balance=1.0)(X)[:, 2]
+    assert np.corrcoef(scores, X[:, 2])[0, 1] > 0.8
 
 
 def test_several_phrases_of_a_label_weigh_as_one():
@@ -93,10 +95,10 @@ def test_classes_that_exclude_each_other():
     assert score(X).sum(axis=1) == pytest.approx(np.ones(30))
     # A class without an example has no probability; with a name alone it has some.
     y[:, 2] = 0
-    some = y.any(axis=1)
+    has_class = y.any(axis=1)
     settings = {**SETTINGS, "balance": 1.0, "single_label": True}
-    assert not fit_probe(X[some], y[some], *NONE, **settings)(X)[:, 2].any()
-    named = fit_probe(X[some], y[some], np.eye(3, 4), np.arange(3), **settings)
+    assert not fit_probe(X[has_class], y[has_class], *NONE, **settings)(X)[:, 2].any()
+    named = fit_probe(X[has_class], y[has_class], np.eye(3, 4), np.arange(3), **settings)
     assert (named(X)[:, 2] > 0).all()
 
 
@@ -107,7 +109,7 @@ def test_a_label_of_all_texts_and_no_texts_to_score():
     assert score(X[:0]).shape == (0, 1)
 
 
-def test_a_text_of_weight_two_is_a_text_twice():
+def test_a_text_of_weight_two_counts_like_two_texts():
     weights = np.where(np.arange(30) < 10, 2.0, 1.0)
     once = fit_probe(X, Y, *NONE, **SETTINGS, balance=1.0, weights=weights)
     again = np.concatenate([X, X[:10]]), np.concatenate([Y, Y[:10]])
@@ -133,7 +135,7 @@ def test_the_most_confident_texts_of_each_label():
     ),
     share=st.floats(0.01, 1),
 )
-def test_each_label_keeps_its_share_and_none_that_is_less_sure(scores, share):
+def test_each_label_keeps_its_share_of_the_most_confident_rows(scores, share):
     kept = most_confident(scores, share)
     assert (np.diff(kept) > 0).all()
     best, confidence = scores.argmax(axis=1), scores.max(axis=1, initial=0)
@@ -145,33 +147,33 @@ def test_each_label_keeps_its_share_and_none_that_is_less_sure(scores, share):
 
 
 def rounds_of(qualities, unlabelled=X):
-    """Self-train a probe that finds half of its labels right, judged by a list of qualities."""
-    seen, judged = [], iter(qualities)
+    """Self-train a probe fitted on six texts; `quality` returns the given values in order."""
+    fits, remaining = [], iter(qualities)
 
     def fit(vectors, labels, weights):
-        seen.append((len(labels), weights))
+        fits.append((len(labels), weights))
         return fit_probe(vectors, labels, *NONE, **SETTINGS, balance=1.0, weights=weights)
 
     first = fit_probe(X[:6], Y[:6], *NONE, **SETTINGS, balance=1.0)
     probe, rounds = self_train(
         *(first, fit, X[:6], Y[:6], unlabelled),
         choose=lambda scores: scores >= 0.5,
-        quality=lambda score: next(judged),
+        quality=lambda score: next(remaining),
     )
-    return first, seen, probe, rounds
+    return first, fits, probe, rounds
 
 
 def test_self_training_goes_on_while_quality_does_not_fall():
-    first, seen, score, rounds = rounds_of([0.5, 0.6, 0.6, 0.7, 0.8])
-    assert rounds == len(seen) == 4
-    for n, weights in seen:
+    first, fits, score, rounds = rounds_of([0.5, 0.6, 0.6, 0.7, 0.8])
+    assert rounds == len(fits) == 4
+    for n, weights in fits:
         assert 6 + 21 <= n < 6 + 30
         assert weights.tolist() == [1.0] * 6 + [0.3] * (n - 6)
     assert score is not first
 
-    first, seen, score, rounds = rounds_of([0.5, 0.4])
-    assert (score, rounds, len(seen)) == (first, 0, 1)
-    first, seen, score, rounds = rounds_of([0.5, 0.6, 0.4])
-    assert (rounds, len(seen)) == (1, 2)
-    first, seen, score, rounds = rounds_of([0.5], unlabelled=X[:0])
-    assert (score, rounds, seen) == (first, 0, [])
+    first, fits, score, rounds = rounds_of([0.5, 0.4])
+    assert (score, rounds, len(fits)) == (first, 0, 1)
+    first, fits, score, rounds = rounds_of([0.5, 0.6, 0.4])
+    assert (rounds, len(fits)) == (1, 2)
+    first, fits, score, rounds = rounds_of([0.5], unlabelled=X[:0])
+    assert (score, rounds, fits) == (first, 0, [])

@@ -1,4 +1,4 @@
-"""Windows of documents: nothing is lost, and pooling is what a loop over documents would do."""
+"""Windows of documents: no token is lost, and pooling equals a loop over documents."""
 
 from types import SimpleNamespace
 
@@ -66,7 +66,7 @@ def test_every_token_is_in_a_window_and_neighbours_share_the_stride(tokenizer, t
 
 @settings(max_examples=30, deadline=None)
 @given(texts_of_words, st.integers(1, 4))
-def test_a_document_has_at_most_so_many_windows_from_its_start(tokenizer, texts, most):
+def test_max_windows_keeps_the_first_windows_of_a_document(tokenizer, texts, most):
     tokenizer.model_max_length = 8
     ids, documents = split_into_windows(tokenizer, texts, stride=2)
     kept, owners = split_into_windows(tokenizer, texts, stride=2, max_windows=most)
@@ -78,18 +78,22 @@ def test_a_document_has_at_most_so_many_windows_from_its_start(tokenizer, texts,
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
-def test_pooling_is_that_of_a_loop_over_documents(documents, seed):
+def test_pooling_equals_a_loop_over_documents(documents, seed):
     rng = np.random.default_rng(seed)
     documents = np.array(documents)
     values, weights = rng.normal(size=(len(documents), 3)), rng.integers(1, 9, len(documents))
-    each = [documents == number for number in np.unique(documents)]
-    for pooling, given_weights, expected in (
-        ("mean", None, [values[one].mean(axis=0) for one in each]),
-        ("mean", weights, [np.average(values[one], axis=0, weights=weights[one]) for one in each]),
-        ("max", None, [values[one].max(axis=0) for one in each]),
+    masks = [documents == number for number in np.unique(documents)]
+    for pooling, window_weights, expected in (
+        ("mean", None, [values[mask].mean(axis=0) for mask in masks]),
+        (
+            "mean",
+            weights,
+            [np.average(values[mask], axis=0, weights=weights[mask]) for mask in masks],
+        ),
+        ("max", None, [values[mask].max(axis=0) for mask in masks]),
     ):
-        found = pool_windows(values, documents, pooling=pooling, weights=given_weights)
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        pooled = pool_windows(values, documents, pooling=pooling, weights=window_weights)
+        np.testing.assert_allclose(pooled, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_another_pooling_is_refused():
@@ -109,7 +113,7 @@ def test_windows_have_the_labels_of_their_document(tokenizer):
     assert len(some.rows) == len(some.documents) == len(windows.rows) - 1
 
 
-def test_predictions_are_pooled_by_document_and_weighed_by_tokens(tokenizer):
+def test_predictions_are_pooled_by_document_weighted_by_tokens(tokenizer):
     tokenizer.model_max_length = 8
     dataset = Dataset.from_dict({"text": [" ".join(WORDS[:8]), WORDS[0]]})
     windows = Windows.of_texts(dataset, tokenizer, stride=0)
@@ -133,7 +137,7 @@ def test_predictions_are_pooled_by_document_and_weighed_by_tokens(tokenizer):
         ({"window": 32, "stride": 8, "max_windows": 0}, "--max_windows 0: must be 1 or more"),
     ],
 )
-def test_windows_that_cannot_be(flags, expected, tiny_model):
+def test_impossible_windows_are_refused(flags, expected, tiny_model):
     tokenizer = load_tokenizer(str(tiny_model))
     encoder = load_encoder(str(tiny_model), tokenizer=tokenizer)
     with pytest.raises(UserError, match=expected):

@@ -25,12 +25,12 @@ def write(path, lines, compressed=False):
 
 @pytest.mark.parametrize("header", [[], ["5 3"]])
 @pytest.mark.parametrize("name", ["vectors.txt", "vectors.txt.gz"])
-def test_the_vectors_of_the_vocabulary_are_found(tmp_path, header, name):
+def test_vectors_of_the_vocabulary_are_read(tmp_path, header, name):
     path = write(tmp_path / name, [*header, *LINES], compressed=name.endswith(".gz"))
     ids, vectors = read_word_vectors(path, VOCABULARY)
     assert ids.tolist() == [5, 7, 6]
     assert vectors.dtype == np.float32
-    expected = [[1, 2.5, -3], [4, 5, 6], [0, 0, 0.01]]  # of two vectors of a token the first
+    expected = [[1, 2.5, -3], [4, 5, 6], [0, 0, 0.01]]  # the first of two vectors of a token
     np.testing.assert_allclose(vectors, expected)
 
 
@@ -43,11 +43,11 @@ def test_the_vectors_of_the_vocabulary_are_found(tmp_path, header, name):
         (["good 1 2 3 4 5", "bad 1 2"], "line 2: expected a token and 5 numbers"),
         (["elsewhere 1 2 3 4", "good 1 2"], "line 2: expected a token and 4 numbers"),
         (["good"], "line 1: expected a token and some numbers"),
-        (["elsewhere 1 2 3"], "holds no vector of any of the 5 tokens"),
-        ([], "holds no vector of any of the 5 tokens"),
+        (["elsewhere 1 2 3"], "has no vector for any of the 5 tokens"),
+        ([], "has no vector for any of the 5 tokens"),
     ],
 )
-def test_what_is_no_file_of_vectors_is_refused(tmp_path, lines, expected):
+def test_files_without_usable_vectors_are_refused(tmp_path, lines, expected):
     path = write(tmp_path / "vectors.txt", lines)
     with pytest.raises(UserError) as error:
         read_word_vectors(path, VOCABULARY)

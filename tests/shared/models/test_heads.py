@@ -1,4 +1,4 @@
-"""Classification heads: pooling, the classifier on any encoder, and how heads start."""
+"""Classification heads: pooling, the classifier on any encoder, and first weights."""
 
 import copy
 
@@ -38,15 +38,15 @@ from shared.training.losses import MultilabelLoss
 WIDTH = 5
 
 
-def plain(kind, states, last_tokens=1):
+def plain(method, states, last_tokens=1):
     """Pool the real states (length, width) of one text, in NumPy."""
-    if kind == "first":
+    if method == "first":
         return states[0]
-    if kind == "last":
+    if method == "last":
         return states[-last_tokens:].mean(0)
-    if kind == "max":
+    if method == "max":
         return states.max(0)
-    if kind == "mean_max":
+    if method == "mean_max":
         return np.concatenate([states.mean(0), states.max(0)])
     return states.mean(0)
 
@@ -55,33 +55,33 @@ def plain(kind, states, last_tokens=1):
     lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4),
     left=st.booleans(),
     last_tokens=st.integers(1, 8),
-    kind=st.sampled_from(POOLINGS),
+    method=st.sampled_from(POOLINGS),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=120, deadline=None)
-def test_each_row_is_pooled_over_its_real_tokens(lengths, left, last_tokens, kind, seed):
+def test_each_row_is_pooled_over_its_real_tokens(lengths, left, last_tokens, method, seed):
     rng = np.random.default_rng(seed)
     longest = max(*lengths, 1)
     states = rng.normal(size=(len(lengths), longest, WIDTH)).astype(np.float32)
     mask = np.arange(longest) < np.array(lengths)[:, None]
     if left:
         mask = mask[:, ::-1].copy()
-    pooling = Pooling(kind, WIDTH, last_tokens)
-    if kind == "attention":  # as it starts
+    pooling = Pooling(method, WIDTH, last_tokens)
+    if method == "attention":  # its first weights in a classifier
         torch.nn.init.zeros_(pooling.context.weight)
-    found = pooling(torch.from_numpy(states), torch.from_numpy(mask.astype(np.int64)))
-    assert found.shape == (len(lengths), pooling.out_width)
+    pooled = pooling(torch.from_numpy(states), torch.from_numpy(mask.astype(np.int64)))
+    assert pooled.shape == (len(lengths), pooling.out_width)
     for row, length in enumerate(lengths):
         expected = np.zeros(pooling.out_width)
         if length:
-            expected = plain(kind, states[row][mask[row]], last_tokens)
-        np.testing.assert_allclose(found[row].detach().numpy(), expected, atol=1e-5)
+            expected = plain(method, states[row][mask[row]], last_tokens)
+        np.testing.assert_allclose(pooled[row].detach().numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", POOLINGS)
-def test_a_row_of_padding_alone_has_finite_gradients(kind):
+@pytest.mark.parametrize("method", POOLINGS)
+def test_a_row_of_padding_alone_has_finite_gradients(method):
     torch.manual_seed(0)
-    pooling = Pooling(kind, WIDTH)
+    pooling = Pooling(method, WIDTH)
     states = torch.randn(2, 3, WIDTH, requires_grad=True)
     mask = torch.tensor([[0, 0, 0], [1, 1, 0]])
     pooling(states, mask).square().sum().backward()
@@ -98,11 +98,11 @@ def test_attention_weighs_tokens_by_their_score():
     with torch.no_grad():
         score = pooling.context(torch.tanh(pooling.hidden(states[0, :3])))
         expected = (score.softmax(0) * states[0, :3]).sum(0)
-        found = pooling(states, torch.tensor([[1, 1, 1, 0]]))[0]
-    torch.testing.assert_close(found, expected)
+        pooled = pooling(states, torch.tensor([[1, 1, 1, 0]]))[0]
+    torch.testing.assert_close(pooled, expected)
 
 
-def test_layers_are_averaged_or_put_side_by_side():
+def test_layers_are_averaged_or_concatenated():
     layers = [torch.randn(2, 3, WIDTH) for _ in range(4)]
     averaged = LayerPooling("weighted", 2, WIDTH)
     torch.testing.assert_close(averaged(layers), (layers[2] + layers[3]) / 2)
@@ -118,7 +118,7 @@ def test_layers_are_averaged_or_put_side_by_side():
 
 
 HEADS = [
-    *({"pooling": kind} for kind in POOLINGS),
+    *({"pooling": method} for method in POOLINGS),
     {"pooling": "last", "last_tokens": 3},
     {"n_layers": 2, "layer_pooling": "weighted", "pooling": "attention"},
     {"n_layers": 2, "layer_pooling": "concatenate", "head_sizes": [16, 8], "dropout_samples": 3},
@@ -150,7 +150,7 @@ def logits(model, batch):
         return model(**inputs(batch)).logits
 
 
-def test_a_new_head_leaves_the_encoder_as_it_is(encoder):
+def test_a_new_head_does_not_change_the_encoder(encoder):
     before = copy.deepcopy(encoder.state_dict())
     model = build(encoder)
     for name, weights in model.encoder.state_dict().items():
@@ -166,7 +166,7 @@ def test_the_default_head_is_a_linear_layer_on_the_mean(encoder, batch):
         torch.testing.assert_close(logits(model, batch), model.classifier(mean))
 
 
-def test_hidden_states_come_back_only_where_they_are_asked_for(encoder, batch):
+def test_hidden_states_are_returned_only_on_request(encoder, batch):
     model = build(encoder, n_layers=2)
     with torch.no_grad():
         assert model(**inputs(batch)).hidden_states is None
@@ -181,7 +181,7 @@ def test_padding_does_not_change_the_scores(encoder, batch, head):
 
 
 @pytest.mark.parametrize("head", HEADS, ids=name_of)
-def test_saves_and_loads_by_its_folder_alone(encoder, batch, head, tmp_path):
+def test_a_saved_model_loads_from_its_folder(encoder, batch, head, tmp_path):
     model = build(encoder, **head)
     model.config.thresholds = [0.25] * len(LABELS)
     model.save_pretrained(tmp_path)
@@ -195,17 +195,17 @@ def test_saves_and_loads_by_its_folder_alone(encoder, batch, head, tmp_path):
     torch.testing.assert_close(logits(loaded.eval(), batch), logits(model, batch))
 
 
-def test_the_pipeline_gives_its_sigmoid_scores(encoder, tiny_model, tmp_path):
+def test_the_pipeline_returns_the_sigmoid_scores(encoder, tiny_model, tmp_path):
     tokenizer = load_tokenizer(str(tiny_model))
     model = build(encoder, pooling="mean_max", n_layers=2)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     text = "crash when loading the model"
-    (found,) = pipeline("text-classification", model=str(tmp_path), top_k=None)([text])
-    found = {entry["label"]: entry["score"] for entry in found}
+    (entries,) = pipeline("text-classification", model=str(tmp_path), top_k=None)([text])
+    by_label = {entry["label"]: entry["score"] for entry in entries}
     with torch.no_grad():
         scores = model(**tokenizer(text, return_tensors="pt")).logits[0].sigmoid()
-    assert found == pytest.approx(dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5)
+    assert by_label == pytest.approx(dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_other_architectures_take_a_head(other, batch):
     torch.testing.assert_close(logits(model, wider), logits(model, batch), atol=1e-5, rtol=0)
 
 
-def test_samples_of_dropout_differ_and_are_averaged(encoder, batch):
+def test_dropout_samples_differ_and_their_losses_are_averaged(encoder, batch):
     model = build(encoder, dropout_samples=4, head_dropout=0.5).train()
     torch.manual_seed(0)
     output = model(**batch)
@@ -241,18 +241,18 @@ def test_samples_of_dropout_differ_and_are_averaged(encoder, batch):
         ("single_label_classification", torch.arange(6) % 4, torch.nn.functional.cross_entropy),
     ],
 )
-def test_the_loss_is_that_of_the_problem(encoder, batch, problem_type, labels, function):
+def test_the_loss_follows_the_problem_type(encoder, batch, problem_type, labels, function):
     model = build(encoder, problem_type=problem_type)
     output = model(**inputs(batch), labels=labels)
     torch.testing.assert_close(output.loss, function(output.logits, labels))
 
 
-def test_embeddings_can_take_the_place_of_ids(encoder, batch):
+def test_embeddings_can_replace_token_ids(encoder, batch):
     model = build(encoder)
     with torch.no_grad():
         embeds = model.get_input_embeddings()(batch["input_ids"])
-        found = model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
-    torch.testing.assert_close(found, logits(model, batch))
+        scores = model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(scores, logits(model, batch))
 
 
 def test_checkpointing_and_compiling_change_nothing(encoder, batch):
@@ -261,7 +261,7 @@ def test_checkpointing_and_compiling_change_nothing(encoder, batch):
     plain = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     model.train()  # checkpointing is off in evaluation
-    model.dropout.p = 0.0  # the only one here
+    model.dropout.p = 0.0  # the only dropout layer of this model
     model.activation_checkpointing_enable()
     model(**batch).loss.backward()
     for p, gradient in zip(model.parameters(), plain, strict=True):
@@ -294,7 +294,7 @@ def test_an_adapter_trains_the_head_and_merges_into_it(encoder, batch, tmp_path)
     torch.testing.assert_close(logits(merged.eval(), batch), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_prompt_trains_in_front_of_it(encoder, batch):
+def test_prompt_tuning_trains_a_prompt(encoder, batch):
     model = build(encoder, pooling="last", last_tokens=4)
     config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=3)
     prompted = get_peft_model(model, config)
@@ -306,7 +306,7 @@ def test_a_prompt_trains_in_front_of_it(encoder, batch):
     assert not torch.allclose(logits(prompted, batch), before, atol=1e-4)
 
 
-def test_the_trainer_trains_it(encoder, tiny_model, tmp_path):
+def test_the_loss_falls_in_training(encoder, tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, num_train_epochs=4)
     trainer.model = trainer.model_wrapped = build(encoder, dropout_samples=2).train()
     trainer.train()
@@ -314,12 +314,12 @@ def test_the_trainer_trains_it(encoder, tiny_model, tmp_path):
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
 
 
-def test_more_layers_than_there_are(encoder):
+def test_more_layers_than_the_model_has_are_refused(encoder):
     with pytest.raises(UserError, match="--n_layers 3: must be 1 to 2, the model's own"):
         build(encoder, n_layers=3)
 
 
-# --- heads ---------------------------------------------------------------------------------------
+# --- first weights -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_the_layer_gives_the_first_token_the_direction_of_the_mean(model, tokeni
         append_mean_pooling(model, scale=1000.0)
         first = model.base_model(**inputs).last_hidden_state[:, 0]
     mean = (states * mask).sum(1) / mask.sum(1)
-    mean = mean - mean.mean(1, keepdim=True)  # layer normalisation takes it off
+    mean = mean - mean.mean(1, keepdim=True)  # layer normalisation subtracts it
     assert torch.cosine_similarity(first, mean).min() > 0.999
 
 
@@ -360,7 +360,7 @@ def test_padding_does_not_change_the_scores_of_a_mean(model, tokenized_batch):
     )
 
 
-def test_the_model_stays_a_stock_classifier(model, tokenized_batch, tmp_path):
+def test_the_model_with_the_layer_loads_in_transformers(model, tokenized_batch, tmp_path):
     append_mean_pooling(model)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -370,7 +370,7 @@ def test_the_model_stays_a_stock_classifier(model, tokenized_batch, tmp_path):
     )
 
 
-def test_a_model_gets_the_layer_once(model, tmp_path):
+def test_the_layer_is_added_only_once(model, tmp_path):
     layers = model.config.num_hidden_layers
     append_mean_pooling(model)
     model.save_pretrained(tmp_path)
@@ -379,7 +379,7 @@ def test_a_model_gets_the_layer_once(model, tmp_path):
     assert loaded.config.num_hidden_layers == len(loaded.bert.encoder.layer) == layers + 1
 
 
-def test_every_part_that_starts_at_zero_learns(model, tokenized_batch):
+def test_parts_that_start_at_zero_get_gradients(model, tokenized_batch):
     append_mean_pooling(model)
     MultilabelLoss()(model(**tokenized_batch), tokenized_batch["labels"]).backward()
     layer = model.bert.encoder.layer[-1]
@@ -387,7 +387,7 @@ def test_every_part_that_starts_at_zero_learns(model, tokenized_batch):
         assert part.weight.grad.abs().max() > 0
 
 
-def test_other_architectures_stay_as_they_are():
+def test_other_architectures_are_not_changed():
     config = DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
     model = DistilBertForSequenceClassification(config)
     before = copy.deepcopy(model.state_dict())
@@ -399,8 +399,8 @@ def fit(model, rows, **options):
     fit_head(model, rows, COLLATOR, MultilabelLoss(), device=torch.device("cpu"), **options)
 
 
-def test_the_head_is_the_minimum_of_the_probes_objective(model):
-    """At a minimum the gradient of loss + decay vanishes, in the space of standardised features."""
+def test_the_head_minimises_loss_and_penalty(model):
+    """At the minimum, the gradient of loss + penalty is zero, for standardised features."""
     rows = make_rows(64)
     fit(model, rows, l2=0.1)
     batch = COLLATOR(list(rows))
@@ -419,7 +419,7 @@ def test_the_head_is_the_minimum_of_the_probes_objective(model):
     assert bias.grad.abs().max() < 1e-4
 
 
-def test_the_encoder_is_left_alone_and_the_head_repeats(model):
+def test_fitting_the_head_is_deterministic_and_keeps_the_encoder(model):
     rows, other = make_rows(64), copy.deepcopy(model)
     encoder = copy.deepcopy(model.bert.state_dict())
     fit(model, rows)
@@ -437,8 +437,8 @@ def test_a_large_data_set_is_sampled(model):
     torch.testing.assert_close(model.classifier.weight, part.classifier.weight)
 
 
-def test_a_feature_that_hardly_varies_gets_no_huge_weight(model):
-    with torch.no_grad():  # the pooler's tanh of nearly the same number for every text
+def test_a_nearly_constant_feature_gets_no_huge_weight(model):
+    with torch.no_grad():  # the first output of the pooler is nearly constant
         model.bert.pooler.dense.weight[0].mul_(1e-6)
     fit(model, make_rows(64))
     weight = model.classifier.weight.abs().max(dim=0).values

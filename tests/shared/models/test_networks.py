@@ -1,4 +1,4 @@
-"""Networks from scratch: padding says nothing, the last real token counts, a folder is enough."""
+"""Networks from scratch: padding has no effect, definitions hold, a saved folder loads."""
 
 import logging
 
@@ -35,7 +35,7 @@ CONFIGS = {
 
 
 def build(name, **changes):
-    """A random network in evaluation mode; its biases are random, too, so that zeros show."""
+    """Return a random network in evaluation mode, with random biases to make zeros visible."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = type(CONFIGS[name])(**{**CONFIGS[name].to_dict(), **changes})
@@ -67,13 +67,13 @@ def logits(model, rows, mask=None):
     left=st.booleans(),
 )
 def test_padding_never_influences_a_score(name, texts, filler, more, left):
-    """Any token as padding, any amount, on either side; also texts shorter than a filter."""
+    """Pad with any token, any number of times, on either side, also texts shorter than a filter."""
     model, width = MODELS[name], max(map(len, texts)) + more
     rows = np.full((len(texts), width), filler)
     mask = np.zeros_like(rows)
     for i, text in enumerate(texts):
-        where = slice(width - len(text), width) if left else slice(len(text))
-        rows[i, where], mask[i, where] = text, 1
+        columns = slice(width - len(text), width) if left else slice(len(text))
+        rows[i, columns], mask[i, columns] = text, 1
     alone = torch.cat([logits(model, [text], [[1] * len(text)]) for text in texts])
     torch.testing.assert_close(logits(model, rows, mask), alone, rtol=1e-5, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_a_row_of_padding_alone_has_a_finite_score_and_finite_gradients(name):
     assert torch.isfinite(loss)
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
-    # What else is in the batch does not change it.
+    # Other texts in the batch do not change the score.
     beside = [[1] * 4, [5, 6, 7, 8]]
     torch.testing.assert_close(logits(model.eval(), beside)[0], logits(model, [[1] * 4])[0])
 
@@ -102,7 +102,7 @@ def test_a_row_of_padding_alone_has_a_finite_score_and_finite_gradients(name):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_ngrams_are_averaged(size):
-    buckets = 10**12  # so many that none is shared
+    buckets = 10**12  # so many that no two n-grams share one
     model = build("ngrams of 2", ngram_size=size)
     model.config.buckets = buckets
     ids, table = [7, 3, 22, 9], {}
@@ -111,44 +111,44 @@ def test_ngrams_are_averaged(size):
         if hashed.numel()
         else torch.zeros(*hashed.shape, 8)
     )
-    found = logits(model, [ids])[0]
+    scores = logits(model, [ids])[0]
     pieces = [model.embeddings.weight[i].detach() for i in ids]
     assert len(table) == sum(max(len(ids) - n, 0) for n in range(1, size))
     expected = model.classifier(torch.stack([*pieces, *table.values()]).mean(dim=0))
-    torch.testing.assert_close(found, expected.detach())
-    assert not torch.equal(logits(model, [[7, 22, 3, 9]])[0], found) or size == 1
+    torch.testing.assert_close(scores, expected.detach())
+    assert not torch.equal(logits(model, [[7, 22, 3, 9]])[0], scores) or size == 1
 
 
 def vector(table, key):
-    """The vector of a bucket, made when it is first asked for."""
+    """Return the vector of a bucket; make it on the first call."""
     return table.setdefault(key, torch.full((8,), float(len(table))))
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize("pooling", ["max", "mean_max"])
-def test_of_a_filter_its_maximum_over_the_text_is_kept_or_its_mean_too(width, pooling):
+def test_filters_are_reduced_to_the_maximum_or_to_maximum_and_mean(width, pooling):
     model = build("cnn", filter_widths=[width], pooling=pooling)
     ids = [7, 3, 22, 9]
     vectors = model.embeddings.weight[torch.tensor(ids)].detach().numpy()
     vectors = np.concatenate([vectors, np.zeros((width - 1, 8))])
     (convolution,) = model.convolutions
     weight, bias = (parameter.detach().numpy() for parameter in convolution.parameters())
-    found = [
+    values = [
         [(vectors[start : start + width].T * filter).sum() for filter in weight] + bias
         for start in range(len(ids))
     ]
-    found = np.maximum(found, 0)
-    features = found.max(axis=0)
+    values = np.maximum(values, 0)
+    features = values.max(axis=0)
     if pooling == "mean_max":
-        features = np.concatenate([features, found.mean(axis=0)])
+        features = np.concatenate([features, values.mean(axis=0)])
     expected = model.classifier(torch.tensor(features, dtype=torch.float32)).detach()
     torch.testing.assert_close(logits(model, [ids])[0], expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_last_state_is_that_of_packed_sequences(cell, bidirectional):
-    """torch's own bidirectional network on packed texts gives the states that are classified."""
+def test_states_are_those_of_packed_sequences(cell, bidirectional):
+    """Compare with the final states of torch's bidirectional network on packed texts."""
     model = build(cell, bidirectional=bidirectional)
     reference = CELLS[cell](8, 6, batch_first=True, bidirectional=bidirectional)
     weights = {**model.forwards.state_dict()}
@@ -166,7 +166,7 @@ def test_the_last_state_is_that_of_packed_sequences(cell, bidirectional):
     torch.testing.assert_close(logits(model, rows.tolist()), expected.detach())
 
 
-def test_one_vector_of_a_word_is_read_and_trained():
+def test_only_vectors_of_tokens_in_the_text_are_trained():
     model = build("gru", word_dropout=0.5, dropout=0.5).train()
     rows = torch.tensor([[5, 6, 7]])
     assert not torch.equal(model(rows).logits, model(rows).logits)
@@ -176,7 +176,7 @@ def test_one_vector_of_a_word_is_read_and_trained():
     assert moved.tolist() == [5, 6, 7]
 
 
-def test_a_hidden_token_is_as_if_it_were_none():
+def test_a_hidden_token_has_no_effect():
     model = build("lstm", word_dropout=0.999).train()
     hidden = [model(torch.tensor([[token, token + 1]])).logits for token in (5, 20)]
     torch.testing.assert_close(*hidden)
@@ -187,7 +187,7 @@ def test_the_cnn_compiles_to_one_graph():
     assert torch._dynamo.explain(build("cnn"))(rows).graph_break_count == 0
 
 
-# --- a folder is enough --------------------------------------------------------------------------
+# --- saving and loading --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +224,9 @@ def test_a_folder_loads_with_the_auto_classes_and_in_a_pipeline(name, tokenizer,
     texts = ["good film", "bad", "word3 " * 20]
     with caplog.at_level(logging.WARNING):
         classifier = pipeline("text-classification", model=str(tmp_path), top_k=None, device="cpu")
-        found = classifier(texts, truncation=True, batch_size=3)
+        results = classifier(texts, truncation=True, batch_size=3)
     assert caplog.text == ""
-    for text, scores in zip(texts, found, strict=True):
+    for text, scores in zip(texts, results, strict=True):
         ids = tokenizer(text, truncation=True)["input_ids"]
         expected = torch.sigmoid(logits(model, [ids])[0]).tolist()
         scores = {item["label"]: item["score"] for item in scores}
@@ -234,7 +234,7 @@ def test_a_folder_loads_with_the_auto_classes_and_in_a_pipeline(name, tokenizer,
 
 
 @each_network
-def test_a_head_of_another_size_starts_anew(name, tmp_path):
+def test_a_head_of_another_size_starts_at_random(name, tmp_path):
     build(name).save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(
         tmp_path, num_labels=7, ignore_mismatched_sizes=True
@@ -256,17 +256,17 @@ def test_the_loss_follows_the_problem_type(problem_type, labels, expected):
     rows = torch.tensor([[5, 6, 7], [8, 9, 10]])
     output = model(rows, labels=labels)
     assert output.loss.item() == pytest.approx(expected(output.logits, labels).item())
-    loss, found = model(rows, labels=labels, return_dict=False)
+    loss, scores = model(rows, labels=labels, return_dict=False)
     assert torch.equal(loss, output.loss)
-    assert torch.equal(found, output.logits)
+    assert torch.equal(scores, output.logits)
 
 
-# --- they learn ----------------------------------------------------------------------------------
+# --- training ------------------------------------------------------------------------------------
 
 
 @each_network
-def test_it_learns_a_toy_task(name):
-    """Which of three tokens comes in the text: the first steps from a random start are enough."""
+def test_a_network_learns_a_toy_task(name):
+    """Train for a few steps to tell which of three tokens is in the text."""
     set_seed(0)
     rng = np.random.default_rng(0)
     config = type(CONFIGS[name])(**{**CONFIGS[name].to_dict(), "hidden_size": 16})

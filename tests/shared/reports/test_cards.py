@@ -26,19 +26,19 @@ def card(tmp_path, **changes):
     return ModelCard.load(tmp_path / "README.md")
 
 
-def test_the_metadata_is_what_the_hub_reads(tmp_path):
+def test_the_hub_can_read_the_metadata(tmp_path):
     data = card(tmp_path).data
     assert data.base_model == "owner/encoder"
     assert data.to_dict()["library_name"] == "transformers"
     assert data.pipeline_tag == "text-classification"
     assert data.model_name == "my tagger"
-    figures = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert figures == {"test_micro_f1": 0.8123, "test_macro_f1": 0.5}
+    metrics = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert metrics == {"test_micro_f1": 0.8123, "test_macro_f1": 0.5}
 
 
 def test_a_folder_is_not_named_as_the_base_model(tmp_path, tiny_model):
     assert card(tmp_path, base_model=str(tiny_model)).data.base_model is None
-    assert str(tiny_model) not in (tmp_path / "README.md").read_text().split("## Made by")[0]
+    assert str(tiny_model) not in (tmp_path / "README.md").read_text().split("## Command")[0]
 
 
 @pytest.mark.parametrize("title", ["a: b", "'quoted' \"twice\"", "- x", "🙂 #1", "yes"])
@@ -46,7 +46,7 @@ def test_any_title_makes_valid_metadata(tmp_path, title):
     assert card(tmp_path, title=title).data.model_name == title
 
 
-def test_the_text_holds_every_part(tmp_path, monkeypatch):
+def test_the_card_has_every_part(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["recipes/github_tagger.py", "--data", "my file.jsonl"])
     monkeypatch.chdir(tmp_path)
     text = card(tmp_path).text
@@ -61,7 +61,7 @@ def test_the_text_holds_every_part(tmp_path, monkeypatch):
     assert re.search(r"on (CPU, \d+ threads|\d+ x ).*, Python 3\.\d+\.\d+\.", text)
 
 
-def test_a_card_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+def test_an_error_while_writing_keeps_the_old_card(tmp_path):
     card(tmp_path)
     with pytest.raises(TypeError):
         card(tmp_path, title="new", metrics={"test_micro_f1": "no number"})
@@ -69,7 +69,7 @@ def test_a_card_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     assert "# my tagger" in (tmp_path / "README.md").read_text()
 
 
-def test_the_command_can_be_typed_as_it_stands(monkeypatch, tmp_path):
+def test_the_command_can_be_pasted_into_a_shell(monkeypatch, tmp_path):
     script = tmp_path / "a folder" / "recipes" / "x.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--labels", "a b", "--x", "it's"])
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ NAMES = ["a", "b", "c"]
 
 @pytest.fixture
 def made_up(tmp_path):
-    """Make a result whose test predictions are right for a share of the 60 rows."""
+    """Make a result whose test predictions are right for the share `test` of the 60 rows."""
 
     def result(method, size, seed, *, test, valid, first_row=0, seconds=1.0):
         rng = np.random.default_rng(seed)
@@ -39,8 +39,7 @@ def made_up(tmp_path):
             for i in range(60)
         ]
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        found = f1_scores(truth, predicted)
-        metrics = {f"test_{name}": value for name, value in found.items()}
+        metrics = {f"test_{name}": value for name, value in f1_scores(truth, predicted).items()}
         metrics |= {"valid_micro_f1": valid, "train_runtime": seconds, "test_runtime": 0.6}
         return Result(method, size, seed, metrics | {"test_samples": 60}, path)
 
@@ -49,7 +48,7 @@ def made_up(tmp_path):
 
 @pytest.fixture
 def results(made_up):
-    """Of the first method the validation is best with 8 texts, of the second with all."""
+    """By validation, the first method is best with 8 texts and the second with all texts."""
     return [
         made_up(method, size, seed, test=test, valid=valid)
         for method, size, test, valid in (
@@ -60,46 +59,48 @@ def results(made_up):
     ]
 
 
-def test_a_method_is_chosen_by_validation_and_judged_on_test(results):
+def test_a_method_is_chosen_by_validation_and_compared_on_test(results):
     few, all_rows = (recommend(results, size) for size in ("8", "all"))
     assert (few.best, few.runner_up) == ("probe", "words")  # though "slow" is best on test
     assert few.valid == pytest.approx((0.8, 0.5))
-    assert few.verdict == "real"
+    assert few.verdict == "significant"
     assert 0 < few.test["low"] < few.test["difference"] < few.test["high"]
-    assert (all_rows.best, all_rows.verdict) == ("words", "may be chance")
+    assert (all_rows.best, all_rows.verdict) == ("words", "not significant")
 
 
-def test_a_method_that_lacks_a_seed_does_not_compete(results):
+def test_a_method_without_every_seed_is_not_recommended(results):
     without = [r for r in results if (r.method, r.size, r.seed) != ("probe", "8", 2)]
     assert recommend(without, "8").best == "words"
-    # Nor does any where each lacks one; and alone there is nothing to compare with.
+    # No method has every seed; and with one method there is no comparison.
     assert recommend([results[0], results[3]], "8") is None
     alone = recommend([r for r in results if r.method == "words"], "8")
     assert (alone.best, alone.runner_up, alone.verdict) == (
         *("words", None),
-        "nothing to compare with",
+        "no second method",
     )
     assert recommend(results, "64") is None
 
 
-def test_misleading_validation_is_said(made_up):
+def test_the_verdict_says_if_the_second_method_is_better_on_test(made_up):
     pair = [
         made_up("bad", "8", 1, test=0.2, valid=0.9),
         made_up("good", "8", 1, test=0.9, valid=0.5),
     ]
-    assert recommend(pair, "8").verdict == "real, but for good: validation misled"
+    assert recommend(pair, "8").verdict == "significant, but good is better on test"
 
 
-def test_other_test_rows_are_not_compared(made_up):
+def test_results_on_different_test_rows_are_not_compared(made_up):
     pair = [
         made_up("one", "8", 1, test=0.9, valid=0.9),
         made_up("two", "8", 1, test=0.9, valid=0.5, first_row=1),
     ]
-    with pytest.raises(UserError, match=r"two-8-1.jsonl: its test rows are not those of .*one-8"):
+    with pytest.raises(
+        UserError, match=r"two-8-1.jsonl: its test rows differ from those of .*one-8"
+    ):
         recommend(pair, "8")
 
 
-def test_tidy(results):
+def test_csv_rows(results):
     rows = result_rows(results)
     assert len(rows) == 12
     assert list(rows[0]) == [
@@ -109,22 +110,22 @@ def test_tidy(results):
     assert (rows[0]["train_seconds"], rows[0]["predict_seconds"]) == (1.0, 0.6)
 
 
-def cells_of(table):
+def table_cells(table):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
 def test_tables_hold_mean_and_spread(results):
-    header, _, *rows = cells_of(f1_table(results[1:], ["8", "64", "all"], "micro_f1"))
+    header, _, *rows = table_cells(f1_table(results[1:], ["8", "64", "all"], "micro_f1"))
     assert header == ["method", "8", "64", "all"]
     assert [row[0] for row in rows] == ["probe", "words", "slow"]
-    found = [r.metrics["test_micro_f1"] for r in results if (r.method, r.size) == ("words", "8")]
-    assert rows[1][1] == f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
+    f1 = [r.metrics["test_micro_f1"] for r in results if (r.method, r.size) == ("words", "8")]
+    assert rows[1][1] == f"{np.mean(f1):.3f} ± {np.std(f1, ddof=1):.3f}"
     assert rows[0][1].endswith("(1 of 2 seeds)")
     assert "±" not in rows[0][1]
     assert [row[2] for row in rows] == ["-"] * 3
     assert sum("**" in row[3] for row in rows) == 1
 
-    header, _, *rows = cells_of(time_table(results, ["8", "64"]))
+    header, _, *rows = table_cells(time_table(results, ["8", "64"]))
     assert header[-1] == "1,000 texts"
     assert rows[0] == ["probe", "1", "-", "10"]
 
@@ -136,10 +137,10 @@ def test_report_names_the_choice(results):
 
 
 def test_curves(results):
-    found = curves(results[:1] + results[2:4], ["8", "64"])
-    mean, spread = found["probe"]["micro_f1"]
+    by_method = curves(results[:1] + results[2:4], ["8", "64"])
+    mean, deviation = by_method["probe"]["micro_f1"]
     assert mean[0] == results[0].metrics["test_micro_f1"]
-    assert spread.tolist() == [0, 0]
+    assert deviation.tolist() == [0, 0]
     assert np.isnan(mean[1])
     pair = [r.metrics["test_macro_f1"] for r in results[2:4]]
-    assert found["words"]["macro_f1"][1][0] == pytest.approx(np.std(pair, ddof=1))
+    assert by_method["words"]["macro_f1"][1][0] == pytest.approx(np.std(pair, ddof=1))

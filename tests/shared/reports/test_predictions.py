@@ -15,27 +15,27 @@ SCORES = np.array([[0.5, 0.29999, 0.95], [0.1, 0.2, 0.05], [0.6, 0.6, 0.6]])
 CHOSEN = np.array([0.5, 0.3, 0.9]) <= SCORES
 
 
-def test_chosen_labels_stand_best_first():
-    found = list(prediction_records(SCORES, CHOSEN, NAMES))
-    assert [row["labels"] for row in found] == [["speed", "bug"], [], ["bug", "docs"]]
-    assert [list(row["scores"]) for row in found] == [
+def test_predicted_labels_come_best_first():
+    records = list(prediction_records(SCORES, CHOSEN, NAMES))
+    assert [row["labels"] for row in records] == [["speed", "bug"], [], ["bug", "docs"]]
+    assert [list(row["scores"]) for row in records] == [
         ["speed", "bug", "docs"],
         ["docs", "bug", "speed"],
         ["bug", "docs", "speed"],  # equal scores keep the order of the labels
     ]
-    assert found[0]["scores"] == {"speed": 0.95, "bug": 0.5, "docs": 0.29999}
+    assert records[0]["scores"] == {"speed": 0.95, "bug": 0.5, "docs": 0.29999}
 
 
-def test_single_precision_scores_make_plain_json():
+def test_single_precision_scores_can_be_written_as_json():
     (row,) = prediction_records(np.float32([[1 / 3, 0, 1]]), CHOSEN[:1], NAMES)
     assert json.loads(json.dumps(row))["scores"] == {"speed": 1.0, "bug": 0.333333, "docs": 0.0}
 
 
-def test_no_rows_no_tags():
+def test_no_rows_give_no_records():
     assert list(prediction_records(np.zeros((0, 3)), CHOSEN[:0], NAMES)) == []
 
 
-def test_one_choice_for_each_row():
+def test_scores_and_predictions_need_the_same_number_of_rows():
     with pytest.raises(ValueError, match="zip"):
         list(prediction_records(SCORES, CHOSEN[:2], NAMES))
 
@@ -46,10 +46,10 @@ def test_predictions_are_one_json_line_per_row(tmp_path):
     path = tmp_path / "predictions.jsonl"
     write_predictions(path, rows, NAMES, y_true, SCORES, CHOSEN)
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
-    assert [{"row": line["row"], "text": line["text"]} for line in found] == rows
-    assert [line["true_labels"] for line in found] == [["bug"], [], ["docs", "speed"]]
-    assert [line["labels"] for line in found] == [["speed", "bug"], [], ["bug", "docs"]]
+    predictions = [json.loads(line) for line in lines]
+    assert [{"row": line["row"], "text": line["text"]} for line in predictions] == rows
+    assert [line["true_labels"] for line in predictions] == [["bug"], [], ["docs", "speed"]]
+    assert [line["labels"] for line in predictions] == [["speed", "bug"], [], ["bug", "docs"]]
     assert "é🙂" in lines[1]
 
 
@@ -75,6 +75,6 @@ def test_headline(text, expected):
     assert headline("abcdef", width=5) == "ab..."
 
 
-def test_tags_of_one_text():
+def test_labels_of_one_text():
     assert format_labels(SCORES[0], CHOSEN[0], NAMES) == "speed (0.95), bug (0.50)"
-    assert format_labels(SCORES[1], CHOSEN[1], NAMES) == "none (nearest: docs, 0.20)"
+    assert format_labels(SCORES[1], CHOSEN[1], NAMES) == "no label (highest score: docs, 0.20)"

@@ -23,7 +23,7 @@ THRESHOLDS = [0.5, 0.4, 0.6]
 ROWS = 40
 PARTS = ("train", "valid", "test")
 BOUNDS = ("test_micro_f1_low", "test_micro_f1_high", "test_macro_f1_low", "test_macro_f1_high")
-SHOWN = set(CARD_METRICS) - {"test_accuracy"}  # which is that of texts with one label each
+SHOWN = set(CARD_METRICS) - {"test_accuracy"}  # only for texts with one label each
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +39,30 @@ def scores(labels):
     return 0.3 * labels["test"] + 0.7 * noise
 
 
-def test_held_out_figures(labels, scores):
+def test_interval_metrics(labels, scores):
     y_true, predicted = labels["test"], scores >= THRESHOLDS
     baseline = np.zeros_like(predicted)
     baseline[:, 0] = True
-    figures = interval_metrics(y_true, predicted, baseline)
-    assert figures["baseline_micro_f1"] == f1_scores(y_true, baseline)["micro_f1"]
-    assert figures["baseline_macro_f1"] == f1_scores(y_true, baseline)["macro_f1"]
+    metrics = interval_metrics(y_true, predicted, baseline)
+    assert metrics["baseline_micro_f1"] == f1_scores(y_true, baseline)["micro_f1"]
+    assert metrics["baseline_macro_f1"] == f1_scores(y_true, baseline)["macro_f1"]
     for name in ("micro_f1", "macro_f1"):
         value = f1_scores(y_true, predicted)[name]
-        assert figures[f"test_{name}_low"] < value < figures[f"test_{name}_high"]
-    assert figures == interval_metrics(y_true, predicted, baseline)
+        assert metrics[f"test_{name}_low"] < value < metrics[f"test_{name}_high"]
+    assert metrics == interval_metrics(y_true, predicted, baseline)
 
 
-def test_part_figures(labels, scores):
+def test_split_metrics(labels, scores):
     parts = {"valid": scores[::-1], "test": scores}
-    predicted = {part: found >= THRESHOLDS for part, found in parts.items()}
-    figures = split_metrics(labels, parts, predicted)
+    predicted = {part: part_scores >= THRESHOLDS for part, part_scores in parts.items()}
+    metrics = split_metrics(labels, parts, predicted)
     for part in ("valid", "test"):
-        found = f1_scores(labels[part], predicted[part])
-        found |= ranking_scores(labels[part], parts[part])
-        assert {name: figures[f"{part}_{name}"] for name in found} == found
+        expected = f1_scores(labels[part], predicted[part])
+        expected |= ranking_scores(labels[part], parts[part])
+        assert {name: metrics[f"{part}_{name}"] for name in expected} == expected
     bounds = interval_metrics(labels["test"], scores >= THRESHOLDS)
-    assert {name: figures[name] for name in bounds} == bounds
-    assert [figures[f"{part}_samples"] for part in PARTS] == [ROWS] * 3
+    assert {name: metrics[name] for name in bounds} == bounds
+    assert [metrics[f"{part}_samples"] for part in PARTS] == [ROWS] * 3
 
 
 def test_summary():
@@ -139,7 +139,7 @@ def written(labels, scores, tmp_path_factory):
     return folder, report
 
 
-def test_everything_is_there_and_nothing_else(written):
+def test_the_folder_has_exactly_these_files(written):
     folder, _ = written
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == [
@@ -155,7 +155,7 @@ def test_everything_is_there_and_nothing_else(written):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_and_the_predictions_tell_the_same(written, labels, scores):
+def test_the_table_and_the_predictions_agree(written, labels, scores):
     folder, _ = written
     lines = (folder / "test_predictions.jsonl").read_text().splitlines()
     predictions = [json.loads(line) for line in lines]
@@ -165,14 +165,14 @@ def test_the_table_and_the_predictions_tell_the_same(written, labels, scores):
     assert list(table) == NAMES
     for i, name in enumerate(NAMES):
         true = {row["row"] for row in predictions if name in row["true_labels"]}
-        found = {row["row"] for row in predictions if name in row["labels"]}
+        predicted = {row["row"] for row in predictions if name in row["labels"]}
         assert true == set(np.flatnonzero(labels["test"][:, i]) + 1)
-        f1 = 2 * len(true & found) / (len(true) + len(found))
+        f1 = 2 * len(true & predicted) / (len(true) + len(predicted))
         assert float(table[name]["f1"]) == pytest.approx(f1)
         assert float(table[name]["threshold"]) == THRESHOLDS[i]
 
 
-def test_the_card_holds_report_data_and_use(written):
+def test_the_card_has_report_data_and_use(written):
     folder, report = written
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == "owner/encoder"

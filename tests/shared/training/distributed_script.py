@@ -1,4 +1,4 @@
-"""What two processes compute; started by torchrun, see `two_processes` in test_losses.py."""
+"""Train and predict on two processes; started by torchrun, see test_losses.py."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from shared.training.losses import MultilabelLoss
 
 
 class BrokenLoss(MultilabelLoss):
-    """Becomes NaN after a step, and only in the second process."""
+    """Return NaN at the second step, in the second process only."""
 
     calls = 0
 
@@ -24,7 +24,7 @@ class BrokenLoss(MultilabelLoss):
 
 
 def main(model, folder):
-    found = {}
+    results = {}
     for weight in (None, [1.0, 2.0, 3.0, 4.0]):
         for accumulation in (1, 4):
             loss = MultilabelLoss(None if weight is None else torch.tensor(weight))
@@ -38,11 +38,11 @@ def main(model, folder):
                 num_train_epochs=1,
             )
             trainer.train()
-            found[f"{weight} {accumulation}"] = history(trainer, "loss", "grad_norm")
-    # An odd number of rows, so that the last batch is filled up with rows that must be cut off.
-    found["predictions"] = trainer.predict(make_rows(41, seed=2)).predictions.tolist()
+            results[f"{weight} {accumulation}"] = history(trainer, "loss", "grad_norm")
+    # An odd number of rows, so that the last batch is filled with rows that must be removed again.
+    results["predictions"] = trainer.predict(make_rows(41, seed=2)).predictions.tolist()
     if os.environ["RANK"] == "0":
-        (folder / "found.json").write_text(json.dumps(found))
+        (folder / "results.json").write_text(json.dumps(results))
         trainer.save_model(folder / "model")
     with exit_on_user_error():
         make_trainer(model, folder / "run", loss=BrokenLoss()).train()

@@ -1,7 +1,7 @@
-"""Interrupt a training run, resume it, compare; see test_callbacks.py.
+"""Interrupt a training, resume it, and compare it with an uninterrupted one; see test_callbacks.py.
 
-With the settings of the recipes: an evaluation and a checkpoint per epoch (of six steps), the best
-epoch kept, one older checkpoint. The last interruption ends the process.
+The settings are those of the recipes: an evaluation and a checkpoint per epoch (of six steps); the
+best checkpoint and one other are kept. The last interruption ends the process.
 """
 
 import json
@@ -17,11 +17,11 @@ from transformers import TrainerCallback
 from shared.training.callbacks import CheckpointOnSignal
 from shared.training.checkpoints import newest_complete_checkpoint
 
-INTERRUPTIONS = {"in an epoch": 9, "at the end of an epoch": 12, "before the first end": 2}
+INTERRUPTIONS = {"in an epoch": 9, "at the end of an epoch": 12, "in the first epoch": 2}
 
 
 class Interrupt(TrainerCallback):
-    """Send a signal to this very process while step `step` is under way."""
+    """Send a signal to this process during step `step`."""
 
     def __init__(self, step, number):
         self.step, self.number = step, number
@@ -66,7 +66,7 @@ def run(trainer, checkpoint=None):
 
 def main(model, folder):
     expected = run(build(model, folder / "whole"))
-    found = {"evaluations": len(expected[0]), "best step": expected[1]}
+    results = {"evaluations": len(expected[0]), "best step": expected[1]}
     for name, step in INTERRUPTIONS.items():
         code = None
         try:
@@ -76,7 +76,7 @@ def main(model, folder):
         newest = newest_complete_checkpoint(folder / name)
         resumed = build(model, folder / name)
         evaluations, best, *arrays = run(resumed, newest)
-        found[name] = {
+        results[name] = {
             "code": code,
             "newest": newest and Path(newest).name,
             "steps": resumed.state.global_step,
@@ -85,9 +85,9 @@ def main(model, folder):
             "same weights": [
                 np.array_equal(*pair) for pair in zip(arrays, expected[2:], strict=True)
             ],
-            "signal given back": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+            "handler restored": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         }
-    (folder / "found.json").write_text(json.dumps(found))
+    (folder / "results.json").write_text(json.dumps(results))
     build(model, folder / "terminated", Interrupt(4, signal.SIGTERM)).train()
     print("not reached", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Ways of tuning: what trains, what that holds in memory, where a way is not known."""
+"""Tuning methods: which weights train, the memory they need, and unsupported architectures."""
 
 import copy
 
@@ -20,11 +20,11 @@ def model(tiny_model):
     return PooledForSequenceClassification.from_encoder(encoder, LABELS)
 
 
-@pytest.mark.parametrize("way", ["full", "partial", "head", "lora", "dora", "ia3", "prompt"])
-def test_the_head_trains_in_every_way(model, way):
-    trained = [n for n, p in adapt(model, way).named_parameters() if p.requires_grad]
+@pytest.mark.parametrize("method", ["full", "partial", "head", "lora", "dora", "ia3", "prompt"])
+def test_the_head_trains_with_every_method(model, method):
+    trained = [n for n, p in adapt(model, method).named_parameters() if p.requires_grad]
     assert [name for name in trained if "classifier" in name and name.endswith("weight")]
-    assert (len(trained) == 2) == (way == "head")
+    assert (len(trained) == 2) == (method == "head")
 
 
 @pytest.mark.parametrize(("frozen", "expected"), [(None, {1}), (0, {0, 1}), (2, set())])
@@ -39,46 +39,48 @@ def test_the_upper_layers_train(model, frozen, expected):
     assert not model.encoder.embeddings.word_embeddings.weight.requires_grad
 
 
-def test_what_a_training_holds(model, tiny_model, tmp_path):
+def test_footprint_counts_weights_gradients_and_moments(model, tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, num_train_epochs=1)
     trainer.model = trainer.model_wrapped = adapt(model, "head")
     trainer.train()
     n_all, n_head = sum(p.numel() for p in model.parameters()), 32 * 4 + 4
-    trained, held = training_footprint(trainer)
-    assert trained == n_head
-    # Weights, gradients and two moments in single precision; and AdamW's counter of steps
-    assert held == 4 * (n_all + 3 * n_head) + 4 * 2
+    n_trained, n_bytes = training_footprint(trainer)
+    assert n_trained == n_head
+    # Weights, gradients and two moments in single precision, and the step counters of AdamW.
+    assert n_bytes == 4 * (n_all + 3 * n_head) + 4 * 2
 
 
 def test_frozen_layers_leave_no_activations(model, tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, num_train_epochs=1)
     kept = {}
-    for way in ("full", "partial", "head"):
-        trainer.model = trainer.model_wrapped = adapt(model, way)
-        kept[way] = activation_bytes(trainer)
+    for method in ("full", "partial", "head"):
+        trainer.model = trainer.model_wrapped = adapt(model, method)
+        kept[method] = activation_bytes(trainer)
     rows, width = len(next(iter(trainer.get_train_dataloader()))["labels"]), 32
     assert kept["full"] > kept["partial"] > kept["head"]
-    # The linear head keeps its input, the loss a few numbers for each label of a row.
+    # The linear head keeps its input, and the loss a few numbers per label and row.
     assert rows * width * 4 <= kept["head"] <= rows * (width + 16 * len(LABELS)) * 4
 
 
-def test_where_ia3_is_not_known():
+def test_unsupported_architecture_and_too_many_frozen_layers():
     encoder = DistilBertModel(DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2))
-    encoder.config.model_type = "quite-new"
+    encoder.config.model_type = "unknown-architecture"
     model = PooledForSequenceClassification.from_encoder(encoder, LABELS)
     torch.manual_seed(0)
-    with pytest.raises(UserError, match="--methods ia3: peft does not know where it goes"):
+    with pytest.raises(
+        UserError, match="--methods ia3: peft does not support IA3 for 'unknown-arch"
+    ):
         adapt(model, "ia3")
-    with pytest.raises(UserError, match="--frozen_layers 2: the model has 1"):
+    with pytest.raises(UserError, match="--frozen_layers 2: the model has 1 layers; give 0 to 1"):
         adapt(model, "partial", frozen_layers=2)
 
 
-@pytest.mark.parametrize("way", ["lora", "ia3", "prompt"])
-def test_the_whole_head_trains_and_is_kept(tiny_model, tmp_path, way):
+@pytest.mark.parametrize("method", ["lora", "ia3", "prompt"])
+def test_the_whole_head_trains_and_is_saved_with_the_adapter(tiny_model, tmp_path, method):
     encoder = load_encoder(str(tiny_model), tokenizer=load_tokenizer(str(tiny_model)))
     head = {"head_sizes": [8], "pooling": "attention", "n_layers": 2}
     base = PooledForSequenceClassification.from_encoder(encoder, LABELS, **head)
-    adapted = adapt(copy.deepcopy(base), way, rank=2, prompt_tokens=3)
+    adapted = adapt(copy.deepcopy(base), method, rank=2, prompt_tokens=3)
     parts = ("layer_pooling", "token_pooling", "hidden_layers", "classifier")
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -86,7 +88,7 @@ def test_the_whole_head_trains_and_is_kept(tiny_model, tmp_path, way):
                 assert parameter.requires_grad
                 parameter.normal_()
     adapted.save_pretrained(tmp_path)
-    found = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+    loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
     ids = torch.arange(5, 15).reshape(2, 5)
     with torch.no_grad():
-        torch.testing.assert_close(found.eval()(ids).logits, adapted.eval()(ids).logits)
+        torch.testing.assert_close(loaded.eval()(ids).logits, adapted.eval()(ids).logits)

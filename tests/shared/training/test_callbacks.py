@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def interrupted(tiny_model, tmp_path_factory):
-    """Run `signal_script.py`; return what it found, its folder, exit code and stderr."""
+    """Run `signal_script.py`; return its results, folder, exit code and stderr."""
     folder = tmp_path_factory.mktemp("interrupted")
     script = Path(__file__).with_name("signal_script.py")
     run = subprocess.run(
@@ -32,26 +32,26 @@ def interrupted(tiny_model, tmp_path_factory):
         text=True,
         timeout=300,
     )
-    assert (folder / "found.json").is_file(), run.stderr
-    found = json.loads((folder / "found.json").read_text())
-    return SimpleNamespace(found=found, folder=folder, code=run.returncode, stderr=run.stderr)
+    assert (folder / "results.json").is_file(), run.stderr
+    results = json.loads((folder / "results.json").read_text())
+    return SimpleNamespace(results=results, folder=folder, code=run.returncode, stderr=run.stderr)
 
 
 @pytest.mark.parametrize(
-    ("where", "step"),
-    [("in an epoch", 9), ("at the end of an epoch", 12), ("before the first end", 2)],
+    ("moment", "step"),
+    [("in an epoch", 9), ("at the end of an epoch", 12), ("in the first epoch", 2)],
 )
-def test_a_run_resumed_after_ctrl_c_is_bitwise_an_uninterrupted_one(interrupted, where, step):
-    # The best epoch is not the newest, so that a checkpoint after it is not kept as the best.
-    assert (interrupted.found["evaluations"], interrupted.found["best step"]) == (3, 6)
-    assert interrupted.found[where] == {
+def test_a_run_resumed_after_ctrl_c_equals_an_uninterrupted_one(interrupted, moment, step):
+    # The best epoch is not the newest, so a later checkpoint is not kept for being the best.
+    assert (interrupted.results["evaluations"], interrupted.results["best step"]) == (3, 6)
+    assert interrupted.results[moment] == {
         "code": 130,
         "newest": f"checkpoint-{step}",
         "steps": 18,
         "same evaluations": True,
         "same best step": True,
         "same weights": [True, True],
-        "signal given back": True,
+        "handler restored": True,
     }
 
 
@@ -69,7 +69,7 @@ def test_sigterm_leaves_a_complete_checkpoint_and_ends_the_process_with_143(inte
 
 @pytest.fixture
 def callback():
-    """Return a callback that listens, and give the signals back afterwards."""
+    """Return a callback with its handlers installed; restore the handlers afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     callback = CheckpointOnSignal()
     callback.on_train_begin(None, TrainerState(), TrainerControl())
@@ -92,7 +92,7 @@ def test_ctrl_c_after_the_last_step_still_ends_the_process(callback):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_without_a_signal_nothing_is_asked_for(callback):
+def test_without_a_signal_no_checkpoint_is_requested(callback):
     state = TrainerState(epoch=0.5, global_step=3)
     control = TrainerControl()
     callback.on_step_end(None, state, control)
@@ -124,14 +124,14 @@ def test_one_line_per_evaluation_and_nothing_else(tiny_model, tmp_path, capsys):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     valid = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert [line.split() for line in lines] == [
-        f"epoch {epoch}.00 loss {loss:.3f} valid loss {other:.3f} "
+        f"epoch {epoch}.00 loss {loss:.3f} valid loss {valid_loss:.3f} "
         "micro F1 0.250 macro F1 0.125".split()
-        for epoch, loss, other in zip((1, 2), losses, valid, strict=True)
+        for epoch, loss, valid_loss in zip((1, 2), losses, valid, strict=True)
     ]
-    assert printed.err == ""  # no terminal, no bars
+    assert printed.err == ""  # not a terminal, so no progress bars
 
 
-def test_without_evaluations_one_line_per_entry_of_the_log(tiny_model, tmp_path, capsys):
+def test_without_evaluations_one_line_per_log_entry(tiny_model, tmp_path, capsys):
     trainer = make_trainer(
         *(tiny_model, tmp_path), callbacks=[ReadableProgress()], logging_strategy="epoch"
     )
@@ -150,7 +150,7 @@ def test_other_processes_write_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_accuracy_stands_for_micro_f1_which_it_equals(capsys):
+def test_accuracy_replaces_micro_f1_where_they_are_equal(capsys):
     metrics = {"eval_accuracy": 0.5, "eval_micro_f1": 0.5, "eval_macro_f1": 0.25}
     ReadableProgress().on_evaluate(None, TrainerState(epoch=2.0), None, metrics=metrics)
     assert capsys.readouterr().out.split()[2:] == ["accuracy", "0.500", "macro", "F1", "0.250"]

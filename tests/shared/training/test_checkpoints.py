@@ -19,7 +19,7 @@ from shared.training.checkpoints import (
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_model, tmp_path_factory):
-    """Return the checkpoint of a run of two steps."""
+    """Return the checkpoint of a training of two steps."""
     folder = tmp_path_factory.mktemp("run")
     make_trainer(tiny_model, folder, max_steps=2, save_strategy="steps", save_steps=2).train()
     return folder / "checkpoint-2"
@@ -27,13 +27,13 @@ def checkpoint(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def run(checkpoint, tmp_path):
-    """Return a run's folder with the checkpoints 9 and 10, both complete."""
+    """Return the folder of a run with the complete checkpoints 9 and 10."""
     for step in (9, 10):
         shutil.copytree(checkpoint, tmp_path / f"checkpoint-{step}")
     return tmp_path
 
 
-def cut(path, share=0.5):
+def truncate(path, share=0.5):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
 
@@ -47,7 +47,7 @@ def empty(path):
 
 
 def zero(path):
-    """What a file system may leave of a file after a loss of power."""
+    """Overwrite a file with zeros, as some file systems do after a power failure."""
     path.write_bytes(bytes(path.stat().st_size))
 
 
@@ -62,16 +62,16 @@ PARTS = {
 }
 
 
-def test_a_complete_checkpoint_has_no_fault(run):
+def test_a_complete_checkpoint_has_no_defect(run):
     assert checkpoint_defect(run / "checkpoint-10") == ""
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-10")
 
 
-@pytest.mark.parametrize("damage", [cut, shorten, empty, zero])
+@pytest.mark.parametrize("damage", [truncate, shorten, empty, zero])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_damaged_part_is_named_and_the_checkpoint_passed_over(run, name, damage):
+def test_a_damaged_part_is_named_and_the_checkpoint_skipped(run, name, damage):
     if name == "trainer_state.json" and damage is shorten:
-        cut(run / "checkpoint-10" / name, 0.99)  # its last byte is a line end
+        truncate(run / "checkpoint-10" / name, 0.99)  # its last byte is a line end
     else:
         damage(run / "checkpoint-10" / name)
     assert checkpoint_defect(run / "checkpoint-10") == f"{name} is truncated"
@@ -79,14 +79,14 @@ def test_a_damaged_part_is_named_and_the_checkpoint_passed_over(run, name, damag
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS.items())
-def test_a_missing_part_is_named_and_the_checkpoint_passed_over(run, name, part):
+def test_a_missing_part_is_named_and_the_checkpoint_skipped(run, name, part):
     (run / "checkpoint-10" / name).unlink()
     assert checkpoint_defect(run / "checkpoint-10") == f"holds no {part}"
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-9")
 
 
 def test_no_pickle_is_loaded(run, tmp_path):
-    # Zip archives without any content: complete to the eye, a fault to whoever unpickles them.
+    # Empty zip archives: complete as archives, but unpickling them would fail.
     import zipfile
 
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
@@ -94,7 +94,7 @@ def test_no_pickle_is_loaded(run, tmp_path):
     assert checkpoint_defect(run / "checkpoint-10") == ""
 
 
-def test_weights_of_a_model_in_shards_must_all_be_there(run):
+def test_every_shard_of_the_weights_is_checked(run):
     folder = run / "checkpoint-10"
     weights = (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     shutil.copy(weights, folder / "model-00002-of-00002.safetensors")
@@ -106,7 +106,7 @@ def test_weights_of_a_model_in_shards_must_all_be_there(run):
 # --- choice --------------------------------------------------------------------------------------
 
 
-def test_the_newest_is_the_highest_step_not_the_last_name(run):
+def test_the_newest_has_the_highest_step_not_the_last_name(run):
     assert sorted(path.name for path in run.iterdir())[-1] == "checkpoint-9"
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-10")
 
@@ -118,20 +118,20 @@ def test_folders_of_other_names_and_files_are_no_checkpoints(run, checkpoint):
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-10")
 
 
-def test_without_a_complete_checkpoint_there_is_none(tmp_path):
+def test_no_complete_checkpoint(tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
     assert newest_complete_checkpoint(tmp_path) is None
     assert newest_complete_checkpoint(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("flag", ["true", "True", True])
-def test_resuming_takes_the_newest_or_starts_afresh(run, tmp_path, flag):
+def test_resumes_from_the_newest_or_starts_from_the_beginning(run, tmp_path, flag):
     assert find_checkpoint(run, flag) == str(run / "checkpoint-10")
     assert find_checkpoint(tmp_path / "nothing", flag) is None
 
 
 @pytest.mark.parametrize("flag", [None, "false", "False"])
-def test_a_fresh_start_does_not_mix_with_an_unfinished_run(run, tmp_path, flag):
+def test_a_new_run_does_not_mix_with_an_unfinished_one(run, tmp_path, flag):
     assert find_checkpoint(tmp_path / "nothing", flag) is None
     with pytest.raises(UserError, match=r"holds checkpoint-10 of an unfinished run; continue it w"):
         find_checkpoint(run, flag)
@@ -149,7 +149,7 @@ def test_a_named_checkpoint(run):
         find_checkpoint(run, str(run))
 
 
-def test_trainers_own_choice_would_be_the_broken_one(run):
+def test_the_function_of_transformers_would_return_the_incomplete_one(run):
     from transformers.trainer_utils import get_last_checkpoint
 
     (run / "checkpoint-10" / "optimizer.pt").unlink()
@@ -166,7 +166,7 @@ def test_remove_checkpoints_removes_nothing_else(run):
     assert sorted(path.name for path in run.iterdir()) == sorted([*kept, "checkpoint-12"])
 
 
-def test_the_state_that_is_checked_is_the_one_the_trainer_reads(checkpoint):
+def test_the_checked_state_is_the_file_the_trainer_writes(checkpoint):
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 2
 
 
@@ -176,28 +176,28 @@ def test_a_checkpoint_of_another_model_or_of_other_labels_is_refused(tmp_path):
 
     config().save_pretrained(tmp_path)
     check_same_model(str(tmp_path), config())
-    check_same_model(str(tmp_path / "without one"), config())
+    check_same_model(str(tmp_path / "no config"), config())
     others = {"labels": config("bc"), "hidden_size": config(hidden_size=24)}
     others["problem_type"] = config(problem_type="regression")
     others["num_attention_heads"] = config(num_attention_heads=4)
-    for what, other in others.items():
-        with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
+    for name, other in others.items():
+        with pytest.raises(UserError, match=f"was trained with other {name} than this run"):
             check_same_model(str(tmp_path), other)
 
 
-def test_another_head_cannot_go_on(tmp_path):
+def test_a_checkpoint_with_another_head_is_refused(tmp_path):
     def config(**head):
         return PooledClassifierConfig(text_config=BertConfig().to_dict(), **head)
 
     config(head_sizes=(8,)).save_pretrained(tmp_path)
     check_same_model(str(tmp_path), config(head_sizes=(8,)))
     others = {"head_sizes": (4,), "n_layers": 2, "last_tokens": 3, "layer_pooling": "concatenate"}
-    for what, value in others.items():
-        with pytest.raises(UserError, match=f"was trained with other {what} than this run"):
-            check_same_model(str(tmp_path), config(**{"head_sizes": (8,), what: value}))
+    for name, value in others.items():
+        with pytest.raises(UserError, match=f"was trained with other {name} than this run"):
+            check_same_model(str(tmp_path), config(**{"head_sizes": (8,), name: value}))
 
 
-def test_other_rows_cannot_go_on(checkpoint, tiny_model, tmp_path):
+def test_a_checkpoint_of_other_rows_is_refused(checkpoint, tiny_model, tmp_path):
     make_trainer(tiny_model, tmp_path, max_steps=3).train(resume_from_checkpoint=str(checkpoint))
     trainer = make_trainer(tiny_model, tmp_path, max_steps=3, rows=make_rows(seed=5))
     with pytest.raises(UserError, match="was trained on other rows than this run has"):

@@ -24,7 +24,7 @@ def collator(side="right", pad_id=0, **options):
 
 @settings(max_examples=150, deadline=None)
 @given(batches, st.sampled_from(["left", "right"]), st.integers(0, 7), st.sampled_from([1, 8, 16]))
-def test_pads_to_the_longest_row_on_the_tokenizers_side(features, side, pad_id, multiple):
+def test_pads_to_the_longest_row_on_the_side_of_the_tokenizer(features, side, pad_id, multiple):
     batch = collator(side, pad_id, pad_to_multiple_of=multiple)(features)
     lengths = [len(feature["input_ids"]) for feature in features]
     width = batch["input_ids"].shape[1]
@@ -67,7 +67,7 @@ def test_features_without_labels_make_a_batch_without_labels(features):
         assert torch.equal(tensor, with_labels[name])
 
 
-def test_takes_arrays_and_ignores_other_columns():
+def test_accepts_arrays_and_ignores_other_columns():
     plain = {"input_ids": [1, 2, 3], "labels": [0, 2]}
     other = {"input_ids": np.array([1, 2, 3]), "labels": np.array([0, 2]), "length": 3, "text": "x"}
     batch = collator()([plain, other])
@@ -76,7 +76,7 @@ def test_takes_arrays_and_ignores_other_columns():
         assert torch.equal(tensor[0], tensor[1])
 
 
-def test_agrees_with_the_tokenizers_own_padding(tiny_model):
+def test_agrees_with_the_padding_of_the_tokenizer(tiny_model):
     from shared.models.loading import load_tokenizer
 
     for side in ("left", "right"):

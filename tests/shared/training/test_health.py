@@ -1,4 +1,4 @@
-"""Health checks: a sound training passes, each fault is seen, the model stays as it was."""
+"""Health check: a good training passes, each problem is reported, the model is not changed."""
 
 import math
 
@@ -24,8 +24,8 @@ COUNTS = {"a": 20, "b": 15, "c": 9, "d": 7}
 
 
 def check(trainer, **options):
-    """Return the findings by the name of the check."""
-    return {finding.check: finding for finding in check_health(trainer, 64, **options)}
+    """Return the results by the name of the check."""
+    return {result.name: result for result in check_health(trainer, 64, **options)}
 
 
 @pytest.fixture
@@ -33,13 +33,14 @@ def trainer(tiny_model, tmp_path):
     return make_trainer(tiny_model, tmp_path, dropout=0.1)
 
 
-def test_a_sound_training_is_well_and_the_model_as_it_was(trainer, tmp_path, capfd):
+def test_a_good_training_passes_and_the_model_is_not_changed(trainer, tmp_path, capfd):
     before, mode = weights(trainer.model), trainer.model.training
-    found = check(trainer, label_counts=COUNTS)
-    assert [*found] == [
-        *("labels", "texts", "parameters", "initial loss", "units", "memory", "learning rate")
+    results = check(trainer, label_counts=COUNTS)
+    assert [*results] == [
+        *("labels", "texts", "parameters", "initial loss"),
+        *("activations", "overfitting", "learning rate"),
     ]
-    assert all(finding.well for finding in found.values()), found
+    assert all(result.passed for result in results.values()), results
     assert (weights(trainer.model) == before).all()
     assert trainer.model.training == mode
     assert all(p.grad is None for p in trainer.model.parameters())
@@ -50,10 +51,12 @@ def test_a_sound_training_is_well_and_the_model_as_it_was(trainer, tmp_path, cap
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(None, math.log(2)), (SingleLabelLoss(), None)])
-def test_knowing_nothing_costs_what_the_loss_says(tiny_model, tmp_path, loss, expected):
+def test_the_loss_of_uniform_predictions_follows_from_the_loss_function(
+    tiny_model, tmp_path, loss, expected
+):
     trainer = make_trainer(tiny_model, tmp_path, loss=loss)
     text = check(trainer)["initial loss"].text
-    if expected is None:  # ln 4 for each label of a row, of which these rows have none to four
+    if expected is None:  # ln 4 for each label of a row; these rows have 0 to 4 labels
         batches = [batch["labels"] for batch in trainer.get_train_dataloader()]
         expected = np.mean([math.log(4) * y.sum(1).mean().item() for y in batches])
         assert float(text.split()[-1]) == pytest.approx(expected, rel=0.2)
@@ -61,55 +64,55 @@ def test_knowing_nothing_costs_what_the_loss_says(tiny_model, tmp_path, loss, ex
         assert float(text.split()[-1]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_start_that_is_no_number_is_seen(trainer, capfd):
+def test_an_initial_loss_of_nan_is_reported(trainer, capfd):
     with torch.no_grad():
         trainer.model.classifier.weight[0, 0] = float("nan")
-    found = check(trainer)
-    assert not found["initial loss"].well
+    results = check(trainer)
+    assert not results["initial loss"].passed
     assert "LOOK  initial loss  nan" in capfd.readouterr().out
 
 
-def test_smoothed_labels_can_be_learned_by_heart(tiny_model, tmp_path):
+def test_one_batch_is_overfitted_without_label_smoothing(tiny_model, tmp_path):
     loss = MultilabelLoss(label_smoothing=0.1)
     trainer = make_trainer(tiny_model, tmp_path, loss=loss, label_smoothing_factor=0.1)
-    assert check(trainer)["memory"].well
+    assert check(trainer)["overfitting"].passed
     assert trainer.compute_loss_func is loss
 
 
-def test_losses_are_those_of_the_precision_of_the_training(tiny_model, tmp_path):
-    trainer, seen = make_trainer(tiny_model, tmp_path, bf16=True), set()
+def test_losses_are_computed_in_the_precision_of_the_training(tiny_model, tmp_path):
+    trainer, dtypes = make_trainer(tiny_model, tmp_path, bf16=True), set()
     feed_forward = trainer.model.bert.encoder.layer[0].intermediate.dense
-    feed_forward.register_forward_hook(lambda module, given, output: seen.add(output.dtype))
+    feed_forward.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
     check(trainer)
-    assert torch.bfloat16 in seen
+    assert torch.bfloat16 in dtypes
 
 
-def test_dead_filters_are_seen():
+def test_dead_filters_are_reported():
     config = TextCNNConfig(vocab_size=9, embedding_size=4, num_filters=3, filter_widths=[2])
     model = TextCNNForSequenceClassification(config)
     with torch.no_grad():
         model.convolutions[0].bias.fill_(-100)
-    with ActivationMonitor(model) as units:
+    with ActivationMonitor(model) as monitor:
         model(torch.arange(1, 7).reshape(2, 3))
-    assert units.finding().text.startswith("100% of the rectified units never fire")
+    assert monitor.result().text.startswith("100% of the ReLU, GELU and SiLU units are dead")
 
 
-def test_a_head_that_starts_far_off_is_seen(trainer):
+def test_a_high_initial_loss_is_reported(trainer):
     with torch.no_grad():
         trainer.model.classifier.bias.fill_(30.0)
-    assert not check(trainer)["initial loss"].well
+    assert not check(trainer)["initial loss"].passed
 
 
-def test_a_model_that_cannot_learn_is_seen(trainer):
+def test_a_model_that_cannot_learn_is_reported(trainer):
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad = name == "classifier.bias"
-    found = check(trainer)
-    assert not found["memory"].well
-    assert found["parameters"].text.startswith("4 of ")
+    results = check(trainer)
+    assert not results["overfitting"].passed
+    assert results["parameters"].text.startswith("4 of ")
 
 
-def test_a_rate_far_from_the_suggested_one_is_seen(tiny_model, tmp_path):
-    assert not check(make_trainer(tiny_model, tmp_path, learning_rate=10.0))["learning rate"].well
+def test_a_rate_far_from_the_suggested_one_is_reported(tiny_model, tmp_path):
+    assert not check(make_trainer(tiny_model, tmp_path, learning_rate=10.0))["learning rate"].passed
 
 
 def test_dead_and_saturated_units():
@@ -120,36 +123,36 @@ def test_dead_and_saturated_units():
     with torch.no_grad():
         model[0].bias[:6] = -100
         model[2].bias[:3] = 50
-        with ActivationMonitor(model) as units:
+        with ActivationMonitor(model) as monitor:
             for _ in range(3):
                 model(torch.randn(8, 5, 4))
-    finding = units.finding()
-    assert not finding.well
-    assert "60% of the rectified units never fire" in finding.text
-    assert "30% of the bounded values are saturated" in finding.text
+    result = monitor.result()
+    assert not result.passed
+    assert "60% of the ReLU, GELU and SiLU units are dead" in result.text
+    assert "30% of the tanh, sigmoid and recurrent values are saturated" in result.text
     with torch.no_grad():
         model(torch.full((1, 4), 1e9))
-    assert units.finding() == finding  # no longer watched
+    assert monitor.result() == result  # the hooks are removed
 
 
 def test_recurrent_states_are_watched():
     network = torch.nn.GRU(3, 4, batch_first=True)
     torch.nn.init.constant_(network.bias_ih_l0, 50.0)
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(2, 5, 3), [5, 2], batch_first=True)
-    with torch.no_grad(), ActivationMonitor(network) as units:
+    with torch.no_grad(), ActivationMonitor(network) as monitor:
         network(packed)
-    assert units.n_bounded == 7 * 4
+    assert monitor.n_bounded == 7 * 4
 
 
-def test_what_is_found_in_the_data():
-    assert rare_labels(COUNTS) == ("labels", True, "the rarest of 4 has 7 training rows")
+def test_rare_labels_and_truncated_texts_are_reported():
+    assert rare_labels(COUNTS) == ("labels", True, "the rarest of 4 labels has 7 training rows")
     rare = rare_labels(COUNTS | {"e": 4, "f": 0})
-    assert rare == ("labels", False, "2 of 6 have fewer than 5 training rows: e, f")
-    assert truncated_texts([3, 8, 8, 8], 8) == ("texts", False, "75% are cut at 8 tokens")
-    assert truncated_texts([3, 5, 8], 8).well
+    assert rare == ("labels", False, "2 of 6 labels have fewer than 5 training rows: e, f")
+    assert truncated_texts([3, 8, 8, 8], 8) == ("texts", False, "75% reach the limit of 8 tokens")
+    assert truncated_texts([3, 5, 8], 8).passed
 
 
-def test_the_suggested_rate_lies_below_the_rise():
+def test_the_suggested_rate_is_below_the_rise_of_the_loss():
     rates = np.geomspace(1e-6, 1, 61)
     # Flat to 1e-4, falling to 1e-2, then rising steeply.
     losses = np.interp(np.log10(rates), [-6, -4, -2, -1, 0], [1.0, 1.0, 0.3, 2.0, 9.0])
@@ -157,12 +160,14 @@ def test_the_suggested_rate_lies_below_the_rise():
     assert 5e-4 < suggest_rate(rates[::5], losses[::5]) < 2e-3  # fewer steps
     flat = np.where(rates < 1e-3, 0.7 + 0.01 * np.sin(rates * 1e6), 0.7 + 300 * rates)
     assert 2e-5 < suggest_rate(rates, flat) <= 1e-4
-    assert learning_rate(1e-3, 1e-3).well
-    assert not learning_rate(2e-2, 1e-3).well
-    assert not learning_rate(5e-5, 1e-3).well
+    assert learning_rate(1e-3, 1e-3).passed
+    assert not learning_rate(2e-2, 1e-3).passed
+    assert not learning_rate(5e-5, 1e-3).passed
 
 
-def test_a_line_for_each_finding():
+def test_one_line_per_result():
     lines = describe([one_batch([0.7, 0.01], 0.03), one_batch([0.7, 0.5], 0.03)]).splitlines()
-    assert " ".join(lines[0].split()) == "ok memory from 0.700 to 0.0100 in 2 steps on a few rows"
+    assert " ".join(lines[0].split()) == (
+        "ok overfitting loss from 0.700 to 0.0100 in 2 steps on a few rows"
+    )
     assert lines[1].split()[0] == "LOOK"

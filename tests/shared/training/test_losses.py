@@ -39,7 +39,7 @@ def outputs(logits):
 
 
 @pytest.mark.parametrize("pos_weight", [None, POS_WEIGHT])
-def test_is_binary_cross_entropy_over_rows_and_labels(pos_weight):
+def test_multilabel_loss_is_binary_cross_entropy_over_rows_and_labels(pos_weight):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(6, 4))
     labels = (rng.random((6, 4)) < 0.4).astype(np.float32)
@@ -63,9 +63,11 @@ def test_two_passes_are_averaged_and_r_drop_adds_their_divergence():
     cross_entropy, divergence = first + second, (one_way + other_way).mean() / 2
     for weight in (0, 1, 3):
         loss = MultilabelLoss(r_drop=weight)
-        found = loss(outputs(logits.reshape(12, 4)), labels).item()
-        assert found == pytest.approx((cross_entropy + weight * divergence) / 2)
-        assert loss(outputs(logits[0]), labels).item() == pytest.approx(first)  # in an evaluation
+        value = loss(outputs(logits.reshape(12, 4)), labels).item()
+        assert value == pytest.approx((cross_entropy + weight * divergence) / 2)
+        assert loss(outputs(logits[0]), labels).item() == pytest.approx(
+            first
+        )  # as in an evaluation
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_focus_has_finite_gradients_where_a_score_is_certain(focus):
 
 
 @pytest.mark.parametrize(("weight", "focus", "smoothing"), [(None, 0, 0), (POS_WEIGHT, 2, 0.1)])
-def test_is_cross_entropy_over_classes(weight, focus, smoothing):
+def test_single_label_loss_is_cross_entropy_over_classes(weight, focus, smoothing):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(6, 4))
     labels = np.eye(4)[rng.integers(4, size=6)]
@@ -109,17 +111,17 @@ def test_is_cross_entropy_over_classes(weight, focus, smoothing):
     assert loss(outputs(logits), labels).item() == pytest.approx(rows.mean(), rel=1e-5)
     twice = outputs(np.concatenate([logits, logits]))
     assert loss(twice, labels).item() == pytest.approx(rows.mean(), rel=1e-5)
-    # The Trainer counts the elements of the labels, here of twice as many rows.
+    # The Trainer counts the elements of the labels: 48 for 12 rows, twice as many as here.
     assert loss(outputs(logits), labels, 48).item() == pytest.approx(rows.sum() / 12, rel=1e-5)
 
 
-def test_is_squared_error():
+def test_regression_loss_is_squared_error():
     values, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     assert RegressionLoss()(outputs(values), labels).item() == pytest.approx(2.5)
     assert RegressionLoss()(outputs(values), labels, 10).item() == pytest.approx(0.5)
 
 
-def test_is_computed_in_single_precision_from_half_precision_logits():
+def test_the_loss_of_half_precision_logits_is_computed_in_single_precision():
     logits = torch.full((2, 4), 20.0)
     labels = torch.ones(2, 4, dtype=torch.int64)
     full, half = (
@@ -131,27 +133,26 @@ def test_is_computed_in_single_precision_from_half_precision_logits():
     assert 0 < half < 1e-8
 
 
-def test_hidden_tokens_weigh_the_same_in_whatever_piece_they_are():
+def test_masked_tokens_have_the_same_weight_for_every_split_of_a_batch():
     rng = np.random.default_rng(0)
     log_p = torch.tensor(-rng.random((6, 9)))
     labels = torch.where(
         torch.tensor(rng.random((6, 9)) < np.linspace(0.1, 0.9, 9)), 7, IGNORE_INDEX
     )
-    log_p[labels == IGNORE_INDEX] = (
-        IGNORE_INDEX  # what fills batches up, where predictions are gathered
-    )
-    hidden = (labels != IGNORE_INDEX).sum()
+    # The Trainer pads gathered predictions with this value.
+    log_p[labels == IGNORE_INDEX] = IGNORE_INDEX
+    n_masked = (labels != IGNORE_INDEX).sum()
     expected = -log_p[labels != IGNORE_INDEX].mean()
     assert masked_token_loss(outputs(log_p), labels).item() == pytest.approx(expected.item())
-    for cut in (1, 3, 5):
-        pieces = zip(log_p.split(cut), labels.split(cut), strict=True)
-        found = sum(masked_token_loss(outputs(z), y, hidden) for z, y in pieces)
-        assert found.item() == pytest.approx(expected.item())
+    for size in (1, 3, 5):
+        pieces = zip(log_p.split(size), labels.split(size), strict=True)
+        total = sum(masked_token_loss(outputs(z), y, n_masked) for z, y in pieces)
+        assert total.item() == pytest.approx(expected.item())
 
 
 def test_balanced_pos_weight():
     weight = balanced_pos_weight([50, 20, 4, 1, 0, 90], 100)
-    # sqrt((n - k) / k); none below 1, none above the cap, no positives count as one.
+    # sqrt((n - k) / k), but at least 1 and at most the cap; 0 positives count as 1.
     expected = [1, 2, np.sqrt(24), np.sqrt(99), np.sqrt(99), 1]
     assert weight.dtype == torch.float32
     np.testing.assert_allclose(weight, expected, rtol=1e-6)
@@ -164,7 +165,7 @@ def test_balanced_class_weight():
     weight = balanced_class_weight([50, 30, 20], list("abc"))
     np.testing.assert_allclose(weight, [2 / 3, 10 / 9, 5 / 3], rtol=1e-6)
     assert balanced_class_weight([999, 1], list("ab"), cap=5).tolist() == pytest.approx([0.5005, 5])
-    with pytest.raises(UserError, match="class 'b' has no training row, so no weight"):
+    with pytest.raises(UserError, match="class 'b' has no training row, so it cannot get a bal"):
         balanced_class_weight([5, 0], list("ab"))
 
 
@@ -173,7 +174,7 @@ def test_balanced_class_weight():
 
 @pytest.fixture(scope="module")
 def two_processes(tiny_model, tmp_path_factory):
-    """Run `distributed_script.py` on two processes; return what it found, its folder and stderr."""
+    """Run `distributed_script.py` on two processes; return its results, model, stderr and code."""
     folder = tmp_path_factory.mktemp("two_processes")
     script = Path(__file__).with_name("distributed_script.py")
     run = subprocess.run(
@@ -186,10 +187,10 @@ def two_processes(tiny_model, tmp_path_factory):
         text=True,
         timeout=300,
     )
-    assert (folder / "found.json").is_file(), run.stderr
-    found = json.loads((folder / "found.json").read_text())
+    assert (folder / "results.json").is_file(), run.stderr
+    results = json.loads((folder / "results.json").read_text())
     return SimpleNamespace(
-        found=found, model=folder / "model", stderr=run.stderr, code=run.returncode
+        results=results, model=folder / "model", stderr=run.stderr, code=run.returncode
     )
 
 
@@ -210,29 +211,29 @@ def one_process(model, folder, pos_weight, accumulation, loss=MultilabelLoss, **
 
 
 @pytest.mark.parametrize("pos_weight", [None, POS_WEIGHT])
-def test_sixteen_rows_weigh_the_same_however_they_are_cut(
+def test_sixteen_rows_give_the_same_loss_and_gradient_for_every_split(
     tiny_model, tmp_path, two_processes, pos_weight
 ):
     expected = one_process(tiny_model, tmp_path, pos_weight, 1)
     assert np.shape(expected) == (2, 3)
-    cut = {
+    splits = {
         "4 x 4": one_process(tiny_model, tmp_path, pos_weight, 4),
-        "2 processes x 8": two_processes.found[f"{pos_weight} 1"],
-        "2 processes x 4 x 2": two_processes.found[f"{pos_weight} 4"],
+        "2 processes x 8": two_processes.results[f"{pos_weight} 1"],
+        "2 processes x 4 x 2": two_processes.results[f"{pos_weight} 4"],
     }
-    for name, found in cut.items():
-        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0, err_msg=name)
+    for name, values in splits.items():
+        np.testing.assert_allclose(values, expected, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("loss", [SingleLabelLoss, lambda _: RegressionLoss()])
-def test_so_do_rows_of_the_other_losses(tiny_model, tmp_path, loss):
+def test_the_scale_of_the_other_losses_does_not_depend_on_the_split(tiny_model, tmp_path, loss):
     whole, pieces = (
         one_process(tiny_model, tmp_path, None, accumulation, loss=loss) for accumulation in (1, 4)
     )
     np.testing.assert_allclose(pieces, whole, atol=TOLERANCE, rtol=0)
 
 
-def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
+def test_two_passes_change_nothing_without_dropout_and_r_drop_adds_to_the_loss_with_it(
     tiny_model, tmp_path
 ):
     def r_drop(pos_weight):
@@ -242,11 +243,11 @@ def test_passes_without_dropout_change_nothing_and_with_it_are_pulled_together(
     twice = {"passes": 2}
     once = run(1)
     for accumulation in (1, 4):
-        found = run(accumulation, loss=r_drop, options=twice)
-        np.testing.assert_allclose(found, once, atol=TOLERANCE, rtol=0)
+        values = run(accumulation, loss=r_drop, options=twice)
+        np.testing.assert_allclose(values, once, atol=TOLERANCE, rtol=0)
     (plain, *_), _ = run(1, options=twice, dropout=0.5)
-    (pulled, *_), _ = run(1, loss=r_drop, options=twice, dropout=0.5)
-    assert pulled > plain + 0.02  # the same passes, and how far they lie apart
+    (with_r_drop, *_), _ = run(1, loss=r_drop, options=twice, dropout=0.5)
+    assert with_r_drop > plain + 0.02  # the same passes, plus their divergence
 
 
 def test_the_plain_mean_would_grow_with_the_number_of_pieces(tiny_model, tmp_path):
@@ -261,12 +262,12 @@ def test_the_plain_mean_would_grow_with_the_number_of_pieces(tiny_model, tmp_pat
     assert pieces == pytest.approx(4 * whole, rel=0.01)
 
 
-def test_two_processes_predict_every_row_once_and_in_order(two_processes):
+def test_two_processes_predict_each_row_once_and_in_order(two_processes):
     rows = make_rows(41, seed=2)
     model = load_sequence_classifier(str(two_processes.model)).eval()
     with torch.no_grad():
         expected = [model(torch.tensor(ids)[None]).logits[0].tolist() for ids in rows["input_ids"]]
-    np.testing.assert_allclose(two_processes.found["predictions"], expected, atol=TOLERANCE)
+    np.testing.assert_allclose(two_processes.results["predictions"], expected, atol=TOLERANCE)
 
 
 def test_a_loss_that_fails_in_one_process_stops_all_with_one_line(two_processes):
@@ -276,12 +277,12 @@ def test_a_loss_that_fails_in_one_process_stops_all_with_one_line(two_processes)
     assert two_processes.code != 0
 
 
-# --- the loss that suits the rows ----------------------------------------------------------------
+# --- choice of the loss --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("single_label", [False, True])
-def test_the_loss_that_suits_the_rows(single_label, balanced):
+def test_classification_loss_fits_the_labels(single_label, balanced):
     y = np.eye(3, dtype=int)[[0, 0, 0, 1, 1, 2]]
     settings = {"focus": 2.0, "label_smoothing": 0.1}
     loss = classification_loss(y, "abc", single_label=single_label, balanced=balanced, **settings)
@@ -297,7 +298,7 @@ def test_the_loss_that_suits_the_rows(single_label, balanced):
     assert loss(outputs(logits), targets) == expected(outputs(logits), targets)
 
 
-def test_a_class_that_only_other_folds_have_weighs_like_one_with_a_row():
+def test_a_class_that_only_other_folds_have_gets_the_weight_of_a_class_with_one_row():
     labels = np.eye(3, dtype=np.uint8)[[0, 0, 1]]
     options = {"single_label": True, "balanced": True}
     with pytest.raises(UserError, match="class 'c' has no training row"):
@@ -308,7 +309,10 @@ def test_a_class_that_only_other_folds_have_weighs_like_one_with_a_row():
         classification_loss(labels, "abc", totals=np.array([2, 1, 0]), **options)
 
 
-def test_the_loss_over_hidden_tokens_alone_is_the_loss(tiny_mlm):
+# --- masked-language modelling -------------------------------------------------------------------
+
+
+def test_scoring_the_masked_tokens_only_gives_the_same_loss_and_gradients(tiny_mlm):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 150, (4, 20), generator=generator)
     labels = torch.where(torch.rand(ids.shape, generator=generator) < 0.2, ids, IGNORE_INDEX)
@@ -323,13 +327,13 @@ def test_the_loss_over_hidden_tokens_alone_is_the_loss(tiny_mlm):
     output = sparse(**batch, targets=labels)
     loss = masked_token_loss(output, labels)
 
-    hidden = labels != IGNORE_INDEX
-    assert scored[0].shape[:-1] == (hidden.sum(),)
+    masked = labels != IGNORE_INDEX
+    assert scored[0].shape[:-1] == (masked.sum(),)
     assert output.logits.shape == labels.shape
-    assert (output.logits[~hidden] == 0).all()
-    assert (output.logits[hidden] < 0).all()
+    assert (output.logits[~masked] == 0).all()
+    assert (output.logits[masked] < 0).all()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    for piece in (expected, loss):
-        piece.backward()
+    for value in (expected, loss):
+        value.backward()
     gradients = (model.get_input_embeddings().weight.grad for model in (sparse, whole))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Parameter groups, freezing, adversarial weights and mixup."""
+"""Tests of parameter groups, freezing, adversarial weights and mixup."""
 
 import copy
 from dataclasses import dataclass
@@ -37,8 +37,7 @@ from shared.training.optimization import (
     parameter_groups,
 )
 
-# --- optimization --------------------------------------------------------------------------------
-
+# --- parameter groups ----------------------------------------------------------------------------
 
 SMALL = {"vocab_size": 180, "num_labels": 4, "pad_token_id": 0}
 BERT_LAYER = "bert.encoder.layer.{}.output.dense.weight"
@@ -66,15 +65,15 @@ def albert():
 
 
 def settings_of(model, **flags):
-    """Return the rate and the decay of every parameter, by name."""
+    """Return the learning rate and the weight decay of each parameter, by name."""
     groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.1, **flags)
-    found = {p: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert sum(len(group["params"]) for group in groups) == len(found)
-    assert len(found) == len({*model.parameters()})
-    return {name: found[p] for name, p in model.named_parameters()}
+    rates = {p: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(rates)
+    assert len(rates) == len({*model.parameters()})
+    return {name: rates[p] for name, p in model.named_parameters()}
 
 
-def test_the_trainer_steps_with_the_groups_of_the_flags(bert, tmp_path):
+def test_the_optimizer_of_the_trainer_has_the_groups_of_the_flags(bert, tmp_path):
     @dataclass
     class Arguments(TuningArguments, TrainingArguments):
         pass
@@ -94,28 +93,31 @@ def test_the_trainer_steps_with_the_groups_of_the_flags(bert, tmp_path):
 
 
 @pytest.mark.parametrize("build", [gpt2, modernbert, albert])
-def test_biases_and_norms_do_not_decay_whatever_they_are_called(build):
-    found = settings_of(build())
-    assert {decay for _, decay in found.values()} == {0.0, 0.1}
-    for name, (_, decay) in found.items():
-        plain = name.endswith("bias") or "norm" in name.lower() or "ln_" in name
-        assert decay == (0.0 if plain else 0.1), name
+def test_biases_and_norms_have_no_weight_decay(build):
+    settings = settings_of(build())
+    assert {decay for _, decay in settings.values()} == {0.0, 0.1}
+    for name, (_, decay) in settings.items():
+        exempt = name.endswith("bias") or "norm" in name.lower() or "ln_" in name
+        assert decay == (0.0 if exempt else 0.1), name
 
 
-def test_the_rate_falls_from_layer_to_layer(bert):
-    found = settings_of(bert, head_learning_rate=5.0, layer_decay=0.5)
-    assert found["classifier.weight"] == (5.0, 0.1)
-    assert found["bert.pooler.dense.weight"] == (1.0, 0.1)
-    assert found[BERT_LAYER.format(1)] == (1.0, 0.1)
-    assert found[BERT_LAYER.format(0)] == (0.5, 0.1)
-    assert found["bert.embeddings.word_embeddings.weight"] == (0.25, 0.1)
-    assert found["bert.embeddings.LayerNorm.weight"] == (0.25, 0.0)
+def test_the_learning_rate_falls_from_layer_to_layer(bert):
+    settings = settings_of(bert, head_learning_rate=5.0, layer_decay=0.5)
+    assert settings["classifier.weight"] == (5.0, 0.1)
+    assert settings["bert.pooler.dense.weight"] == (1.0, 0.1)
+    assert settings[BERT_LAYER.format(1)] == (1.0, 0.1)
+    assert settings[BERT_LAYER.format(0)] == (0.5, 0.1)
+    assert settings["bert.embeddings.word_embeddings.weight"] == (0.25, 0.1)
+    assert settings["bert.embeddings.LayerNorm.weight"] == (0.25, 0.0)
 
 
-def test_the_last_norm_belongs_to_the_top():
-    found = settings_of(gpt2(), layer_decay=0.5)
-    assert found["transformer.ln_f.weight"] == (1.0, 0.0)
-    assert found["transformer.wte.weight"][0] == 0.125
+def test_the_last_normalisation_has_the_rate_of_the_top_layer():
+    settings = settings_of(gpt2(), layer_decay=0.5)
+    assert settings["transformer.ln_f.weight"] == (1.0, 0.0)
+    assert settings["transformer.wte.weight"][0] == 0.125
+
+
+# --- freezing ------------------------------------------------------------------------------------
 
 
 def test_layers_are_those_of_the_encoder(bert):
@@ -125,7 +127,7 @@ def test_layers_are_those_of_the_encoder(bert):
 
 
 @pytest.mark.parametrize(
-    ("what", "trains"),
+    ("part", "expected"),
     [
         ("none", {"word", "0", "1", "classifier"}),
         ("embeddings", {"0", "1", "classifier"}),
@@ -135,32 +137,32 @@ def test_layers_are_those_of_the_encoder(bert):
         ("all", {"classifier"}),
     ],
 )
-def test_freezes_from_the_bottom(bert, what, trains):
+def test_freezes_from_the_bottom(bert, part, expected):
     freeze(bert, "all")
-    count = freeze(bert, what)
-    named = {
+    n_trained = freeze(bert, part)
+    parameters = {
         "word": "bert.embeddings.word_embeddings.weight",
         **{str(layer): BERT_LAYER.format(layer) for layer in (0, 1)},
         "classifier": "classifier.weight",
     }
-    found = {part for part, name in named.items() if bert.get_parameter(name).requires_grad}
-    assert found == trains
-    assert count == sum(p.numel() for p in bert.parameters() if p.requires_grad)
+    trained = {key for key, name in parameters.items() if bert.get_parameter(name).requires_grad}
+    assert trained == expected
+    assert n_trained == sum(p.numel() for p in bert.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("part", "message"),
     [
-        ("3", "--freeze 3: the model has 2 layers"),
+        ("3", "--freeze 3: the model has 2 layers; give at most 2"),
         ("top", "--freeze top: must be none, embeddings, a number of layers, all or gradual"),
     ],
 )
-def test_what_cannot_be_frozen(bert, what, message):
+def test_unknown_parts_are_refused(bert, part, message):
     with pytest.raises(UserError, match=message):
-        freeze(bert, what)
+        freeze(bert, part)
 
 
-def test_unfreezes_a_layer_per_epoch(tiny_model, tmp_path):
+def test_unfreezes_one_layer_per_epoch(tiny_model, tmp_path):
     trainer = make_trainer(
         tiny_model, tmp_path, callbacks=[GradualUnfreezing()], num_train_epochs=4
     )
@@ -168,27 +170,27 @@ def test_unfreezes_a_layer_per_epoch(tiny_model, tmp_path):
     trainer.optimizer = torch.optim.AdamW(parameter_groups(trainer.model, **flags))
     model = trainer.model
     parts = [model.bert.embeddings, *layers(model), model.classifier]
-    seen = []
+    snapshots = []
 
-    def parts_that_moved():
+    def compare_with_last_epoch():
         now = [weights(part) for part in parts]
-        if seen:
-            moved.append([bool((a != b).any()) for a, b in zip(now, seen[-1], strict=True)])
-        seen.append(now)
+        if snapshots:
+            changed.append([bool((a != b).any()) for a, b in zip(now, snapshots[-1], strict=True)])
+        snapshots.append(now)
 
     class Watch(GradualUnfreezing):
         def on_epoch_begin(self, *args, **kwargs):
-            parts_that_moved()
+            compare_with_last_epoch()
 
-    moved = []
+    changed = []
     trainer.add_callback(Watch())
     trainer.train()
-    parts_that_moved()
+    compare_with_last_epoch()
     no, yes = False, True
-    assert moved == [[no, no, no, yes], [no, no, yes, yes], [no, yes, yes, yes], [yes] * 4]
+    assert changed == [[no, no, no, yes], [no, no, yes, yes], [no, yes, yes, yes], [yes] * 4]
 
 
-def test_unfreezing_on_several_processes(bert):
+def test_gradual_unfreezing_on_several_processes_is_refused(bert):
     class Two(TrainingArguments):
         world_size = 2
 
@@ -196,7 +198,7 @@ def test_unfreezing_on_several_processes(bert):
         GradualUnfreezing().on_epoch_begin(Two("x"), None, None, model=bert)
 
 
-def test_a_projection_of_the_embeddings_lies_below_the_layers():
+def test_a_projection_of_the_embeddings_is_frozen_with_them():
     electra = ElectraForSequenceClassification(
         ElectraConfig(
             embedding_size=6,
@@ -213,7 +215,7 @@ def test_a_projection_of_the_embeddings_lies_below_the_layers():
     assert [name for name in trained if "layer.0" in name]
 
 
-def test_parameters_of_the_encoder_itself_are_no_head():
+def test_parameters_of_the_encoder_outside_its_layers_are_not_head():
     xlnet = XLNetForSequenceClassification(
         XLNetConfig(vocab_size=180, d_model=8, n_layer=2, n_head=2, d_inner=8, num_labels=4)
     )
@@ -222,15 +224,17 @@ def test_parameters_of_the_encoder_itself_are_no_head():
     assert xlnet.logits_proj.weight.requires_grad
 
 
-@pytest.mark.parametrize("what", ["embeddings", "1", "all", "gradual"])
-def test_frozen_embeddings_cannot_be_moved(what):
-    args = TuningArguments(adversary=0.1, freeze=what)
-    with pytest.raises(UserError, match=f"--adversary: --freeze {what} leaves the embeddings"):
+@pytest.mark.parametrize("part", ["embeddings", "1", "all", "gradual"])
+def test_frozen_embeddings_cannot_be_moved(part):
+    args = TuningArguments(adversary=0.1, freeze=part)
+    with pytest.raises(
+        UserError, match=f"--adversary: with --freeze {part} the embeddings have no"
+    ):
         check_tuning(args)
-    check_tuning(TuningArguments(adversary=0.1, freeze=what, adversary_moves="weights"))
+    check_tuning(TuningArguments(adversary=0.1, freeze=part, adversary_moves="weights"))
 
 
-# --- regularization ------------------------------------------------------------------------------
+# --- adversarial weights -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -249,12 +253,12 @@ def loss_of(model, batch):
     return MultilabelLoss()(model(**inputs), batch["labels"])
 
 
-@pytest.mark.parametrize("what", ["embeddings", "weights"])
-def test_weights_move_against_the_model_and_back(model, batch, what):
+@pytest.mark.parametrize("target", ["embeddings", "weights"])
+def test_weights_move_to_raise_the_loss_and_are_restored(model, batch, target):
     loss = loss_of(model, batch)
     loss.backward()
     before = copy.deepcopy(model.state_dict())
-    with AdversarialWeights(0.05, what).against(model), torch.no_grad():
+    with AdversarialWeights(0.05, target).against(model), torch.no_grad():
         assert loss_of(model, batch) > loss
         moved = {name for name, p in model.state_dict().items() if not torch.equal(p, before[name])}
         words = "bert.embeddings.word_embeddings.weight"
@@ -264,11 +268,11 @@ def test_weights_move_against_the_model_and_back(model, batch, what):
         torch.testing.assert_close(step / step.norm(), gradient / gradient.norm())
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert words in moved
-    assert (len(moved) == 1) == (what == "embeddings")
+    assert (len(moved) == 1) == (target == "embeddings")
     assert not [name for name in moved if name.endswith("bias")]
 
 
-def test_weights_come_back_after_an_error(model, batch):
+def test_weights_are_restored_after_an_error(model, batch):
     loss_of(model, batch).backward()
     before = weights(model)
     with pytest.raises(ValueError), AdversarialWeights(0.1, "weights").against(model):  # noqa: PT011
@@ -276,7 +280,7 @@ def test_weights_come_back_after_an_error(model, batch):
     assert (weights(model) == before).all()
 
 
-def test_a_step_is_taken_on_both_losses(tiny_model, tmp_path):
+def test_a_step_uses_the_gradients_of_both_losses(tiny_model, tmp_path):
     def norms(**options):
         trainer = make_trainer(
             tiny_model, tmp_path, options=options, num_train_epochs=1, max_grad_norm=1e9
@@ -284,10 +288,13 @@ def test_a_step_is_taken_on_both_losses(tiny_model, tmp_path):
         trainer.train()
         return np.array(history(trainer, "loss", "grad_norm"))
 
-    plain, still = norms(), norms(adversary=AdversarialWeights(0.0))
-    assert still[1, 0] == pytest.approx(2 * plain[1, 0], rel=1e-5)  # twice the same gradient
-    assert still[0, 0] == plain[0, 0]  # the log shows the loss at the weights as they are
-    assert norms(adversary=AdversarialWeights(0.1))[1, 0] != pytest.approx(still[1, 0], rel=1e-4)
+    plain, unmoved = norms(), norms(adversary=AdversarialWeights(0.0))
+    assert unmoved[1, 0] == pytest.approx(2 * plain[1, 0], rel=1e-5)  # twice the same gradient
+    assert unmoved[0, 0] == plain[0, 0]  # the log shows the loss at the current weights
+    assert norms(adversary=AdversarialWeights(0.1))[1, 0] != pytest.approx(unmoved[1, 0], rel=1e-4)
+
+
+# --- mixup ---------------------------------------------------------------------------------------
 
 
 def test_rows_are_mixed_with_their_labels(model, batch):
@@ -313,13 +320,13 @@ def test_mixing_a_text_with_itself_changes_nothing(model, batch):
     twins = {name: value[:1].repeat(4, *[1] * (value.dim() - 1)) for name, value in batch.items()}
     mixed = Mixup(1.0)(model, twins, (0,))
     with torch.no_grad():
-        found = model(**{name: value for name, value in mixed.items() if name != "labels"}).logits
+        logits = model(**{name: value for name, value in mixed.items() if name != "labels"}).logits
         inputs = {name: value for name, value in twins.items() if name != "labels"}
-        torch.testing.assert_close(found, model(**inputs).logits)
+        torch.testing.assert_close(logits, model(**inputs).logits)
     torch.testing.assert_close(mixed["labels"], twins["labels"])
 
 
-def test_a_resumed_run_mixes_as_an_uninterrupted_one(tiny_model, tmp_path):
+def test_a_resumed_run_mixes_the_rows_of_an_uninterrupted_one(tiny_model, tmp_path):
     options = {"mixup": Mixup(1.0), "adversary": AdversarialWeights(0.01), "passes": 2}
 
     def trainer(folder):
@@ -333,7 +340,7 @@ def test_a_resumed_run_mixes_as_an_uninterrupted_one(tiny_model, tmp_path):
     assert (weights(resumed.model) == weights(whole.model)).all()
 
 
-def test_a_model_that_takes_no_embeddings(batch):
+def test_a_model_that_takes_no_embeddings_is_refused(batch):
     class Bag(torch.nn.Module):
         def forward(self, input_ids, attention_mask):
             return None

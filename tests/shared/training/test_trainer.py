@@ -25,36 +25,37 @@ def batches(lengths, batch_size=4, seed=0, epoch=0, pieces=1):
     st.integers(0, 3),
     st.integers(0, 3),
 )
-def test_every_row_once_in_batches_of_one_size_the_longest_first(lengths, batch_size, seed, epoch):
-    found = batches(lengths, batch_size, seed, epoch)
-    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
-    assert found == batches(lengths, batch_size, seed, epoch)
-    assert len(found) == -(-len(lengths) // batch_size)
-    if found:
-        sizes = [len(batch) for batch in found]
+def test_each_row_once_in_batches_of_equal_size_and_the_longest_first(
+    lengths, batch_size, seed, epoch
+):
+    result = batches(lengths, batch_size, seed, epoch)
+    assert sorted(row for batch in result for row in batch) == list(range(len(lengths)))
+    assert result == batches(lengths, batch_size, seed, epoch)
+    assert len(result) == -(-len(lengths) // batch_size)
+    if result:
+        sizes = [len(batch) for batch in result]
         assert max(sizes) <= min(batch_size, min(sizes) + 1)
-        longest = [max(lengths[row] for row in batch) for batch in found]
+        longest = [max(lengths[row] for row in batch) for batch in result]
         assert longest[0] == max(longest)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
-def test_pieces_make_up_the_batches_of_one_piece(n, size, pieces, epoch):
+def test_pieces_joined_are_the_undivided_batches(n, size, pieces, epoch):
     lengths = np.random.default_rng(n).integers(1, 100, size=n)
     whole = batches(lengths, size * pieces, epoch=epoch)
-    found = batches(lengths, size * pieces, epoch=epoch, pieces=pieces)
+    divided = batches(lengths, size * pieces, epoch=epoch, pieces=pieces)
     sampler = LengthGroupedBatches(lengths, size * pieces, 0, lambda: 0, pieces)
-    assert len(found) == len(whole) * pieces == len(sampler)
-    assert all(1 <= len(piece) <= size for piece in found)
+    assert len(divided) == len(whole) * pieces == len(sampler)
+    assert all(1 <= len(piece) <= size for piece in divided)
     for i, batch in enumerate(whole):
-        cut = found[i * pieces : (i + 1) * pieces]
-        joined = [row for piece in cut for row in piece]
-        if len(batch) < pieces:
+        joined = [row for piece in divided[i * pieces : (i + 1) * pieces] for row in piece]
+        if len(batch) < pieces:  # the first row is repeated
             joined = joined[: len(batch)]
         assert joined == batch
 
 
-def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else():
+def test_the_order_depends_on_epoch_and_seed_only():
     lengths = np.random.default_rng(0).integers(5, 300, size=500)
     first = batches(lengths)
     assert first != batches(lengths, epoch=1)
@@ -67,7 +68,7 @@ def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else():
     assert np.random.random() == np.random.RandomState(7).random()
 
 
-def test_the_epoch_is_asked_for_when_a_pass_begins():
+def test_the_epoch_is_read_at_the_start_of_each_iteration():
     epoch = 0
     sampler = LengthGroupedBatches(np.arange(1, 101), 4, 0, lambda: epoch)
     first = list(sampler)
@@ -75,38 +76,36 @@ def test_the_epoch_is_asked_for_when_a_pass_begins():
     assert list(sampler) == batches(np.arange(1, 101), epoch=1) != first
 
 
-def test_little_is_padded_and_batches_differ_between_epochs():
+def test_little_padding_and_other_batches_in_each_epoch():
     lengths = np.random.default_rng(0).lognormal(4.5, 0.8, size=5000).astype(int).clip(5, 512)
 
-    def padding(found):
-        padded = sum(len(rows) * lengths[rows].max() for rows in found)
+    def padding(batches_of_rows):
+        padded = sum(len(rows) * lengths[rows].max() for rows in batches_of_rows)
         return 1 - lengths.sum() / padded
 
     assert padding(batches(lengths, 16)) < 0.05
     assert padding(np.array_split(np.random.default_rng(0).permutation(5000), 313)) > 0.5
-    # Rows do not stay together: a batch of one epoch is spread over many of the next.
+    # The rows of a batch are spread over many batches of the next epoch.
     batch = {row: i for i, rows in enumerate(batches(lengths, 16, epoch=1)) for row in rows}
-    together = [len({batch[row] for row in batches(lengths, 16)[i]}) for i in (0, 100)]
-    assert min(together) > 5
+    n_batches = [len({batch[row] for row in batches(lengths, 16)[i]}) for i in (0, 100)]
+    assert min(n_batches) > 5
 
 
 # --- training ------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tiny_model, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
     flags = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 4, "num_train_epochs": 2}
     whole = make_trainer(tiny_model, tmp_path, **flags)
     whole.train()
-    for step in (4, 8):  # in the first epoch of six steps, in the second
+    for step in (4, 8):  # in the first and in the second epoch, of six steps each
         resumed = make_trainer(tiny_model, tmp_path, **flags)
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         assert resumed.state.global_step == 12
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
 
 
-def test_batches_of_all_devices_and_accumulation_steps_hold_texts_of_one_length(
-    tiny_model, tmp_path
-):
+def test_all_pieces_of_a_step_hold_texts_of_similar_length(tiny_model, tmp_path):
     rows = make_rows()
     trainer = make_trainer(
         tiny_model,
@@ -117,18 +116,18 @@ def test_batches_of_all_devices_and_accumulation_steps_hold_texts_of_one_length(
         seed=5,
     )
 
-    def found():
+    def rows_of_pieces():
         return list(trainer.get_train_dataloader().batch_sampler)
 
-    assert found() == batches(rows["length"], 12, seed=5, pieces=3)
+    assert rows_of_pieces() == batches(rows["length"], 12, seed=5, pieces=3)
     trainer.args.data_seed = 6
-    assert found() == batches(rows["length"], 12, seed=6, pieces=3)
+    assert rows_of_pieces() == batches(rows["length"], 12, seed=6, pieces=3)
     trainer.args.train_sampling_strategy = "sequential"
-    assert found() == np.arange(48).reshape(-1, 4).tolist()
+    assert rows_of_pieces() == np.arange(48).reshape(-1, 4).tolist()
 
 
 class BrokenLoss(MultilabelLoss):
-    """Is infinite or not a number at one step."""
+    """Return infinity or NaN at one step."""
 
     def __init__(self, step, value):
         super().__init__()
@@ -148,12 +147,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
         def on_step_end(self, args, state, control, model, **kwargs):
             self.weights = weights(model)
 
-    kept = AfterStep()
+    last = AfterStep()
     trainer = make_trainer(
         tiny_model,
         tmp_path,
         loss=BrokenLoss(4, value),
-        callbacks=[kept],
+        callbacks=[last],
         save_strategy="steps",
         save_steps=2,
     )
@@ -164,10 +163,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(
         f"checkpoint is {tmp_path / 'checkpoint-2'}"
     )
     assert trainer.state.global_step == 3
-    np.testing.assert_array_equal(weights(trainer.model), kept.weights)
+    np.testing.assert_array_equal(weights(trainer.model), last.weights)
 
 
-def test_a_loss_that_is_not_finite_at_once_has_no_checkpoint_to_name(tiny_model, tmp_path):
+def test_the_message_says_if_there_is_no_checkpoint(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, loss=BrokenLoss(1, float("nan")))
     before = weights(trainer.model)
     with pytest.raises(UserError, match=r"at step 1; .*; no checkpoint was saved yet"):
@@ -176,7 +175,7 @@ def test_a_loss_that_is_not_finite_at_once_has_no_checkpoint_to_name(tiny_model,
 
 
 class BrokenGradient(torch.autograd.Function):
-    """Lets its input pass, and no gradient."""
+    """Return the input unchanged, with a gradient of NaN."""
 
     @staticmethod
     def forward(ctx, x):
@@ -205,7 +204,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
 
 
 def plain_forward(model, rows):
-    """Return logits row by row, without padding."""
+    """Return the logits of each row, computed alone and without padding."""
     model.eval()
     with torch.no_grad():
         return [model(torch.tensor(ids)[None]).logits[0].tolist() for ids in rows["input_ids"]]
@@ -239,10 +238,10 @@ def test_rows_without_labels_can_be_predicted(tiny_model, tmp_path):
 
 
 def test_evaluation_pairs_predictions_and_labels(tiny_model, tmp_path):
-    seen = {}
+    arrays = {}
 
     def compute_metrics(prediction):
-        seen["labels"], seen["logits"] = prediction.label_ids, prediction.predictions
+        arrays["labels"], arrays["logits"] = prediction.label_ids, prediction.predictions
         return {"x": 1.0}
 
     trainer = make_trainer(tiny_model, tmp_path, per_device_eval_batch_size=4)
@@ -251,40 +250,40 @@ def test_evaluation_pairs_predictions_and_labels(tiny_model, tmp_path):
     assert trainer.evaluate()["eval_x"] == 1.0
     longest_first = np.argsort(-np.array(rows["length"]), kind="stable")
     expected = np.array(plain_forward(trainer.model, rows))
-    np.testing.assert_allclose(seen["logits"], expected[longest_first], atol=1e-5)
-    np.testing.assert_array_equal(seen["labels"], COLLATOR([*rows])["labels"][longest_first])
+    np.testing.assert_allclose(arrays["logits"], expected[longest_first], atol=1e-5)
+    np.testing.assert_array_equal(arrays["labels"], COLLATOR([*rows])["labels"][longest_first])
     other = make_rows(7, seed=3)
     trainer.evaluate(other)
-    assert len(seen["labels"]) == 7
+    assert len(arrays["labels"]) == 7
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "eager"), (False, "sdpa")])
-def test_bf16_training_on_a_cpu_does_without_the_fused_attention(
+def test_bf16_training_on_a_cpu_does_not_use_the_fused_attention(
     bf16, expected, tiny_model, tmp_path
 ):
-    seen = []
+    kernels = []
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
-            seen.append(model.config._attn_implementation)
+            kernels.append(model.config._attn_implementation)
 
     trainer = make_trainer(tiny_model, tmp_path, bf16=bf16, max_steps=2, callbacks=[Watch()])
     trainer.train()
-    assert seen == [expected] * 2
+    assert kernels == [expected] * 2
     assert trainer.model.config._attn_implementation == "sdpa"
 
 
-def test_predictions_in_bfloat16_are_near_those_of_the_weights(tiny_model, tmp_path):
-    found = []
+def test_predictions_in_bfloat16_are_close_to_those_in_single_precision(tiny_model, tmp_path):
+    logits = []
     for fast in (False, True):
         trainer = make_trainer(tiny_model, tmp_path)
         trainer.bf16_predictions = fast
-        found.append(trainer.predict(make_rows(20)).predictions)
-    assert found[0].dtype == found[1].dtype == np.float32
-    assert 0 < np.abs(found[1] - found[0]).max() < 0.05
+        logits.append(trainer.predict(make_rows(20)).predictions)
+    assert logits[0].dtype == logits[1].dtype == np.float32
+    assert 0 < np.abs(logits[1] - logits[0]).max() < 0.05
 
 
-def test_label_smoothing_is_that_of_the_loss_or_refused(tiny_model, tmp_path):
+def test_label_smoothing_is_applied_by_the_loss_or_refused(tiny_model, tmp_path):
     losses = {}
     for smoothing in (0.0, 0.5):
         loss = MultilabelLoss(label_smoothing=smoothing)
@@ -293,5 +292,5 @@ def test_label_smoothing_is_that_of_the_loss_or_refused(tiny_model, tmp_path):
         trainer.train()
         (losses[smoothing],) = history(trainer, "loss")
     assert losses[0.0] != losses[0.5]
-    with pytest.raises(UserError, match="--label_smoothing_factor: this recipe's loss smooths no"):
+    with pytest.raises(UserError, match="--label_smoothing_factor: the loss of this recipe cannot"):
         make_trainer(tiny_model, tmp_path, label_smoothing_factor=0.1)

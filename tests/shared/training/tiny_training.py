@@ -1,4 +1,4 @@
-"""A training run of under a second, the same in a test and in the scripts that tests start."""
+"""A training of under a second, for tests and for the scripts that tests start."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ COLLATOR = MultilabelCollator(SimpleNamespace(pad_token_id=0, padding_side="righ
 
 
 def make_rows(n=48, seed=0):
-    """Random texts of 3 to 60 tokens; whether a label applies shows in the first tokens."""
+    """Return random texts of 3 to 59 tokens; the labels follow from the first three tokens."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(n):
@@ -28,7 +28,7 @@ def make_rows(n=48, seed=0):
 def make_trainer(
     model, output_dir, *, dropout=0.0, loss=None, rows=None, callbacks=(), options=None, **flags
 ):
-    """Build a trainer on a fresh copy of the model in a folder; `options` are its own."""
+    """Return a trainer of a new copy of a saved model; `options` are arguments of the trainer."""
     set_seed(0)
     flags = {
         "use_cpu": True,
@@ -55,7 +55,7 @@ def make_trainer(
 
 
 def history(trainer, *names):
-    """Return the logged values of each name, one list after the other."""
+    """Return the logged values of each name as one list."""
     return [[entry[name] for entry in trainer.state.log_history if name in entry] for name in names]
 
 
