@@ -1,16 +1,16 @@
-"""Fine-tune an encoder on long documents, with any head, judged by cross-validation.
+"""Fine-tune an encoder with any head on long documents, and evaluate it by cross-validation.
 
-Why: for texts longer than the model reads, and where a single split would say too little. Documents
-are cut into overlapping windows; each window is trained with its document's labels, and what the
-model makes of them is averaged. Every document is scored once, by the model of the fold that held
-it out, beside two baselines on the same folds. --group_column holds out whole prompts, authors or
-repositories, which says what to expect of a new one.
+Why: the texts are longer than the model can read, or too few for a reliable single split. Documents
+are cut into overlapping windows. Each window is trained with the labels of its document, and the
+logits of a document's windows are averaged. Every document is scored once, by the fold that did not
+train on it, and so are two baselines. --group_column holds out whole prompts, authors or
+repositories, so that the figures are those to expect for a new one.
 
-What to train (--freeze, --from_scratch):
+Which layers to train (--freeze, --from_scratch):
 
-                    texts like the encoder's own        another domain
-    few labels      all: the head alone                 half of the layers: --freeze 3 of 6
-    many labels     none: everything, the default       none, or --from_scratch with very many
+                    texts like those of the encoder     another domain
+    few labels      all: train only the head            half of the layers: --freeze 3 of 6
+    many labels     none: train everything (default)    none; with very many, --from_scratch
 
     accelerate launch recipes/document_classification.py
     accelerate launch recipes/document_classification.py --data reviews.csv --group_column author \\
@@ -18,23 +18,20 @@ What to train (--freeze, --from_scratch):
     accelerate launch recipes/document_classification.py \\
         --config recipes/configs/documents_issues.yaml
 
-Data: as for recipes/github_tagger.py. Texts of --test_data are scored by all folds, averaged.
+Data: as for recipes/github_tagger.py. Texts of --test_data get the mean score of all folds. A fold
+trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
+is tuned on the scores of the other folds. To continue a stopped run, repeat the command with
+--resume_from_checkpoint true; finished folds are kept.
 
-A run that was stopped goes on with the same command and --resume_from_checkpoint true; finished
-folds are kept. A fold trains on all rows of the others for --num_train_epochs and keeps the last
-epoch; its threshold is tuned on the scores of the other folds, never on its own.
-
-Expect on two CPU cores, default encoder: the sample, three folds of two epochs, in a few minutes; a
-thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred documents,
-four epochs or more (--num_train_epochs).
+Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
+minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
+documents, train for four epochs or more (--num_train_epochs).
 """
 
-import copy
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
-import numpy as np
 from transformers import AutoConfig, set_seed
 
 from shared.cli import (
@@ -47,30 +44,15 @@ from shared.cli import (
     result_flags,
     start_recipe,
 )
-from shared.data import DataArguments, cache_folder, load_corpus
+from shared.data import DataArguments, cache_folder, load_and_fold
 from shared.evaluation import (
-    assign_folds,
-    describe_folds,
     join_folds,
-    join_groups,
     make_folds,
-    read_column,
-    score_folds,
     sigmoid,
     softmax,
     tune_thresholds,
 )
-from shared.methods import (
-    MeanPooling,
-    WindowArguments,
-    Windows,
-    cached_vectors,
-    fit_scorer,
-    limit_windows,
-    logistic_probe,
-    normalized,
-    tfidf_logistic_regression,
-)
+from shared.methods import MeanPooling, WindowArguments, Windows, fold_baselines, limit_windows
 from shared.models import (
     DEFAULT_MODEL,
     HeadArguments,
@@ -105,28 +87,22 @@ from shared.training import (
 class DocumentArguments(
     WindowArguments, HeadArguments, TuningArguments, DataArguments, EpochTrainingArguments
 ):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    folds: int = flag(3, "Parts, of which each is held out once (default: 3).")
-    group_column: str | None = flag(
-        None, "Column whose values are each held out as a whole, beside near duplicates."
-    )
-    test_data: str | None = flag(None, "File of test rows for all folds together (default: none).")
-    from_scratch: bool = flag(False, "Start from random weights (default: false).")
+    folds: int = flag(3, "Number of cross-validation folds (default: 3).")
+    group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
+    test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
+    from_scratch: bool = flag(False, "Train from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
-        "balanced", "Weight of labels or classes: alike, or more the rarer (default: balanced)."
+        "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
     )
-    focus: float = flag(0.0, "Power by which sure rows count less: focal loss (default: 0, off).")
-    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
-    # Defaults of transformers.TrainingArguments that suit a small encoder and few rows.
-    output_dir: str = flag("outputs/documents", "Folder (default: outputs/documents).")
-    num_train_epochs: float = flag(2, "Passes over the training windows (default: 2).")
-    learning_rate: float = flag(1e-4, "Peak rate (default: 1e-4; BERT-base and larger: 3e-5).")
-    per_device_train_batch_size: int = flag(16, "Windows per step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(64, "Windows per evaluation batch (default: 64).")
-    eval_strategy: str = flag("no", "Must stay: no rows are kept back.")
-    load_best_model_at_end: bool = flag(False, "Must stay: a fold keeps its last epoch.")
+    focus: float = flag(0.0, "Focal loss: power that lowers the loss of easy rows (default: 0).")
+    health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
+    output_dir: str = flag("outputs/documents", "Output folder (default: outputs/documents).")
+    num_train_epochs: float = flag(2, "Epochs over the training windows (default: 2).")
+    eval_strategy: str = flag("no", "Must stay no: a fold has no validation rows.")
+    load_best_model_at_end: bool = flag(False, "Must stay false: a fold keeps its last epoch.")
 
     def __post_init__(self):
         if self.focus < 0:
@@ -134,108 +110,98 @@ class DocumentArguments(
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
         if self.eval_strategy != "no" or self.load_best_model_at_end:
-            raise UserError(
-                "--eval_strategy: no rows are kept back; every fold keeps its last epoch"
-            )
+            raise UserError("--eval_strategy: must be no; every fold keeps its last epoch")
         check_tuning(self)
         if self.from_scratch and self.freeze != "none":
-            raise UserError("--from_scratch: random weights are not to be frozen; drop --freeze")
+            raise UserError("--from_scratch: random weights cannot stay frozen; remove --freeze")
         self.head = head_settings(self)
         super().__post_init__()
 
 
 def main() -> None:
-    """Load, fold, cut into windows, train each fold, compare with baselines, save."""
+    """Load, assign folds, cut into windows, train each fold, compare with baselines, save."""
     args = parse_arguments(DocumentArguments, description=__doc__)
     output_dir = start_recipe(args)
-    corpus, held_out = load_corpus(args)
-    names, single_label = corpus.label_names, corpus.single_label
-    # "oof", out of fold, are the labelled rows that no test row repeats; "test" the held-out file's
-    rows = corpus.labelled[~corpus.repeats([*held_out.values()])[corpus.labelled]]
-    sources = {"oof": (corpus, rows)}
-    sources |= {part: (other, other.labelled) for part, other in held_out.items()}
-    documents = {part: source.dataset.select(rows) for part, (source, rows) in sources.items()}
-    y = {part: source.label_matrix(rows) for part, (source, rows) in sources.items()}
 
-    # Folds: near duplicates, and groups, on one side; every label in every fold as far as it can be
-    groups = corpus.groups[rows]
-    if args.group_column:
-        groups = join_groups(groups, read_column(args, corpus, args.group_column)[rows])
-    fold_of = assign_folds(y["oof"], args.folds, groups=groups, seed=args.seed)
-    print_once(describe_folds(fold_of, y["oof"], names))
+    # Load and assign folds: near duplicates and groups stay together, labels are spread evenly.
+    # Part "oof" (out of fold) is --data, "test" --test_data; y maps both to (documents, labels).
+    data = load_and_fold(args, folds=args.folds, group_column=args.group_column, seed=args.seed)
+    names, single_label = data.corpus.label_names, data.corpus.single_label
+    documents, y, fold_of = data.documents, data.labels, data.fold_of
+
+    # A fold that an earlier run has finished with the same flags, data and model is not repeated.
     model_folder = resolve_model(args.model)
-    data = [source.fingerprint for source, _ in sources.values()] + [
-        folder_fingerprint(model_folder)
-    ]
-    folds = make_folds(output_dir, fold_of, result_flags(args, DocumentArguments), data)
+    fingerprints = [*data.fingerprints, folder_fingerprint(model_folder)]
+    folds = make_folds(output_dir, fold_of, result_flags(args, DocumentArguments), fingerprints)
     to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
     checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
 
-    # Documents become windows; a window has the labels of its document
+    # Cut documents into windows; a window has the labels of its document.
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
-    cut = {"stride": args.stride, "max_windows": args.max_windows}
+    cutting = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
-        windows = {k: Windows.of_texts(found, tokenizer, **cut) for k, found in documents.items()}
-    for part, found in windows.items():
-        print_once(f"{part}: {len(found.rows):,} windows of {len(y[part]):,} documents")
-    collator = MultilabelCollator(tokenizer, len(names))
-    kind = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
-    kind |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
-    kind |= {"totals": y["oof"].sum(axis=0)}
-    losses = [
-        classification_loss(y["oof"][fold_of != fold.number], names, **kind) for fold in folds
-    ]
+        windows = {k: Windows.of_texts(d, tokenizer, **cutting) for k, d in documents.items()}
+    for part in windows:
+        print_once(f"{part}: {len(windows[part].rows):,} windows of {len(y[part]):,} documents")
 
-    # Train the folds that are not finished
-    head = args.head | {
-        "problem_type": f"{'single' if single_label else 'multi'}_label_classification"
-    }
+    # With one label per document the loss is cross-entropy over classes, else that of each label.
+    to_scores, prefix = (softmax, "single") if single_label else (sigmoid, "multi")
+    weighting = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
+    weighting |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
+    weighting |= {"totals": y["oof"].sum(axis=0)}
+    collator = MultilabelCollator(tokenizer, len(names))
+
+    # Train every fold that is not finished, always from the same encoder and the same seed.
     for fold in to_train:
         print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
-        below = type(encoder)(encoder.config) if args.from_scratch else copy.deepcopy(encoder)
-        model = PooledForSequenceClassification.from_encoder(below, names, **head)
+        train_labels = y["oof"][fold_of != fold.number]
+        loss = classification_loss(train_labels, names, **weighting)
+        base = type(encoder)(encoder.config) if args.from_scratch else deepcopy(encoder)
+        model = PooledForSequenceClassification.from_encoder(
+            base, names, **args.head, problem_type=f"{prefix}_label_classification"
+        )
         model.config.one_label_each = single_label
-        model.config.windows = {**cut, "pooling": args.window_pooling}
+        model.config.windows = {**cutting, "pooling": args.window_pooling}
         n_trained = freeze(model, args.freeze)
         print_once(f"{n_trained:,} of {model.num_parameters():,} parameters train")
-        tokens = windows["oof"].of(fold_of != fold.number).rows
-        loss = losses[fold.number]
+        train = windows["oof"].of(fold_of != fold.number).rows
+        # Fit the head to the features of the encoder, so that training does not start at random.
         if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-            fit_head(model, tokens, collator, loss, **start)
+            fit_head(model, train, collator, loss, **start)
+        callbacks = [CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)]
         trainer = LengthGroupedTrainer(
             model=model,
             args=replace(args, output_dir=str(fold.folder)),
-            train_dataset=tokens,
+            train_dataset=train,
             processing_class=tokenizer,
             data_collator=collator,
             compute_loss_func=loss,
             optimizer_cls_and_kwargs=grouped_optimizer(args, model),
-            callbacks=[
-                CheckpointOnSignal(),
-                ReadableProgress(),
-                *unfreezing_callbacks(args.freeze),
-            ],
+            callbacks=callbacks,
             **regularizers(args),
         )
         if args.health_check:
-            counts = dict(zip(names, y["oof"][fold_of != fold.number].sum(axis=0), strict=True))
-            most = args.max_windows and args.max_windows * tokenizer.model_max_length
-            check_health(trainer, most, lengths=windows["oof"].tokens, label_counts=counts)
+            counts = dict(zip(names, train_labels.sum(axis=0), strict=True))
+            longest = args.max_windows and args.max_windows * tokenizer.model_max_length
+            check_health(trainer, longest, lengths=windows["oof"].tokens, label_counts=counts)
             return
         trainer.train(resume_from_checkpoint=checkpoints[fold.number])
+
+        # Score the documents of this fold, and all test documents; then keep the fold's model.
         to_score = windows | {"oof": windows["oof"].of(fold_of == fold.number)}
-        logits = {k: found.predict(trainer, args.window_pooling) for k, found in to_score.items()}
+        logits = {k: part.predict(trainer, args.window_pooling) for k, part in to_score.items()}
         trainer.save_model()
         if args.process_index == 0:
-            fold.save(**{k: (softmax if single_label else sigmoid)(z) for k, z in logits.items()})
+            fold.save(**{part: to_scores(values) for part, values in logits.items()})
             remove_checkpoints(str(fold.folder))
 
-    # Baselines on the same folds: words, and the vectors of the encoder as it comes
+    # Two baselines on the same folds: logistic regression on TF-IDF, and on the embeddings of the
+    # encoder before fine-tuning.
     embedder = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,
@@ -243,24 +209,19 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    texts = {part: np.array(found["text"][:], dtype=object) for part, found in documents.items()}
-    settings = (args.window, cut, args.bf16)
-    vectors = {}
-    for part, found in windows.items():
-        compute = partial(found.predict, embedder)
-        known = cached_vectors(
-            texts[part], model_folder, settings, cache_folder(args.cache_dir), compute
-        )
-        vectors[part] = normalized(known[0])
+    baselines = fold_baselines(
+        data,
+        windows,
+        embedder,
+        model_folder=model_folder,
+        settings=(args.window, cutting, args.bf16),
+        cache_dir=cache_folder(args.cache_dir),
+    )
     if args.process_index != 0:
         return
-    scores = {"model": join_folds([fold.scores() for fold in folds], fold_of)}
-    baselines = {"tfidf": (tfidf_logistic_regression, texts), "frozen": (logistic_probe, vectors)}
-    for method, (pipeline, inputs) in baselines.items():
-        of_folds = score_folds(partial(fit_scorer, pipeline()), inputs, y["oof"], fold_of)
-        scores[method] = join_folds(of_folds, fold_of)
+    scores = {"model": join_folds([fold.scores() for fold in folds], fold_of), **baselines}
 
-    # The models get the threshold that all out-of-fold scores together suggest
+    # For later use, save each model with the threshold that suits all out-of-fold scores best.
     if not single_label:
         thresholds = tune_thresholds(scores["model"]["oof"], y["oof"], tolerance=2)
         for fold in folds:
@@ -269,7 +230,7 @@ def main() -> None:
             config.save_pretrained(fold.folder)
     report = write_out_of_fold(
         output_dir,
-        corpus=corpus,
+        corpus=data.corpus,
         documents=documents,
         labels=y,
         fold_of=fold_of,

@@ -1,17 +1,17 @@
-"""Classify texts by their nearest labelled neighbours, or by a probe, in an embedding space.
+"""Classify texts by nearest neighbours or logistic regression on sentence embeddings.
 
-Why: no training beyond one pass of an encoder over the texts, and good figures from a handful of
-labels. A label applies if m of the k nearest labelled texts have it; all k and m are compared on
-validation in one pass. "Natural Language Processing with Transformers", chapter 9 (embeddings as a
-lookup table). Where every text has exactly one label, it gets the most frequent one of the k, of
-equally frequent ones that of the nearest text. `--head logistic` fits one logistic regression per
-label on the same vectors: the stronger of the two from some dozens of labels up.
+Why: the encoder is not trained, it only embeds the texts once, and a handful of labels gives good
+results. A label applies if m of the k nearest labelled texts have it; the best k and m on the
+validation set are used ("Natural Language Processing with Transformers", chapter 9, embeddings as a
+lookup table). If every text has exactly one label, a text gets the most frequent label among the k
+nearest texts, and in a tie that of the nearest text. `--head logistic` fits one logistic regression
+per label on the same embeddings, which is stronger with some dozens of labels or more.
 
     accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
     accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
 
-Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
-their figures compare. Vectors are kept in the cache: a second run on the same texts takes seconds.
+Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
+figures are comparable. Embeddings are cached: a second run on the same texts takes seconds.
 
 Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory.
 """
@@ -65,29 +65,27 @@ from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgr
 
 @dataclass
 class LookupArguments(SplitArguments, TrainingArguments):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
+    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     head: Literal["neighbours", "logistic"] = flag(
-        "neighbours", "Vote of neighbours, or logistic regression (default: neighbours)."
+        "neighbours", "Vote of the nearest texts, or logistic regression (default: neighbours)."
     )
-    max_neighbours: int = flag(50, "Largest k to try, as far as there are rows (default: 50).")
+    max_neighbours: int = flag(50, "Largest k to try, at most the training rows (default: 50).")
     label_name_rows: int = flag(
-        0,
-        "How often each label's name stands among the labelled texts as one of its own "
-        "(default: 0, not at all).",
+        0, "Add each label's name this many times to its training texts (default: 0)."
     )
     thresholds: Literal["global", "per_label"] = flag(
-        "global", "Of the logistic head, tuned on validation (default: global)."
+        "global", "Logistic head: one tuned decision threshold, or one per label (default: global)."
     )
     bf16: bool | None = flag(
         None,
-        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
+        "Compute in bfloat16; false for exact figures (default: if the hardware supports it).",
     )
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
     output_dir: str = flag(
-        "outputs/embedding_lookup", "Folder (default: outputs/embedding_lookup)."
+        "outputs/embedding_lookup", "Output folder (default: outputs/embedding_lookup)."
     )
 
     def __post_init__(self):
@@ -99,13 +97,16 @@ class LookupArguments(SplitArguments, TrainingArguments):
 
 
 def main() -> None:
-    """Load, split, embed, choose k and m on validation (or fit the probe), test, save."""
+    """Load, split, embed, choose k and m (or fit the regression), evaluate once, save."""
     args = parse_arguments(LookupArguments, description=__doc__)
     output_dir = start_recipe(args)
+
+    # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
     y, single_label = split.labels, corpus.single_label
 
-    # One vector per text; those of all labelled rows, which other seeds and slices use again
+    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here. All
+    # labelled rows are embedded, so that runs with other seeds and training sizes find them cached.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
@@ -123,6 +124,8 @@ def main() -> None:
     unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
     if len(unlabelled):
         vectors["unlabelled"] = embed(unlabelled)
+
+    # The training set: texts, and the names of the labels if wanted.
     train_labels = y["train"]
     for _ in range(args.label_name_rows):
         vectors["train"] = np.concatenate([vectors["train"], embed(corpus.label_names)])
@@ -132,8 +135,7 @@ def main() -> None:
     if args.process_index != 0:
         return
 
-    # Choose on validation: k, and m if there may be several labels, or the threshold of the probe
-    asked = [part for part in ("valid", "test", "unlabelled") if part in vectors]
+    # Tune on validation: k, and also m if a text can have several labels; or the thresholds.
     figures, grid = {}, None
     if args.head == "neighbours":
         lookup = NearestNeighbours(vectors["train"], train_labels)
@@ -157,22 +159,24 @@ def main() -> None:
         score = partial(lookup.scores, k=k, single_label=single_label)
     else:
         score = fit_scorer(logistic_probe(), vectors["train"], train_labels)
-        per_label = args.thresholds == "per_label"
-        valid = score(vectors["valid"])
+        valid, per_label = score(vectors["valid"]), args.thresholds == "per_label"
         thresholds = tune_thresholds(valid, y["valid"], per_label=per_label, tolerance=2)
     trained = perf_counter()
-    scores = {part: score(vectors[part]) for part in asked}
-    per_text = embed.seconds / embed.n_texts
-    per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
 
-    # One look at the test rows; then everything a person wants to see
+    # Score all but the training texts. The time per text includes its embedding.
+    parts = [part for part in ("valid", "test", "unlabelled") if part in vectors]
+    scores = {part: score(vectors[part]) for part in parts}
+    seconds_per_text = embed.seconds / embed.n_texts
+    seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
+
+    # Evaluate on the test set, once; save metrics, predictions, plots and the card.
     predicted = {
-        part: choose_labels(found, thresholds, single_label=single_label)
-        for part, found in scores.items()
+        part: choose_labels(values, thresholds, single_label=single_label)
+        for part, values in scores.items()
     }
     figures |= split_metrics(y, scores, predicted)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
-    figures["test_runtime"] = per_text * len(y["test"])
+    figures["test_runtime"] = seconds_per_text * len(y["test"])
     report = write_results(
         output_dir,
         split,
@@ -183,7 +187,7 @@ def main() -> None:
         thresholds=None if single_label else thresholds,
     )
     for name in ("index.faiss", "labels.npy", "lookup.json", "plots/neighbours.png"):
-        (output_dir / name).unlink(missing_ok=True)  # of an earlier run that chose otherwise
+        (output_dir / name).unlink(missing_ok=True)  # left by an earlier run with another --head
     if args.head == "neighbours":
         settings = {"model": args.model, "max_length": args.max_length, **rule}
         lookup.save(output_dir, **settings, label_names=corpus.label_names)

@@ -1,11 +1,11 @@
-"""Compare all methods on your data, by number of labels and seed, and say which one to take.
+"""Compare all methods on your data, by number of labels and seed, and recommend one.
 
-Why: which method is best depends on the data and on how many labels there are, and one run with one
-seed tells little. Here every method learns from the same nested slices of the training rows under
-the same seeds and is tested on the same rows, by running the recipes themselves as a person would.
-The figure is that of "Natural Language Processing with Transformers", chapter 9, with what that
-chapter leaves out: a spread over seeds, the time each method takes, and whether a difference is
-real (a paired bootstrap over the test rows).
+Why: the best method depends on the data and on the number of labels, and one run with one seed is
+not reliable. Here every method trains on the same nested subsets of the training rows, with the
+same seeds, and is evaluated on the same test rows; the recipes themselves are run. The learning
+curves are those of "Natural Language Processing with Transformers", chapter 9. This recipe adds
+what that chapter leaves out: the standard deviation over seeds, the time of each method, and a
+significance test of the differences (a paired bootstrap over the test rows).
 
     accelerate launch recipes/few_label_benchmark.py \\
         --config recipes/configs/few_label_benchmark_sample.yaml
@@ -13,16 +13,17 @@ real (a paired bootstrap over the test rows).
     accelerate launch recipes/few_label_benchmark.py --methods naive_bayes fine_tuning \\
         --method_flags "fine_tuning: --num_train_epochs 4"
 
-Data: as for recipes/github_tagger.py; its flags are handed on to every method. A run that was
-stopped goes on with the same command: a finished cell (method, size, seed) is never computed again,
-unless its flags or the data change. Every cell leaves its folder below cells/, with a log.
+Data: as for recipes/github_tagger.py; every method gets the same data flags. To continue a stopped
+run, repeat the command: a finished cell (method, size, seed) is computed again only if its flags or
+the data have changed. Every cell has a folder with a log in cells/.
 
-Leaves results.csv, learning_curves.png and README.md: F1 at each size, seconds, recommendation. The
-method to take is chosen by validation. `train_seconds` is all that depends on labels or on the
-training rows, `predict_seconds` the scoring of all test texts, the embedding of these included
-(also where other cells had embedded them before). Both depend on how many cells run at a time.
+The run writes results.csv, learning_curves.png and README.md: F1 at each size, seconds, and the
+recommendation, which is based on the validation set. `train_seconds` is the time of everything that
+depends on labels or training rows; `predict_seconds` is the time to score all test texts, including
+their embedding (even if it was cached). Both depend on the number of cells that run at the same
+time.
 
-Expect on two CPU cores: one cell of a few seconds after another, fine-tuning one to ten minutes.
+Expect on two CPU cores: most cells take a few seconds, a cell of fine-tuning one to ten minutes.
 """
 
 import importlib.util
@@ -30,6 +31,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,12 +55,12 @@ from shared.reports import Result, command_line, curves, report, result_rows
 
 
 class Method(NamedTuple):
-    """A script with flags; it takes --seed, --train_size, --output_dir and the flags of data.
+    """A script and its flags; it must accept --seed, --train_size, --output_dir and the data flags.
 
-    `encoder`: it takes --model and --max_length. `embeds`: it keeps the vectors of all texts in the
-    cache, so that its first cell goes ahead of its others. `uses_labels`: if not, one cell per seed
-    stands for every size. `prepare`: a command that runs once before the cells, in a folder that
-    `{prepared}` stands for in the flags. `package`: an optional one that it needs.
+    `encoder`: it accepts --model and --max_length. `embeds`: its first cell caches the embeddings
+    that the others need, so they wait for it. `uses_labels`: if false, one cell per seed serves
+    all sizes. `prepare`: a command that runs once before the cells; {prepared} in the flags is its
+    output folder. `package`: an optional package that it needs.
     """
 
     script: str
@@ -91,7 +93,7 @@ METHODS = {
 
 @dataclass
 class BenchmarkArguments(SplitArguments):
-    """Flags of this recipe; those of data go to every method."""
+    """The flags of this recipe; data flags are passed to every method."""
 
     methods: list[str] = flag(
         [name for name, method in METHODS.items() if not method.package],
@@ -99,24 +101,22 @@ class BenchmarkArguments(SplitArguments):
     )
     sizes: list[str] = flag(
         ["8", "16", "32", "64", "128", "all"],
-        "Numbers of training rows, each slice part of the next (default: 8 16 32 64 128 all).",
+        "Numbers of training rows; subsets are nested (default: 8 16 32 64 128 all).",
     )
-    seeds: list[int] = flag([1, 2, 3], "Of the split, the slices and the methods (default: 1 2 3).")
+    seeds: list[int] = flag([1, 2, 3], "Seeds of split, subsets and methods (default: 1 2 3).")
     method_flags: list[str] = flag(
         [], "Further flags of a method, each as 'METHOD: flags' (default: none)."
     )
-    model: str | None = flag(None, "Encoder of all methods that have one (default: their own).")
-    max_length: int | None = flag(None, "Tokens of a text that it reads (default: their own).")
+    model: str | None = flag(None, "Encoder of all methods that use one (default: their own).")
+    max_length: int | None = flag(None, "Tokens per text for these (default: their own).")
     jobs: int | None = flag(
-        None,
-        "Cells at a time; 0 computes none and reports on the finished ones (default: by cores and "
-        "memory).",
+        None, "Cells to run in parallel; 0: only report (default: by cores and memory)."
     )
     keep_models: bool = flag(
-        False, "Keep the weights of every cell, 90 MB each with the default encoder (default: no)."
+        False, "Keep the weights of all cells, 90 MB each for the default encoder (default: false)."
     )
     output_dir: str = flag(
-        "outputs/few_label_benchmark", "Folder (default: outputs/few_label_benchmark)."
+        "outputs/few_label_benchmark", "Output folder (default: outputs/few_label_benchmark)."
     )
 
     def __post_init__(self):
@@ -127,55 +127,53 @@ class BenchmarkArguments(SplitArguments):
         for name in ("train_size", "train_per_label"):
             if getattr(self, name) is not None:
                 raise UserError(f"--{name}: give the numbers of training rows with --sizes")
-        self.further = {}
+        self.more_flags = {}
         for text in self.method_flags:
             name, colon, flags = text.partition(":")
             if not colon or name not in METHODS:
                 raise UserError(f"--method_flags {text!r}: must be 'METHOD: flags'")
-            self.further[name] = shlex.split(flags)
+            self.more_flags[name] = shlex.split(flags)
         for name in self.methods:
             if name not in METHODS:
                 raise UserError(f"--methods {name}: there are {', '.join(METHODS)}")
             package = METHODS[name].package
             if package and importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"--methods {name}: first pip install -c constraints.txt '.[{package}]'"
-                )
+                install = f"pip install -c constraints.txt '.[{package}]'"
+                raise UserError(f"--methods {name}: first {install}")
 
 
 def main() -> None:
-    """Check data and flags, run the cells that are not finished, report on all."""
+    """Load and check the data, run the cells that are not finished, report on all cells."""
     args = parse_arguments(BenchmarkArguments, description=__doc__)
     if not is_main_process():
         return  # one process starts all others
     output_dir = start_recipe(args)
 
-    # Prepared here, the data is read by every cell from the cache; and here a mistake costs nothing
+    # Prepare the data here, once: all cells then read it from the cache, and mistakes in data or
+    # flags stop the run before any training.
     corpus, held_out = load_corpus(args)
-    pools = []
-    for seed in args.seeds:
-        split = split_corpus(corpus, held_out, args, seed=seed)
-        pools.append(len(split.labels["train"]))
+    splits = (split_corpus(corpus, held_out, args, seed=seed) for seed in args.seeds)
+    pools = [len(split.labels["train"]) for split in splits]
     for size in args.sizes:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
     for name in [name for name in args.methods if METHODS[name].prepare]:
         if not len(corpus.unlabelled):
-            print(f"\nnote: without {name}: {args.data} has no unlabelled texts to adapt to")
+            print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to adapt to")
             args.methods.remove(name)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
-    # One cell for each method, size and seed; what they wait for
+    # One cell per method, size and seed. Preparations run first; finished cells are not run again.
     cells = grid(args, output_dir / "cells", data)
     preparations = [cell.after for cell in cells.values() if cell.needs_it]
-    every = dict.fromkeys([*preparations, *cells.values()])
-    to_run = [cell for cell in every if not cell.finished]
-    print(f"\n{len(every)} cells, of which {len(every) - len(to_run)} were finished before")
+    all_cells = dict.fromkeys([*preparations, *cells.values()])
+    to_run = [cell for cell in all_cells if not cell.finished]
+    print(f"\n{len(all_cells)} cells, {len(all_cells) - len(to_run)} of them finished before")
     n_failed = 0
     if args.jobs != 0:
         n_failed = run_jobs(to_run, n_parallel=args.jobs, keep_models=args.keep_models)
 
-    # Figures of all that is finished
+    # Report on all finished cells, those of earlier runs included.
     results = [
         Result(method, size, seed, cell.metrics(), cell.folder / "test_predictions.jsonl")
         for (method, size, seed), cell in cells.items()
@@ -188,48 +186,49 @@ def main() -> None:
         write_report(output_dir, results, args, n_rows, corpus.describe())
     if n_failed:
         raise UserError(
-            f"{n_failed} of {len(every)} cells failed, named above; see their log.txt; the same "
-            "command tries them again and keeps the finished ones"
+            f"{n_failed} of {len(all_cells)} cells failed, named above; see their log.txt; repeat "
+            "the command to run only these again"
         )
 
 
 def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Job]:
-    """Every (method, size, seed) with its cell, in the order to run them."""
-    cells, leader, led = {}, None, None
+    """Return the cell of every (method, size, seed), in the order to run them."""
+    cells, first_to_embed, embedding_method = {}, None, None
     for name in args.methods:
-        method, after = METHODS[name], None
+        method, preparation = METHODS[name], None
         common = command_flags(args, SplitArguments)
         if method.encoder:
             common += [f"--model={args.model}"] if args.model else []
             common += [f"--max_length={args.max_length}"] if args.max_length else []
         if method.prepare:
             command = (*shlex.split(method.prepare), *common)
-            after = Job(f"{name}, preparation", folder / name / "prepared", command, data)
+            preparation = Job(f"{name}, preparation", folder / name / "prepared", command, data)
         flags = method.flags.replace("{prepared}", shlex.quote(str(folder / name / "prepared")))
-        for size in args.sizes:
-            for seed in args.seeds:
-                slice_name = size if method.uses_labels else "no_labels"
-                words = [method.script, *common, *shlex.split(flags), *args.further.get(name, [])]
-                words.append(f"--seed={seed}")
-                if method.uses_labels and size != "all":
-                    words.append(f"--train_size={size}")
-                cells[name, size, seed] = cell = Job(
-                    f"{name}, {slice_name.replace('_', ' ')}, seed {seed}",
-                    folder / name / slice_name / str(seed),
-                    tuple(words),
-                    data,
-                    after=after or (leader if method.embeds else None),
-                    needs_it=after is not None,
-                )
-                if method.embeds and led != name:
-                    leader, led = cell, name
+        common += [*shlex.split(flags), *args.more_flags.get(name, [])]
+        for size, seed in product(args.sizes, args.seeds):
+            subset = size if method.uses_labels else "no_labels"
+            command = [method.script, *common, f"--seed={seed}"]
+            if method.uses_labels and size != "all":
+                command.append(f"--train_size={size}")
+            cells[name, size, seed] = cell = Job(
+                f"{name}, {subset.replace('_', ' ')}, seed {seed}",
+                folder / name / subset / str(seed),
+                tuple(command),
+                data,
+                after=preparation or (first_to_embed if method.embeds else None),
+                needs_it=preparation is not None,
+            )
+            # A method that embeds waits for the first cell of the previous one, its other cells
+            # for its own first cell: no text is embedded twice at the same time.
+            if method.embeds and embedding_method != name:
+                first_to_embed, embedding_method = cell, name
     return cells
 
 
 def write_report(output_dir: Path, results, args, n_rows: Sequence[int], data: str) -> None:
     """Write results.csv, learning_curves.png and README.md; print the tables."""
     write_csv(output_dir / "results.csv", result_rows(results))
-    flat = [name for name in args.methods if not METHODS[name].uses_labels]
+    flat = [name for name in args.methods if not METHODS[name].uses_labels]  # drawn as one line
     lines = curves(results, args.sizes)
     plot_learning_curves(lines, n_rows, output_dir / "learning_curves.png", flat=flat)
     tables = report(results, args.sizes)

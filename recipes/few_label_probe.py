@@ -1,29 +1,29 @@
-"""Classify texts from 8 to a few hundred labelled ones: a probe on meaning, words and label names.
+"""Classify texts with few labels (8 to a few hundred): logistic regression and self-training.
 
-Why: the recipe to take when labels are few. Each text becomes two vectors: the embedding of a
-sentence encoder, which knows language, and its place in the vocabulary of your own texts, learned
-from the unlabelled ones (latent semantic analysis, Deerwester et al. 1990), which knows your names
-of things. A logistic regression per label on both together, rare labels weighed up, is fitted in a
-second; the name of each label is one more example of it, so that a label nobody has used yet is
-found, too. Then it teaches itself: the unlabelled texts whose labels it is surer of than of others
-become examples of less weight, round after round, while validation does not object (self-training,
-Scudder 1965).
+Why: this is the best recipe when labels are few. Each text gets two vectors: the embedding of a
+sentence encoder, and a vector of its words, from latent semantic analysis (Deerwester et al. 1990)
+of your own texts, also unlabelled ones, which covers the terms of your domain. One logistic
+regression per label, with more weight on rare labels, is fitted to both vectors in a second. The
+name of a label counts as one more training text for it, so that even labels without a labelled text
+can be predicted. Then comes self-training (Scudder 1965): the unlabelled texts with the most
+confident predictions become training texts with less weight, round after round, as long as the F1
+on the validation set does not fall.
 
-Every text gets its best label, and each other one that is more likely than not. Where all labelled
-texts have exactly one, it gets the best alone; where some have none (--empty_labels negative), the
-likely ones alone.
+Every text gets its best label and all other labels with a probability of at least one half. If all
+labelled texts have exactly one label, a text gets only the best; if some have none (--empty_labels
+negative), only the labels with a probability of at least one half.
 
     accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
 
-Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
-their figures compare; what --train_size leaves out counts as unlabelled. Vectors are kept in the
-cache: a second run on the same texts takes seconds.
+Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
+figures are comparable; texts that --train_size leaves out count as unlabelled. Embeddings are
+cached: a second run on the same texts takes seconds.
 
-Expect on one CPU core, default encoder: 1,000 texts of at most 256 tokens embedded in 41 seconds in
-bfloat16, then two seconds. On issues of huggingface/datasets (12 labels, five seeds) micro and
-macro F1 .62 / .34 with 8 training texts, .75 / .37 with 16, .78 / .37 with 64, .82 / .55 with 768.
-On BANKING77 accuracy .82 with five texts of each of 77 intents, .86 with ten.
+Expect on one CPU core with the default encoder: embedding 1,000 texts of at most 256 tokens takes
+41 seconds in bfloat16, the rest two seconds. Issues of huggingface/datasets (12 labels, five seeds)
+have micro / macro F1 .62 / .34 with 8 training texts, .75 / .37 with 16, .78 / .37 with 64 and
+.82 / .55 with 768; BANKING77 has accuracy .82 with five texts for each of 77 intents, .86 with ten.
 """
 
 from dataclasses import dataclass
@@ -71,46 +71,48 @@ from shared.reports import (
 )
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
-# What validation chooses from: the share of the vocabulary, and (C, balance) of `fit_probe`. Few
-# texts want strong regularisation, many texts and classes that exclude each other less of it.
-VOCABULARY = (1.0, 0.4, 0.0)
-LABELS = ((1, 1.0), (5, 0.75))
-CLASSES = ((10, 0.0), (100, 0.0))
-LEAST = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
+# The settings that validation chooses from: the weight of the word vectors beside the embeddings,
+# and (C, balance) of `fit_probe`: C is the inverse strength of regularisation, balance the power of
+# the weight of positives. Few texts need strong regularisation (a small C); many texts, and
+# classes that exclude each other, need less.
+WORD_WEIGHTS = (1.0, 0.4, 0.0)
+SETTINGS = ((1, 1.0), (5, 0.75))
+SINGLE_LABEL_SETTINGS = ((10, 0.0), (100, 0.0))
+MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
 @dataclass
 class ProbeArguments(SplitArguments, TrainingArguments):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
-    vocabulary_size: int = flag(256, "Dimensions of the vocabulary, at most (default: 256).")
+    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    vocabulary_size: int = flag(256, "Maximum dimensions of the word vectors (default: 256).")
     name_weight: float = flag(
-        1.0,
-        "Weight of a label's name as an example of it, where a text has 1; 0 for names that mean "
-        "nothing (default: 1).",
+        1.0, "Weight of a label's name as a training text; 0 if it has no meaning (default: 1)."
     )
     descriptions: str | None = flag(
-        None, "YAML file, label to phrase or to several, instead of their names (default: none)."
+        None, "YAML file: label to phrase or phrases that replace its name (default: none)."
     )
     max_unlabelled: int = flag(
-        20_000, "Unlabelled texts to learn from in any way, at most (default: 20,000)."
+        20_000, "Maximum number of unlabelled texts to use at all (default: 20,000)."
     )
     self_training: int = flag(
         1000,
-        "Texts without labels to embed for self-training, at most, beside the training rows that "
-        "--train_size leaves out; 0 for no self-training (default: 1000).",
+        "Maximum number of unlabelled texts to embed for self-training, in addition to training "
+        "rows that --train_size leaves out; 0: no self-training (default: 1000).",
     )
     bf16: bool | None = flag(
         None,
-        "Compute in bfloat16; false for the last digits (default: where the hardware has it).",
+        "Compute in bfloat16; false for exact figures (default: if the hardware supports it).",
     )
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
-    output_dir: str = flag("outputs/few_label_probe", "Folder (default: outputs/few_label_probe).")
+    output_dir: str = flag(
+        "outputs/few_label_probe", "Output folder (default: outputs/few_label_probe)."
+    )
 
     def __post_init__(self):
-        for name, least in LEAST.items():
+        for name, least in MINIMUM.items():
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         choose_precision(self)
@@ -118,16 +120,20 @@ class ProbeArguments(SplitArguments, TrainingArguments):
 
 
 def main() -> None:
-    """Load, split, embed, learn the vocabulary, fit, score, save."""
+    """Load, split, embed, learn word vectors, fit, self-train, evaluate once, save."""
     args = parse_arguments(ProbeArguments, description=__doc__)
     output_dir = start_recipe(args)
-    corpus, split = load_and_split(args, seed=args.seed)
-    rows, y = split.rows, split.labels
-    phrases, owners = [], np.zeros(0, int)
-    if args.name_weight:
-        phrases, owners = flatten_phrases(label_phrases(corpus.label_names, args.descriptions))
 
-    # What a text means: one vector each; those of all labelled rows, which other runs use again
+    # Load and split; y maps each part to its multi-hot labels, (rows, labels). `label_of` is the
+    # label of each phrase.
+    corpus, split = load_and_split(args, seed=args.seed)
+    rows, y, single_label = split.rows, split.labels, corpus.single_label
+    phrases, label_of = [], np.zeros(0, int)
+    if args.name_weight:
+        phrases, label_of = flatten_phrases(label_phrases(corpus.label_names, args.descriptions))
+
+    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here. All
+    # labelled rows are embedded, so that runs with other seeds and training sizes find them cached.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
@@ -140,41 +146,40 @@ def main() -> None:
         bf16_predictions=args.bf16,
     )
     embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
-
-    meaning = embed_split(split, embed)
+    embeddings = embed_split(split, embed)
     texts = {**{part: rows[part]["text"] for part in rows}, "names": phrases}
-    meaning["names"] = embed(phrases) if phrases else meaning["train"][:0]
+    embeddings["names"] = embed(phrases) if phrases else embeddings["train"][:0]
     if len(corpus.unlabelled):
         texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]
-        meaning["unlabelled"] = embed(texts["unlabelled"])
+        embeddings["unlabelled"] = embed(texts["unlabelled"])
 
-    # Unlabelled texts: the vocabulary is learned from all, self-training from those with vectors,
-    # which are the training rows that --train_size leaves out, and some of the others
-    drawn = split.unlabelled
-    if len(drawn) > args.max_unlabelled:
+    # Draw the unlabelled texts. Word vectors are learned from all of them, self-training uses those
+    # that are embedded: training rows that --train_size leaves out, and every n-th of the others
+    # (the same for all seeds, so that they are cached).
+    unlabelled = split.unlabelled
+    if len(unlabelled) > args.max_unlabelled:
         rng = np.random.default_rng(args.seed)
-        drawn = np.sort(rng.choice(drawn, args.max_unlabelled, replace=False))
-    more, meaning["more"] = split.left_out, meaning.pop("left_out")
+        unlabelled = np.sort(rng.choice(unlabelled, args.max_unlabelled, replace=False))
+    extra, embeddings["extra"] = split.left_out, embeddings.pop("left_out")
     if args.self_training and len(corpus.unlabelled):
-        every = -(-len(corpus.unlabelled) // args.self_training)
-        some = corpus.unlabelled[::every]  # the same ones whatever the seed, for the cache
-        vectors = embed(corpus.dataset.select(some)["text"])
-        more = np.concatenate([more, some])
-        meaning["more"] = np.concatenate([meaning["more"], vectors])
-    usable = np.isin(more, drawn)
-    more, meaning["more"] = more[usable], meaning["more"][usable]
-    texts["more"] = corpus.dataset.select(more)["text"]
+        step = -(-len(corpus.unlabelled) // args.self_training)
+        sampled = corpus.unlabelled[::step]
+        vectors = embed(corpus.dataset.select(sampled)["text"])
+        extra = np.concatenate([extra, sampled])
+        embeddings["extra"] = np.concatenate([embeddings["extra"], vectors])
+    usable = np.isin(extra, unlabelled)
+    extra, embeddings["extra"] = extra[usable], embeddings["extra"][usable]
+    texts["extra"] = corpus.dataset.select(extra)["text"]
     started = perf_counter()
     if args.process_index != 0:
         return
 
-    # The vocabulary of the texts, without any that is held out; then the probe on both
-    learn_from = [*texts["train"], *corpus.dataset.select(drawn)["text"]]
-    vocabulary = latent_semantic_vectors(
-        learn_from, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
+    # Learn the word vectors from the training and the unlabelled texts, none of them held out.
+    fit_texts = [*texts["train"], *corpus.dataset.select(unlabelled)["text"]]
+    word_vectors = latent_semantic_vectors(
+        fit_texts, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
     )
-    words = dict(zip(texts, vocabulary, strict=True))
-    single_label = corpus.single_label
+    words = dict(zip(texts, word_vectors, strict=True))
 
     def choose(scores):
         if args.empty_labels == "unlabelled" and not single_label:
@@ -185,52 +190,48 @@ def main() -> None:
         f1 = f1_scores(y["valid"], choose(score(valid)))
         return f1["micro_f1"] + f1["macro_f1"]
 
-    # The probe: of a few settings the best on validation
+    # Fit the logistic regressions with each setting, and keep the best on validation.
     best = -1.0
-    for share, (C, balance) in product(VOCABULARY, CLASSES if single_label else LABELS):
-        both = {k: np.concatenate([meaning[k], share * words[k]], axis=1) for k in texts}
-        names = {"name_vectors": both["names"], "name_labels": owners}
+    grid = product(WORD_WEIGHTS, SINGLE_LABEL_SETTINGS if single_label else SETTINGS)
+    for weight, (C, balance) in grid:
+        vectors = {k: np.concatenate([embeddings[k], weight * words[k]], axis=1) for k in texts}
+        names = {"name_vectors": vectors["names"], "name_labels": label_of}
         settings = {"C": C, "balance": balance, "name_weight": args.name_weight}
         fit = partial(fit_probe, **names, **settings, single_label=single_label)
-        score = fit(both["train"], y["train"])
-        if (f1 := quality(score, both["valid"])) > best:
-            best, chosen = f1, (score, fit, both, share, C, balance)
-    score, fit, both, share, C, balance = chosen
+        score = fit(vectors["train"], y["train"])
+        if (f1 := quality(score, vectors["valid"])) > best:
+            best, chosen = f1, (score, fit, vectors, weight, C, balance)
+    score, fit, vectors, weight, C, balance = chosen
 
-    # Then it teaches itself, from the training texts on, round after round
+    # Self-training, while the F1 on validation does not fall.
     rounds = 0
     if args.self_training:
-        quality = partial(quality, valid=both["valid"])
-        train = both["train"], y["train"]
-        score, rounds = self_train(score, fit, *train, both["more"], choose=choose, quality=quality)
+        quality = partial(quality, valid=vectors["valid"])
+        train = vectors["train"], y["train"], vectors["extra"]
+        score, rounds = self_train(score, fit, *train, choose=choose, quality=quality)
     print_once(
-        f"best on validation: vocabulary {share:g}, C {C:g}, balance {balance:g}, "
-        f"{rounds} rounds of self-training on {len(more):,} unlabelled texts"
+        f"best on validation: word weight {weight:g}, C {C:g}, balance {balance:g}, "
+        f"{rounds} rounds of self-training on {len(extra):,} unlabelled texts"
     )
     trained = perf_counter()
-    scores = {k: score(both[k]) for k in ("valid", "test", "unlabelled") if k in both}
-    per_text = embed.seconds / embed.n_texts
-    per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-    predicted = {part: choose(p) for part, p in scores.items()}
 
-    # Figures of validation, and one look at the test rows; then everything a person wants to see
+    # Evaluate on the test set, once. The time per text includes its embedding.
+    scores = {k: score(vectors[k]) for k in ("valid", "test", "unlabelled") if k in vectors}
+    seconds_per_text = embed.seconds / embed.n_texts
+    seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
+    predicted = {part: choose(values) for part, values in scores.items()}
     figures = split_metrics(y, scores, predicted)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
-    figures["test_runtime"] = per_text * len(y["test"])
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        {**figures, "seed": args.seed},
-        card=TaggerCard(),
-    )
+    figures |= {"test_runtime": seconds_per_text * len(y["test"]), "seed": args.seed}
 
+    # Save metrics, predictions, plots and the card; tag three unlabelled texts as an example.
+    test = scores["test"], predicted["test"]
+    report = write_results(output_dir, split, *test, figures, card=TaggerCard())
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     if "unlabelled" in texts:
         print("\nTags for texts without labels")
-        found = scores["unlabelled"], predicted["unlabelled"]
-        print(format_examples(texts["unlabelled"], *found, corpus.label_names))
+        examples = scores["unlabelled"], predicted["unlabelled"]
+        print(format_examples(texts["unlabelled"], *examples, corpus.label_names))
     print(f"\n{describe_output(output_dir)}")
 
 

@@ -1,26 +1,25 @@
-"""Give short comments any of many labels: 28 emotions, by a fine-tuned encoder or from scratch.
+"""Classify short comments into 28 emotions, with a fine-tuned encoder or one from scratch.
 
-Why: many labels, most of them rare, of which a text has one or two. What helps there: a head that
-starts from the best linear probe, rates that fall with depth, a loss that weighs rare labels up or
-easy negatives down, a threshold for each label. `--architecture scratch` shows what pretraining is
-worth: a transformer encoder from random weights, on a vocabulary of the training texts (data and
-figures: Demszky et al. 2020, "GoEmotions"). The published recipe for it hands PyTorch its padding
-mask the wrong way round, so that tokens attend to padding alone; here they attend to the text.
+Why: there are many labels, most of them rare, and a text has one or two of them. The recipe offers
+a head that starts from a fitted linear probe, lower learning rates for lower layers, a loss with
+more weight on rare labels or less on easy negatives, and one threshold per label. Data and figures:
+Demszky et al. 2020, "GoEmotions". `--architecture scratch` shows the value of pretraining: an
+encoder with random weights and a vocabulary of the training texts. The published recipe for it
+inverts the padding mask, so that tokens attend only to padding; this recipe has the right mask.
 
     accelerate launch recipes/goemotions.py
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions.yaml
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions_scratch.yaml
 
-Data: as for recipes/github_tagger.py; GoEmotions' own files are read with --column_names text
-labels id --class_names labels.txt. The model loads with `pipeline` once `shared.models.heads` is
-imported. The sizes published for scratch, goemotions_scratch_large.yaml, want a GPU.
+Data: as for recipes/github_tagger.py; to read the original files of GoEmotions, use --column_names
+text labels id --class_names labels.txt. To load the model with `pipeline`, first import
+`shared.models.heads`. The sizes published for scratch (goemotions_scratch_large.yaml) need a GPU.
 
-Expect on one core: the sample in a minute, micro F1 .68; GoEmotions in half an hour, .60, macro
-.53; from scratch in six minutes, .55, macro .47.
+Expect on one core: the sample takes a minute (micro F1 .68); GoEmotions takes half an hour (micro
+.60, macro .53), from scratch six minutes (micro .55, macro .47).
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -81,41 +80,41 @@ SAMPLE = Path(__file__).parent / "data" / "comments.jsonl"
 class EmotionArguments(
     TransformerArguments, HeadArguments, TuningArguments, SplitArguments, EpochTrainingArguments
 ):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    data: str = flag(str(SAMPLE), "As in other recipes (default: the comments of the project).")
+    data: str = flag(str(SAMPLE), "As in other recipes (default: the sample of comments).")
     architecture: Literal["pretrained", "scratch"] = flag(
-        "pretrained", "Fine-tune --model, or start from random weights (default: pretrained)."
+        "pretrained", "Fine-tune --model, or train from random weights (default: pretrained)."
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(64, "Tokens of a text that the model reads (default: 64).")
+    max_length: int = flag(64, "Tokens per text; longer texts are truncated (default: 64).")
     pooling: Literal["first", "last", "mean", "max", "mean_max", "attention"] | None = flag(
-        None, "How hidden states become one vector (default: mean; from scratch max)."
+        None, "Pooling of the hidden states of a text (default: mean; from scratch: max)."
     )
-    dropout: float = flag(0.1, "Dropout in the encoder while training (default: .1).")
+    dropout: float = flag(0.1, "Dropout in the encoder during training (default: .1).")
     pos_weight: float = flag(
-        0.5, "Power of a label's rarity that weighs its positives; 0: all alike (default: .5)."
+        0.5, "Positives weigh (negatives / positives) ** this; 0: all equal (default: .5)."
     )
     loss: Literal["cross_entropy", "focal", "asymmetric"] = flag(
-        "cross_entropy", "What is sure already counts in full, less, or as a negative hardly."
+        "cross_entropy", "Binary cross-entropy, focal or asymmetric loss (default: cross_entropy)."
     )
     layer_decay: float | None = flag(
-        None, "Factor of the rate from a layer to the one below (default: .85; from scratch 1)."
+        None, "Learning rate of a layer / of the next one up (default: .85; from scratch: 1)."
     )
     thresholds: Literal["global", "per_label"] = flag(
         "per_label", "Tune one threshold on validation, or one per label (default: per_label)."
     )
     threshold_metric: Literal["micro_f1", "macro_f1"] = flag(
-        "macro_f1", "What the thresholds are tuned for (default: macro_f1)."
+        "macro_f1", "Metric that the thresholds maximise (default: macro_f1)."
     )
-    patience: int = flag(2, "Epochs without a better one to stop after (default: 2).")
-    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
-    output_dir: str = flag("outputs/goemotions", "Folder (default: outputs/goemotions).")
-    num_train_epochs: float = flag(6, "Passes over the training rows, at most (default: 6).")
-    learning_rate: float = flag(2e-4, "Peak rate, of the top layer (default: 2e-4).")
-    weight_decay: float = flag(0.01, "Decay of weights, not of biases or norms (default: .01).")
-    per_device_train_batch_size: int = flag(32, "Texts per step and device (default: 32).")
-    metric_for_best_model: str | None = flag("macro_f1", "What is best (default: macro_f1).")
+    patience: int = flag(2, "Early stopping: epochs without improvement (default: 2).")
+    health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
+    output_dir: str = flag("outputs/goemotions", "Output folder (default: outputs/goemotions).")
+    num_train_epochs: float = flag(6, "Maximum number of epochs (default: 6).")
+    learning_rate: float = flag(2e-4, "Peak learning rate of the top layer (default: 2e-4).")
+    weight_decay: float = flag(0.01, "Weight decay, not of biases and norms (default: .01).")
+    per_device_train_batch_size: int = flag(32, "Texts per training batch (default: 32).")
+    metric_for_best_model: str | None = flag("macro_f1", "Metric of the best epoch (macro_f1).")
 
     def __post_init__(self):
         TransformerArguments.__post_init__(self)
@@ -128,22 +127,24 @@ class EmotionArguments(
             self.layer_decay = 1.0 if scratch else 0.85
         check_tuning(self)
         if scratch and self.freeze != "none":
-            raise UserError("--architecture scratch: random weights are not to be frozen")
+            raise UserError("--architecture scratch: random weights cannot stay frozen")
         self.head = head_settings(self)
         EpochTrainingArguments.__post_init__(self)
 
 
 def main() -> None:
-    """Load, split, tokenise, train, tune thresholds, look at the test rows once, save."""
+    """Load, split, tokenise, train, tune thresholds, evaluate on the test set once, save."""
     args = parse_arguments(EmotionArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
 
+    # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
     rows, y = split.rows, split.labels
     label_names, single_label = corpus.label_names, corpus.single_label
 
-    # Tokenizer and encoder, then a head on it
+    # Tokenizer and encoder, pretrained or new, and a new head. Only training texts may shape the
+    # new vocabulary.
     set_seed(args.seed)
     from_scratch = args.architecture == "scratch"
     if from_scratch:
@@ -156,30 +157,26 @@ def main() -> None:
     model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
     freeze(model, args.freeze)
     limit_length(tokenizer, model, args.max_length)
-    print_once(
-        f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
-    )
-
+    n_parameters = model.num_parameters()
+    print_once(f"{args.architecture}: {n_parameters:,} parameters, {len(tokenizer):,} tokens")
     with args.main_process_first(desc="tokenising"):
-        tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
+        tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
-    # Loss, start of the head, Trainer
+    # The loss: rare labels weigh more. A pretrained encoder gets a head fitted to its features.
     started = perf_counter()
     collator = MultilabelCollator(tokenizer, len(label_names))
-    counts = y["train"].sum(axis=0)
+    counts, smoothing = y["train"].sum(axis=0), args.label_smoothing_factor
     pos_weight = balanced_pos_weight(counts, len(y["train"]), power=args.pos_weight)
-    smoothing = {"label_smoothing": args.label_smoothing_factor}
-    loss = MultilabelLoss(pos_weight, **LOSS_SETTINGS[args.loss], **smoothing)
+    loss = MultilabelLoss(pos_weight, label_smoothing=smoothing, **LOSS_SETTINGS[args.loss])
     if not (checkpoint or from_scratch or args.health_check):
-        start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-        fit_head(model, tokens["train"], collator, loss, **start)
-    tune = partial(
-        tune_thresholds,
-        metric=args.threshold_metric,
-        per_label=args.thresholds == "per_label",
-        tolerance=2,
-    )
-    # Epochs are compared at the thresholds that each would be used with.
+        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+        fit_head(model, tokens["train"], collator, loss, **options)
+
+    # Every evaluation tunes the thresholds first, so that epochs are compared at their best ones.
+    def tune(scores, labels):
+        metric, per_label = args.threshold_metric, args.thresholds == "per_label"
+        return tune_thresholds(scores, labels, metric=metric, per_label=per_label, tolerance=2)
+
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     trainer = LengthGroupedTrainer(
@@ -197,36 +194,35 @@ def main() -> None:
     )
     if args.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
-
     if args.health_check:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
-    # Train; the best epoch by validation is kept, or the last
+    # Train. The Trainer keeps the epoch with the best validation metric, or the last epoch.
     print_once("\nTraining")
-    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    training = trainer.train(resume_from_checkpoint=checkpoint)
 
-    # Thresholds on validation, then one look at the test rows
-    trainer.compute_metrics = None  # that of an evaluation tunes thresholds of its own
+    # Tune the thresholds on the validation set, then evaluate on the test set, once.
+    trainer.compute_metrics = None  # it would tune thresholds on the test set
     scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     thresholds = tune(scores["valid"], y["valid"])
     model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
-    seconds = perf_counter() - started
-    tested = trainer.predict(tokens["test"], metric_key_prefix="test")
-    scores["test"] = sigmoid(tested.predictions)
+    train_seconds = perf_counter() - started
+    test = trainer.predict(tokens["test"], metric_key_prefix="test")
+    scores["test"] = sigmoid(test.predictions)
     predicted = {
         k: choose_labels(p, thresholds, single_label=single_label) for k, p in scores.items()
     }
 
-    # Save: model, tokenizer, labels and thresholds; then everything a person wants to see
+    # Save the model with its labels and thresholds; then metrics, predictions, plots and the card.
     trainer.save_model()
     if args.process_index != 0:
         return
     metrics = {
-        **tested.metrics,
+        **test.metrics,
         **split_metrics(y, scores, predicted, naive_bayes_labels(split)),
-        **trained.metrics,
-        "train_runtime": seconds,  # with the fit of the head and the choice of thresholds
+        **training.metrics,
+        "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
     report = write_results(

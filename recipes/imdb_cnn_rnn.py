@@ -1,24 +1,25 @@
 """Train a small network from scratch to classify texts: a CNN, an RNN, an LSTM or a GRU.
 
-Why: no pretrained model, no download, thousands of texts per second; with tens of thousands of
-labelled texts it comes near a fine-tuned encoder, with a few hundred it does not. The CNN slides
-filters over word vectors and keeps the maximum of each (Kim 2014, "Convolutional Neural Networks
-for Sentence Classification"); the recurrent ones read word by word, and their state after the last
-real token, not after the padding, is classified; `--architecture ngrams` averages the vectors of
-words and pairs of words (Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification"),
-which is the strongest on long texts. The vocabulary is built from the training texts.
+Why: it needs no pretrained model and no download, and processes thousands of texts per second. With
+tens of thousands of labelled texts it comes close to a fine-tuned encoder, with a few hundred it
+does not. The CNN slides filters over word vectors and keeps the maximum of each filter (Kim 2014,
+"Convolutional Neural Networks for Sentence Classification"). The recurrent networks read word by
+word; their state after the last real token, not after the padding, is classified. `--architecture
+ngrams` averages the vectors of words and word pairs (Joulin et al. 2017, "Bag of Tricks for
+Efficient Text Classification") and is the strongest on long texts. The vocabulary comes from the
+training texts.
 
     accelerate launch recipes/imdb_cnn_rnn.py
     accelerate launch recipes/imdb_cnn_rnn.py --config recipes/configs/imdb_strong.yaml
     accelerate launch recipes/imdb_cnn_rnn.py --architecture gru --data my_texts.jsonl
 
-Data: as for recipes/github_tagger.py. Where each text has exactly one label, the classes exclude
-each other (softmax), else each label is a question of its own (sigmoid, threshold tuned on
-validation). The network loads with `AutoModelForSequenceClassification` and `pipeline` once
-`shared.models.networks` is imported.
+Data: as for recipes/github_tagger.py. If every text has exactly one label, the classes exclude each
+other (softmax); otherwise each label is decided separately (sigmoid, threshold tuned on
+validation). To load the network with `AutoModelForSequenceClassification` or `pipeline`, first
+import `shared.models.networks`.
 
-Expect on IMDB's test file, on one CPU core, 2 GB of memory: accuracy .82 in one minute
-(imdb_cnn.yaml), .84 in one (imdb_lstm.yaml), .90 in seven (imdb_strong.yaml).
+Expect on the IMDB test file, on one CPU core with 2 GB of memory: accuracy .82 in one minute
+(imdb_cnn.yaml), .84 in one minute (imdb_lstm.yaml), .90 in seven minutes (imdb_strong.yaml).
 """
 
 from dataclasses import dataclass
@@ -66,24 +67,24 @@ from shared.training import (
 
 @dataclass
 class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     algorithm: Literal["words", "wordpiece", "bpe", "unigram"] = flag(
-        "words", "How the vocabulary is built (default: words)."
+        "words", "Tokenisation algorithm (default: words)."
     )
-    vocab_size: int = flag(30_000, "Tokens of the vocabulary, at most (default: 30,000).")
-    max_length: int = flag(128, "Tokens of a text that the network reads (default: 128).")
+    vocab_size: int = flag(30_000, "Maximum size of the vocabulary (default: 30,000).")
+    max_length: int = flag(128, "Tokens per text; longer texts are truncated (default: 128).")
     truncation_side: Literal["right", "left"] = flag(
-        "right", "Where longer texts are cut: right keeps their start (default: right)."
+        "right", "Side to truncate; left keeps the end of a text (default: right)."
     )
-    patience: int = flag(5, "Evaluations without a better one to stop after (default: 5).")
-    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
+    patience: int = flag(5, "Early stopping: evaluations without improvement (default: 5).")
+    health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     # Defaults of transformers.TrainingArguments that suit a small network.
-    output_dir: str = flag("outputs/imdb_cnn_rnn", "Folder (default: outputs/imdb_cnn_rnn).")
-    max_steps: int = flag(2500, "Steps to train; -1 counts by --num_train_epochs (default: 2500).")
-    learning_rate: float = flag(1e-3, "First rate, which falls to 0 (default: 1e-3).")
-    warmup_steps: float = flag(0, "Warm-up: steps, or below 1 a share of them (default: 0).")
-    per_device_train_batch_size: int = flag(8, "Texts per step and device (default: 8).")
+    output_dir: str = flag("outputs/imdb_cnn_rnn", "Output folder (default: outputs/imdb_cnn_rnn).")
+    max_steps: int = flag(2500, "Training steps; -1: use --num_train_epochs (default: 2500).")
+    learning_rate: float = flag(1e-3, "Initial learning rate, falls to 0 (default: 1e-3).")
+    warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
+    per_device_train_batch_size: int = flag(8, "Texts per training batch (default: 8).")
     eval_strategy: str = flag("steps", "When to validate: no, steps, epoch (default: steps).")
     eval_steps: float | None = flag(500, "Steps between validations (default: 500).")
     save_strategy: str = flag("steps", "When to save: no, steps, epoch, best (default: steps).")
@@ -95,39 +96,40 @@ class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
 
     def __post_init__(self):
         NetworkArguments.__post_init__(self)
-        if self.max_length < 3:  # [CLS], a token, [SEP]
+        if self.max_length < 3:  # room for [CLS], one token and [SEP]
             raise UserError(f"--max_length {self.max_length}: must be 3 or more")
         if self.embeddings and self.algorithm not in ("words", "wordpiece"):
-            raise UserError("--embeddings: they are of words; give it --algorithm words")
+            raise UserError("--embeddings: these are word vectors; use --algorithm words")
         EpochTrainingArguments.__post_init__(self)
 
 
 def main() -> None:
-    """Load, split, build the vocabulary, train, look at the test rows once, save."""
+    """Load, split, build the vocabulary, tokenise, train, evaluate on the test set once, save."""
     args = parse_arguments(ImdbArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
 
+    # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     rows, y = split.rows, split.labels
 
-    # Vocabulary, of the training texts alone, and tokens
+    # Build the vocabulary from the training texts only, then tokenise.
     tokenizer = train_tokenizer(
         rows["train"]["text"], args.algorithm, args.vocab_size, max_length=args.max_length
     )
     tokenizer.truncation_side = args.truncation_side
-    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # what is saved
-
+    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # so that it is saved
     with args.main_process_first(desc="tokenising"):
-        tokens = {part: tokenize(found, tokenizer) for part, found in rows.items()}
+        tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
-    # The network, from random weights; known words start from their vectors, where there are any
+    # Build the network with random weights. With --embeddings, the tokens that the file contains
+    # start from its word vectors.
     set_seed(args.seed)
-    known, vectors = [], np.zeros((0, args.embedding_size))
+    token_ids, vectors = [], np.zeros((0, args.embedding_size))
     if args.embeddings:
-        known, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
-        print_once(f"{args.embeddings}: vectors of {len(known):,} of {len(tokenizer):,} tokens")
+        token_ids, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
+        print_once(f"{args.embeddings}: vectors of {len(token_ids):,} of {len(tokenizer):,} tokens")
     model = build_network(
         args,
         vocab_size=len(tokenizer),
@@ -138,12 +140,13 @@ def main() -> None:
         problem_type=f"{'single' if single_label else 'multi'}_label_classification",
     )
     with torch.no_grad():
-        model.get_input_embeddings().weight[known] = torch.from_numpy(vectors).float()
+        model.get_input_embeddings().weight[token_ids] = torch.from_numpy(vectors).float()
     print_once(
         f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
     )
 
-    # Classes that exclude each other, or one question per label, rare ones weighed up
+    # The loss: cross-entropy over classes if a text has one label, else binary cross-entropy per
+    # label, with more weight on rare labels.
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
     smoothing = {"label_smoothing": args.label_smoothing_factor}
     loss = SingleLabelLoss(**smoothing) if single_label else MultilabelLoss(pos_weight, **smoothing)
@@ -153,7 +156,7 @@ def main() -> None:
         if single_label:
             figures = multilabel_metrics(label_names, single_label=True)(prediction)
             return figures | {"accuracy": figures["subset_accuracy"]}
-        # Evaluations are compared at the threshold that each would be used with.
+        # Tune the threshold first, so that evaluations are compared at their best threshold.
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
         return multilabel_metrics(label_names, thresholds=best)(prediction)
 
@@ -176,34 +179,35 @@ def main() -> None:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
-    # Train; the best state by validation is kept, or the last
+    # Train. The Trainer keeps the checkpoint with the best validation metric, or the last one.
     print_once("\nTraining")
     started = perf_counter()
-    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    training = trainer.train(resume_from_checkpoint=checkpoint)
 
-    # Thresholds on validation, then one look at the test rows
-    trainer.compute_metrics = None  # that of an evaluation tunes thresholds of its own
+    # Tune the thresholds on the validation set, then evaluate on the test set, once.
+    trainer.compute_metrics = None  # it would tune thresholds on the test set
     scores = {"valid": to_scores(trainer.predict(tokens["valid"]).predictions)}
     thresholds = np.full(len(label_names), 0.5)
     if not single_label:
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
-    seconds = perf_counter() - started
-    tested = trainer.predict(tokens["test"], metric_key_prefix="test")
-    scores["test"] = to_scores(tested.predictions)
+    train_seconds = perf_counter() - started
+    test = trainer.predict(tokens["test"], metric_key_prefix="test")
+    scores["test"] = to_scores(test.predictions)
     predicted = {
         k: choose_labels(p, thresholds, single_label=single_label) for k, p in scores.items()
     }
 
-    # Save: network, tokenizer, labels and thresholds; then everything a person wants to see
+    # Save the network with its tokenizer, labels and thresholds; then metrics, predictions, plots
+    # and the card.
     trainer.save_model()
     if args.process_index != 0:
         return
     metrics = {
-        **tested.metrics,
+        **test.metrics,
         **split_metrics(y, scores, predicted, naive_bayes_labels(split)),
-        **trained.metrics,
-        "train_runtime": seconds,  # with the choice of thresholds
+        **training.metrics,
+        "train_runtime": train_seconds,  # includes tuning the thresholds
         "seed": args.seed,
     }
     if single_label:

@@ -1,26 +1,26 @@
-"""Tune a few per cent of the weights, or all of them: which of seven ways pays on your data?
+"""Compare seven methods of tuning an encoder: all weights, some layers, or a small adapter.
 
-Why: one encoder serves many tasks if each brings a file of a few megabytes (an adapter) instead of
-a copy of all weights, and training needs no memory for what is frozen. What that costs in quality
-is measured here, on your data, beside full tuning: LoRA (Hu et al. 2022), DoRA and IA3 (Liu et al.
-2024 and 2022), prompt tuning (Lester et al. 2021), the upper layers alone, the head alone.
+Why: one encoder serves many tasks if each adds only an adapter, a file of a few megabytes, and
+frozen weights need no memory for gradients. The recipe measures on your data what this costs in F1
+compared with full tuning: LoRA (Hu et al. 2022), DoRA and IA3 (Liu et al. 2024 and 2022), prompt
+tuning (Lester et al. 2021), only the upper layers, only the head.
 
     accelerate launch recipes/lora.py --config recipes/configs/lora_sample.yaml
     accelerate launch recipes/lora.py --data my_issues.jsonl --methods lora full
 
-Then: the folder of each method holds what it learned, an adapter's with what it sits on in base/.
-LoRA, DoRA and IA3 are merged, too, into a model that loads without peft: recipes/tag.py --model
-outputs/lora/lora/merged. A second run keeps what the first has finished.
+Then: each method has a folder with its weights; adapters need the encoder in base/. LoRA, DoRA and
+IA3 are also merged into a model that loads without peft: recipes/tag.py --model
+outputs/lora/lora/merged. A second run keeps the methods that are finished.
 
-Data: as for recipes/github_tagger.py. Every method starts from the same fitted head and has the
-same rows and epochs; few weights move further, by a factor of --learning_rate.
+Data: as for recipes/github_tagger.py. All methods start from the same fitted head and train on the
+same rows for the same epochs; methods with fewer weights multiply --learning_rate by a factor.
 
-Expect on one core, default encoder, the sample: a minute or two for each method. Adapters save
-disk and some memory, no time: gradients pass through frozen layers all the same.
+Expect on one core with the default encoder: a minute or two per method on the sample. Adapters save
+disk space and some memory, but no time: gradients still pass through the frozen layers.
 """
 
-import copy
 import json
+from copy import copy, deepcopy
 from dataclasses import dataclass
 
 from transformers import set_seed
@@ -68,7 +68,7 @@ from shared.training import (
     training_footprint,
 )
 
-# What a way of tuning is called in the table, and its rate in multiples of --learning_rate.
+# Method: its name in the table, and the factor by which it multiplies --learning_rate.
 METHODS = {
     "full": ("all weights", 1),
     "partial": ("upper layers and head", 1),
@@ -78,9 +78,8 @@ METHODS = {
     "ia3": ("IA3", 50),
     "prompt": ("prompt tuning", 100),
 }
-MERGED = ("lora", "dora", "ia3")
 USAGE = """```python
-import shared.models.heads  # or of a copy of it: transformers knows the model then
+import shared.models.heads  # makes the model known to transformers
 from transformers import pipeline
 
 tagger = pipeline("text-classification", model="{folder}", top_k=None)
@@ -89,21 +88,21 @@ tagger = pipeline("text-classification", model="{folder}", top_k=None)
 
 @dataclass
 class LoraArguments(SplitArguments, EpochTrainingArguments):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
-    rank: int = flag(16, "Of the matrices of LoRA and DoRA (default: 16).")
+    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    rank: int = flag(16, "Rank of the matrices of LoRA and DoRA (default: 16).")
     prompt_tokens: int = flag(16, "Virtual tokens of prompt tuning (default: 16).")
-    frozen_layers: int | None = flag(None, "Of partial, from the bottom (default: half of them).")
-    health_check: bool = flag(False, "Check data, model and rate, then stop (default: no).")
-    output_dir: str = flag("outputs/lora", "Folder (default: outputs/lora).")
-    learning_rate: float = flag(1e-4, "Peak rate of full tuning (default: 1e-4).")
-    save_strategy: str = flag("no", "Checkpoints; what is learned is saved anyway (default: no).")
-    eval_strategy: str = flag("no", "Must stay: all ways are compared at their last epoch.")
-    load_best_model_at_end: bool = flag(False, "Must stay: as above.")
-    label_names: list[str] | None = flag(["labels"], "Must stay: an adapter hides the inputs.")
+    frozen_layers: int | None = flag(None, "Lowest layers that partial freezes (default: half).")
+    health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
+    output_dir: str = flag("outputs/lora", "Output folder (default: outputs/lora).")
+    learning_rate: float = flag(1e-4, "Peak learning rate of full tuning (default: 1e-4).")
+    save_strategy: str = flag("no", "When to save checkpoints: no, steps, epoch (default: no).")
+    eval_strategy: str = flag("no", "Must stay no: methods are compared at their last epoch.")
+    load_best_model_at_end: bool = flag(False, "Must stay false, for the same reason.")
+    label_names: list[str] | None = flag(["labels"], "Must stay: the Trainer cannot infer it.")
 
     def __post_init__(self):
         self.methods = list(dict.fromkeys(self.methods))
@@ -113,21 +112,21 @@ class LoraArguments(SplitArguments, EpochTrainingArguments):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.eval_strategy != "no" or self.load_best_model_at_end:
-            raise UserError("--eval_strategy: all ways of tuning are compared at their last epoch")
+            raise UserError("--eval_strategy: must be no; methods are compared at the last epoch")
         if self.resume_from_checkpoint:
-            raise UserError("--resume_from_checkpoint: drop it; what is finished is kept anyway")
+            raise UserError("--resume_from_checkpoint: remove it; finished methods are kept anyway")
         super().__post_init__()
 
 
 def main() -> None:
-    """Load, split, tokenise; then for each method adapt, train, measure, save."""
+    """Load, split, tokenise; then for each method adapt, train, evaluate, save."""
     args = parse_arguments(LoraArguments, description=__doc__)
     output_dir = start_recipe(args)
     corpus, split = load_and_split(args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     y = split.labels
 
-    # One encoder, one head, and one loss for all
+    # All methods share one encoder. Virtual tokens and padded text must fit into its input.
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
     encoder = load_encoder(folder, tokenizer=tokenizer)
@@ -135,46 +134,45 @@ def main() -> None:
     padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE
     room = (longest_input(encoder) or padded + args.prompt_tokens) - padded
     if "prompt" in args.methods and args.prompt_tokens > room:
-        raise UserError(
-            f"--prompt_tokens {args.prompt_tokens}: --max_length leaves room for {room}"
-        )
+        raise UserError(f"--prompt_tokens {args.prompt_tokens}: --max_length leaves only {room}")
+    with args.main_process_first(desc="tokenising"):
+        tokens = {part: tokenize(dataset, tokenizer) for part, dataset in split.rows.items()}
+
+    # They also share the head and the loss. A method that does not fit the model is refused now.
     set_seed(args.seed)
     start = PooledForSequenceClassification.from_encoder(encoder, label_names)
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
     loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
     collator = MultilabelCollator(tokenizer, len(label_names))
     settings = {name: getattr(args, name) for name in ("rank", "prompt_tokens", "frozen_layers")}
-    for method in args.methods:  # what cannot be adapted is refused before anything is trained
-        adapt(copy.deepcopy(start), method, **settings)
-
-    with args.main_process_first(desc="tokenising"):
-        tokens = {part: tokenize(found, tokenizer) for part, found in split.rows.items()}
+    for method in args.methods:
+        adapt(deepcopy(start), method, **settings)
     if not args.health_check:
-        flags = result_flags(args, LoraArguments, "methods")
-        run = {"flags": flags, "model": folder_fingerprint(folder)}
-        run["data"] = split.fingerprints
+        run = {"flags": result_flags(args, LoraArguments, "methods")}
+        run |= {"model": folder_fingerprint(folder), "data": split.fingerprints}
         check_same_run(output_dir, run)
-        how = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-        fit_head(start, tokens["train"], collator, loss, **how)
-        start.name_or_path = str(output_dir / "base")  # what an adapter names as its base
+        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+        fit_head(start, tokens["train"], collator, loss, **options)
+        start.name_or_path = str(output_dir / "base")  # adapters name it as their base model
         if args.process_index == 0:
             start.save_pretrained(start.name_or_path)
 
-    # What a run before this one has finished is kept
+    # Methods that an earlier run has finished are not trained again.
     files = {method: output_dir / method / "metrics.json" for method in METHODS}
     rows = {method: json.loads(p.read_text("utf-8")) for method, p in files.items() if p.is_file()}
     for method in args.methods:
         if method in rows and not args.health_check:
             continue
-        # The same weights, rows and randomness each time; only what trains differs
+        # The same start, rows and seed for each method; only the trained weights differ.
         set_seed(args.seed)
-        own = copy.copy(args)
-        home = make_output_dir(str(output_dir / method))
-        own.output_dir, (name, factor) = str(home), METHODS[method]
-        own.learning_rate = args.learning_rate * factor
+        name, factor = METHODS[method]
+        method_dir = make_output_dir(str(output_dir / method))
+        method_args = copy(args)
+        method_args.output_dir = str(method_dir)
+        method_args.learning_rate = args.learning_rate * factor
         trainer = LengthGroupedTrainer(
-            model=adapt(copy.deepcopy(start), method, **settings),
-            args=own,
+            model=adapt(deepcopy(start), method, **settings),
+            args=method_args,
             train_dataset=tokens["train"],
             processing_class=tokenizer,
             data_collator=collator,
@@ -183,58 +181,60 @@ def main() -> None:
         )
         if args.health_check:
             check_health(trainer, args.max_length, label_counts=split.label_counts())
-            return  # of the first method: the others would say little else
+            return  # the checks of the other methods would be almost the same
         print_once(f"\nTraining: {name}")
-        trained = trainer.train()
-        scores = {p: sigmoid(trainer.predict(tokens[p]).predictions) for p in ("valid", "test")}
-        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        found = {p: choose_labels(scores[p], thresholds, single_label=single_label) for p in scores}
-        trainer.model.config.thresholds = thresholds.tolist()
-        trainer.model.config.one_label_each = single_label
+        training = trainer.train()
+
+        # Tune the threshold on validation, evaluate on the test set, save the weights.
+        scores = [sigmoid(trainer.predict(tokens[part]).predictions) for part in ("valid", "test")]
+        thresholds = tune_thresholds(scores[0], y["valid"], tolerance=2)
+        rule = {"thresholds": thresholds.tolist(), "one_label_each": single_label}
+        trainer.model.config.update(rule)
+        valid, test = (choose_labels(s, thresholds, single_label=single_label) for s in scores)
         trainer.save_model()
-        if args.process_index == 0:  # the labels, which an adapter leaves to its base
-            trainer.model.config.save_pretrained(own.output_dir)
-        n_trained, held = training_footprint(trainer)
-        saved = sum(file.stat().st_size for file in home.glob("*.safetensors"))
-        row = {"method": name, **f1_scores(y["test"], found["test"])}
-        row |= {"valid_micro_f1": f1_scores(y["valid"], found["valid"])["micro_f1"]}
-        row |= {"trained_parameters": n_trained, "saved_mb": saved / 1e6}
-        row |= {"state_mb": held / 1e6, "activations_mb": activation_bytes(trainer) / 1e6}
-        row |= {"train_seconds": trained.metrics["train_runtime"], "seed": args.seed}
+        if args.process_index == 0:  # peft does not save the config, which holds the label names
+            trainer.model.config.save_pretrained(method_args.output_dir)
+
+        # What the method costs: weights, memory, disk space, time. Written after each method.
+        n_trained, state_bytes = training_footprint(trainer)
+        saved_bytes = sum(file.stat().st_size for file in method_dir.glob("*.safetensors"))
+        row = {"method": name, **f1_scores(y["test"], test)}
+        row |= {"valid_micro_f1": f1_scores(y["valid"], valid)["micro_f1"]}
+        row |= {"trained_parameters": n_trained, "saved_mb": saved_bytes / 1e6}
+        row |= {"state_mb": state_bytes / 1e6, "activations_mb": activation_bytes(trainer) / 1e6}
+        row |= {"train_seconds": training.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
-        if method in MERGED:
-            row["merged_difference"] = save_merged(trainer, home / "merged", tokens["test"])
+        if method in ("lora", "dora", "ia3"):
+            row["merged_difference"] = save_merged(trainer, method_dir / "merged", tokens["test"])
         rows[method] = row
         if args.process_index == 0:
             write_json(files[method], row)
-            done = [rows[method] for method in METHODS if method in rows]
-            write_csv(output_dir / "results.csv", done)  # after each, so that nothing is lost
+            write_csv(output_dir / "results.csv", [rows[m] for m in METHODS if m in rows])
 
-    # One table
     if args.process_index != 0 or not rows:
         return
     report = table(rows)
     merged = [str(path) for path in sorted(output_dir.glob("*/merged"))]
     write_model_card(
         output_dir,
-        title="Ways of tuning",
+        title="Tuning methods",
         base_model=args.model,
-        description="Each folder holds what one way of tuning the encoder has learned.",
+        description="Each folder holds the weights of one method of tuning the encoder.",
         data=corpus.describe(),
         label_names=label_names,
         metrics={},
         report=report,
         usage=USAGE.format(folder=merged[0]) if merged else None,
-        limits="One seed and one rate for each way; differences of a hundredth or two are chance.",
+        limits="One seed and one learning rate per method; a difference of .01 or .02 is chance.",
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    print(f"\nEverything is in {output_dir}: a folder of each, README.md and results.csv.")
+    print(f"\nEverything is in {output_dir}: a folder per method, README.md and results.csv.")
 
 
 def table(rows: dict[str, dict]) -> str:
-    """Return a Markdown table; memory is weights, gradients, optimiser and activations."""
-    head = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
-    lines = ["| " + " | ".join((*head, "seconds")) + " |", "|---" * (len(head) + 1) + "|"]
+    """Return a Markdown table; memory is weights, gradients, optimiser state and activations."""
+    header = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
+    lines = ["| " + " | ".join((*header, "seconds")) + " |", "|---" * (len(header) + 1) + "|"]
     for row in (rows[method] for method in METHODS if method in rows):
         f1 = " | ".join(f"{row[name]:.3f}" for name in ("micro_f1", "macro_f1"))
         lines.append(

@@ -1,25 +1,28 @@
 """Classify texts by their words: naive Bayes, or TF-IDF with logistic regression.
 
-Why: done in seconds on any machine, hard to beat with very few labels, and the figure that any
-model with a training time must beat. `naive_bayes` is the baseline of "Natural Language Processing
-with Transformers", chapter 9 (counts of words, one multinomial classifier per label);
-`logistic_regression` weighs words and pairs of words by TF-IDF and is the stronger one from a few
-dozen labels up.
+Why: it takes seconds on any machine, is hard to beat with very few labels, and is the baseline for
+every model that needs training time. `naive_bayes` is the baseline of "Natural Language Processing
+with Transformers", chapter 9 (word counts, one multinomial classifier per label);
+`logistic_regression` uses TF-IDF of words and word pairs and is stronger with a few dozen labels or
+more.
 
     accelerate launch recipes/naive_bayes.py --config recipes/configs/naive_bayes_sample.yaml
     accelerate launch recipes/naive_bayes.py --classifier logistic_regression --data issues.jsonl
     accelerate launch recipes/naive_bayes.py --data issues.jsonl --augment swap delete
 
-Data: as for recipes/github_tagger.py, with the same parts and the same nested --train_size, so that
-their figures compare.
+Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
+figures are comparable.
 
-Expect on the sample (219 training texts, mean of three seeds), in a few seconds: micro F1 .60 and
-macro F1 .39 with naive Bayes, .68 and .55 with logistic regression. With one augmented copy of each
-text (--augment swap delete, seeds 1 to 3) micro / macro F1 of naive Bayes rise from .24 / .16 to
-.28 / .19 with 8 training texts, from .27 / .16 to .30 / .16 with 32, from .32 / .19 to .45 / .31
-with 64 and from .59 / .38 to .66 / .51 with all. Unchanged copies do as much (.28, .31, .45 and .66
-micro): its smoothing weighs less when words count twice. Logistic regression gains .00, .02, .02
-and loses .02.
+Expect on the sample (219 training texts, mean of three seeds), in a few seconds: micro / macro F1
+.60 / .39 with naive Bayes, .68 / .55 with logistic regression. With one augmented copy of each text
+(--augment swap delete, seeds 1 to 3) the F1 of naive Bayes changes as follows:
+
+    training texts          8            32           64           219
+    micro / macro F1        .24 / .16    .27 / .16    .32 / .19    .59 / .38
+    with augmented copies   .28 / .19    .30 / .16    .45 / .31    .66 / .51
+
+Unchanged copies have the same effect (micro F1 .28, .31, .45 and .66): smoothing has less weight
+when words count twice. Logistic regression gains .00, .02 and .02, and loses .02.
 """
 
 from dataclasses import dataclass
@@ -51,32 +54,34 @@ CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic
 
 @dataclass
 class NaiveBayesArguments(AugmentationArguments, SplitArguments):
-    """Flags of this recipe; there is no Trainer, so none of its flags."""
+    """The flags of this recipe, which uses no Trainer."""
 
     classifier: Literal["naive_bayes", "logistic_regression"] = flag(
-        "naive_bayes", "How to classify (default: naive_bayes)."
+        "naive_bayes", "The classifier (default: naive_bayes)."
     )
     thresholds: Literal["global", "per_label"] = flag(
-        "global", "Tune one threshold on validation, or one per label (default: global)."
+        "global", "Tune one decision threshold on validation, or one per label (default: global)."
     )
     augment: list[str] = flag(
-        [], f"Learn from augmented copies of the training texts, too: {NAMES_HELP} (default: none)."
+        [], f"Also train on augmented copies of the texts: {NAMES_HELP} (default: none)."
     )
-    output_dir: str = flag("outputs/naive_bayes", "Folder (default: outputs/naive_bayes).")
-    seed: int = flag(42, "Of the split (default: 42).")
+    output_dir: str = flag("outputs/naive_bayes", "Output folder (default: outputs/naive_bayes).")
+    seed: int = flag(42, "Random seed of the split (default: 42).")
 
 
 def main() -> None:
-    """Load, split, fit, score, save."""
+    """Load, split, fit, tune thresholds, evaluate on the test set once, save."""
     args = parse_arguments(NaiveBayesArguments, description=__doc__)
     if not is_main_process():
-        return  # one process does it all
+        return  # one process is enough
     output_dir = start_recipe(args)
+
+    # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
     rows, y = split.rows, split.labels
     augmentations = load_augmentations(args.augment, args)
 
-    # Fit on the training texts; thresholds on validation
+    # Fit on the training texts (and their augmented copies), tune thresholds on validation.
     started = perf_counter()
     train = rows["train"]["text"], y["train"]
     if augmentations:
@@ -86,7 +91,7 @@ def main() -> None:
     per_label = args.thresholds == "per_label"
     thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
 
-    # One look at the test rows
+    # Evaluate on the test set, once; tag three unlabelled texts as an example.
     trained = perf_counter()
     scores["test"] = score(rows["test"]["text"])
     runtimes = {"train_runtime": trained - started, "test_runtime": perf_counter() - trained}
@@ -94,12 +99,12 @@ def main() -> None:
     scores["unlabelled"] = score(unlabelled)
     single_label = corpus.single_label
     predicted = {
-        part: choose_labels(found, thresholds, single_label=single_label)
-        for part, found in scores.items()
+        part: choose_labels(values, thresholds, single_label=single_label)
+        for part, values in scores.items()
     }
     metrics = split_metrics(y, scores, predicted)
 
-    # Save: figures, predictions, plots, card
+    # Save metrics, predictions, plots and the card.
     report = write_results(
         output_dir,
         split,

@@ -1,28 +1,29 @@
-"""Learn a tokenizer from your texts: BPE, WordPiece, Unigram or whole words.
+"""Train a tokenizer on your texts: BPE, WordPiece, Unigram or whole words.
 
-Why: a network trained from scratch wants a vocabulary of its texts, and a small one: most weights
-of a small network are its token embeddings. For fine-tuning, keep the tokenizer that the model came
-with; the comparison still tells whether it cuts your words to shreds (names of modules, another
-language), and whether your texts fit into what the model reads. A recipe here builds a Trainer;
-this one has none to build, since counting words and pairs needs no gradients.
+Why: a network trained from scratch needs a vocabulary of its own texts, and a small one, because
+most weights of a small network are token embeddings. For fine-tuning, keep the tokenizer of the
+model; the comparison then shows whether it splits your words (names of modules, another language)
+into many pieces, and whether your texts fit into the model's input. Unlike the other recipes, this
+one builds no Trainer: counting words and pairs needs no gradients.
 
     accelerate launch recipes/train_tokenizer.py --config recipes/configs/tokenizer_sample.yaml
     accelerate launch recipes/train_tokenizer.py --data my_issues.jsonl --algorithm bpe
 
-Then: AutoTokenizer.from_pretrained("outputs/train_tokenizer"). To compare two of your own, name the
-folder of the first as --model of the second.
+Then: AutoTokenizer.from_pretrained("outputs/train_tokenizer"). To compare two tokenizers of your
+own, pass the folder of the first as --model when you train the second.
 
-Data: all texts of --data, labelled or not, with the flags that other recipes have. A share of them
-is kept back to measure on; near duplicates are on one side. Ids 0 to 4 are [UNK], [PAD], [CLS],
-[SEP] and [MASK]. The same texts give the same tokenizer.
+Data: all texts of --data, labelled or not, with the same data flags as other recipes. A share of
+the texts is held out for evaluation; near duplicates stay on one side. Ids 0 to 4 are [UNK], [PAD],
+[CLS], [SEP] and [MASK]. The same texts give the same tokenizer.
 
-Fertility is tokens per word (Rust et al. 2021): the finer the cut, the longer the input. An unknown
-token is lost to the model. Take the smallest vocabulary from which on fertility hardly falls.
+Fertility is the number of tokens per word (Rust et al. 2021): with more pieces per word, the input
+is longer. The model learns nothing from an unknown token. Choose the smallest vocabulary above
+which fertility hardly decreases.
 
-Expect on 6,467 issues of huggingface/datasets (recipes/configs/tokenizer_issues.yaml), 16,000
-tokens, on 715 issues kept back: fertility 1.17 with WordPiece, 1.07 with BPE, .83 with Unigram,
-whose pieces run across punctuation, 1.09 with whole words, of which 2 % are unknown; 1.35 with the
-tokenizer of the default encoder. Ten seconds on a busy core, but minutes for Unigram.
+Expect on 6,467 issues of huggingface/datasets (recipes/configs/tokenizer_issues.yaml) with 16,000
+tokens, evaluated on 715 held-out issues: fertility 1.17 with WordPiece, 1.07 with BPE, .83 with
+Unigram, whose pieces cross punctuation, 1.09 with whole words, 2 % of them unknown, and 1.35 with
+the tokenizer of the default encoder. It takes ten seconds on a busy core, for Unigram minutes.
 """
 
 from dataclasses import dataclass
@@ -51,30 +52,34 @@ from shared.models import (
 )
 from shared.reports import write_model_card
 
-WORDS_SHOWN = 15  # of the sentence that shows how both cut
+WORDS_SHOWN = 15  # of the example that both tokenizers split
 
 
 @dataclass
 class TokenizerArguments(DataArguments):
-    """Flags of this recipe; there is no Trainer, so none of its flags."""
+    """The flags of this recipe, which uses no Trainer."""
 
     algorithm: Literal["bpe", "wordpiece", "unigram", "words"] = flag(
-        "wordpiece", "What the tokens are learned by; words: whole words (default: wordpiece)."
+        "wordpiece", "Tokenisation algorithm; words: whole words (default: wordpiece)."
     )
-    vocab_size: int = flag(8000, "Tokens at most, five special ones included (default: 8000).")
-    lowercase: bool = flag(True, "Give up case (default: true).")
+    vocab_size: int = flag(
+        8000, "Maximum size of the vocabulary, with five special tokens (default: 8000)."
+    )
+    lowercase: bool = flag(True, "Convert texts to lower case (default: true).")
     min_frequency: int = flag(
-        2, "Pairs or words seen less often are left out; not with unigram (default: 2 times)."
+        2, "Minimum count of a pair or word; not used by unigram (default: 2)."
     )
-    max_length: int = flag(512, "Tokens of a text that a model is to read (default: 512).")
+    max_length: int = flag(512, "Tokens per text that the model will read (default: 512).")
     model: str = flag(
         DEFAULT_MODEL,
-        "Whose tokenizer to compare with: a hub id, or a folder, also one that this recipe left "
+        "Tokenizer to compare with: a hub id or a folder, also an output folder of this recipe "
         f"(default: {DEFAULT_MODEL}).",
     )
-    held_out_share: float = flag(0.1, "Share of the texts to measure on (default: .1).")
-    output_dir: str = flag("outputs/train_tokenizer", "Folder (default: as the recipe).")
-    seed: int = flag(42, "Of which texts are kept back (default: 42).")
+    held_out_share: float = flag(0.1, "Share of the texts held out for evaluation (default: .1).")
+    output_dir: str = flag(
+        "outputs/train_tokenizer", "Output folder (default: outputs/train_tokenizer)."
+    )
+    seed: int = flag(42, "Random seed of the held-out texts (default: 42).")
 
     def __post_init__(self):
         if not 0 < self.held_out_share < 1:
@@ -82,32 +87,35 @@ class TokenizerArguments(DataArguments):
 
 
 def main() -> None:
-    """Load, keep some texts back, learn, save, measure."""
+    """Load, split, train the tokenizer, save it, compare it on held-out texts."""
     args = parse_arguments(TokenizerArguments, description=__doc__)
     if not is_main_process():
-        return  # one process does it all
+        return  # one process is enough
     output_dir = start_recipe(args)
-    alone = Path(args.model).expanduser()  # a tokenizer without a model, as this recipe leaves it
-    is_alone = (alone / "tokenizer_config.json").is_file()
-    baseline = load_tokenizer(str(alone) if is_alone else resolve_model(args.model))
+
+    # The tokenizer to compare with. A folder of this recipe has a tokenizer but no model.
+    folder = Path(args.model).expanduser()
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    baseline = load_tokenizer(str(folder) if has_tokenizer else resolve_model(args.model))
+
+    # Load and split; near duplicates stay on one side.
     corpus = load_data(args, labels_required=False)
     print(f"\nData\n{corpus.describe(brief=True)}")
-
-    # Texts to learn from and others to measure on, read as they are needed
     split = GroupShuffleSplit(1, test_size=args.held_out_share, random_state=args.seed)
     try:
         train, held_out = next(split.split(corpus.groups, groups=corpus.groups))
     except ValueError:  # too few groups
         raise UserError(
             f"--held_out_share {args.held_out_share}: leaves none of {len(corpus.groups)} texts "
-            "(near duplicates are one) on one side; change it, or give more texts"
+            "(near duplicates count once) on one side; change it, or add texts"
         ) from None
     print(f"{len(train):,} texts to learn from, {len(held_out):,} to measure on")
 
-    def texts(rows):
+    def texts(rows):  # in batches, so that memory does not grow with the data
         for batch in corpus.dataset.select(rows).select_columns("text").iter(1000):
             yield from batch["text"]
 
+    # Train on the training texts, and save.
     started = perf_counter()
     tokenizer = train_tokenizer(
         texts(train),
@@ -122,7 +130,7 @@ def main() -> None:
     if len(tokenizer) < args.vocab_size:
         print(f"note: the texts give {len(tokenizer):,} tokens, not {args.vocab_size:,}")
 
-    # On texts it has not seen, beside a tokenizer made of others
+    # Compare both tokenizers on the held-out texts, and show how they split one example.
     names, tokenizers = [args.output_dir, args.model], [tokenizer, baseline]
     figures = [
         {"vocab_size": len(each)}
@@ -134,15 +142,11 @@ def main() -> None:
     for name, each in zip(names, tokenizers, strict=True):
         report += f"\n\n{name}:\n{' '.join(each.tokenize(sentence, verbose=False))}"
 
-    # Save: figures, card; the tokenizer is there already
-    own, other = figures
-    write_json(
-        output_dir / "metrics.json",
-        own
-        | {f"baseline_{name}": value for name, value in other.items()}
-        | {"train_samples": len(train), "test_samples": len(held_out)}
-        | {"train_runtime": runtime, "seed": args.seed},
-    )
+    # Save the metrics and the card.
+    metrics, baseline_metrics = figures
+    metrics |= {f"baseline_{name}": value for name, value in baseline_metrics.items()}
+    metrics |= {"train_samples": len(train), "test_samples": len(held_out)}
+    write_json(output_dir / "metrics.json", metrics | {"train_runtime": runtime, "seed": args.seed})
     write_model_card(
         output_dir,
         title="Tokenizer",
@@ -159,15 +163,15 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{output_dir}")
 ```""",
-        limits="It goes with a network trained from scratch on its ids; a model that was trained "
-        "with another tokenizer cannot read them.",
+        limits="Use it for a network trained from scratch; a model that was trained with another "
+        "tokenizer cannot read its ids.",
     )
-    print(f"\n{len(held_out):,} texts kept back\n\n{report}")
+    print(f"\n{len(held_out):,} held-out texts\n\n{report}")
     print(f"\nEverything is in {output_dir}: the tokenizer, README.md (a card), metrics.json.")
 
 
 def table(names: list[str], figures: list[dict[str, float]], max_length: int) -> str:
-    """Return the figures of tokenizers, one in a column."""
+    """Return a table of the figures, one column per tokenizer."""
     rows = {
         "tokens in the vocabulary": ("vocab_size", ",.0f"),
         "tokens per word (fertility)": ("fertility", ".2f"),
@@ -180,8 +184,8 @@ def table(names: list[str], figures: list[dict[str, float]], max_length: int) ->
     cells = [("", names)]
     cells += [(row, [f"{f[key]:{form}}" for f in figures]) for row, (key, form) in rows.items()]
     return "\n".join(
-        f"{row:<28}" + "".join(f"  {cell:>{w}}" for cell, w in zip(found, widths, strict=True))
-        for row, found in cells
+        f"{row:<28}" + "".join(f"  {cell:>{w}}" for cell, w in zip(values, widths, strict=True))
+        for row, values in cells
     )
 
 

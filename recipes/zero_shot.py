@@ -1,24 +1,24 @@
-"""Classify texts without any label: by what a model makes of the labels' names.
+"""Zero-shot classification: classify texts by the names of the labels, without labelled texts.
 
-Why: nobody has labelled anything yet, or one looks where labelling should begin. Three methods:
+Why: there are no labelled texts yet, or you want to know which texts to label first. Methods:
 
-nli        Does the text entail "This example is about {label}."? Scored by a model for natural
-           language inference, each text with each label (Yin, Hay and Roth 2019).
-fill_mask  Which label's words fill the gap in "It is about {mask}."? Scored by a masked language
-           model, each text once (Schick and Schütze 2021).
-embedding  How near are the vectors of the text and of the label's name? Each text once; fastest.
+nli        Does the text entail "This example is about {label}."? A model for natural language
+           inference scores each text with each label (Yin, Hay and Roth 2019).
+fill_mask  Which label's words fit the mask in "It is about {mask}."? A masked language model scores
+           each text once (Schick and Schütze 2021).
+embedding  How similar are the embeddings of the text and of the label's name? The fastest method.
 
     accelerate launch recipes/zero_shot.py --config recipes/configs/zero_shot_sample.yaml
     accelerate launch recipes/zero_shot.py --data texts.csv --candidate_labels bug question praise
 
-Labels in the data serve to choose and to measure: how many of the best labels a text gets, or from
-which score, is swept on validation rows ("Natural Language Processing with Transformers", chapter
-9), and the test rows are looked at once. Without any, each text gets its best one (--top_k,
---threshold) in predictions.jsonl.
+Data: as for recipes/github_tagger.py. If some texts have labels, the number of labels per text, or
+the threshold, is tuned on the validation set ("Natural Language Processing with Transformers",
+chapter 9) and evaluated on the test set. If none has, each text gets its best label (or see --top_k
+and --threshold) in predictions.jsonl.
 
-Expect on a CPU core with AVX-512 BF16: by nli 3 texts of 256 tokens with 12 labels per second.
-Micro F1 on AG News .57 by nli, .63 by embedding (.49 and .62 with --calibrate false); on issues of
-huggingface/datasets (12 labels) .44 by nli, .32 by embedding.
+Expect on a CPU core with AVX-512 BF16: nli scores 3 texts of 256 tokens with 12 labels per second.
+Micro F1 on AG News: nli .57, embedding .63 (.49 and .62 with --calibrate false); on the issues of
+huggingface/datasets (12 labels): nli .44, embedding .32.
 """
 
 from dataclasses import dataclass
@@ -80,45 +80,42 @@ TEMPLATES = {
     "fill_mask": "It is about {mask}.",
     "embedding": "{label}",
 }
-THRESHOLDS = np.linspace(0.01, 0.99, 99)
+THRESHOLDS = np.linspace(0.01, 0.99, 99)  # the candidates for --threshold
 
 
 @dataclass
 class ZeroShotArguments(SplitArguments, TrainingArguments):
-    """What this recipe adds to the Trainer's flags, and the defaults it changes."""
+    """The flags of this recipe, and the Trainer defaults that it changes."""
 
     method: Literal["nli", "fill_mask", "embedding"] = flag(
-        "nli", "What scores a label: nli, fill_mask, embedding (default: nli)."
+        "nli", "Method that scores the labels (default: nli)."
     )
     model: str | None = flag(
         None,
-        "A hub id or a folder (default: for nli the adapter in recipes/models, else "
-        f"{DEFAULT_MODEL}; fill_mask needs one with a head for hidden tokens).",
+        "A hub id or a folder (default: the adapter in recipes/models for nli, else "
+        f"{DEFAULT_MODEL}); fill_mask needs a masked-language-model head.",
     )
     candidate_labels: list[str] | None = flag(None, "Labels (default: those of the data).")
     templates: list[str] | None = flag(
-        None,
-        "Sentences with {label}, for fill_mask with {mask}; the scores of several are averaged "
-        "(default: nli 'This example is about {label}.', fill_mask 'It is about {mask}.', "
-        "embedding the label alone).",
+        None, "Sentences with {label} or {mask}; scores are averaged (default: those above)."
     )
     descriptions: str | None = flag(
         None,
-        "YAML file, label to phrase or to several, whose scores are averaged; for fill_mask the "
-        "words that stand for it (default: the labels' names).",
+        "YAML file that maps a label to one or more phrases, or words for fill_mask, used instead "
+        "of its name; their scores are averaged (default: none).",
     )
-    calibrate: bool = flag(True, "Take away what a name attracts from any text (default: true).")
-    top_k: int | None = flag(None, "Labels per text (default: by validation; without labels 1).")
-    threshold: float | None = flag(None, "Score from which a label applies (default: as top_k).")
-    max_length: int = flag(256, "Tokens of a text and a sentence together (default: 256).")
-    bf16: bool | None = flag(None, "Compute in bfloat16 (default: where the hardware has it).")
+    calibrate: bool = flag(True, "Subtract each label's mean score, in logits (default: true).")
+    top_k: int | None = flag(None, "Labels per text (default: tuned; without labelled texts: 1).")
+    threshold: float | None = flag(None, "Score from which a label applies (default: tuned).")
+    max_length: int = flag(256, "Tokens of a text and its sentence together (default: 256).")
+    bf16: bool | None = flag(None, "Compute in bfloat16 (default: if the hardware supports it).")
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
-    block_size: int = flag(10_000, "Rows scored at a time, for memory (default: 10,000).")
-    output_dir: str = flag("outputs/zero_shot", "Folder (default: outputs/zero_shot).")
+    block_size: int = flag(10_000, "Rows scored at once; limits the memory (default: 10,000).")
+    output_dir: str = flag("outputs/zero_shot", "Output folder (default: outputs/zero_shot).")
 
     def __post_init__(self):
         if self.top_k is not None and self.threshold is not None:
-            raise UserError("--top_k and --threshold: give one of them")
+            raise UserError("--top_k and --threshold: use only one of them")
         for name in ("top_k", "block_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
@@ -133,16 +130,18 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
 
 
 def main() -> None:
-    """Load, put the labels into words, score, choose on validation, look at the test once, save."""
+    """Load, write the labels as phrases, score, tune on validation, evaluate once, save."""
     args = parse_arguments(ZeroShotArguments, description=__doc__)
     output_dir = start_recipe(args)
     corpus, held_out = load_corpus(args, label_names=args.candidate_labels, labels_required=False)
-    names = corpus.label_names
-    phrases, owner = flatten_phrases(label_phrases(names, args.descriptions))
-    # Scores of all phrases of a label in all templates are averaged.
-    owner = np.tile(owner, len(args.templates))
 
-    # What the model reads; its output becomes one score per text, template and phrase
+    # A label has one or more phrases, and every template is filled with each of them. `label_of`
+    # is the label of each of these sentences: (templates x phrases,).
+    names = corpus.label_names
+    phrases, label_of = flatten_phrases(label_phrases(names, args.descriptions))
+    label_of = np.tile(label_of, len(args.templates))
+
+    # Load the model of the method; it gives one score per text and sentence.
     folder = resolve_model(args.model)
     tokenizer = load_tokenizer(folder)
     slot, words = "{label}", phrases
@@ -167,55 +166,57 @@ def main() -> None:
         bf16_predictions=args.bf16,
     )
 
-    def score_block(texts):
-        if args.method == "embedding":
-            vectors = normalized(trainer.predict(tokenize_texts(tokenizer, texts)).predictions)
-            return (1 + vectors @ label_vectors.T) / 2
-        found = trainer.predict(tokenize_texts(tokenizer, texts, sentences)).predictions
-        found = entailment_scores(found, classes) if args.method == "nli" else softmax(found)
-        return found.reshape(len(texts), -1)
-
-    def score(texts):
-        step = max(1, args.block_size // len(sentences))
-        starts = progress(range(0, len(texts), step), "scoring", unit="blocks")
-        found = np.concatenate([score_block(texts[i : i + step]) for i in starts])
-        return np.stack([found[:, owner == i].mean(axis=1) for i in range(len(names))], axis=1)
+    def predict(texts, *pairs):
+        return trainer.predict(tokenize_texts(tokenizer, texts, *pairs)).predictions
 
     if args.method == "embedding":
-        label_vectors = normalized(
-            trainer.predict(tokenize_texts(tokenizer, sentences)).predictions
-        )
+        label_vectors = normalized(predict(sentences))
 
-    # Without any label there is nothing to choose by: each text gets its best ones
+    def score_block(texts):  # (texts, sentences), from 0 to 1
+        if args.method == "embedding":
+            return (1 + normalized(predict(texts)) @ label_vectors.T) / 2
+        logits = predict(texts, sentences)
+        scores = entailment_scores(logits, classes) if args.method == "nli" else softmax(logits)
+        return scores.reshape(len(texts), -1)
+
+    def score(texts):  # (texts, labels): the mean over the sentences of each label
+        step = max(1, args.block_size // len(sentences))
+        starts = progress(range(0, len(texts), step), "scoring", unit="blocks")
+        scores = np.concatenate([score_block(texts[i : i + step]) for i in starts])
+        return np.stack([scores[:, label_of == i].mean(axis=1) for i in range(len(names))], axis=1)
+
+    # Without labelled texts nothing can be tuned or evaluated: write the best labels and stop.
     if not len(corpus.labelled):
         if held_out:
-            raise UserError(f"{args.data}: has no labels; give --data the file that has them")
+            raise UserError(f"{args.data}: has no labels; name the file with labels as --data")
         texts = corpus.dataset["text"][:]
         scores = score(texts)
         if args.calibrate:
             scores = calibrate(scores, scores)
         if args.process_index == 0:
             k = args.top_k or 1
-            chosen = top_k(scores, k) if args.threshold is None else scores >= args.threshold
-            write_tags(output_dir / "predictions.jsonl", corpus.dataset, names, scores, chosen)
-            print(f"\n{format_examples(texts[:5], scores[:5], chosen[:5], names)}\n")
+            predicted = top_k(scores, k) if args.threshold is None else scores >= args.threshold
+            write_tags(output_dir / "predictions.jsonl", corpus.dataset, names, scores, predicted)
+            print(f"\n{format_examples(texts[:5], scores[:5], predicted[:5], names)}\n")
             print(f"All {len(texts):,} texts are in {output_dir}/predictions.jsonl")
         return
 
-    # How many labels, or from which score: by validation
+    # Split, and score the validation and test sets and three unlabelled examples.
     split = split_corpus(corpus, held_out, args, seed=args.seed)
     print_once(split.describe())
     y, started = split.labels, perf_counter()
     scores = {"test": score(split.rows["test"]["text"][:])}
     test_runtime = perf_counter() - started
     scores["valid"] = score(split.rows["valid"]["text"][:])
-    untagged = corpus.dataset.select(corpus.unlabelled[:3])["text"][:]
-    if untagged:
-        scores["unlabelled"] = score(untagged)
+    examples = corpus.dataset.select(corpus.unlabelled[:3])["text"][:]
+    if examples:
+        scores["unlabelled"] = score(examples)
     if args.process_index != 0:
         return
     if args.calibrate:
-        scores = {part: calibrate(found, scores["valid"]) for part, found in scores.items()}
+        scores = {part: calibrate(values, scores["valid"]) for part, values in scores.items()}
+
+    # Tune on validation: either a fixed number of labels per text, or a threshold for all labels.
     by_k = f1_by_top_k(scores["valid"], y["valid"])
     by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
@@ -226,28 +227,21 @@ def main() -> None:
             k = int(by_k["micro_f1"].argmax()) + 1
         else:
             threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
-    print_once(
-        f"a text gets its {k} best labels" if k else f"a label applies from score {threshold:.2f}"
-    )
-    predicted = {p: top_k(found, k) if k else found >= threshold for p, found in scores.items()}
+    print(f"labels per text: {k}" if k else f"a label applies from a score of {threshold:.2f}")
+    predicted = {p: top_k(s, k) if k else s >= threshold for p, s in scores.items()}
 
-    # One look at the test rows; then everything a person wants to see
-    chosen = {"top_k": k, "threshold": threshold, "test_runtime": test_runtime}
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        {**split_metrics(y, scores, predicted), **chosen, "seed": args.seed},
-        card=TaggerCard(
-            limits="It has learned nothing but how many labels to give; a few labelled texts do more."
-        ),
-    )
+    # Evaluate on the test set, once, and write metrics, predictions, plots and the card.
+    metrics = split_metrics(y, scores, predicted)
+    metrics |= {"top_k": k, "threshold": threshold}
+    metrics |= {"test_runtime": test_runtime, "seed": args.seed}
+    limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
+    test, card = (scores["test"], predicted["test"]), TaggerCard(limits=limits)
+    report = write_results(output_dir, split, *test, metrics, card=card)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if untagged:
+    if examples:
         print("\nTags for texts without labels")
-        print(format_examples(untagged, scores["unlabelled"], predicted["unlabelled"], names))
+        print(format_examples(examples, scores["unlabelled"], predicted["unlabelled"], names))
     print(f"\n{describe_output(output_dir)}")
 
 

@@ -1,24 +1,25 @@
-"""How one issue of the sample is written: dice, and an author with a voice of its own."""
+"""Write one issue of the sample: random draws, and an author with a style of its own."""
 
 import re
 from random import Random
 
-MAX_WORDS = 380  # of a body, before a last edit is added
+MAX_WORDS = 380  # maximum length of a body, before a follow-up is added
 
 CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")  # the innermost "[this|that]"
 SLOT = re.compile(r"\{([A-Za-z_]+)(\d?)\}")  # "{model}"; "{model2}" is another model
-PART = re.compile(r"( ?)\{([a-z]+)\}")  # of a layout; one that stays empty takes no blank
-VERBATIM = re.compile(r"(```[\s\S]*?```|`[^`]*`|https?://\S+|[@#]\w\S*)")  # not to be styled
+PART = re.compile(r"( ?)\{([a-z]+)\}")  # a part of a layout; an empty part drops its space
+VERBATIM = re.compile(r"(```[\s\S]*?```|`[^`]*`|https?://\S+|[@#]\w\S*)")  # text without style
 
-# How much an issue tells: most sentences on the matter, chance of each optional sentence, chance of
-# code and of output, fewest and most paragraphs around the matter (None: none, nor who is asking).
+# The level of detail of an issue: maximum number of core sentences, probability of an optional
+# sentence, probability of code and of output, minimum and maximum number of additional paragraphs
+# (None: no such paragraphs, and no sentence on who is asking).
 BRIEF = {"weight": 0.16, "sentences": 2, "optional": 0.15, "code": 0.1, "asides": None}
 USUAL = {"weight": 0.42, "sentences": 9, "optional": 0.6, "code": 0.5, "asides": (0, 2)}
 LONG = {"weight": 0.36, "sentences": 9, "optional": 0.85, "code": 0.9, "asides": (0, 5)}
 ENDLESS = {"weight": 0.06, "sentences": 9, "optional": 1, "code": 1, "asides": (5, 11)}
-DETAIL = {"chat": [BRIEF, USUAL], "pull": [USUAL]}  # by kind of issue; all four for the others
+DETAIL = {"chat": [BRIEF, USUAL], "pull": [USUAL]}  # by kind of issue; other kinds use all four
 KINDS = {"usage": "question", "new model": "request", "documentation": "request"}  # by label
-ISSUES = ("problem", "question", "request", "chat")  # the kinds a voice or layout fits by default
+ISSUES = ("problem", "question", "request", "chat")  # default kinds of a voice or layout
 
 
 def lines(text):
@@ -26,7 +27,7 @@ def lines(text):
 
 
 class Dice:
-    """Draws that rest on ``random()`` alone."""
+    """Random draws that use only ``random()``, which is the same on every Python."""
 
     def __init__(self, seed):
         self.random = Random(seed).random
@@ -53,7 +54,7 @@ class Dice:
 
 
 class Author:
-    """Writes one issue: resolves choices, fills slots consistently, keeps to one manner."""
+    """Write one issue: resolve choices, fill slots consistently, keep one style."""
 
     def __init__(self, situation, material, dice, number, day):
         self.situation, self.dice = situation, dice
@@ -64,16 +65,17 @@ class Author:
             voices = [voice for voice in voices if voice["name"] == situation["voice"]]
         self.voice = dice.weighted(voices)
         self.detail = dice.weighted(DETAIL.get(self.kind, [BRIEF, USUAL, LONG, ENDLESS]))
-        self.order = {}  # of each group of records, shuffled: {x} takes the first, {x2} the second
+        # The shuffled order of each group of records: {x} uses the first one, {x2} the second.
+        self.order = {}
         self.ranges = self.slots["ranges"] | {"ref": [1, number]}
         self.values = {}
         for name, dated in sorted(self.slots["dated"].items()):
-            known = [value for since, value in dated if since <= day]
-            self.values[name] = dice.pick(known[-2:])
+            released = [value for since, value in dated if since <= day]
+            self.values[name] = dice.pick(released[-2:])
         releases = [value for _, value in self.slots["dated"]["v"]]
-        at = releases.index(self.values["v"])
-        self.values["vold"] = releases[max(at - dice.between(1, 2), 0)]
-        self.values["vnext"] = releases[min(at + 1, len(releases) - 1)]
+        index = releases.index(self.values["v"])
+        self.values["vold"] = releases[max(index - dice.between(1, 2), 0)]
+        self.values["vnext"] = releases[min(index + 1, len(releases) - 1)]
 
     def _fitting(self, options):
         return [x for x in options if self.kind in x.get("kinds", ISSUES)]
@@ -95,16 +97,17 @@ class Author:
         return self.values.get(name + digit, match[0])
 
     def _draw(self, name, digit):
-        for at, records in enumerate(self.slots["records"]):
+        for group, records in enumerate(self.slots["records"]):
             if name in records[0]:
-                if at not in self.order:
-                    self.order[at] = self.dice.shuffled(records)
-                for key, value in self.order[at][int(digit or 1) - 1].items():
+                if group not in self.order:
+                    self.order[group] = self.dice.shuffled(records)
+                for key, value in self.order[group][int(digit or 1) - 1].items():
                     self.values[key + digit] = self.fill(value)
 
     def prose(self, text):
-        """Fill `text` and write it the way this author does."""
+        """Fill the slots of `text` and apply the style of this author."""
         pieces = VERBATIM.split(self.fill(text))
+        # Even pieces are prose, odd ones are code, links and names.
         for i in range(0, len(pieces), 2):
             for style in self.voice.get("styles", []):
                 for pattern, new, p in self.common["styles"][style]:
@@ -167,12 +170,12 @@ class Author:
 
     @staticmethod
     def _join(paragraphs, glue):
-        """Join with `glue`, or line by line where lists, tables or code need it."""
+        """Join with `glue`, or line by line if a paragraph is a list, a table or code."""
         is_block = any(x.startswith(("- ", "|", "**", "```")) for x in paragraphs)
         return ("\n" if is_block else glue).join(paragraphs)
 
     def _asides(self):
-        """Paragraphs around the matter; the first says who is asking."""
+        """Return additional paragraphs; the first one says who is asking."""
         if self.kind == "chat" or not self.detail["asides"]:
             return [""]
         pool = self.pools[self.kind] * 2

@@ -3,9 +3,9 @@
     python recipes/data/make_comments.py            # writes recipes/data/comments.jsonl
     python recipes/data/make_comments.py --check    # exit status 1 if the file there differs
 
-A comment is a line of its emotion, or one of each of two, with choices made and slots filled, at
-times a sentence of context, in the manner of one who writes carefully or not. The only source of
-randomness is that of ``make_sample.py``, the same on every Python.
+A comment is a line of its emotion, or one line for each of two emotions. Choices are made and slots
+are filled; some comments get a sentence of context, and some are written carelessly. The only
+source of randomness is that of ``make_sample.py``, which is the same on every Python.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SEED = 28
 
 
 def fill(line, slots, dice):
-    """Make the choices of a line and fill its slots, each time with another value."""
+    """Make the choices of a line and fill its slots, each slot with a different value."""
     while choice := CHOICE.search(line):
         chosen = dice.pick(choice[1].split("|"))
         line = line[: choice.start()] + chosen + line[choice.end() :]
@@ -36,7 +36,7 @@ def fill(line, slots, dice):
 
 
 def styled(text, dice):
-    """Write a comment as people do: as it should be, in small letters, without the last stop."""
+    """Vary the style: lower case, no final full stop, or more exclamation marks, at random."""
     if dice.chance(0.3):
         text = text.lower()
     if dice.chance(0.4):
@@ -45,14 +45,14 @@ def styled(text, dice):
 
 
 def compose():
-    """Write all comments, in random order, no two alike."""
+    """Return all comments in random order, without duplicates."""
     material = yaml.safe_load((HERE / "comments.yaml").read_text(encoding="utf-8"))
     dice, slots = Dice(SEED), material["slots"]
     roles = [[label] for label, n in material["counts"].items() for _ in range(n)]
     roles += [pair for *pair, n in material["pairs"] for _ in range(n)]
     left, texts, comments = {}, set(), []
 
-    def draw(label):  # each line is used once before any is used again
+    def draw(label):  # all lines of a label are used before one is used again
         if not left.get(label):
             left[label] = dice.shuffled(material["lines"].get(label) or material["contexts"])
         return fill(left[label].pop(), slots, dice)

@@ -3,8 +3,8 @@
     python recipes/data/make_sample.py            # writes recipes/data/issues.jsonl
     python recipes/data/make_sample.py --check    # exit status 1 if the file there differs
 
-Every *situation* (what an issue is about) was written by hand and holds alternatives; a *voice*
-(how its author writes), a *layout* (where things stand) and *slots* (names, numbers, versions that
+Every *situation* (the subject of an issue) was written by hand with alternatives. A *voice* (the
+style of the author), a *layout* (the order of the parts) and *slots* (names, numbers, versions that
 fit the date) turn it into an issue. README.md describes the format of the material. The only source
 of randomness is ``random.Random(int).random()``, whose values are the same on every Python.
 """
@@ -26,7 +26,7 @@ URL = "https://example.org/tolmire/tolmire"
 
 
 class Deck:
-    """Hands out situations evenly: each is used once before any is used again."""
+    """Draw situations evenly: all are used before one is used again."""
 
     def __init__(self, situations, dice):
         self.situations, self.dice, self.left = situations, dice, {}
@@ -40,7 +40,7 @@ class Deck:
 
 
 def read_material():
-    """Read the YAML files: a dict of their contents, and the situations of issues and of pulls."""
+    """Return the contents of the YAML files, and the situations of issues and pull requests."""
     material, situations, pulls = {}, [], []
     for path in sorted((HERE / "material").glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def read_material():
 
 
 def cast(plan, situations, pulls, dice):
-    """List the roles to play, one per issue: what it is about, its labels, what it repeats."""
+    """Return one role per issue: its situation, its labels, and whether it repeats another one."""
     roles, deck = [], Deck(situations, dice)
     left = Counter(plan["labels"])
     for *pair, count in plan["pairs"]:
@@ -69,9 +69,9 @@ def cast(plan, situations, pulls, dice):
         for _ in range(count):
             wanted = {"label": label, "near": None}
             x = dice.random()
-            if x < plan["missed"]:
+            if x < plan["missed"]:  # the second label that would fit is missing
                 wanted = {"label": label, "shared": True}
-            elif x < plan["missed"] + plan["confused"]:
+            elif x < plan["missed"] + plan["confused"]:  # a neighbouring topic has the label
                 wanted = {"near": label}
             roles.append({"situation": deck.draw(**wanted), "labels": [label]})
     for label, count in plan["unlabelled"].items():
@@ -79,8 +79,8 @@ def cast(plan, situations, pulls, dice):
             roles.append({"situation": deck.draw(label=label), "labels": []})
     for role in dice.shuffled(roles)[: plan["near_duplicates"]]:
         role["repeats"] = "edited"
-    for at in range(plan["exact_duplicates"]):
-        roles.append({"repeats": "exactly", "labelled": at < plan["labelled_duplicates"]})
+    for i in range(plan["exact_duplicates"]):
+        roles.append({"repeats": "exactly", "labelled": i < plan["labelled_duplicates"]})
     deck = Deck(pulls, dice)
     for _ in range(plan["pulls"]):
         pull = deck.draw()
@@ -90,7 +90,7 @@ def cast(plan, situations, pulls, dice):
 
 
 def repeat(role, issues, dice, follow):
-    """Text and labels of an earlier issue that somebody posts again, or None if there is none."""
+    """Return text and labels of an earlier issue that is posted again, None if none fits."""
     earlier = [issue for issue in issues if not issue["pull"]]
     if role["repeats"] == "exactly":
         earlier = [issue for issue in earlier if bool(issue["labels"]) == role["labelled"]]
@@ -107,7 +107,7 @@ def repeat(role, issues, dice, follow):
 
 
 def other_labels(role, plan, dice):
-    """Labels other than the nine: the situation's own, often, and now and then any."""
+    """Return labels other than the nine: often that of the situation, sometimes a random one."""
     other = role["situation"].get("other")
     p = 0.7 if role["labels"] else plan["other_unlabelled"]
     names = [other] if other and dice.chance(p) else []
@@ -117,7 +117,7 @@ def other_labels(role, plan, dice):
 
 
 def as_github(issue, dice, users):
-    """One issue with the fields of GitHub's REST API that matter here."""
+    """Return one issue with the fields of GitHub's REST API that are used here."""
     names = list(dict.fromkeys(dice.shuffled(issue["labels"]) + issue["other"]))
     login = dice.pick(users["first"]) + dice.pick(["", "-", ""]) + dice.pick(users["last"])
     login += dice.pick(["", "", str(dice.between(1, 99))])
@@ -139,7 +139,7 @@ def as_github(issue, dice, users):
 
 
 def write(role, material, seed, number, when):
-    """A new issue, as its author would write it."""
+    """Return a new issue in the style of its author."""
     dice, plan = Dice(seed), material["plan"]
     author = Author(role["situation"], material, dice, number, when.date())
     return {
@@ -152,7 +152,7 @@ def write(role, material, seed, number, when):
 
 
 def compose():
-    """Write all issues, newest first, as the API lists them."""
+    """Return all issues, newest first, as the API lists them."""
     material, situations, pulls = read_material()
     plan = material["plan"]
     dice = Dice(plan["seed"])
@@ -164,7 +164,7 @@ def compose():
         when = since + (until - since) / len(roles) * (i + dice.random())
         issue = repeat(role, issues, dice, plan["follow"]) if "repeats" in role else None
         while issue is None or ("repeats" not in role and (issue["title"], issue["body"]) in texts):
-            seed += 1  # short texts can turn out alike: only what is meant to repeat may
+            seed += 1  # two short texts can be equal by chance: write this one again
             issue = write(role, material, seed, number, when)
         texts.add((issue["title"], issue["body"]))
         issues.append({**issue, "pull": "pull" in role, "number": number, "when": when})

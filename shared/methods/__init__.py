@@ -48,6 +48,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "normalized",
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
+        "fold_baselines": ["fold_baselines"],
         "neighbours": ["NearestNeighbours", "f1_grid", "micro_f1_by_k"],
         "probe": ["fit_probe", "latent_semantic_vectors", "self_train"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],

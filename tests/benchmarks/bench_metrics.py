@@ -1,10 +1,10 @@
-"""Speed of the metric functions beside scikit-learn, and what each threshold choice is worth.
+"""Compare the speed of the metric functions with scikit-learn, and ways to choose thresholds.
 
     PYTHONPATH=. python tests/benchmarks/bench_metrics.py
 
-Prints Markdown tables. The first two take random scores of GoEmotions' size, the third needs the
-data sets below the folder named by RECIPES_DATA (default ../shared/data) and is skipped without;
-it takes about half a minute, most of it for training the scorers.
+Prints Markdown tables. The first two use random scores of the size of GoEmotions. The third needs
+the data sets in the folder RECIPES_DATA (default ../shared/data) and is skipped without them; it
+takes about half a minute, most of it for training the scorers.
 """
 
 import gzip
@@ -31,7 +31,7 @@ ROWS, LABELS = 5000, 28
 
 
 def milliseconds(function, repeats=7):
-    """Best of a few runs, in ms."""
+    """Return the time of the fastest of a few runs, in ms."""
     return 1000 * min(timeit.repeat(function, number=1, repeat=repeats))
 
 
@@ -51,7 +51,7 @@ def sklearn_f1(y_true, y_pred, metric):
 
 
 def bench_thresholds(y_true, scores):
-    """The exact sweep beside a loop of `f1_score`: over 99 candidates, and over all there are."""
+    """Compare the exact sweep with a loop over `f1_score`, for 99 and for all candidates."""
     grid = np.arange(0.01, 1, 0.01)
     rows = []
     for metric in ("micro_f1", "macro_f1"):
@@ -64,7 +64,7 @@ def bench_thresholds(y_true, scores):
             return max(sklearn_f1(y_true, scores >= t, m) for t in grid)
 
         coarse = milliseconds(loop, repeats=3)
-        # One call costs the same at each candidate, so 99 of them tell the price of all.
+        # A call takes the same time for each candidate, so the time of all follows from 99.
         candidates = len(np.unique(scores)) + 1
         every = coarse / len(grid) * candidates
         found = tune_thresholds(scores, y_true, metric=metric)
@@ -144,7 +144,7 @@ def issues():
 
 
 def scorer(texts, y):
-    """TF-IDF and one logistic regression per label: cheap scores, some badly calibrated."""
+    """Fit TF-IDF and one logistic regression per label: fast, some labels badly calibrated."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -157,7 +157,7 @@ def scorer(texts, y):
 
 
 def scored_sets():
-    """Scores of rows that the scorer did not see: name, scores, labels."""
+    """Yield name, scores and labels of rows that the scorer was not trained on."""
     texts, y = goemotions("train")
     held_out = [goemotions(part) for part in ("dev", "test")]
     for n_rows in (4000, len(texts)):
@@ -174,7 +174,7 @@ def scored_sets():
 
 
 def bench_choices(draws=40):
-    """Tune on n rows, measure on rows outside all of them; mean over draws."""
+    """Tune on n rows, evaluate on other rows (the same for all n); print the mean over draws."""
     choices = {
         "0.5": None,
         "global": {},

@@ -1,9 +1,10 @@
-"""The whole grid of k neighbours and m votes at once, against one report per cell.
+"""Compare the speed of `f1_grid`, all k and m at once, with one report per k and m.
 
     PYTHONPATH=. python tests/benchmarks/bench_neighbours.py
 
-The reports are scikit-learn's `classification_report` on the votes of that cell, as in the chapter
-that the recipe follows; both sides start from the same neighbours. A minute and a half.
+A report is scikit-learn's `classification_report` on the votes of one cell of the grid, as in the
+book chapter that the recipe follows. Both start from the same neighbours. It takes a minute and a
+half.
 """
 
 import time
@@ -18,7 +19,7 @@ ROWS, TRAIN_ROWS, LABELS = 1000, 2000, 12
 
 
 def reports(neighbours, train_labels, y):
-    """Micro and macro F1 of every cell with m at most k, one report each."""
+    """Return micro and macro F1 of every cell with m at most k, from one report per cell."""
     k_max = neighbours.shape[1]
     grid = np.full((2, k_max, k_max), np.nan)
     for k in range(1, k_max + 1):

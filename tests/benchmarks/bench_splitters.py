@@ -1,11 +1,11 @@
-"""The splitters beside scikit-multilearn and iterative-stratification: quality, sizes, speed.
+"""Compare the splitters with scikit-multilearn and iterative-stratification: quality, sizes, speed.
 
     python tests/benchmarks/bench_splitters.py [--quick]
 
 Prints Markdown tables; all libraries split the same matrices in the same run. The quality tables
-need the label matrices of Mulan and GoEmotions below the folder named by RECIPES_DATA (default
-../shared/data) and are skipped without; a library that is not installed is left out. Takes about
-fifteen minutes, most of them for scikit-multilearn; --quick, with fewer seeds and without the
+need the label matrices of Mulan and GoEmotions in the folder RECIPES_DATA (default ../shared/data)
+and are skipped without them. A library that is not installed is left out. It takes about fifteen
+minutes, most of them for scikit-multilearn; with --quick, which uses fewer seeds and leaves out the
 longest run, about three.
 """
 
@@ -55,7 +55,7 @@ def scikit_multilearn(y, split, seed, order):
     if split == "5-fold":
         splits = IterativeStratification(n_splits=5, order=order).split(X, y)
         return [test for _, test in splits]
-    # What its iterative_train_test_split does, for either order.
+    # The same as its iterative_train_test_split, but for both orders.
     splitter = IterativeStratification(2, order=order, sample_distribution_per_fold=[0.2, 0.8])
     return next(splitter.split(X, y))
 
@@ -71,7 +71,7 @@ def iterative_stratification(y, split, seed):
 
 
 def libraries():
-    """Name and function of each library that is here, ours first."""
+    """Return name and function of each installed library, ours first."""
     found = {
         "ours, order 1": partial(ours, order=1),
         "ours, order 2": partial(ours, order=2),
@@ -93,7 +93,7 @@ def libraries():
 
 
 def matrices():
-    """Name and label matrix of each data set."""
+    """Yield name and label matrix of each data set."""
     for name in MULAN:
         yield name, np.load(DATA / "mulan" / f"{name}.npz")["y"]
     with gzip.open(DATA / "goemotions" / "train.tsv.gz", "rt", encoding="utf-8") as lines:
@@ -105,7 +105,7 @@ def matrices():
 
 
 def random_matrix(n_rows, n_labels, density):
-    """A sparse matrix of 0 and 1; some positives fall on the same place."""
+    """Return a sparse matrix of 0 and 1; some positives have the same position."""
     rng = np.random.default_rng(0)
     n = int(n_rows * n_labels * density)
     entries = rng.integers(0, n_rows, n), rng.integers(0, n_labels, n)
@@ -115,7 +115,7 @@ def random_matrix(n_rows, n_labels, density):
 
 
 def largest_size_error(parts, split, n):
-    """By how many rows a part is larger or smaller than asked for, at most."""
+    """Return the largest difference between the size of a part and the requested size."""
     test = -(-n // 5)
     wanted = [n - test, test] if split == "20 % test" else [n // 5 + (i < n % 5) for i in range(5)]
     sizes = sorted(map(len, parts)), sorted(wanted)
@@ -123,8 +123,10 @@ def largest_size_error(parts, split, n):
 
 
 def seconds(function, repeats=1):
-    """Fewest seconds of processor time in a few runs: all libraries keep to one core, and other
-    work on the machine does not count."""
+    """Return the seconds of processor time of the fastest of a few runs.
+
+    All libraries use one core, and other work on the machine is not counted.
+    """
     times = []
     for _ in range(repeats):
         start = time.process_time()

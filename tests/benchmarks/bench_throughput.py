@@ -1,4 +1,4 @@
-"""Training throughput of the GitHub tagger beside transformers' own text-classification example.
+"""Compare the training throughput of the GitHub tagger with the example script of transformers.
 
     RUN_CLASSIFICATION=.../run_classification.py PYTHONPATH=. \
         python tests/benchmarks/bench_throughput.py [--rows N] [--epochs E] [--repeats R]
@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RECIPES_DATA", ROOT.parent / "shared" / "data"))
 PARTS = ("train", "valid", "test")
 
-# The example knows a multilabel column by a `dtype` that columns of lists lost in datasets 4, and
-# its metric comes from the hub.
+# The example recognises a multilabel column by a `dtype` that columns of lists no longer have since
+# datasets 4, and it downloads its metric from the hub. Both are replaced here.
 START_EXAMPLE = """
 import os, runpy, types
 import datasets, evaluate
@@ -50,7 +50,7 @@ datasets.List.dtype = "list"
 evaluate.load = lambda *args, **kwargs: types.SimpleNamespace(compute=compute)
 runpy.run_path(os.environ["RUN_CLASSIFICATION"], run_name="__main__")
 """
-# The recipe fits its head before `train()`, out of the Trainer's sight.
+# The recipe fits its head before `train()`, so the Trainer does not measure that time.
 START_RECIPE = """
 import runpy, time
 from shared.models import heads
@@ -70,11 +70,11 @@ class Side(NamedTuple):
     code: str
     flags: str
     figures: str  # file in the output folder
-    f1: str  # what micro F1 is called there
+    f1: str  # key of micro F1 in that file
 
 
 def goemotions(n_rows):
-    """GoEmotions' own three parts, each cut to at most `n_rows` by a stratified slice."""
+    """Return the three parts of GoEmotions, each a stratified subset of at most `n_rows`."""
     files = {
         flag: str(DATA / "goemotions" / f"{name}.tsv.gz")
         for flag, name in (("data", "train"), ("valid_data", "dev"), ("test_data", "test"))
@@ -86,7 +86,7 @@ def goemotions(n_rows):
 
 
 def issues(n_rows):
-    """The issues of huggingface/datasets, split as their configuration says."""
+    """Return the issues of huggingface/datasets, split as in their config."""
     config = ROOT / "recipes" / "configs" / "hf_datasets_issues.yaml"
     args = parse_arguments(TaggerArguments, ["--config", str(config)])
     parts = split_corpus(load_data(args), {}, args, seed=args.seed)
@@ -99,7 +99,7 @@ def cut(parts, part, n_rows):
 
 
 def write_parts(parts, folder):
-    """Write PART.json, one object per line, which both scripts read."""
+    """Write PART.json, one object per line, for both scripts."""
     for part, dataset in parts.items():
         names = np.array(dataset.features["labels"].feature.names)
         with open(folder / f"{part}.json", "w", encoding="utf-8") as file:
@@ -111,13 +111,13 @@ def write_parts(parts, folder):
 def sides_of(max_length, epochs):
     """The peer with its settings, then the recipe; $ROWS and $MODEL stand for folders."""
     alike = f"--num_train_epochs {epochs:g} --per_device_train_batch_size 8 --use_cpu"
-    # The example evaluates after training, on the rows it is given for that: the test rows.
+    # The example evaluates after training, here on the test rows.
     example = (
         f"{alike} --max_seq_length {max_length} --model_name_or_path $MODEL --do_train --do_eval "
         "--train_file $ROWS/train.json --validation_file $ROWS/test.json "
         "--text_column_names text --label_column_name labels --save_strategy no"
     )
-    # The recipe would evaluate after each epoch, for its early stopping, but for the delay.
+    # The recipe evaluates after each epoch, for early stopping; the delay prevents that.
     recipe = (
         f"{alike} --max_length {max_length} --model $MODEL --data $ROWS/train.json "
         "--valid_data $ROWS/valid.json --test_data $ROWS/test.json "
@@ -153,7 +153,7 @@ def peer_settings(defaults):
 
 
 def train(side, folder, n_rows):
-    """Run a script in a fresh process; return its samples/s, these with its head, and micro F1."""
+    """Run a script in a new process; return samples/s, those with its head, and micro F1."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     flags = side.flags.replace("$ROWS", str(folder)).replace("$MODEL", resolve_model(DEFAULT_MODEL))
     with tempfile.TemporaryDirectory(dir=folder) as output_dir:
@@ -205,7 +205,7 @@ def main():
         if not path.exists():
             print(f"skipped: {path} does not exist; {variable} must name it")
             return
-    # Both sides inherit these; the configuration of the issues refers to RECIPES_DATA.
+    # Both sides inherit these variables; the config of the issues uses RECIPES_DATA.
     os.environ |= {"RUN_CLASSIFICATION": str(example), "RECIPES_DATA": str(DATA.resolve())}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(f"Two CPU cores, fast bf16: {has_fast_bf16(on_cpu=True)}; {DEFAULT_MODEL}, batches of 8")

@@ -1,10 +1,11 @@
-"""Texts per second of zero-shot entailment against transformers' pipeline, and their scores.
+"""Compare zero-shot entailment with the pipeline of transformers: texts per second, and scores.
 
     RECIPES_DATA=... python tests/benchmarks/bench_zero_shot.py
 
-The same model, texts, labels and sentence, one run: AG News (four labels, texts of 50 tokens) and
-issues of huggingface/datasets (twelve labels, cut at 256 tokens). Ours in single precision, as the
-pipeline, and in bfloat16, as recipes/zero_shot.py does where the hardware has it.
+Both use the same model, texts, labels and sentence in the same run: AG News (four labels, texts of
+50 tokens) and issues of huggingface/datasets (twelve labels, truncated to 256 tokens). Ours runs in
+single precision, like the pipeline, and in bfloat16, like recipes/zero_shot.py if the hardware
+supports it.
 """
 
 import tempfile
@@ -36,13 +37,13 @@ DATA = {
 
 
 def main() -> None:
-    """Score the same texts both ways, three times in turn; print the ratio of the medians."""
+    """Score the same texts with both, three times alternately; print the ratio of the medians."""
     tokenizer = load_tokenizer(str(MODEL))
     model = load_sequence_classifier(str(MODEL), tokenizer=tokenizer)
     limit_length(tokenizer, model, 256)
     classes = entailment_classes(model.config)
     with tempfile.TemporaryDirectory() as folder:
-        # The pipeline reads a folder; both then have the same weights.
+        # The pipeline reads a folder, so that both have the same weights.
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         peer = pipeline("zero-shot-classification", model=folder, device="cpu")

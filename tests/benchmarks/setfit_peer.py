@@ -1,12 +1,12 @@
-"""SetFit 1.2.0, the peer of the few-label recipes: on their data, parts, slices and encoder.
+"""SetFit 1.2.0, to compare with the few-label recipes: same data, split, subsets and encoder.
 
     PYTHONPATH=. python tests/benchmarks/setfit_peer.py --data issues.jsonl --train_size 8 --seed 1
 
-SetFit (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts") tunes the encoder on
-pairs of the training texts, then fits one logistic regression per label. Everything is as its
-documentation has it for several labels per text (one-vs-rest, labels from a probability of one
-half); what is ours is the data before it and the files after it, those of a recipe. Pairs grow with
-the square of the rows: 64 rows of 128 tokens take minutes on two CPU cores.
+SetFit (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts") trains the encoder on
+pairs of training texts, then fits one logistic regression per label. The settings are those of its
+documentation for several labels per text (one-vs-rest, a label applies from a probability of one
+half); only the input data and the output files are those of a recipe. The number of pairs grows
+with the square of the rows: 64 rows of 128 tokens take minutes on two CPU cores.
 
 Needs the optional extra: pip install -c constraints.txt '.[setfit]'
 """
@@ -33,19 +33,19 @@ from shared.reports import TaggerCard, describe_output, split_metrics, write_res
 
 @dataclass
 class SetFitArguments(SplitArguments):
-    """Flags of the peer; defaults are SetFit's own but for the length, which is the recipes'."""
+    """The flags, with the defaults of SetFit; only max_length has that of the recipes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens of a text that the model reads (default: 256).")
-    batch_size: int = flag(16, "Pairs per step (default: 16).")
-    num_epochs: int = flag(1, "Passes over the pairs (default: 1).")
-    max_steps: int = flag(-1, "Steps at most (default: -1, all).")
-    output_dir: str = flag("outputs/setfit", "Folder (default: outputs/setfit).")
-    seed: int = flag(42, "Of the split and the training (default: 42).")
+    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    batch_size: int = flag(16, "Pairs per training batch (default: 16).")
+    num_epochs: int = flag(1, "Epochs over the pairs (default: 1).")
+    max_steps: int = flag(-1, "Maximum number of steps (default: -1, no limit).")
+    output_dir: str = flag("outputs/setfit", "Output folder (default: outputs/setfit).")
+    seed: int = flag(42, "Random seed of the split and the training (default: 42).")
 
 
 def main() -> None:
-    """Load, split, train, score, save."""
+    """Load, split, train, evaluate, save."""
     args = parse_arguments(SetFitArguments, description=__doc__)
     if not is_main_process():
         return

@@ -191,8 +191,8 @@ def test_through_accelerate_launch(flags):
         (["--augmentations"], "--augmentations"),
         (["--augment_share", 0], "--augment_share 0.0: must be above 0"),
         (["--copies", 0], "--copies 0: must be 1 or more"),
-        (["--dataloader_num_workers", 2], "--dataloader_num_workers: augmentation happens"),
-        (["--compare", "true", "--resume_from_checkpoint", "x"], "true or false where --compare"),
+        (["--dataloader_num_workers", 2], "--dataloader_num_workers: augmentation runs"),
+        (["--compare", "true", "--resume_from_checkpoint", "x"], "true or false; --compare trains"),
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
         (["--n_layers", 3], "--n_layers 3: must be 1 to 2"),
         (["--freeze", 3], "--freeze 3: the model has 2 layers"),
         (["--freeze", "half"], "--freeze half: must be none, embeddings, a number of layers"),
-        (["--freeze", 1, "--from_scratch"], "--from_scratch: random weights are not to be frozen"),
+        (["--freeze", 1, "--from_scratch"], "--from_scratch: random weights cannot stay frozen"),
         (["--window", 65], "--window 65: must be 3 to 64 tokens"),
         (["--stride", 32], "--stride 32: must be 0 to 29"),
         (["--max_windows", 0], "--max_windows 0: must be 1 or more"),
@@ -182,7 +182,7 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
         (["--layer_decay", 0], "--layer_decay 0.0: must be above 0"),
         (["--head_dropout", 1], "--head_dropout 1.0: must be 0 or more, below 1"),
         (["--head_sizes", 8, 0], "--head_sizes 0: must be 1 or more"),
-        (["--eval_strategy", "epoch"], "--eval_strategy: no rows are kept back"),
+        (["--eval_strategy", "epoch"], "--eval_strategy: must be no; every fold keeps"),
         (["--resume_from_checkpoint", "here"], "--resume_from_checkpoint: true or false"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_finished_cell_is_never_computed_again(recipe, tmp_path, tiny_issues):
     assert len(recipe.runs()) == 4
     printed = recipe()
     assert len(recipe.runs()) == 4
-    assert "8 cells, of which 4 were finished before" in printed
+    assert "8 cells, 4 of them finished before" in printed
     recipe("--jobs", 1)
     assert recipe.runs() == []
     tiny_issues.touch()  # a newer file, with the same rows
@@ -185,7 +185,7 @@ def test_without_unlabelled_texts_nothing_adapts_to_them(recipe, tmp_path, tiny_
     recipe.method("good", 0.75, prepare="no_such_script.py")
     data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     printed = recipe("--data", data)
-    assert f"note: without good: {data} has no unlabelled texts to adapt to" in printed
+    assert f"note: good is left out: {data} has no unlabelled texts to adapt to" in printed
     assert {row["method"] for row in results(tmp_path)} == {"bad"}
     assert "no cell is finished" in recipe("--data", data, "--methods", "good")
 

@@ -611,7 +611,7 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
         (["--r_drop", -1], "--r_drop -1.0: must be 0 or more, below 100"),
-        (["--r_drop", 1], "--r_drop: two passes of this model are the same; give it --dropout"),
+        (["--r_drop", 1], "--r_drop: without dropout both passes are the same; add --dropout"),
         (["--report_to", "comet_ml"], "comet-ml"),
         (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),

@@ -311,7 +311,7 @@ def test_health_is_checked_and_nothing_is_trained(recipe, flags, tmp_path, archi
         (["--pooling", "median"], "invalid choice: 'median'"),
         (["--dropout", 1], "--dropout 1.0: must be 0 or more, below 1"),
         (["--architecture", "pretrained", "--freeze", 3], "--freeze 3: the model has 2 layers"),
-        (["--architecture", "scratch", "--freeze", 1], "random weights are not to be frozen"),
+        (["--architecture", "scratch", "--freeze", 1], "random weights cannot stay frozen"),
         (["--mixup", -1], "--mixup -1.0: must be 0 or more, below 100"),
         (["--vocab_size", 5], "--vocab_size 5: the special tokens alone are 5"),
         (["--max_length", 2], "--max_length 2: must be 3 to 8 tokens"),

@@ -291,7 +291,7 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
         (["--patience", 0], "--patience 0: must be 1 or more"),
         (["--learning_rate", 0], "--learning_rate 0.0: must be above 0"),
         (["--max_length", 2], "--max_length 2: must be 3 or more"),
-        (["--embeddings", "x.txt", "--algorithm", "bpe"], "give it --algorithm words"),
+        (["--embeddings", "x.txt", "--algorithm", "bpe"], "use --algorithm words"),
         (["--embeddings", "nowhere.txt"], "nowhere.txt: cannot be read (No such file"),
         (["--eval_steps", 30], "these flags do not fit together"),
         (

@@ -124,13 +124,13 @@ def test_two_processes_through_accelerate_launch(flags, tmp_path):
     ("wrong", "expected"),
     [
         (["--methods", "bitfit"], "--methods bitfit: there are full, partial, head, lora, dora"),
-        (["--eval_strategy", "epoch"], "--eval_strategy: all ways of tuning are compared at"),
-        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint: drop it"),
+        (["--eval_strategy", "epoch"], "--eval_strategy: must be no; methods are compared at"),
+        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint: remove it"),
         (["--methods", "lora", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model"),
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to"),
-        (["--max_length", 57], "--prompt_tokens 3: --max_length leaves room for 0"),
+        (["--max_length", 57], "--prompt_tokens 3: --max_length leaves only 0"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):

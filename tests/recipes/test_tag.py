@@ -190,7 +190,7 @@ def test_without_own_thresholds_one_must_be_given(tag, tagger_copy, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
     change_json(tagger_copy / "config.json", thresholds=None)
     line = tag.mistake("--model", tagger_copy, "--data", data)
-    assert line.startswith(f"{tagger_copy}: the config holds no threshold for each label")
+    assert line.startswith(f"{tagger_copy}: the config has no threshold for each label")
     assert "--threshold" in line
     tag("--model", tagger_copy, "--data", data, "--threshold", 0.5)
     assert len(read_lines(tmp_path / "tagged.jsonl")) == 3
@@ -267,7 +267,7 @@ def test_an_encoder_without_a_head_is_no_tagger(tag, tiny_model, tmp_path):
         (["--block_size", 0], "--block_size 0: must be 1 or more"),
         (["--threshold", 1.5], "--threshold 1.5: must be from 0 to 1"),
         (["--threshold", "nan"], "--threshold nan: must be from 0 to 1"),
-        (["--output", "."], "--output .: this is not a file"),
+        (["--output", "."], "--output .: not a file"),
         (["--output", "new.jsonl/below"], "--output new.jsonl/below: cannot be written"),
         (["--output", "/proc/nowhere.jsonl"], "--output /proc/nowhere.jsonl: cannot be written"),
     ],
@@ -352,4 +352,4 @@ def test_the_tagger_folder_stays_as_it_was(tag, trained, tmp_path):
 
 def test_taggers_that_decide_otherwise_are_not_averaged(tag, trained, tagger_copy):
     change_json(tagger_copy / "config.json", problem_type="single_label_classification")
-    assert "decides otherwise than" in tag.mistake("--model", trained[0], tagger_copy)
+    assert "cannot be averaged" in tag.mistake("--model", trained[0], tagger_copy)

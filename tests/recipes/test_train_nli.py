@@ -81,7 +81,7 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
 
 def test_pairs_made_of_classified_texts(recipe, tmp_path, tiny_issues):
     printed = recipe("--topic_data", tiny_issues, "--topic_rows", 50, "--max_steps", 2)
-    assert f"{tiny_issues}: 150 pairs to train on" in printed
+    assert f"{tiny_issues}: 150 training pairs" in printed
     config = write(tmp_path / "topics.yaml", f"data: {tiny_issues}\ndrop_labels: [bug, speed]\n")
     printed = recipe("--topic_data", config, "--topic_negatives", 1, "--max_steps", 2)
     assert f"{config}: 1" in printed
@@ -89,8 +89,8 @@ def test_pairs_made_of_classified_texts(recipe, tmp_path, tiny_issues):
 
 def test_no_pair_is_both_trained_and_tested_on(recipe, pairs):
     printed = recipe("--train_data", *pairs, "--max_steps", 1)
-    assert f"{pairs[1]}: left out 60 pairs that are tested on" in printed
-    assert f"{pairs[1]}: 0 pairs to train on" not in printed
+    assert f"{pairs[1]}: left out 60 pairs that are test pairs" in printed
+    assert f"{pairs[1]}: 0 training pairs" not in printed
 
 
 def test_a_file_of_pairs_and_of_classified_texts_is_trained_on_as_both(recipe, tmp_path):
@@ -105,7 +105,7 @@ def test_a_file_of_pairs_and_of_classified_texts_is_trained_on_as_both(recipe, t
     )
     card = (tmp_path / "out" / "README.md").read_text()
     for pairs in (40, 80):
-        assert printed.count(f"{both}: {pairs} pairs to train on") == 1
+        assert printed.count(f"{both}: {pairs} training pairs") == 1
         assert f"both.jsonl: {pairs} pairs" in card
     assert read_json(tmp_path / "out" / "metrics.json")["train_pairs"] == 120
 
@@ -195,7 +195,7 @@ def test_pairs_that_are_none(row, expected, recipe, tmp_path):
     ("wrong", "expected"),
     [
         (["--rank", 0], "--rank 0: must be 1 or more"),
-        (["--template", "about"], "--template 'about': must hold {label}"),
+        (["--template", "about"], "--template 'about': must contain {label}"),
         (["--train_data", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
