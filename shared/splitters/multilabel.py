@@ -53,7 +53,7 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.splitters._table import read_labels, read_table, split_rows, stratify
 
-RandomState = int | np.random.Generator | np.random.RandomState | None
+RandomSource = int | np.random.Generator | np.random.RandomState | None
 
 
 @dataclass(eq=False)
@@ -81,7 +81,7 @@ class MultilabelStratifiedKFold:
     n_splits: int = 5
     _: KW_ONLY
     order: int = 1
-    random_state: RandomState = None
+    random_state: RandomSource = None
 
     def __post_init__(self) -> None:
         _check_n_splits(self.n_splits, 2)
@@ -142,7 +142,7 @@ class MultilabelStratifiedShuffleSplit:
     test_size: float | int | None = None
     train_size: float | int | None = None
     order: int = 1
-    random_state: RandomState = None
+    random_state: RandomSource = None
 
     def __post_init__(self) -> None:
         _check_n_splits(self.n_splits, 1)
@@ -195,7 +195,7 @@ def train_valid_test_split(
     test_size: float | int = 0.25,
     groups: Any = None,
     order: int = 1,
-    random_state: RandomState = None,
+    random_state: RandomSource = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split once into train, validation and test with every label spread in proportion.
 
@@ -243,7 +243,7 @@ def train_valid_test_split(
 
 
 def nested_slices(
-    y: Any, sizes: Sequence[int], *, order: int = 1, random_state: RandomState = None
+    y: Any, sizes: Sequence[int], *, order: int = 1, random_state: RandomSource = None
 ) -> list[np.ndarray]:
     """Draw samples of growing size, each of which contains the smaller ones.
 
@@ -329,8 +329,8 @@ def nested_slice(y: Any, size: int, *, random_state: int) -> np.ndarray:
     n = y.shape[0]
     if not 1 <= size <= n:
         raise UserError(f"size must be from 1 to {n}, the number of rows of y, not {size}")
-    # `nested_slices` adds rows in ascending order. After the shuffle, the rows between two sizes are
-    # in random order.
+    # `nested_slices` adds rows in ascending order. The shuffle makes the order of the rows that are
+    # added between two sizes random.
     rows = np.random.default_rng(random_state).permutation(n)
     sizes = np.unique(np.geomspace(1, n, 100).round().astype(int)).tolist()
     order = nested_slices(y[rows], sizes, random_state=random_state)[-1]
@@ -378,10 +378,10 @@ def label_distribution_error(y: Any, parts: Sequence[np.ndarray]) -> float:
     return float(np.mean(errors / len(parts)))
 
 
-def _generator(random_state: RandomState) -> np.random.Generator:
+def _generator(random_state: RandomSource) -> np.random.Generator:
     """Return a generator for any form of random_state."""
     seed: Any = random_state
-    if isinstance(random_state, np.random.RandomState):  # which default_rng of NumPy 2.1 rejects
+    if isinstance(random_state, np.random.RandomState):  # draw a seed from it
         seed = random_state.randint(2**31, size=4)
     try:
         return np.random.default_rng(seed)
