@@ -99,21 +99,21 @@ def relative(paths, folder):
 
 
 def test_follows_imports_of_every_form(project):
-    found = imported_modules(project, project / "recipes" / "one.py")
-    assert relative(found, project) == [
+    actual = imported_modules(project, project / "recipes" / "one.py")
+    assert relative(actual, project) == [
         *("__init__.py", "c.py", "e.py"),
         *("high/__init__.py", "high/_d.py", "high/a.py", "high/b.py"),
         *("low/__init__.py", "low/errors.py"),
     ]
-    found = imported_modules(project, project / "recipes" / "two.py")
-    assert relative(found, project) == ["__init__.py", "f.py", "g.py"]
+    actual = imported_modules(project, project / "recipes" / "two.py")
+    assert relative(actual, project) == ["__init__.py", "f.py", "g.py"]
 
 
 def test_a_name_of_a_package_stands_for_the_module_that_has_it(project):
     script = project / "recipes" / "one.py"
     script.write_text('"""One."""\nfrom shared.low import write\n')
-    found = imported_modules(project, script)
-    assert relative(found, project) == ["__init__.py", "low/__init__.py", "low/files.py"]
+    actual = imported_modules(project, script)
+    assert relative(actual, project) == ["__init__.py", "low/__init__.py", "low/files.py"]
     assert exports(project / "shared" / "low") == {
         "errors": ["UserError"],
         "files": ["write"],
@@ -317,7 +317,7 @@ def test_a_copy_brings_the_model_and_the_settings_that_it_names(project, tmp_pat
         },
     )
     copied = {path.as_posix() for path in copy_recipe(project, "three", tmp_path / "copy")}
-    found = {name for name in copied if "/models/" in name or "/configs/" in name}
+    actual = {name for name in copied if "/models/" in name or "/configs/" in name}
     expected = ["models/small/config.json", "configs/three.yaml", "configs/accelerate/one_cpu.yaml"]
     expected += ["configs/data/one.yaml", "configs/data/map.yaml"]
-    assert found == {f"{tmp_path}/copy/recipes/{name}" for name in expected}
+    assert actual == {f"{tmp_path}/copy/recipes/{name}" for name in expected}
