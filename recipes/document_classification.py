@@ -44,10 +44,9 @@ from shared.cli import (
     result_flags,
     start_recipe,
 )
-from shared.data import DataArguments, cache_folder
+from shared.data import DataArguments, cache_folder, load_and_fold
 from shared.evaluation import (
     join_folds,
-    load_and_fold,
     make_folds,
     sigmoid,
     softmax,

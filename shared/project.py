@@ -195,7 +195,7 @@ def _exports_table(path: Path) -> ast.Dict | None:
 
 
 def _keep_exports(path: Path, modules: Container[str]) -> None:
-    """Remove all modules but some from the table of a package's ``__init__.py``."""
+    """Remove all modules but some from the docstring and the table of an ``__init__.py``."""
     if (table := _exports_table(path)) is None:
         return
     lines = _read(path).splitlines(keepends=True)
@@ -203,7 +203,14 @@ def _keep_exports(path: Path, modules: Container[str]) -> None:
     for key, value in reversed([*zip(table.keys, table.values, strict=True)]):
         if key is not None and ast.literal_eval(key) not in modules:
             del lines[key.lineno - 1 : value.end_lineno]
-    path.write_text("".join(lines), encoding="utf-8")
+    # The docstring has one line for each module: "- `name`: what it holds".
+    entries = [re.match(r"- `(\w+)`: ", line) for line in lines]
+    kept = [
+        line
+        for line, entry in zip(lines, entries, strict=True)
+        if entry is None or entry[1] in modules
+    ]
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 def launched_scripts(root: Path, script: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
-from shared.data.arguments import DataArguments, SplitArguments
+from shared.data.arguments import DataArguments
 from shared.data.preparation import prepare
 from shared.data.readers import Source, expand_path, open_source
 
@@ -202,7 +202,7 @@ def _wrapped(numbers: dict[str, int], most: int) -> str:
 
 
 def load_corpus(
-    args: SplitArguments,
+    args: DataArguments,
     *,
     label_names: Sequence[str] | None = None,
     labels_required: bool = True,
@@ -211,8 +211,8 @@ def load_corpus(
 
     Parameters
     ----------
-    args : SplitArguments
-        `DataArguments` is enough for a recipe without files of held-out rows.
+    args : DataArguments
+        With `valid_data` and `test_data` if the recipe has files of held-out rows.
     label_names, labels_required
         As in `load_data`.
 
@@ -309,7 +309,7 @@ def load_data(
     return corpus
 
 
-def load_held_out(args: SplitArguments, corpus: Corpus) -> dict[str, Corpus]:
+def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     """Load `args.valid_data` and `args.test_data` with the label ids of `corpus`.
 
     Labels that were left out of `corpus`, by a flag or because they are too rare, are left out of

@@ -6,7 +6,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `metrics`: metric functions for the Trainer, and per-label reports.
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
-- `cross_validation`: folds, their files, and out-of-fold scores.
+- `cross_validation`: the files of a fold, and out-of-fold scores.
 
 May import: `shared.training` and the floors below it.
 """
@@ -19,12 +19,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
         "cross_validation": [
-            "assign_folds",
-            "describe_folds",
             "join_folds",
-            "join_groups",
             "make_folds",
-            "read_column",
             "score_folds",
         ],
         "decisions": [
@@ -47,7 +43,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
-        "folded_data": ["load_and_fold"],
         "metrics": [
             "classification_report",
             "f1_scores",

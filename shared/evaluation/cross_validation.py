@@ -1,13 +1,13 @@
-"""Cross-validation: assign rows to folds, save the scores of each fold, and evaluate all of them.
+"""Cross-validation: save the scores of each fold, and evaluate all folds together.
 
 Every row is held out by exactly one fold. The model of that fold is trained on the rows of the
 other folds and then scores the held-out rows: their *out-of-fold* scores. Put together, these
 scores cover all rows, and every score comes from a model that has not seen the row.
 
-- Folds: groups of rows that must stay together (near duplicates, or the values of a column), and
-  the fold of each row.
 - Folds on disk: one folder for each fold, so that a finished fold is not trained again.
 - Out-of-fold scores: put the folds together, choose labels, compute metrics over the folds.
+
+`shared.data.folds` says which row is in which fold.
 """
 
 from __future__ import annotations
@@ -23,174 +23,11 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
-from shared.data.readers import open_source
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.metrics import f1_scores, ranking_scores
-from shared.splitters.multilabel import MultilabelStratifiedKFold
 
 if TYPE_CHECKING:
-    from shared.data.arguments import DataArguments
-    from shared.data.corpus import Corpus
-
-# --- folds ---------------------------------------------------------------------------------------
-
-
-def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
-    """Read another column of `--data`, such as the author or the repository of each text.
-
-    Parameters
-    ----------
-    args : DataArguments
-        The arguments that `corpus` was loaded with.
-    corpus : Corpus
-    column : str
-        Name of the column. Its values may have any type, for example GitHub's user objects. Equal
-        values form one group.
-
-    Returns
-    -------
-    int array of shape (n,)
-        The number of the group of each row of the corpus.
-
-    Raises
-    ------
-    UserError
-        If the column does not exist, or a labelled row has no value.
-    """
-    source = open_source(
-        args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
-    )
-    if column not in source.columns:
-        raise UserError(f"{source.name}: no column {column!r} (found: {', '.join(source.columns)})")
-    source_values = [row.get(column) for row in source.read([column])]
-    # Reading the corpus left out some rows of the source; `row` is the 1-based row in the source.
-    row_numbers = corpus.dataset["row"][:]
-    values = [source_values[number - 1] for number in row_numbers]
-    for index in corpus.labelled:  # unlabelled rows are in no fold and need no group
-        if values[index] is None or values[index] == "":
-            raise UserError(
-                f"{source.name}, row {row_numbers[index]}: no value in column {column!r}; every "
-                "labelled row needs one"
-            )
-    # As sorted JSON, objects with the same content are equal strings.
-    keys = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    return np.unique(keys, return_inverse=True)[1]
-
-
-def join_groups(*groupings: np.ndarray) -> np.ndarray:
-    """Join groups that share a row: rows that are together in any grouping stay together.
-
-    Parameters
-    ----------
-    *groupings : int arrays of shape (rows,)
-        For example near duplicates and repositories. If a near duplicate appears in two
-        repositories, the two repositories become one group.
-
-    Returns
-    -------
-    int array of shape (rows,)
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    # A graph with a node for each row and for each group, and an edge from each row to each of its
-    # groups. Two rows stay together if a path connects them, so each connected component is a
-    # joined group. This needs one edge per row and grouping, not one per pair of rows.
-    n_rows = len(groupings[0])
-    group_nodes, n_nodes = [], n_rows
-    for grouping in groupings:
-        _, group = np.unique(grouping, return_inverse=True)
-        group_nodes.append(n_nodes + group)
-        n_nodes += group.max(initial=-1) + 1
-    row_nodes = np.tile(np.arange(n_rows), len(groupings))
-    edges = coo_array(
-        (np.ones(len(row_nodes), bool), (row_nodes, np.concatenate(group_nodes))),
-        (n_nodes, n_nodes),
-    )
-    return connected_components(edges, directed=False)[1][:n_rows]
-
-
-def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Assign each row to a fold, with labels spread evenly and each group inside one fold.
-
-    Parameters
-    ----------
-    y : array of shape (rows, labels)
-        Multi-hot.
-    n_splits : int
-        Number of folds.
-    groups : int array of shape (rows,)
-        Rows of the same group get the same fold.
-    seed : int
-        The same seed gives the same folds.
-
-    Returns
-    -------
-    int array of shape (rows,)
-        The fold that holds out each row, from 0 to n_splits - 1.
-
-    Raises
-    ------
-    UserError
-        If there are no rows, every row has every label, there are fewer than two folds or fewer
-        groups than folds, or a fold gets no row because the groups are too uneven.
-    """
-    if not len(y):
-        raise UserError(
-            "no labelled text is left for the folds: --test_data contains all labelled texts of "
-            "--data; remove them from one of the two files"
-        )
-    if y.all():
-        raise UserError("every labelled text has every label: there is nothing to learn")
-    if n_splits < 2:
-        raise UserError(f"--folds {n_splits}: must be 2 or more")
-    n_groups = len(np.unique(groups))
-    if n_groups < n_splits:
-        raise UserError(
-            f"--folds {n_splits}: the {len(y):,} texts are in only {n_groups} groups, and a group "
-            "cannot be divided between folds; choose fewer folds, or another --group_column"
-        )
-    fold_of = np.empty(len(y), np.int64)
-    splitter = MultilabelStratifiedKFold(n_splits, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(None, y, groups)):
-        fold_of[held_out] = number
-    sizes = np.bincount(fold_of, minlength=n_splits)
-    if not sizes.all():
-        largest_group = np.unique(groups, return_counts=True)[1].max()
-        raise UserError(
-            f"--folds {n_splits}: fold {sizes.argmin()} got no text, because the largest group has "
-            f"{largest_group:,} of {len(y):,} texts; choose fewer folds"
-        )
-    return fold_of
-
-
-def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:
-    """Return the sizes of the folds, and which labels are missing from some of them, as text.
-
-    Parameters
-    ----------
-    fold_of : int array of shape (rows,)
-    y : array of shape (rows, labels)
-        Multi-hot.
-    label_names : sequence of str
-    """
-    sizes = np.bincount(fold_of)
-    lines = [f"folds: {', '.join(f'{size:,}' for size in sizes)} texts"]
-    for number in range(len(sizes)):
-        missing = [
-            name
-            for name, count in zip(label_names, y[fold_of == number].sum(axis=0), strict=True)
-            if not count
-        ]
-        if missing:
-            lines.append(f"note: no text of fold {number} has the label {', '.join(missing)}")
-    for name, count in zip(label_names, y.sum(axis=0), strict=True):
-        if count < len(sizes):
-            lines.append(
-                f"note: the label {name} is on {count} texts, fewer than the {len(sizes)} folds"
-            )
-    return "\n".join(lines)
-
+    pass
 
 # --- folds on disk -------------------------------------------------------------------------------
 

@@ -3,16 +3,17 @@
 Each module holds one method, or one step that several recipes share. They rest on the models, the
 trainer and the metrics of the rooms below.
 
-    baselines           naive Bayes, TF-IDF and logistic regression on vectors
-    embeddings          sentence embeddings: mean pooling, a cache of vectors
-    neighbours          k nearest neighbours in a FAISS index; F1 for all k at once
-    probe               few labels: logistic regression on embeddings and LSA; self-training
-    zero_shot           no labels: phrases for labels, entailment scores, masked words, calibration
-    entailment          sentence pairs that train a model for natural language inference
-    windows             long documents as overlapping windows of tokens
-    augmentation        flags of augmentation; applies augmentations to training texts
-    word_augmentation   synonyms from WordNet, swapped words, deleted words
-    model_augmentation  words from a masked language model; back translation
+- `baselines`: naive Bayes, TF-IDF and logistic regression on vectors
+- `fold_baselines`: two baselines on the folds of a cross-validation
+- `embeddings`: sentence embeddings: mean pooling, a cache of vectors
+- `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
+- `probe`: few labels: logistic regression on embeddings and LSA; self-training
+- `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
+- `entailment`: sentence pairs that train a model for natural language inference
+- `windows`: long documents as overlapping windows of tokens
+- `augmentation`: flags of augmentation; applies augmentations to training texts
+- `word_augmentation`: synonyms from WordNet, swapped words, deleted words
+- `model_augmentation`: words from a masked language model; back translation
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,
 `shared.training` and `shared.evaluation`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import Trainer
 
-    from shared.evaluation.folded_data import FoldedData
+    from shared.data.folds import FoldedData
     from shared.methods.windows import Windows
 
 

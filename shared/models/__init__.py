@@ -7,8 +7,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
 - `heads`: classification heads on an encoder or decoder, and how they start.
-- `networks`: small networks over word vectors: n-grams, CNN, RNN. It imports no other module of
-  this project, so that a copy of the file is enough to load a saved network.
+- `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.

@@ -1,6 +1,13 @@
-"""Splits of multilabel data: k-fold, shuffle split, train-validation-test, nested slices.
+"""Splits of data with several labels per row: k-fold, shuffle, train-validation-test, samples.
 
-They need only arrays and follow scikit-learn's splitter interface.
+The splitters need only arrays of labels and follow the splitter interface of scikit-learn.
+
+Modules:
+
+- `multilabel`: the public splitters, and a measure of how well a split keeps the label odds;
+- `_table`: reads labels, pairs and groups into one table, and assigns its rows to parts;
+- `_kernels`: the compiled loops that assign the rows and then improve the split.
+
 May import: `shared.cli`.
 """
 

@@ -67,8 +67,8 @@ def bench_thresholds(y_true, scores):
         # A call takes the same time for each candidate, so the time of all follows from 99.
         candidates = len(np.unique(scores)) + 1
         every = coarse / len(grid) * candidates
-        found = tune_thresholds(scores, y_true, metric=metric)
-        assert sklearn_f1(y_true, scores >= found, metric) >= loop()
+        actual = tune_thresholds(scores, y_true, metric=metric)
+        assert sklearn_f1(y_true, scores >= actual, metric) >= loop()
         ratios = [f"{time / sweep:,.0f}x" for time in (coarse, every)]
         rows.append([metric, sweep, own, coarse, ratios[0], every, ratios[1]])
     print(f"Threshold for {ROWS:,} x {LABELS} scores, {candidates:,} candidates; ms\n")

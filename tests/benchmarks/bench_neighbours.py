@@ -43,8 +43,8 @@ if __name__ == "__main__":
         expected = reports(neighbours, train_labels, y)
         slow = time.process_time() - start
         start = time.process_time()
-        found = f1_grid(neighbours, train_labels, y)
+        grid = f1_grid(neighbours, train_labels, y)
         fast = time.process_time() - start
-        np.testing.assert_allclose(list(found.values()), expected)
+        np.testing.assert_allclose(list(grid.values()), expected)
         cells = k_max * (k_max + 1) // 2
         print(f"{cells} cells, {ROWS} x {LABELS}: {slow / fast:.0f}x, the same figures")

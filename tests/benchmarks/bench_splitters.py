@@ -72,7 +72,7 @@ def iterative_stratification(y, split, seed):
 
 def libraries():
     """Return name and function of each installed library, ours first."""
-    found = {
+    actual = {
         "ours, order 1": partial(ours, order=1),
         "ours, order 2": partial(ours, order=2),
     }
@@ -86,10 +86,10 @@ def libraries():
     for package, functions in peers.items():
         try:
             print(f"{package} {version(package)}")
-            found |= functions
+            actual |= functions
         except PackageNotFoundError:
             print(f"{package} is not installed and left out")
-    return found
+    return actual
 
 
 def matrices():
@@ -142,7 +142,7 @@ def table(title, header, rows):
         print("| " + " | ".join(row) + " |", flush=True)
 
 
-def quality(found, n_seeds):
+def quality(actual, n_seeds):
     if not (DATA / "mulan").is_dir():
         print(f"\nQuality is skipped: there is no {DATA / 'mulan'} (set RECIPES_DATA).")
         return
@@ -152,7 +152,7 @@ def quality(found, n_seeds):
         for name, y in matrices():
             for split in SPLITS:
                 errors, sizes = [], []
-                for function in found.values():
+                for function in actual.values():
                     parts = [function(y, split, seed) for seed in range(n_seeds)]
                     error = [1e4 * label_distribution_error(y, p) for p in parts]
                     errors.append(f"{np.mean(error):.2f} ± {np.std(error):.2f}")
@@ -161,19 +161,19 @@ def quality(found, n_seeds):
                 size_rows.append([name, size, split, *sizes])
                 yield [name, size, split, *errors]
 
-    header = ["data", "rows x labels", "split", *found]
+    header = ["data", "rows x labels", "split", *actual]
     table(f"Label-distribution error x 10,000, mean ± sd of {n_seeds} seeds", header, rows())
     table("Rows too many or too few in a part, at most", header, size_rows)
 
 
-def speed(found, quick):
+def speed(actual, quick):
     def rows():
         for n_rows, n_labels, density in ((40_000, 28, 0.05), (20_000, 1000, 0.003)):
             y = random_matrix(n_rows, n_labels, density).toarray()
             for split in SPLITS:
                 row = [f"{n_rows} x {n_labels} ({density})", split]
                 first = None
-                for name, function in found.items():
+                for name, function in actual.items():
                     slow = name.startswith("scikit-multilearn") and n_labels == 1000
                     if slow and (quick or split == "5-fold"):
                         row.append("not run")
@@ -187,7 +187,7 @@ def speed(found, quick):
                 yield row
 
     title = "Seconds of processor time (in brackets: times ours, order 1), dense matrix, best of 3"
-    table(title, ["rows x labels (density)", "split", *found], rows())
+    table(title, ["rows x labels (density)", "split", *actual], rows())
 
 
 def scaling(quick):
@@ -250,10 +250,10 @@ def main():
     quick = parser.parse_args().quick
     warnings.filterwarnings("ignore")  # scikit-multilearn's, of what it uses in scikit-learn
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, numpy {np.__version__}")
-    found = libraries()
+    actual = libraries()
     ours(np.eye(10), "5-fold", 0, 1)  # compiles
-    quality(found, 2 if quick else 10)
-    speed(found, quick)
+    quality(actual, 2 if quick else 10)
+    speed(actual, quick)
     scaling(quick)
     first_call()
 

@@ -33,8 +33,8 @@ def compare(config: str, seed: int, *flags: str) -> None:
     model = OneVsRestClassifier(LogisticRegression(C=30, class_weight="balanced", max_iter=500))
     model.fit(words.fit_transform(texts), y)
     scores = model.predict_proba(words.transform(parts.rows["test"]["text"]))
-    found = f1_scores(parts.labels["test"], scores >= 0.5)
-    micro, macro = found["micro_f1"], found["macro_f1"]
+    actual = f1_scores(parts.labels["test"], scores >= 0.5)
+    micro, macro = actual["micro_f1"], actual["macro_f1"]
     print(
         f"{config}, seed {seed}{' '.join(['', *flags])}: micro F1 {micro:.3f}, macro F1 {macro:.3f}"
     )

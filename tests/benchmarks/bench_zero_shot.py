@@ -61,14 +61,14 @@ def main() -> None:
 
             def ours(bf16, texts=texts, sentences=sentences):
                 trainer.bf16_predictions = bf16
-                found = trainer.predict(tokenize_texts(tokenizer, texts, sentences)).predictions
-                return entailment_scores(found, classes).reshape(len(texts), -1)
+                actual = trainer.predict(tokenize_texts(tokenizer, texts, sentences)).predictions
+                return entailment_scores(actual, classes).reshape(len(texts), -1)
 
             def theirs(texts=texts, labels=labels):
                 options = {"hypothesis_template": SENTENCE, "multi_label": True}
                 scores = []
-                for found in peer(texts, labels, **options):
-                    by_label = dict(zip(found["labels"], found["scores"], strict=True))
+                for actual in peer(texts, labels, **options):
+                    by_label = dict(zip(actual["labels"], actual["scores"], strict=True))
                     scores.append([by_label[label] for label in labels])
                 return np.array(scores)
 

@@ -88,7 +88,7 @@ def main() -> None:
     scores["valid"] = score("valid")
     single_label = corpus.single_label
     predicted = {
-        p: choose_labels(found, 0.5, single_label=single_label) for p, found in scores.items()
+        p: choose_labels(actual, 0.5, single_label=single_label) for p, actual in scores.items()
     }
     runtimes = {"train_runtime": trained - started, "test_runtime": scored - trained}
     report = write_results(

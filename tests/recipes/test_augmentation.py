@@ -44,12 +44,12 @@ def test_figures_files_and_comparison(recipe, tmp_path, tiny_issues, monkeypatch
     metrics = figures(tmp_path / "out")
     lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
     names = sorted(lines[0]["scores"])
-    y, found = (
+    y, actual = (
         np.array([[name in line[key] for name in names] for line in lines])
         for key in ("true_labels", "labels")
     )
     assert [metrics[f"test_{name}"] for name in FIGURES] == [
-        f1_scores(y, found)[k] for k in FIGURES
+        f1_scores(y, actual)[k] for k in FIGURES
     ]
     assert {"model.safetensors", "metrics.json", "README.md"} <= {
         path.name for path in (tmp_path / "out").iterdir()
@@ -99,12 +99,12 @@ def test_copies_are_made_anew_each_epoch_from_texts_with_the_same_labels(recipe,
     changed = []
 
     def spy(texts, samples, augmentations, **options):
-        found = original(texts, samples, augmentations, **options)
+        actual = original(texts, samples, augmentations, **options)
         if "epoch" in options:
             changed.extend(
-                (options["epoch"], *row) for row in zip(samples, texts, found, strict=True)
+                (options["epoch"], *row) for row in zip(samples, texts, actual, strict=True)
             )
-        return found
+        return actual
 
     original = module.augment
     monkeypatch.setattr(module, "augment", spy)
@@ -113,10 +113,10 @@ def test_copies_are_made_anew_each_epoch_from_texts_with_the_same_labels(recipe,
     assert sorted(sample for sample, _, _ in seen) == sorted([*range(-24, 48)] * 2)
     rows = {sample: row for sample, *row in seen}
     assert all(rows[sample] == rows[sample % 24 - 24] for sample in rows)
-    by_epoch = [{s: found for e, s, _, found in changed if e == epoch} for epoch in (0, 1)]
+    by_epoch = [{s: actual for e, s, _, actual in changed if e == epoch} for epoch in (0, 1)]
     assert [sorted(texts) for texts in by_epoch] == [list(range(48))] * 2
     assert sum(by_epoch[0][sample] != by_epoch[1][sample] for sample in range(48)) > 40
-    assert all(text != found for _, _, text, found in changed)
+    assert all(text != actual for _, _, text, actual in changed)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, tmp_path, monkeypatch):

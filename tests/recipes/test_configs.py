@@ -26,12 +26,12 @@ accelerate_names = pytest.mark.parametrize(
 def arguments_class(recipe):
     """The dataclass of a recipe's flags."""
     module = load_recipe(recipe)
-    (found,) = (
+    (actual,) = (
         value
         for value in vars(module).values()
         if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     )
-    return found
+    return actual
 
 
 def commands(text):
@@ -52,8 +52,8 @@ def test_a_config_fits_the_recipe_that_its_header_names(path):
     assert (flag, ROOT / config) == ("--config", path)
     arguments = parse_arguments(arguments_class(Path(script).stem), [flag, str(path)])
     for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        found = getattr(arguments, name)
-        assert found == type(found)(value)  # YAML reads 5e-5 as text
+        actual = getattr(arguments, name)
+        assert actual == type(actual)(value)  # YAML reads 5e-5 as text
 
 
 def test_a_config_with_a_misspelt_flag_is_refused(tmp_path):
@@ -83,16 +83,16 @@ def test_accelerate_accepts_the_command_of_its_config(path):
 
 
 def test_there_are_configs_for_the_usual_machines():
-    found = {path.stem for path in (CONFIGS / "accelerate").glob("*.yaml")}
-    assert found == {"one_cpu", "one_gpu", "several_gpus", "fsdp", "several_nodes"}
+    actual = {path.stem for path in (CONFIGS / "accelerate").glob("*.yaml")}
+    assert actual == {"one_cpu", "one_gpu", "several_gpus", "fsdp", "several_nodes"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_commands_of_a_docstring_can_be_typed(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = commands(load_recipe(recipe).__doc__)
-    assert found
-    for command in found:
+    actual = commands(load_recipe(recipe).__doc__)
+    assert actual
+    for command in actual:
         args = launch_command_parser().parse_args(command[2:])
         assert args.training_script == f"recipes/{recipe}.py"
         parse_arguments(arguments_class(recipe), args.training_script_args)
@@ -134,9 +134,9 @@ def check_recipe(recipe, flags, tmp_path):
 @documents
 def test_the_commands_of_the_documents_can_be_typed(document, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = list(documented_commands(read(document)))
-    assert found
-    for command in found:
+    actual = list(documented_commands(read(document)))
+    assert actual
+    for command in actual:
         program, *words = command
         if any("$" in word or word.isupper() for word in words):
             continue  # a placeholder

@@ -25,15 +25,15 @@ def recipe(monkeypatch, capfd, flags):
 @pytest.fixture
 def trainings(recipe, monkeypatch):
     """The training rows of each fold that is trained."""
-    found = []
+    actual = []
     original = recipe.module.LengthGroupedTrainer.train
 
     def spy(trainer, **options):
-        found.append(len(trainer.train_dataset))
+        actual.append(len(trainer.train_dataset))
         return original(trainer, **options)
 
     monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "train", spy)
-    return found
+    return actual
 
 
 def with_column(tiny_issues, path, column, values):
@@ -57,11 +57,11 @@ def test_every_document_is_scored_once_by_the_fold_that_held_it_out(recipe, tmp_
         expected = [[line["scores"][name] for name in names] for line in held]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
         assert not [*(out / f"fold_{number}").glob("checkpoint-*")]
-    true, found = (
+    true, actual = (
         np.array([[name in line[key] for name in names] for line in lines])
         for key in ("true_labels", "labels")
     )
-    assert metrics["oof_micro_f1"] == f1_scores(true, found)["micro_f1"]
+    assert metrics["oof_micro_f1"] == f1_scores(true, actual)["micro_f1"]
     assert metrics["tfidf_micro_f1"] > 0.8  # the words tell the labels
     for method in ("model", "tfidf", "frozen"):
         assert f"| {method} | {metrics[f'{method}_micro_f1']:.3f} ±" in printed
@@ -152,9 +152,9 @@ def test_the_folds_tag_new_documents_together(recipe, monkeypatch, capfd, tmp_pa
     folders = [tmp_path / "out" / f"fold_{number}" for number in (0, 1)]
     tag("--model", *folders, "--data", test, "--output", tmp_path / "tagged.jsonl")
     expected = read_lines(tmp_path / "out" / "test_predictions.jsonl")
-    for line, found in zip(expected, read_lines(tmp_path / "tagged.jsonl"), strict=True):
-        assert found["scores"] == pytest.approx(line["scores"], abs=1e-5)
-        assert found["labels"] == line["labels"]
+    for line, actual in zip(expected, read_lines(tmp_path / "tagged.jsonl"), strict=True):
+        assert actual["scores"] == pytest.approx(line["scores"], abs=1e-5)
+        assert actual["labels"] == line["labels"]
 
 
 def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_path, tiny_issues):

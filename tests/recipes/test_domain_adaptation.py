@@ -79,8 +79,8 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     recipe(*steps, "--output_dir", tmp_path / "again")
     last = tmp_path / "again" / "checkpoint-7"  # in the second epoch
     recipe(*steps, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", last)
-    found = load_file(tmp_path / "again" / "model.safetensors")
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    actual = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
 def test_texts_of_special_tokens_alone_are_left_out(recipe, tmp_path, unlabelled):
@@ -124,9 +124,9 @@ def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, lengths, monkey
         )
         assert "8 unlabelled texts to learn from, 9 to measure on" in printed
     for name, count in (("loss", 2), ("grad_norm", 2), ("eval_loss", 3)):
-        expected, *found = ([entry[name] for entry in log if name in entry] for log in logs)
+        expected, *actual = ([entry[name] for entry in log if name in entry] for log in logs)
         assert len(expected) == count
-        for values in found:
+        for values in actual:
             np.testing.assert_allclose(values, expected, atol=1e-5, rtol=0, err_msg=name)
 
 
@@ -138,10 +138,10 @@ def test_two_processes_do_the_work_of_one(recipe, flags, lengths, tmp_path):
     )
     assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
-    expected, found = (read_json(tmp_path / run / "metrics.json") for run in ("out", "two"))
+    expected, actual = (read_json(tmp_path / run / "metrics.json") for run in ("out", "two"))
     for name in ("train_loss", "perplexity_before", "perplexity_after"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-5)
-    assert found["perplexity_after"] < 0.99 * found["perplexity_before"]
+        assert actual[name] == pytest.approx(expected[name], rel=1e-5)
+    assert actual["perplexity_after"] < 0.99 * actual["perplexity_before"]
 
 
 @pytest.mark.parametrize(
@@ -177,5 +177,5 @@ def test_mistakes(recipe, tmp_path, tiny_issues):
     special = write(tmp_path / "special.jsonl", [{"text": "🤗🤗 🚀"}, {"text": "🚀"}])
     assert "0 unlabelled texts, too few" in recipe.mistake("--data", special)
     few = write(tmp_path / "few.jsonl", [{"text": word} for word in ("crash", "docs", "slow")])
-    found = recipe.mistake("--data", few, "--held_out_share", 0.9)
-    assert "--held_out_share 0.9: leaves none of 3 texts" in found
+    actual = recipe.mistake("--data", few, "--held_out_share", 0.9)
+    assert "--held_out_share 0.9: leaves none of 3 texts" in actual

@@ -56,15 +56,15 @@ def test_figures_and_files(head, recipe, tmp_path):
     printed = recipe("--head", head)
     metrics = read_json(tmp_path / "out" / "metrics.json")
     _, true, predicted, _ = predictions(tmp_path / "out")
-    found = f1_scores(true, predicted)
+    f1 = f1_scores(true, predicted)
     for name in ("micro_f1", "macro_f1"):
-        assert metrics[f"test_{name}"] == found[name]
+        assert metrics[f"test_{name}"] == f1[name]
         assert 0 < metrics[f"valid_{name}"] <= 1
     assert metrics["train_samples"] == 60
     plots = {path.name for path in (tmp_path / "out" / "plots").iterdir()}
     assert ("neighbours.png" in plots) == (head == "neighbours")
     assert "training_curve.png" not in plots
-    assert f"micro F1 {found['micro_f1']:.3f}" in printed
+    assert f"micro F1 {f1['micro_f1']:.3f}" in printed
     assert "Tags for texts without labels" in printed
 
 
@@ -123,8 +123,8 @@ def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
     labels = NearestNeighbours.load(tmp_path / "out").labels.argmax(axis=1)
 
     def most_votes(neighbours):
-        found = labels[neighbours].tolist()
-        return max(found, key=lambda label: (found.count(label), -found.index(label)))
+        actual = labels[neighbours].tolist()
+        return max(actual, key=lambda label: (actual.count(label), -actual.index(label)))
 
     for_choice, _, test = searched
     assert for_choice.shape[1] == 12

@@ -51,9 +51,9 @@ def recipe(monkeypatch, capfd, flags, tmp_path):
         monkeypatch.setitem(recipe.module.METHODS, name, made)
 
     def runs():
-        found = read_lines(notes) if notes.exists() else []
+        actual = read_lines(notes) if notes.exists() else []
         notes.unlink(missing_ok=True)
-        return found
+        return actual
 
     recipe.method, recipe.runs = method, runs
     method("good", 0.75)

@@ -34,9 +34,9 @@ def predicted(folder):
 def test_figures_and_files(recipe, tmp_path):
     printed = recipe()
     metrics = read_json(tmp_path / "out" / "metrics.json")
-    y, found = predicted(tmp_path / "out")
+    y, actual = predicted(tmp_path / "out")
     for name in ("micro_f1", "macro_f1"):
-        assert metrics[f"test_{name}"] == f1_scores(y, found)[name]
+        assert metrics[f"test_{name}"] == f1_scores(y, actual)[name]
         assert 0 < metrics[f"valid_{name}"] <= 1
     # The encoder is random; the words tell the labels.
     assert metrics["test_micro_f1"] > 0.8
@@ -46,15 +46,15 @@ def test_figures_and_files(recipe, tmp_path):
 
 def test_every_text_has_a_label_where_every_training_text_has_one(recipe, tmp_path, tiny_issues):
     recipe("--train_size", 4)
-    _, found = predicted(tmp_path / "out")
-    assert found.any(axis=1).all()
+    _, actual = predicted(tmp_path / "out")
+    assert actual.any(axis=1).all()
     rows = read_lines(tiny_issues)
     for row in rows[:60]:
         row["labels"] = []
     data = write(tmp_path / "some_without.jsonl", rows)
     recipe("--data", data, "--empty_labels", "negative")
-    _, found = predicted(tmp_path / "out")
-    assert not found.any(axis=1).all()
+    _, actual = predicted(tmp_path / "out")
+    assert not actual.any(axis=1).all()
 
 
 def test_the_vocabulary_is_learned_from_training_and_unlabelled_texts_alone(

@@ -243,10 +243,10 @@ def test_two_processes_give_the_figures_of_one(tagger, tagger_flags, tmp_path):
         *(*TWO_PROCESSES, SCRIPT, *flags, "--output_dir", two),
         *("--per_device_train_batch_size", 6, "--per_device_eval_batch_size", 7),
     )
-    expected, found = figures(one), figures(two)
+    expected, actual = figures(one), figures(two)
     # Each process counts the operations of its own, differently padded rows.
-    expected.pop("total_flos"), found.pop("total_flos")
-    assert found == pytest.approx(expected, abs=1e-4)
+    expected.pop("total_flos"), actual.pop("total_flos")
+    assert actual == pytest.approx(expected, abs=1e-4)
     assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
     assert "Traceback" not in process.stderr
@@ -459,9 +459,9 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(trained, tagger, tagger_flag
 
     tagger(*flags, "--resume_from_checkpoint", "true")
     assert weights_of(tmp_path) == weights_of(trained[0])
-    expected, found = figures(trained[0]), figures(tmp_path)
-    expected.pop("train_loss"), found.pop("train_loss")  # that of the steps of this call
-    assert found == expected
+    expected, actual = figures(trained[0]), figures(tmp_path)
+    expected.pop("train_loss"), actual.pop("train_loss")  # that of the steps of this call
+    assert actual == expected
     assert checkpoints(tmp_path) == []
 
 

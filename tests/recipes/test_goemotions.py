@@ -100,9 +100,9 @@ def test_it_learns(trained, architecture):
 
 @both
 def test_the_table_of_labels_is_that_of_scikit_learn(trained, architecture):
-    _, y, found = predicted(trained[architecture])
+    _, y, actual = predicted(trained[architecture])
     expected = classification_report(
-        y, found, target_names=LABELS, output_dict=True, zero_division=0
+        y, actual, target_names=LABELS, output_dict=True, zero_division=0
     )
     with open(trained[architecture] / "per_label.csv", encoding="utf-8", newline="") as file:
         rows = {row["label"]: row for row in csv.DictReader(file)}
@@ -120,7 +120,7 @@ def test_the_table_of_labels_is_that_of_scikit_learn(trained, architecture):
 def test_the_pipeline_and_the_recipe_tag_give_the_same_scores(
     trained, architecture, tiny_issues, monkeypatch, capfd, tmp_path
 ):
-    lines, _, found = predicted(trained[architecture])
+    lines, _, actual = predicted(trained[architecture])
     folder = str(trained[architecture])
     tagger = pipeline("text-classification", model=folder, top_k=None)
     for line, scores in zip(
@@ -130,7 +130,7 @@ def test_the_pipeline_and_the_recipe_tag_give_the_same_scores(
         assert scores == pytest.approx(line["scores"], abs=1e-4)
     thresholds = tagger.model.config.thresholds
     scores = np.array([[line["scores"][name] for name in LABELS] for line in lines])
-    assert (found == (scores >= thresholds)).all()
+    assert (actual == (scores >= thresholds)).all()
 
     tag = Recipe("tag", monkeypatch, capfd, "--model", folder, "--use_cpu")
     tag("--data", tiny_issues, "--output", tmp_path / "tagged.jsonl")
@@ -178,9 +178,9 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_ends(
     printed = recipe(*command, "--resume_from_checkpoint", "true")
     assert "epoch  2.00" not in printed
     expected = load_file(trained[architecture] / "model.safetensors")
-    found = load_file(tmp_path / "model.safetensors")
+    actual = load_file(tmp_path / "model.safetensors")
     for name, weights in expected.items():
-        assert torch.equal(found[name], weights), name
+        assert torch.equal(actual[name], weights), name
     assert (tmp_path / "test_predictions.jsonl").read_bytes() == (
         trained[architecture] / "test_predictions.jsonl"
     ).read_bytes()
@@ -277,8 +277,8 @@ def test_class_numbers_of_a_file_without_a_header(recipe, flags, tiny_issues, tm
         *("--data", parts["train"], "--valid_data", parts["dev"], "--test_data", parts["test"]),
         *("--column_names", "text", "labels", "id", "--class_names", labels),
     )
-    found = read_lines(tmp_path / "out" / "test_predictions.jsonl")
-    assert [sorted(line["true_labels"]) for line in found] == [
+    actual = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert [sorted(line["true_labels"]) for line in actual] == [
         sorted(row["labels"]) for row in rows[2::3]
     ]
     config = read_json(tmp_path / "out" / "config.json")
@@ -287,8 +287,8 @@ def test_class_numbers_of_a_file_without_a_header(recipe, flags, tiny_issues, tm
 
 def test_one_threshold_for_all_or_one_for_each(recipe, flags, tmp_path):
     command = [*flags("pretrained", tmp_path), "--num_train_epochs", 1]
-    for kind, n in (("global", {1}), ("per_label", {2, 3, 4})):
-        recipe(*command, "--thresholds", kind)
+    for threshold_mode, n in (("global", {1}), ("per_label", {2, 3, 4})):
+        recipe(*command, "--thresholds", threshold_mode)
         assert len(set(read_json(tmp_path / "config.json")["thresholds"])) in n
 
 

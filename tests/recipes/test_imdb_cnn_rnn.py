@@ -82,9 +82,9 @@ ARCHITECTURES = {
 def test_each_architecture_learns_classes(name, recipe, tiny_classes, tmp_path):
     recipe(*ARCHITECTURES[name], "--data", tiny_classes, "--dropout", 0.1)
     metrics = read_json(tmp_path / "out" / "metrics.json")
-    y, found = predicted(tmp_path / "out")
-    assert (found.sum(axis=1) == 1).all()
-    assert metrics["test_accuracy"] == (y == found).all(axis=1).mean()
+    y, actual = predicted(tmp_path / "out")
+    assert (actual.sum(axis=1) == 1).all()
+    assert metrics["test_accuracy"] == (y == actual).all(axis=1).mean()
     if name in (
         "ngrams",
         "cnn",
@@ -103,9 +103,9 @@ def test_each_architecture_learns_classes(name, recipe, tiny_classes, tmp_path):
 def test_several_labels_per_text(recipe, tmp_path):
     printed = recipe("--word_dropout", 0.1)
     metrics = read_json(tmp_path / "out" / "metrics.json")
-    y, found = predicted(tmp_path / "out")
+    y, actual = predicted(tmp_path / "out")
     assert (y.sum(axis=1) == 2).any()
-    expected = f1_scores(y, found)
+    expected = f1_scores(y, actual)
     for name in ("micro_f1", "macro_f1"):
         assert metrics[f"test_{name}"] == expected[name]
     assert metrics["test_micro_f1"] > 0.6
@@ -153,9 +153,9 @@ def test_the_pipeline_and_the_recipe_tag_give_the_same_scores(
     lines = read_lines(out / "test_predictions.jsonl")
     texts = [line["text"] for line in lines]
     classifier = pipeline("text-classification", model=str(out), top_k=None, device="cpu")
-    for line, found in zip(lines, classifier(texts, truncation=True), strict=True):
-        found = {item["label"]: item["score"] for item in found}
-        assert line["scores"] == pytest.approx(found, abs=1e-5)
+    for line, actual in zip(lines, classifier(texts, truncation=True), strict=True):
+        actual = {item["label"]: item["score"] for item in actual}
+        assert line["scores"] == pytest.approx(actual, abs=1e-5)
         assert sum(line["scores"].values()) == pytest.approx(1, abs=1e-5)
     data = write(tmp_path / "new.jsonl", [{"text": text} for text in texts])
     tag = Recipe("tag", monkeypatch, capfd, "--model", out, "--use_cpu")
@@ -254,8 +254,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, monkeypatch,
         assert f"was trained with other {what}" in line
 
     recipe(*other, "--resume_from_checkpoint", "true")
-    found = load_file(tmp_path / "other" / "model.safetensors")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    actual = load_file(tmp_path / "other" / "model.safetensors")
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
     again = read_json(tmp_path / "other" / "metrics.json")
     for name in ("test_micro_f1", "test_loss", "valid_macro_f1", "epoch"):
         assert again[name] == figures[name]

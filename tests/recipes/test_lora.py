@@ -57,8 +57,8 @@ def test_the_frozen_layers_stay_as_they_are(recipe, tmp_path, tiny_model):
     names = [f"encoder.layer.{layer}.output.dense.weight" for layer in (0, 1)]
     for method, kept in (("partial", [True, False]), ("head", [True, True])):
         saved = load_file(tmp_path / "out" / method / "model.safetensors")
-        found = [(saved[f"encoder.{name}"] == start[name]).all() for name in names]
-        assert found == kept
+        actual = [(saved[f"encoder.{name}"] == start[name]).all() for name in names]
+        assert actual == kept
 
 
 def test_the_same_seed_gives_the_same_figures_whatever_ran_before(recipe, tmp_path):

@@ -31,12 +31,12 @@ def test_figures_and_files(classifier, recipe, tmp_path):
     names = sorted(lines[0]["scores"])
     y = labels_of(lines, names)
     predicted = np.array([[name in line["labels"] for name in names] for line in lines])
-    found = f1_scores(y, predicted)
+    f1 = f1_scores(y, predicted)
     for name in ("micro_f1", "macro_f1"):
-        assert metrics[f"test_{name}"] == found[name]
-        assert metrics[f"test_{name}_low"] <= found[name] <= metrics[f"test_{name}_high"]
+        assert metrics[f"test_{name}"] == f1[name]
+        assert metrics[f"test_{name}_low"] <= f1[name] <= metrics[f"test_{name}_high"]
         assert 0 < metrics[f"valid_{name}"] <= 1
-    assert found["micro_f1"] > 0.8  # each label has words of its own
+    assert f1["micro_f1"] > 0.8  # each label has words of its own
     assert [metrics[f"{part}_samples"] for part in ("train", "valid", "test")] == [60, 30, 30]
     assert (tmp_path / "per_label.csv").is_file()
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
@@ -44,9 +44,9 @@ def test_figures_and_files(classifier, recipe, tmp_path):
         "words_per_text.png",
     ]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"micro f1 | {found['micro_f1']:.3f}" in card
+    assert f"micro f1 | {f1['micro_f1']:.3f}" in card
     assert "pipeline(" not in card  # there is no model to load
-    assert f"micro F1 {found['micro_f1']:.3f}" in printed
+    assert f"micro F1 {f1['micro_f1']:.3f}" in printed
     assert "Tags for texts without labels" in printed
     assert "tag.py" not in printed
 

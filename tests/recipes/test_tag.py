@@ -78,10 +78,10 @@ def test_scores_are_those_of_the_training_run(tag, trained, tiny_issues, tmp_pat
 
 
 @pytest.mark.parametrize("flags", [["--block_size", 7], ["--per_device_eval_batch_size", 5]])
-def assert_same_tags(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same_tags(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == (pytest.approx(value, abs=1e-5) if name == "scores" else value)
+        assert actual[name] == (pytest.approx(value, abs=1e-5) if name == "scores" else value)
 
 
 @pytest.mark.parametrize("flags", [["--block_size", 7], ["--per_device_eval_batch_size", 5]])
@@ -89,8 +89,8 @@ def test_blocks_and_batches_change_nothing(flags, tag, tiny_issues, tmp_path):
     tag("--data", tiny_issues, "--output", "whole.jsonl")
     tag("--data", tiny_issues, "--output", "parts.jsonl", *flags)
     whole, parts = (read_lines(tmp_path / name) for name in ("whole.jsonl", "parts.jsonl"))
-    for expected, found in zip(whole, parts, strict=True):
-        assert_same_tags(found, expected)
+    for expected, actual in zip(whole, parts, strict=True):
+        assert_same_tags(actual, expected)
 
 
 def test_two_processes_write_what_one_writes(tag, trained, tiny_issues, tmp_path):
@@ -100,8 +100,8 @@ def test_two_processes_write_what_one_writes(tag, trained, tiny_issues, tmp_path
         *("--output", tmp_path / "two.jsonl", "--block_size", 33),
     )
     one, two = (read_lines(tmp_path / name) for name in ("one.jsonl", "two.jsonl"))
-    for expected, found in zip(one, two, strict=True):
-        assert_same_tags(found, expected)
+    for expected, actual in zip(one, two, strict=True):
+        assert_same_tags(actual, expected)
     assert process.stdout.count("texts per second") == 1
     assert "Warning" not in process.stderr
     assert "Traceback" not in process.stderr

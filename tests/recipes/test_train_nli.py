@@ -127,8 +127,8 @@ def test_figures_are_named_after_folder_and_file_and_kept_apart(recipe, tmp_path
     printed = recipe("--test_data", *(tmp_path / name for name in files), "--max_steps", 1)
     metrics = read_json(tmp_path / "out" / "metrics.json")
     ending = "_hypothesis_only"
-    found = [name.removesuffix(ending) for name in metrics if name.endswith(ending)]
-    assert sorted(found) == sorted(files.values())
+    actual = [name.removesuffix(ending) for name in metrics if name.endswith(ending)]
+    assert sorted(actual) == sorted(files.values())
     for name, stem in files.items():
         (line,) = (line for line in printed.splitlines() if line.startswith(f"{tmp_path / name}, "))
         accuracy, two_way, alone = (

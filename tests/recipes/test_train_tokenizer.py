@@ -54,9 +54,9 @@ def test_the_folder_is_a_tokenizer_and_the_figures_are_its(
     assert tokenizer.model_max_length == 32
     metrics = read_json(tmp_path / "out" / "metrics.json")
     tiny = AutoTokenizer.from_pretrained(tiny_model)
-    for prefix, found in (("", tokenizer), ("baseline_", tiny)):
-        assert metrics[f"{prefix}vocab_size"] == len(found)
-        for name, value in tokenization_statistics(found, measured[0], max_length=32).items():
+    for prefix, actual in (("", tokenizer), ("baseline_", tiny)):
+        assert metrics[f"{prefix}vocab_size"] == len(actual)
+        for name, value in tokenization_statistics(actual, measured[0], max_length=32).items():
             assert metrics[prefix + name] == value
     assert (metrics["train_samples"], metrics["test_samples"]) == (99, 33)
 
@@ -66,21 +66,21 @@ def test_the_folder_is_a_tokenizer_and_the_figures_are_its(
         assert f"{metrics['fertility']:.2f}" in report
         assert f"{metrics['baseline_fertility']:.2f}" in report
         assert sentence in report
-        for found in (tokenizer, tiny):
-            assert " ".join(found.tokenize(sentence)) in report
+        for actual in (tokenizer, tiny):
+            assert " ".join(actual.tokenize(sentence)) in report
     assert f'AutoTokenizer.from_pretrained("{tmp_path / "out"}")' in card
 
 
 def test_same_seed_same_folder(recipe, tmp_path, monkeypatch):
     _, measured = spy(recipe, monkeypatch)
-    found = []
+    actual = []
     for seed in (1, 1, 2):
         recipe("--seed", seed)
         content = (tmp_path / "out" / "tokenizer.json").read_bytes()
-        found.append((content, measured[-1], read_json(tmp_path / "out" / "metrics.json")))
-        assert found[-1][2].pop("train_runtime") > 0
-    assert found[0] == found[1]
-    assert found[0][1] != found[2][1]
+        actual.append((content, measured[-1], read_json(tmp_path / "out" / "metrics.json")))
+        assert actual[-1][2].pop("train_runtime") > 0
+    assert actual[0] == actual[1]
+    assert actual[0][1] != actual[2][1]
 
 
 def test_labels_are_not_needed_and_near_duplicates_stay_together(

@@ -34,8 +34,8 @@ def test_scores_are_those_of_the_pipeline(recipe, tmp_path, tiny_nli):
         for template in TEMPLATES:
             form = template.replace("{label}", "{}")
             options = {"hypothesis_template": form, "multi_label": True}
-            found = classify(line["text"], labels, **options)
-            scores = dict(zip(found["labels"], found["scores"], strict=True))
+            actual = classify(line["text"], labels, **options)
+            scores = dict(zip(actual["labels"], actual["scores"], strict=True))
             expected += [scores[name] / len(TEMPLATES) for name in labels]
         assert [line["scores"][name] for name in labels] == pytest.approx(expected, abs=1e-5)
 
@@ -77,8 +77,8 @@ def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
         read_lines(tmp_path / "out" / "test_predictions.jsonl"), key=lambda x: len(x["text"])
     )
     # The pipeline takes no pairs; one line of text with the separator written out is the same.
-    found = fill(f"{line['text']} [SEP] this is [MASK]", targets=every)
-    share = {row["token_str"]: row["score"] for row in found}
+    actual = fill(f"{line['text']} [SEP] this is [MASK]", targets=every)
+    share = {row["token_str"]: row["score"] for row in actual}
     total = sum(share.values())
     expected = {"bug": (share["crash"] + share["error"]) / 2, "speed": share["slow"]}
     expected |= {"documentation": share["typo"], "feature": share["support"]}
@@ -90,13 +90,13 @@ def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
 def test_a_text_that_holds_the_mask_token_is_a_text_like_others(recipe, tmp_path, tiny_mlm):
     texts = ["crash error", "crash [MASK] error", "[MASK] [MASK] slow", "typo"]
     flags = ["--method", "fill_mask", "--model", tiny_mlm, "--candidate_labels", "crash", "slow"]
-    found = []
+    predictions = []
     for rows in (texts, texts[:1], texts[3:]):
-        data = write(tmp_path / f"{len(found)}.jsonl", [{"text": text} for text in rows])
+        data = write(tmp_path / f"{len(predictions)}.jsonl", [{"text": text} for text in rows])
         recipe(*flags, "--data", data)
-        found.append(read_lines(tmp_path / "out" / "predictions.jsonl"))
-    assert found[0][0]["scores"] == pytest.approx(found[1][0]["scores"], abs=1e-5)
-    assert found[0][3]["scores"] == pytest.approx(found[2][0]["scores"], abs=1e-5)
+        predictions.append(read_lines(tmp_path / "out" / "predictions.jsonl"))
+    assert predictions[0][0]["scores"] == pytest.approx(predictions[1][0]["scores"], abs=1e-5)
+    assert predictions[0][3]["scores"] == pytest.approx(predictions[2][0]["scores"], abs=1e-5)
 
 
 def test_calibration_takes_from_a_label_what_it_has_of_every_text(recipe, tmp_path):

@@ -13,13 +13,30 @@ from shared.project import copy_recipe, exports, imported_modules, launched_scri
 ROOT = Path(__file__).parents[2]
 # Modules of `shared` that a copy carries at most; github_tagger carried 40 in version 0.1.
 MOST_MODULES = {
-    **{"augmentation": 35, "document_classification": 37, "domain_adaptation": 26},
-    **{"embedding_lookup": 32, "few_label_benchmark": 41, "few_label_probe": 33},
-    **{"github_tagger": 32, "goemotions": 33, "imdb_cnn_rnn": 31, "lora": 29, "naive_bayes": 28},
-    **{"tag": 20, "train_nli": 27, "train_tokenizer": 18, "zero_shot": 32},
+    "augmentation": 36,
+    "document_classification": 38,
+    "domain_adaptation": 27,
+    "embedding_lookup": 33,
+    "few_label_benchmark": 42,
+    "few_label_probe": 33,
+    "github_tagger": 33,
+    "goemotions": 34,
+    "imdb_cnn_rnn": 32,
+    "lora": 30,
+    "naive_bayes": 29,
+    "tag": 20,
+    "train_nli": 28,
+    "train_tokenizer": 19,
+    "zero_shot": 32,
 }
 # The table of a package, from which recipes import names.
-TABLE = '''"""The low room."""
+TABLE = '''"""The low room.
+
+- `errors`: mistakes
+- `files`: files
+
+May import: nothing.
+"""
 
 import lazy_loader
 
@@ -99,21 +116,21 @@ def relative(paths, folder):
 
 
 def test_follows_imports_of_every_form(project):
-    found = imported_modules(project, project / "recipes" / "one.py")
-    assert relative(found, project) == [
+    actual = imported_modules(project, project / "recipes" / "one.py")
+    assert relative(actual, project) == [
         *("__init__.py", "c.py", "e.py"),
         *("high/__init__.py", "high/_d.py", "high/a.py", "high/b.py"),
         *("low/__init__.py", "low/errors.py"),
     ]
-    found = imported_modules(project, project / "recipes" / "two.py")
-    assert relative(found, project) == ["__init__.py", "f.py", "g.py"]
+    actual = imported_modules(project, project / "recipes" / "two.py")
+    assert relative(actual, project) == ["__init__.py", "f.py", "g.py"]
 
 
 def test_a_name_of_a_package_stands_for_the_module_that_has_it(project):
     script = project / "recipes" / "one.py"
     script.write_text('"""One."""\nfrom shared.low import write\n')
-    found = imported_modules(project, script)
-    assert relative(found, project) == ["__init__.py", "low/__init__.py", "low/files.py"]
+    actual = imported_modules(project, script)
+    assert relative(actual, project) == ["__init__.py", "low/__init__.py", "low/files.py"]
     assert exports(project / "shared" / "low") == {
         "errors": ["UserError"],
         "files": ["write"],
@@ -126,7 +143,7 @@ def test_the_table_of_a_copied_package_names_what_was_copied(project, tmp_path):
     copied = (tmp_path / "copy" / "shared" / "low" / "__init__.py").read_text()
     assert exports(tmp_path / "copy" / "shared" / "low") == {"errors": ["UserError"]}
     start, end = TABLE.index('        "files"'), TABLE.index("    },")
-    assert copied == TABLE[:start] + TABLE[end:]
+    assert copied == (TABLE[:start] + TABLE[end:]).replace("- `files`: files\n", "")
 
 
 # What the interpreter finds: every import statement of a copy is carried out in the copy.
@@ -317,7 +334,7 @@ def test_a_copy_brings_the_model_and_the_settings_that_it_names(project, tmp_pat
         },
     )
     copied = {path.as_posix() for path in copy_recipe(project, "three", tmp_path / "copy")}
-    found = {name for name in copied if "/models/" in name or "/configs/" in name}
+    actual = {name for name in copied if "/models/" in name or "/configs/" in name}
     expected = ["models/small/config.json", "configs/three.yaml", "configs/accelerate/one_cpu.yaml"]
     expected += ["configs/data/one.yaml", "configs/data/map.yaml"]
-    assert found == {f"{tmp_path}/copy/recipes/{name}" for name in expected}
+    assert actual == {f"{tmp_path}/copy/recipes/{name}" for name in expected}

@@ -27,8 +27,8 @@ if "--fail" in flags:
     print("reading ...")
     sys.exit(flags["--fail"])
 if "--silent" not in flags:
-    found = {"threads": os.environ["OMP_NUM_THREADS"], "rank": os.environ.get("RANK")}
-    (folder / "metrics.json").write_text(json.dumps(found))
+    record = {"threads": os.environ["OMP_NUM_THREADS"], "rank": os.environ.get("RANK")}
+    (folder / "metrics.json").write_text(json.dumps(record))
 note("end")
 """
 
@@ -101,8 +101,8 @@ def test_a_cell_starts_after_the_one_it_waits_for(make):
 def test_what_a_cell_needs_must_have_ended_well(make):
     failing = make("failing", "--fail", "error: no")
     waits, needs = make("waits", after=failing), make("needs", after=failing, needs_it=True)
-    found = faults([failing, waits, needs], 1)
-    assert found == {"failing": "no", "waits": None, "needs": "not run, since failing failed"}
+    actual = faults([failing, waits, needs], 1)
+    assert actual == {"failing": "no", "waits": None, "needs": "not run, since failing failed"}
 
 
 def test_lines_of_progress(make, capsys):

@@ -72,9 +72,9 @@ probabilities = arrays(np.float64, (20, 3), elements=st.floats(0.001, 0.999))
 
 @given(probabilities)
 def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
-    found = calibrate(scores, scores)
-    assert logit(found).mean(axis=0) == pytest.approx(0, abs=1e-6)
-    shift = logit(scores) - logit(found)
+    actual = calibrate(scores, scores)
+    assert logit(actual).mean(axis=0) == pytest.approx(0, abs=1e-6)
+    shift = logit(scores) - logit(actual)
     assert np.ptp(shift, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
 
 

@@ -49,7 +49,7 @@ def label_matrices(draw, min_rows=12, max_rows=60, max_labels=8):
 
 
 def parts_of(y, seed, order=1, groups=None):
-    """The parts in which rare labels are promised, by each of the splitters."""
+    """Yield, for each splitter, the parts in which rare labels are promised."""
     kfold = MultilabelStratifiedKFold(4, order=order, random_state=seed)
     yield [test for _, test in kfold.split(None, y, groups)]
     shuffle = MultilabelStratifiedShuffleSplit(
@@ -60,7 +60,7 @@ def parts_of(y, seed, order=1, groups=None):
 
 
 def pairs(y):
-    """The columns of y multiplied two by two."""
+    """Return the product of each pair of columns of y."""
     first, second = np.triu_indices(y.shape[1], 1)
     return y[:, first] & y[:, second]
 
@@ -137,7 +137,7 @@ def test_slices_of_separate_calls_are_nested():
     assert y[slices[4]].any(axis=0).all()
     assert not np.array_equal(slices[4], nested_slice(y, 60, random_state=4))
     for size in (0, 301):
-        with pytest.raises(UserError, match=f"a slice of {size} rows: there are 300"):
+        with pytest.raises(UserError, match=f"size must be from 1 to 300, .* not {size}$"):
             nested_slice(y, size, random_state=3)
 
 
@@ -168,7 +168,7 @@ def test_same_seed_same_split_of_dense_and_sparse(y, order, seed):
 
 
 def test_split_is_the_same_on_every_run():
-    """A change here changes every published split: it must be meant."""
+    """If this test fails, every published split changes: only do that on purpose."""
     train, valid, test = train_valid_test_split(simple_matrix(20), random_state=7)
     assert train.tolist() == [1, 2, 3, 5, 10, 12, 13, 14, 16, 18]
     assert valid.tolist() == [4, 8, 9, 11, 15]
@@ -176,7 +176,7 @@ def test_split_is_the_same_on_every_run():
 
 
 @pytest.mark.parametrize("source", [np.random.default_rng, np.random.RandomState])
-def test_generator_is_drawn_from(source):
+def test_generator_is_advanced(source):
     y = simple_matrix()
     rng = source(3)
     first, second = (nested_slices(y, [50], random_state=rng)[0] for _ in range(2))
@@ -226,8 +226,8 @@ def test_rare_labels_miss_a_part_only_if_none_can_be_spared(y, order, seed):
 
 
 @pytest.mark.parametrize("n_splits", [2, 3, 5])
-def test_rare_labels_are_found_room_for_where_there_is_a_way(n_splits):
-    """Tight tables in which a split that serves all labels was hidden; seeds are fixed."""
+def test_rare_labels_are_in_every_part_if_such_a_split_exists(n_splits):
+    """Small tables, made so that one split has every label in every part; seeds are fixed."""
     for seed in range(100):
         rng = np.random.default_rng(seed)
         n_labels, part_size = rng.integers(2, 9), rng.integers(3, 8)
@@ -241,7 +241,7 @@ def test_rare_labels_are_found_room_for_where_there_is_a_way(n_splits):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_labels_are_spread_to_the_row(order):
-    """With this much room no label need be further than one row from its share."""
+    """In a table of this size, each label can be within one row of its share."""
     y = simple_matrix(1003, 8)
     for _, test in MultilabelStratifiedKFold(5, order=order, random_state=0).split(None, y):
         np.testing.assert_array_less(np.abs(y[test].sum(0) - y.sum(0) * len(test) / len(y)), 1)
@@ -280,21 +280,21 @@ def test_nested_slices_cover_labels_and_keep_their_odds():
         )
 
 
-def test_nested_slice_smaller_than_the_labels_covers_one_label_per_row():
+def test_nested_slice_with_fewer_rows_than_labels_has_a_label_per_row():
     classes = np.repeat(np.arange(30), 10)
     (rows,) = nested_slices(classes, [20], random_state=0)
     assert len(np.unique(classes[rows])) == 20
 
 
 def test_greedy_pass_is_iterative_stratification():
-    """Against a plain rendering of the published algorithm, where no two labels tie."""
+    """Compare with a simple version of the published algorithm, if no two labels are tied."""
     compared = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
         y = rng.random((30, 4)) < [0.1, 0.3, 0.5, 0.8]
         sizes = np.array([15, 9, 6])
-        turns, lots = rng.permutation(30), rng.random(30)
-        expected = plain_stratification(y, sizes, turns, lots)
+        shuffled, tie_breakers = rng.permutation(30), rng.random(30)
+        expected = plain_stratification(y, sizes, shuffled, tie_breakers)
         if expected is None:
             continue
         compared += 1
@@ -302,18 +302,18 @@ def test_greedy_pass_is_iterative_stratification():
         indptr = np.searchsorted(rows, np.arange(31))
         items = Items(indptr, columns, np.ones_like(columns), np.ones(30, int))
         target = np.outer(y.sum(0), sizes / 30)
-        no = np.zeros(target.shape, bool)
-        state = State(np.zeros(target.shape, int), target, target, no)
+        required = np.zeros(target.shape, bool)
+        state = State(np.zeros(target.shape, int), target, target, required)
         part = np.full(30, -1)
-        distribute(items, turns, lots, sizes.copy(), state, part)
+        distribute(items, shuffled, tie_breakers, sizes.copy(), state, part)
         np.testing.assert_array_equal(part, expected)
         for j in range(3):
             np.testing.assert_array_equal(state.counts[:, j], y[part == j].sum(0))
     assert compared > 50
 
 
-def plain_stratification(y, sizes, turns, lots):
-    """Sechidis et al. (2011) with parts of exact size; None if two labels are equally rare."""
+def plain_stratification(y, sizes, shuffled, tie_breakers):
+    """Run Sechidis et al. (2011) with parts of exact size; None if two labels are equally rare."""
     desired = np.outer(y.sum(0), sizes / len(y))
     room = sizes.copy()
     part = np.full(len(y), -1)
@@ -323,7 +323,7 @@ def plain_stratification(y, sizes, turns, lots):
         if np.sum(left == rarest) > 1:
             return None
         label = np.argmax(left == rarest) if left.any() else None
-        for row in turns:
+        for row in shuffled:
             if part[row] >= 0 or (label is not None and not y[row, label]):
                 continue
             open_parts = [j for j in range(len(sizes)) if room[j] > 0]
@@ -332,13 +332,13 @@ def plain_stratification(y, sizes, turns, lots):
                 open_parts = [j for j in open_parts if desired[label, j] == most]
             most = max(room[j] for j in open_parts)
             open_parts = [j for j in open_parts if room[j] == most]
-            j, lot = open_parts[0], lots[row]
+            j, tie_breaker = open_parts[0], tie_breakers[row]
             for ties, other in enumerate(open_parts[1:], 2):
-                lot *= ties
-                if lot < 1:
+                tie_breaker *= ties
+                if tie_breaker < 1:
                     j = other
                 else:
-                    lot = (lot - 1) / (ties - 1)
+                    tie_breaker = (tie_breaker - 1) / (ties - 1)
             part[row] = j
             room[j] -= 1
             desired[y[row], j] -= 1
@@ -391,7 +391,7 @@ def test_classes_are_labels():
             np.testing.assert_array_equal(part, same)
 
 
-def test_sparse_y_is_left_as_it_was_and_may_repeat_zeros():
+def test_sparse_y_is_not_changed_and_may_store_zeros():
     y = sp.coo_array(([1, 0, 1, 1], ([5, 2, 0, 3], [1, 1, 0, 1])), shape=(8, 2)).tocsr()
     before = y.copy()
     parts = [t for _, t in MultilabelStratifiedKFold(2, random_state=0).split(None, y)]
@@ -455,7 +455,7 @@ def test_repr():
     )
 
 
-# Mistakes
+# Error messages
 
 
 def kfold(y, groups=None, X=None, **parameters):
@@ -511,22 +511,22 @@ Y = simple_matrix(10)
             "valid_size=5 and test_size=0.5 are 5 and 5 of the 10 rows",
         ),
         (lambda: train_valid_test_split(Y, valid_size=-1), "valid_size=-1 is -1 of the 10 rows"),
-        (lambda: nested_slices(Y, []), r"sizes must be given, .* not \[\]"),
+        (lambda: nested_slices(Y, []), r"sizes must be one or more numbers .* not \[\]"),
         (lambda: nested_slices(Y, [4, 2]), r"sizes must be .* ascending .* not \[4, 2\]"),
-        (lambda: nested_slices(Y, [2, 2]), r"sizes must be .* each once: not \[2, 2\]"),
+        (lambda: nested_slices(Y, [2, 2]), r"sizes must be .* each once, not \[2, 2\]"),
         (lambda: nested_slices(Y, [2, 11]), "sizes must be whole numbers from 1 to 10, .* not 11"),
         (lambda: nested_slices(Y, [0.5]), "sizes must be whole numbers .* not 0.5"),
         (lambda: label_distribution_error(Y, []), "parts is empty"),
         (lambda: label_distribution_error(Y, [[0], []]), r"parts\[1\] has no rows"),
     ],
 )
-def test_mistakes_name_the_parameter_in_one_line(call, message):
+def test_errors_name_the_parameter_in_one_line(call, message):
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
 
 
-# What an import costs, and where compiled code is kept
+# The cost of the import, and the cache of compiled code
 
 
 def run(code, cwd, **environment):
@@ -546,16 +546,16 @@ def test_import_loads_nothing_heavy():
     assert run(code, ROOT).strip() == "set()"
 
 
-def test_works_without_a_place_for_compiled_code(tmp_path):
+def test_works_without_a_folder_for_compiled_code(tmp_path):
     shared = tmp_path / "shared"
     for folder, *names in (
         ("cli", "__init__", "errors"),
-        ("splitters", "__init__", "multilabel", "_kernels"),
+        ("splitters", "__init__", "multilabel", "_table", "_kernels"),
     ):
         (shared / folder).mkdir(parents=True)
         for name in names:
             shutil.copy(ROOT / "shared" / folder / f"{name}.py", shared / folder)
-    (shared / "splitters" / "__pycache__").touch()  # a file, so that there can be no such folder
+    (shared / "splitters" / "__pycache__").touch()  # a file, so that no such folder can be made
     code = (
         "from shared.splitters.multilabel import *; print(nested_slices([0, 1] * 4, [4])[0].size)"
     )
