@@ -1,5 +1,6 @@
 """Importing the package is cheap: heavy libraries are imported where they are used."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -55,9 +56,12 @@ def test_importing_shared_and_its_rooms_takes_under_a_third_of_a_second():
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_light_modules_of_a_room_are_quick_and_import_nothing_heavy(room):
     names = [f"shared.{name}" for name in sorted(LIGHT) if name.startswith(f"{room}.")]
-    seconds, heavy = fresh_import(*names)
+    for _ in range(3):  # the first run may write byte code
+        seconds, heavy = fresh_import(*names)
+        if seconds < 0.3:
+            break
     assert heavy == {}
-    assert min(seconds, *(fresh_import(*names)[0] for _ in range(2))) < 0.3
+    assert seconds < 0.3
 
 
 def test_most_modules_are_light():
@@ -67,5 +71,6 @@ def test_most_modules_are_light():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_offers_every_name_of_its_table(room):
-    code = f"import shared.{room} as room; [getattr(room, name) for name in room.__all__]"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    module = importlib.import_module(f"shared.{room}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None
