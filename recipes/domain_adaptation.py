@@ -76,12 +76,14 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     mask_share: float = flag(0.15, "Share of the tokens to mask (default: .15).")
     held_out_share: float = flag(0.05, "Share of the texts held out for evaluation (default: .05).")
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
-    output_dir: str = flag("outputs/domain_adaptation", "Output folder (default: as the recipe).")
+    output_dir: str = flag(
+        "outputs/domain_adaptation", "Output folder (default: outputs/domain_adaptation)."
+    )
     num_train_epochs: float = flag(4, "Epochs (default: 4).")
     learning_rate: float = flag(1e-4, "Peak learning rate (default: 1e-4).")
     warmup_steps: float = flag(0.1, "Warm-up steps; below 1: share of all steps (default: .1).")
     weight_decay: float = flag(0.01, "Weight decay (default: .01).")
-    per_device_train_batch_size: int = flag(16, "Texts per training batch (default: 16).")
+    per_device_train_batch_size: int = flag(16, "Texts per step and device (default: 16).")
     per_device_eval_batch_size: int = flag(32, "Texts per evaluation batch (default: 32).")
     bf16: bool | None = flag(None, "Train in bfloat16 (default: if the hardware supports it).")
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
@@ -92,7 +94,9 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    ddp_find_unused_parameters: bool | None = flag(False, "True if some weights get no gradient.")
+    ddp_find_unused_parameters: bool | None = flag(
+        False, "Set to true if some weights get no gradient (default: false)."
+    )
     remove_unused_columns: bool = flag(False, "Must stay false: masks depend on the text's number.")
 
     def __post_init__(self):

@@ -108,7 +108,9 @@ class BenchmarkArguments(SplitArguments):
         [], "Further flags of a method, each as 'METHOD: flags' (default: none)."
     )
     model: str | None = flag(None, "Encoder of all methods that use one (default: their own).")
-    max_length: int | None = flag(None, "Tokens per text for these (default: their own).")
+    max_length: int | None = flag(
+        None, "Tokens per text for methods with an encoder (default: theirs)."
+    )
     jobs: int | None = flag(
         None, "Cells to run in parallel; 0: only report (default: by cores and memory)."
     )

@@ -93,13 +93,13 @@ class EmotionArguments(
     )
     dropout: float = flag(0.1, "Dropout in the encoder during training (default: .1).")
     pos_weight: float = flag(
-        0.5, "Positives weigh (negatives / positives) ** this; 0: all equal (default: .5)."
+        0.5, "Exponent x of the weight (negatives / positives) ** x of positives (default: .5)."
     )
     loss: Literal["cross_entropy", "focal", "asymmetric"] = flag(
         "cross_entropy", "Binary cross-entropy, focal or asymmetric loss (default: cross_entropy)."
     )
     layer_decay: float | None = flag(
-        None, "Learning rate of a layer / of the next one up (default: .85; from scratch: 1)."
+        None, "Factor of the learning rate per layer downwards (default: .85; from scratch: 1)."
     )
     thresholds: Literal["global", "per_label"] = flag(
         "per_label", "Tune one threshold on validation, or one per label (default: per_label)."
@@ -113,7 +113,7 @@ class EmotionArguments(
     num_train_epochs: float = flag(6, "Maximum number of epochs (default: 6).")
     learning_rate: float = flag(2e-4, "Peak learning rate of the top layer (default: 2e-4).")
     weight_decay: float = flag(0.01, "Weight decay, not of biases and norms (default: .01).")
-    per_device_train_batch_size: int = flag(32, "Texts per training batch (default: 32).")
+    per_device_train_batch_size: int = flag(32, "Texts per step and device (default: 32).")
     metric_for_best_model: str | None = flag("macro_f1", "Metric of the best epoch (macro_f1).")
 
     def __post_init__(self):

@@ -84,7 +84,7 @@ class ImdbArguments(NetworkArguments, SplitArguments, EpochTrainingArguments):
     max_steps: int = flag(2500, "Training steps; -1: use --num_train_epochs (default: 2500).")
     learning_rate: float = flag(1e-3, "Initial learning rate, falls to 0 (default: 1e-3).")
     warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
-    per_device_train_batch_size: int = flag(8, "Texts per training batch (default: 8).")
+    per_device_train_batch_size: int = flag(8, "Texts per step and device (default: 8).")
     eval_strategy: str = flag("steps", "When to validate: no, steps, epoch (default: steps).")
     eval_steps: float | None = flag(500, "Steps between validations (default: 500).")
     save_strategy: str = flag("steps", "When to save: no, steps, epoch, best (default: steps).")

@@ -16,7 +16,8 @@ Data: as for recipes/github_tagger.py. All methods start from the same fitted he
 same rows for the same epochs; methods with fewer weights multiply --learning_rate by a factor.
 
 Expect on one core with the default encoder: a minute or two per method on the sample. Adapters save
-disk space and some memory, but no time: gradients still pass through the frozen layers.
+disk space and, except DoRA, some memory, but no time: gradients still pass through the frozen
+layers.
 """
 
 import json
@@ -101,8 +102,8 @@ class LoraArguments(SplitArguments, EpochTrainingArguments):
     learning_rate: float = flag(1e-4, "Peak learning rate of full tuning (default: 1e-4).")
     save_strategy: str = flag("no", "When to save checkpoints: no, steps, epoch (default: no).")
     eval_strategy: str = flag("no", "Must stay no: methods are compared at their last epoch.")
-    load_best_model_at_end: bool = flag(False, "Must stay false, for the same reason.")
-    label_names: list[str] | None = flag(["labels"], "Must stay: the Trainer cannot infer it.")
+    load_best_model_at_end: bool = flag(False, "Must stay false; see --eval_strategy.")
+    label_names: list[str] | None = flag(["labels"], "Must stay: adapters hide this column.")
 
     def __post_init__(self):
         self.methods = list(dict.fromkeys(self.methods))

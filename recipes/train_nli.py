@@ -86,7 +86,7 @@ class NLIArguments(TrainingArguments):
     learning_rate: float = flag(7e-4, "Peak rate, ten times that of full tuning (default: 7e-4).")
     warmup_steps: float = flag(0.06, "Warm-up steps; below 1: share of all steps (default: .06).")
     weight_decay: float = flag(0.01, "Weight decay (default: .01).")
-    per_device_train_batch_size: int = flag(48, "Pairs per training batch (default: 48).")
+    per_device_train_batch_size: int = flag(48, "Pairs per step and device (default: 48).")
     per_device_eval_batch_size: int = flag(64, "Pairs per evaluation batch (default: 64).")
     bf16: bool | None = flag(None, "Train in bfloat16 (default: if the hardware supports it).")
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
@@ -96,7 +96,7 @@ class NLIArguments(TrainingArguments):
     save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
-    label_names: list[str] | None = flag(["labels"], "Must stay: the Trainer cannot infer it.")
+    label_names: list[str] | None = flag(["labels"], "Must stay: adapters hide this column.")
 
     def __post_init__(self):
         if not self.train_data:

@@ -97,7 +97,9 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
     )
     candidate_labels: list[str] | None = flag(None, "Labels (default: those of the data).")
     templates: list[str] | None = flag(
-        None, "Sentences with {label} or {mask}; scores are averaged (default: those above)."
+        None,
+        "Sentences with {label} or {mask}; scores are averaged (default: nli 'This example is about "
+        "{label}.', fill_mask 'It is about {mask}.', embedding '{label}').",
     )
     descriptions: str | None = flag(
         None,

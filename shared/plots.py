@@ -202,7 +202,7 @@ def plot_cutoffs(
         right.plot(thresholds, by_threshold[name], color=colour, label=label)
     left.set(xlabel="labels per text", ylabel="F1 on validation", title="The k best labels")
     left.xaxis.get_major_locator().set_params(integer=True)
-    right.set(xlabel="threshold", title="Labels with a score above the threshold")
+    right.set(xlabel="threshold", title="Labels with a score at or above the threshold")
     for axes in (left, right):
         axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)

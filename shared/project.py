@@ -107,6 +107,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     for source in files:
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
+        # copy2 keeps the times, by which numba recognises the kernels that it has compiled.
         shutil.copy2(source, target)
     for package in {path.parent for path in modules}:
         kept = {path.stem for path in modules if path.parent == package}

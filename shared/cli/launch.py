@@ -97,9 +97,9 @@ def max_over_processes(number: int) -> int:
     if not torch.distributed.is_initialized():
         return number
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    max_over_processes = torch.tensor(number, device=device)
-    torch.distributed.all_reduce(max_over_processes, torch.distributed.ReduceOp.MAX)
-    return int(max_over_processes)
+    highest = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
+    return int(highest)
 
 
 def runs_on_cpu(use_cpu: bool) -> bool:

@@ -8,7 +8,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
-May import: `shared.training` and the floors below it.
+May import: `shared.training` and the rooms below it.
 """
 
 import lazy_loader

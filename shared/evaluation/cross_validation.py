@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.metrics import f1_scores, ranking_scores
-
-if TYPE_CHECKING:
-    pass
 
 # --- folds on disk -------------------------------------------------------------------------------
 

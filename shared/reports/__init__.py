@@ -6,7 +6,7 @@
 - `cross_validation`: the results of a cross-validation.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
-May import: `shared.methods` and the floors below it.
+May import: `shared.methods` and the rooms below it.
 """
 
 import lazy_loader
