@@ -98,8 +98,8 @@ class ZeroShotArguments(SplitArguments, TrainingArguments):
     candidate_labels: list[str] | None = flag(None, "Labels (default: those of the data).")
     templates: list[str] | None = flag(
         None,
-        "Sentences with {label} or {mask}; scores are averaged (default: nli 'This example is about "
-        "{label}.', fill_mask 'It is about {mask}.', embedding '{label}').",
+        "Sentences with {label} or {mask}; scores are averaged (default: nli 'This example is "
+        "about {label}.', fill_mask 'It is about {mask}.', embedding '{label}').",
     )
     descriptions: str | None = flag(
         None,
