@@ -83,7 +83,9 @@ class SplitArguments(DataArguments):
     valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
     test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
     valid_size: float = flag(
-        0.25, "Share of the labelled rows for the validation set (default: 0.25)."
+        0.25,
+        "Share of the labelled rows for the validation set; 0: none, all choices come from the "
+        "training rows alone (default: 0.25).",
     )
     test_size: float = flag(0.25, "Share of the labelled rows for the test set (default: 0.25).")
     drop_repeated: bool = flag(

@@ -75,7 +75,7 @@ class Split:
             lines.append(f"left out: {self.repeated:,} labelled texts that a held-out file repeats")
         sizes = ", ".join(f"{len(y):,} {part}" for part, y in self.labels.items())
         lines.append(f"split: {sizes} texts")
-        for part in self.labels:
+        for part in [part for part, y in self.labels.items() if len(y)]:
             absent = [name for name, count in self.label_counts(part).items() if not count]
             if absent:
                 lines.append(f"note: no {part} text has the label {', '.join(absent)}")
@@ -106,9 +106,10 @@ def split_corpus(
     corpus : the data set of `--data`.
     held_out : "valid" and "test" to the data sets of `--valid_data` and `--test_data`, as far as
         they are given, from `load_held_out`. Such a set is not drawn from `corpus`.
-    args : `valid_size` and `test_size` are shares of the labelled rows. `train_size` is a number of
-        training rows; smaller training sets are part of larger ones. `train_per_label` is the same
-        for each label; of a label with fewer rows, all are used.
+    args : `valid_size` and `test_size` are shares of the labelled rows; a `valid_size` of 0 gives
+        an empty validation set. `train_size` is a number of training rows; smaller training sets
+        are part of larger ones. `train_per_label` is the same for each label; of a label with
+        fewer rows, all are used.
     seed : the same seed gives the same split.
 
     Raises
@@ -125,7 +126,8 @@ def split_corpus(
     labelled = corpus.labelled[not_repeated[corpus.labelled]]
     repeated = len(corpus.labelled) - len(labelled)
     y = corpus.label_matrix(labelled)  # (labelled rows, labels)
-    if len(y) < (n_sets := 3 - len(held_out)):
+    n_sets = 3 - len(held_out) - ("valid" not in held_out and args.valid_size == 0)
+    if len(y) < n_sets:
         hint = f" ({repeated} more repeat held-out rows)" if repeated else ""
         raise UserError(f"{args.data}: {len(y)} labelled rows are too few for {n_sets} parts{hint}")
     if y.all():
@@ -172,6 +174,8 @@ def split_corpus(
         sources[name] = (other, rows)
     labels = {name: source.label_matrix(rows) for name, (source, rows) in sources.items()}
     for name, matrix in labels.items():
+        if name == "valid" and not len(matrix) and "valid" not in held_out:
+            continue  # --valid_size 0: no validation set is wanted
         if not matrix.any():
             raise UserError(
                 f"no {name} text has a label; label more rows of --data, or name other files with "
