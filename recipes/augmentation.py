@@ -37,8 +37,15 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.data import SplitArguments, load_and_split
-from shared.evaluation import choose_labels, f1_scores, multilabel_metrics, sigmoid, tune_thresholds
+from shared.data import SplitArguments, TaggingArguments, load_and_split
+from shared.evaluation import (
+    DecisionRule,
+    choose_labels,
+    f1_scores,
+    multilabel_metrics,
+    sigmoid,
+    tune_thresholds,
+)
 from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
@@ -60,7 +67,14 @@ from shared.models import (
     resolve_model,
     tokenize,
 )
-from shared.reports import TaggerCard, describe_output, split_metrics, write_results
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    split_metrics,
+    tag_unlabelled,
+    write_results,
+)
+from shared.taggers import save_trained_model
 from shared.training import (
     AugmentingCollator,
     CheckpointOnSignal,
@@ -77,7 +91,9 @@ from shared.training import (
 
 
 @dataclass
-class AugmentationRecipeArguments(AugmentationArguments, SplitArguments, EpochTrainingArguments):
+class AugmentationRecipeArguments(
+    TaggingArguments, AugmentationArguments, SplitArguments, EpochTrainingArguments
+):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     augmentations: list[str] = flag(
@@ -180,7 +196,7 @@ def main() -> None:
         """Tune the threshold on validation, evaluate on the test set."""
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
         predicted = choose_labels(scores["test"], thresholds, single_label=single_label)
-        f1 = f1_scores(y["test"], predicted)
+        f1 = f1_scores(*split.with_unknown_labels("test", predicted))
         return {name: f1[name] for name in ("micro_f1", "macro_f1")}
 
     if args.health_check:
@@ -210,13 +226,14 @@ def main() -> None:
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     trainer.model.config.thresholds = thresholds.tolist()
     trainer.model.config.one_label_each = single_label
+    rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     trainer.save_model()
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
-    predicted = {
-        k: choose_labels(v, thresholds, single_label=single_label) for k, v in scores.items()
-    }
-    figures = split_metrics(y, scores, predicted)
+    save_trained_model(output_dir, label_names, rule)
+    predicted = {part: rule.choose(values) for part, values in scores.items()}
+    figures = split_metrics(split, scores, predicted)
     figures |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
     report = write_results(
         output_dir,
@@ -225,7 +242,7 @@ def main() -> None:
         predicted["test"],
         {**figures, **training_metrics, "seed": args.seed},
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
-        thresholds=None if single_label else thresholds,
+        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
     remove_checkpoints(args.output_dir)
@@ -237,7 +254,8 @@ def main() -> None:
         print(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
         for name, f1 in compared.items():
             print(f"  {name.replace('_', ' '):32} {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")
-    print(f"\n{describe_output(output_dir, model=True)}")
+    tag_unlabelled(output_dir, corpus, args)
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,15 @@ from shared.cli import (
     result_flags,
     start_recipe,
 )
-from shared.data import DataArguments, cache_folder, load_and_fold
+from shared.data import (
+    UNKNOWN_LABELS_HELP,
+    DataArguments,
+    TaggingArguments,
+    cache_folder,
+    load_and_fold,
+)
 from shared.evaluation import (
+    DecisionRule,
     join_folds,
     make_folds,
     sigmoid,
@@ -63,7 +70,8 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import write_out_of_fold
+from shared.reports import tag_unlabelled, write_out_of_fold
+from shared.taggers import save_mean, save_trained_model
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -85,7 +93,12 @@ from shared.training import (
 
 @dataclass
 class DocumentArguments(
-    WindowArguments, HeadArguments, TuningArguments, DataArguments, EpochTrainingArguments
+    TaggingArguments,
+    WindowArguments,
+    HeadArguments,
+    TuningArguments,
+    DataArguments,
+    EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -93,6 +106,7 @@ class DocumentArguments(
     folds: int = flag(3, "Number of cross-validation folds (default: 3).")
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
+    unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
     from_scratch: bool = flag(False, "Train from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
         "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
@@ -218,16 +232,23 @@ def main() -> None:
         cache_dir=cache_folder(args.cache_dir),
     )
     if args.process_index != 0:
+        tag_unlabelled(output_dir, data.corpus, args)
         return
     scores = {"model": join_folds([fold.scores() for fold in folds], fold_of), **baselines}
 
-    # For later use, save each model with the threshold that suits all out-of-fold scores best.
+    # For later use, save each model with the threshold that suits all out-of-fold scores best, and
+    # the mean of all of them.
+    rule = DecisionRule(top_k=1)
     if not single_label:
         thresholds = tune_thresholds(scores["model"]["oof"], y["oof"], tolerance=2)
-        for fold in folds:
+        rule = DecisionRule.of(thresholds, len(names))
+    for fold in folds:
+        if not single_label:
             config = AutoConfig.from_pretrained(fold.folder)
             config.update({"thresholds": thresholds.tolist()})
             config.save_pretrained(fold.folder)
+        save_trained_model(fold.folder, names, rule)
+    save_mean(output_dir, [fold.folder.name for fold in folds], names, rule)
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
@@ -238,6 +259,7 @@ def main() -> None:
         settings={"folds": args.folds, "seed": args.seed},
     )
     print(f"\n{report}")
+    tag_unlabelled(output_dir, data.corpus, args)
 
 
 if __name__ == "__main__":

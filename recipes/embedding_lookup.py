@@ -10,14 +10,16 @@ per label on the same embeddings, which is stronger with some dozens of labels o
     accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
     accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
 
-Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
-figures are comparable. Embeddings are cached: a second run on the same texts takes seconds.
+Data: as for recipes/github_tagger.py. With fewer than 500 labelled texts, every text is tested by
+cross-validation, and k and m come from the training texts, each classified by all others. With
+more, or with --evaluate held_out, the split and the nested --train_size are those of that recipe,
+so that figures are comparable. In the end all labelled texts are looked up. Embeddings are cached:
+a second run on the same texts takes seconds.
 
 Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -33,17 +35,23 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.data import SplitArguments, cache_folder, load_and_split
-from shared.evaluation import choose_labels, tune_thresholds
+from shared.data import (
+    EvaluationArguments,
+    SplitArguments,
+    TaggingArguments,
+    cache_folder,
+    load_resampling,
+)
+from shared.evaluation import DecisionRule, tune_thresholds
 from shared.methods import (
     CachedEmbedder,
     MeanPooling,
     NearestNeighbours,
+    NeighbourVote,
+    choose_votes,
     embed_split,
-    f1_grid,
-    fit_scorer,
+    fit_linear,
     logistic_probe,
-    micro_f1_by_k,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -56,15 +64,16 @@ from shared.plots import plot_neighbour_grid
 from shared.reports import (
     TaggerCard,
     describe_output,
-    format_examples,
     split_metrics,
+    tag_unlabelled,
     write_results,
 )
+from shared.taggers import EmbeddingScorer, EncoderReference, Tagger
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 
 @dataclass
-class LookupArguments(SplitArguments, TrainingArguments):
+class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, TrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -101,9 +110,9 @@ def main() -> None:
     args = parse_arguments(LookupArguments, description=__doc__)
     output_dir = start_recipe(args)
 
-    # Load and split; y maps each part to its multi-hot labels, (rows, labels).
-    corpus, split = load_and_split(args, seed=args.seed)
-    y, single_label = split.labels, corpus.single_label
+    # Load, and split for the evaluation: one split, or one for each fold.
+    resampling = load_resampling(args, seed=args.seed)
+    corpus, single_label = resampling.corpus, resampling.corpus.single_label
 
     # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here. All
     # labelled rows are embedded, so that runs with other seeds and training sizes find them cached.
@@ -120,88 +129,100 @@ def main() -> None:
     )
     embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
 
-    vectors = embed_split(split, embed)
-    unlabelled = corpus.dataset.select(corpus.unlabelled[:3])["text"]
-    if len(unlabelled):
-        vectors["unlabelled"] = embed(unlabelled)
-
-    # The training set: texts, and the names of the labels if wanted.
-    train_labels = y["train"]
-    for _ in range(args.label_name_rows):
-        vectors["train"] = np.concatenate([vectors["train"], embed(corpus.label_names)])
-        labels_of_names = np.eye(len(corpus.label_names), dtype=np.uint8)
-        train_labels = np.concatenate([train_labels, labels_of_names])
+    splits = [*resampling.splits, *([resampling.all_rows] if resampling.all_rows else [])]
+    labelled_vectors = {}
+    embeddings = [embed_split(split, embed, labelled_vectors) for split in splits]
+    # The names of the labels may be training texts, too.
+    names = corpus.label_names * args.label_name_rows
+    name_vectors = embed(names) if names else embeddings[0]["train"][:0]
+    y_names = np.tile(np.eye(len(corpus.label_names), dtype=np.uint8), (args.label_name_rows, 1))
     started = perf_counter()
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
 
-    # Tune on validation: k, and also m if a text can have several labels; or the thresholds.
-    figures, grid = {}, None
-    if args.head == "neighbours":
-        lookup = NearestNeighbours(vectors["train"], train_labels)
-        neighbours = lookup.search(vectors["valid"], min(args.max_neighbours, len(train_labels)))
-        if single_label:
-            k = int(micro_f1_by_k(neighbours, train_labels, y["valid"]).argmax()) + 1
-            print_once(
-                f"best on validation: the label most frequent among the {k} nearest texts applies"
-            )
-            thresholds, rule = None, {"k": k, "one_label_each": True}
-            figures = {"neighbours": k}
-        else:
-            grid = f1_grid(neighbours, train_labels, y["valid"])
-            best = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
-            k, m = (int(index) + 1 for index in best)
-            print_once(
-                f"best on validation: a label applies if {m} of the {k} nearest texts have it"
-            )
-            thresholds, rule = np.full(len(corpus.label_names), m / k), {"k": k, "m": m}
-            figures = {"neighbours": k, "votes": m}
-        score = partial(lookup.scores, k=k, single_label=single_label)
-    else:
-        score = fit_scorer(logistic_probe(), vectors["train"], train_labels)
-        valid, per_label = score(vectors["valid"]), args.thresholds == "per_label"
-        thresholds = tune_thresholds(valid, y["valid"], per_label=per_label, tolerance=2)
-    trained = perf_counter()
+    encoder_reference = EncoderReference.of(args.model, args.max_length)
 
-    # Score all but the training texts. The time per text includes its embedding.
-    parts = [part for part in ("valid", "test", "unlabelled") if part in vectors]
-    scores = {part: score(vectors[part]) for part in parts}
+    def fit(split, vectors, chosen=None):
+        """Return the tagger of a split, and its votes or thresholds: as given, or chosen."""
+        x = np.concatenate([vectors["train"], name_vectors])
+        y = np.concatenate([split.labels["train"], y_names])
+        valid = vectors["valid"], split.labels["valid"]
+        if args.head == "neighbours":
+            # Choose k, and also m if a text can have several labels, on validation. Without a
+            # validation set, each training text is classified by the others.
+            lookup = NearestNeighbours(x, y)
+            groups = np.concatenate(
+                [corpus.groups[split.sources["train"][1]], -1 - np.arange(len(y_names))]
+            )
+            options = {"groups": groups}
+            options |= {"max_neighbours": args.max_neighbours, "single_label": single_label}
+            chosen = chosen or choose_votes(lookup, *valid, **options)
+            classifier = NeighbourVote(lookup, chosen.k, single_label)
+            thresholds = (chosen.m or 0) / chosen.k
+        else:
+            classifier = fit_linear(logistic_probe(), x, y)
+            per_label = args.thresholds == "per_label"
+            if chosen is None:
+                scores, y_valid = classifier(valid[0]), valid[1]
+                chosen = tune_thresholds(scores, y_valid, per_label=per_label, tolerance=2)
+            thresholds = chosen
+        rule = DecisionRule.of(thresholds, len(corpus.label_names), single_label=single_label)
+        scorer = EmbeddingScorer(embed, encoder_reference, classifier)
+        return Tagger(corpus.label_names, rule, scorer), chosen
+
+    # Fit on the training set; in a cross-validation, once for each fold. (There is one more set of
+    # embeddings, of all labelled rows, if the last tagger is fitted on these.)
+    folds = list(zip(resampling.splits, embeddings, strict=False))
+    fitted = [fit(*fold) for fold in folds]
+    tagger, chosen = fitted[0]
+    trained = perf_counter()
+    figures, tuned_on = {}, "validation" if len(folds[0][0].labels["valid"]) else "training texts"
+    if args.head == "neighbours":
+        figures = {"neighbours": chosen.k} | ({"votes": chosen.m} if chosen.m else {})
+        which = f"the label most frequent among the {chosen.k} nearest texts applies"
+        if chosen.m:
+            which = f"a label applies if {chosen.m} of the {chosen.k} nearest texts have it"
+        print_once(f"best on {tuned_on}: {which}")
+
+    # Evaluate on the test set, once; in a cross-validation, on the texts of each fold. The time per
+    # text includes its embedding.
+    tested = [
+        (fold_tagger, fold_tagger.scorer.classifier(vectors["test"]))
+        for (fold_tagger, _), (_, vectors) in zip(fitted, folds, strict=True)
+    ]
+    scores = {"valid": tagger.scorer.classifier(folds[0][1]["valid"])}
+    scores["test"] = resampling.join([fold_scores for _, fold_scores in tested])
+    predicted = {"valid": tagger.rule.choose(scores["valid"])}
+    predicted["test"] = resampling.join([t.rule.choose(fold_scores) for t, fold_scores in tested])
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-
-    # Evaluate on the test set, once; save metrics, predictions, plots and the card.
-    predicted = {
-        part: choose_labels(values, thresholds, single_label=single_label)
-        for part, values in scores.items()
-    }
-    figures |= split_metrics(y, scores, predicted)
+    split = resampling.tested
+    figures |= split_metrics(split, scores, predicted)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
-    figures["test_runtime"] = seconds_per_text * len(y["test"])
+    figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
+
+    # Fit on all labelled rows and save the tagger; then metrics, predictions, plots and the card.
+    # Tag the unlabelled texts.
+    if resampling.all_rows:
+        kept = None if resampling.cross_validated else chosen
+        tagger, chosen = fit(resampling.all_rows, embeddings[-1], kept)
+    tagger.save(output_dir)
     report = write_results(
         output_dir,
         split,
         scores["test"],
         predicted["test"],
-        {**figures, "seed": args.seed},
-        card=TaggerCard(max_length=args.max_length),
-        thresholds=None if single_label else thresholds,
+        figures,
+        card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
+        thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
     )
-    for name in ("index.faiss", "labels.npy", "lookup.json", "plots/neighbours.png"):
-        (output_dir / name).unlink(missing_ok=True)  # left by an earlier run with another --head
-    if args.head == "neighbours":
-        settings = {"model": args.model, "max_length": args.max_length, **rule}
-        lookup.save(output_dir, **settings, label_names=corpus.label_names)
-    if grid is not None:
-        plot_neighbour_grid(grid, (k, m), output_dir / "plots" / "neighbours.png")
-
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if len(unlabelled):
-        print("\nTags for texts without labels")
-        print(
-            format_examples(
-                unlabelled, scores["unlabelled"], predicted["unlabelled"], corpus.label_names
-            )
-        )
+    grid_plot = output_dir / "plots" / "neighbours.png"
+    grid_plot.unlink(missing_ok=True)  # left by an earlier run with another --head
+    if args.head == "neighbours" and chosen.grid is not None:
+        plot_neighbour_grid(chosen.grid, (chosen.k, chosen.m), grid_plot)
+    print(f"\n{resampling.title()}\n\n{report}")
+    tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")
 
 

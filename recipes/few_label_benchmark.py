@@ -17,11 +17,15 @@ Data: as for recipes/github_tagger.py; every method gets the same data flags. To
 run, repeat the command: a finished cell (method, size, seed) is computed again only if its flags or
 the data have changed. Every cell has a folder with a log in cells/.
 
+By default (--protocol few) a method with n training texts sees n labelled texts, and no others
+before the test. With --protocol chapter, settings are chosen on validation rows, as in that book:
+figures are higher than a person with n labels can reach.
+
 The run writes results.csv, learning_curves.png and README.md: F1 at each size, seconds, and the
-recommendation, which is based on the validation set. `train_seconds` is the time of everything that
-depends on labels or training rows; `predict_seconds` is the time to score all test texts, including
-their embedding (even if it was cached). Both depend on the number of cells that run at the same
-time.
+recommendation, which is based on the validation set or, without one, on the test set.
+`train_seconds` is the time of everything that depends on labels or training rows; `predict_seconds`
+is the time to score all test texts, including their embedding (even if it was cached). Both depend
+on the number of cells that run at the same time.
 
 Expect on two CPU cores: most cells take a few seconds, a cell of fine-tuning one to ten minutes.
 """
@@ -33,7 +37,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from shared.cli import (
     Job,
@@ -73,14 +77,15 @@ class Method(NamedTuple):
 
 
 NAIVE_BAYES, LOOKUP = "recipes/naive_bayes.py", "recipes/embedding_lookup.py"
+HELD_OUT = "--evaluate held_out --refit false"  # all methods are tested on the same rows
 METHODS = {
     "label_names": Method("recipes/zero_shot.py", "--method embedding", uses_labels=False),
     "zero_shot_nli": Method("recipes/zero_shot.py", encoder=False, uses_labels=False),
-    "naive_bayes": Method(NAIVE_BAYES, encoder=False),
-    "tfidf": Method(NAIVE_BAYES, "--classifier logistic_regression", encoder=False),
-    "embedding_lookup": Method(LOOKUP, embeds=True),
-    "embedding_probe": Method(LOOKUP, "--head logistic", embeds=True),
-    "few_label_probe": Method("recipes/few_label_probe.py", embeds=True),
+    "naive_bayes": Method(NAIVE_BAYES, HELD_OUT, encoder=False),
+    "tfidf": Method(NAIVE_BAYES, f"--classifier logistic_regression {HELD_OUT}", encoder=False),
+    "embedding_lookup": Method(LOOKUP, HELD_OUT, embeds=True),
+    "embedding_probe": Method(LOOKUP, f"--head logistic {HELD_OUT}", embeds=True),
+    "few_label_probe": Method("recipes/few_label_probe.py", HELD_OUT, embeds=True),
     "fine_tuning": Method("recipes/github_tagger.py"),
     "adapted_fine_tuning": Method(
         "recipes/github_tagger.py",
@@ -88,6 +93,12 @@ METHODS = {
         prepare="recipes/domain_adaptation.py",
     ),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
+}
+
+
+PROTOCOLS = {
+    "few": "Protocol few: a method with n training texts has seen n labelled texts.",
+    "chapter": "Protocol chapter: settings were chosen on further, labelled validation texts.",
 }
 
 
@@ -102,6 +113,11 @@ class BenchmarkArguments(SplitArguments):
     sizes: list[str] = flag(
         ["8", "16", "32", "64", "128", "all"],
         "Numbers of training rows; subsets are nested (default: 8 16 32 64 128 all).",
+    )
+    protocol: Literal["few", "chapter"] = flag(
+        "few",
+        "Labelled rows that methods may see: few: the training rows alone (as with --valid_size "
+        "0); chapter: validation rows, too, which choose settings (default: few).",
     )
     seeds: list[int] = flag([1, 2, 3], "Seeds of split, subsets and methods (default: 1 2 3).")
     method_flags: list[str] = flag(
@@ -129,6 +145,10 @@ class BenchmarkArguments(SplitArguments):
         for name in ("train_size", "train_per_label"):
             if getattr(self, name) is not None:
                 raise UserError(f"--{name}: give the numbers of training rows with --sizes")
+        if self.protocol == "few":
+            if self.valid_data is not None:
+                raise UserError("--valid_data: no validation rows with --protocol few")
+            self.valid_size = 0.0
         self.more_flags = {}
         for text in self.method_flags:
             name, colon, flags = text.partition(":")
@@ -206,6 +226,8 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
             command = (*shlex.split(method.prepare), *common)
             preparation = Job(f"{name}, preparation", folder / name / "prepared", command, data)
         flags = method.flags.replace("{prepared}", shlex.quote(str(folder / name / "prepared")))
+        if not method.package:  # a recipe, not a peer
+            common.append("--tag_unlabelled=0")
         common += [*shlex.split(flags), *args.more_flags.get(name, [])]
         for size, seed in product(args.sizes, args.seeds):
             subset = size if method.uses_labels else "no_labels"
@@ -237,7 +259,8 @@ def write_report(output_dir: Path, results, args, n_rows: Sequence[int], data: s
     with atomic_write(output_dir / "README.md") as file:
         file.write(
             f"# Methods by number of labels\n\n{date.today()}, {machine()}. Mean ± standard "
-            f"deviation over seeds {', '.join(map(str, args.seeds))}.\n\n"
+            f"deviation over seeds {', '.join(map(str, args.seeds))}. "
+            f"{PROTOCOLS[args.protocol]}\n\n"
             f"```bash\n{command_line()}\n```\n\n![F1 by training size](learning_curves.png)\n\n"
             f"{tables}\n## Data\n\n```\n{data}\n```\n"
         )

@@ -6,8 +6,14 @@ of your own texts, also unlabelled ones, which covers the terms of your domain. 
 regression per label, with more weight on rare labels, is fitted to both vectors in a second. The
 name of a label counts as one more training text for it, so that even labels without a labelled text
 can be predicted. Then comes self-training (Scudder 1965): the unlabelled texts with the most
-confident predictions become training texts with less weight, round after round, as long as the F1
-on the validation set does not fall.
+confident predictions become training texts with less weight, in two rounds, and the probabilities
+of all rounds are averaged.
+
+With fewer than 500 labelled texts, every text is tested by cross-validation, and settings are fixed
+(chosen on the sample, arXiv, cooking.stackexchange.com, GoEmotions and AG News; with one label per
+text, a cross-validation within the training texts chooses C). With more, a part of the texts is
+held out, and a validation set chooses the settings; --valid_size 0 does without it. In the end the
+tagger is fitted on all labelled texts.
 
 Every text gets its best label and all other labels with a probability of at least one half. If all
 labelled texts have exactly one label, a text gets only the best; if some have none (--empty_labels
@@ -16,19 +22,18 @@ negative), only the labels with a probability of at least one half.
     accelerate launch recipes/few_label_probe.py --config recipes/configs/few_label_sample.yaml
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
 
-Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
-figures are comparable; texts that --train_size leaves out count as unlabelled. Embeddings are
-cached: a second run on the same texts takes seconds.
+Data: as for recipes/github_tagger.py. With --evaluate held_out, the split and the nested
+--train_size are the same, so that figures are comparable; texts that --train_size leaves out count
+as unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
 
 Expect on one CPU core with the default encoder: embedding 1,000 texts of at most 256 tokens takes
 41 seconds in bfloat16, the rest two seconds. Issues of huggingface/datasets (12 labels, five seeds)
-have micro / macro F1 .62 / .34 with 8 training texts, .75 / .37 with 16, .78 / .37 with 64 and
-.82 / .55 with 768; BANKING77 has accuracy .82 with five texts for each of 77 intents, .86 with ten.
+have, with 384 more texts for validation, micro / macro F1 .62 / .34 with 8 training texts,
+.75 / .37 with 16, .78 / .37 with 64 and .82 / .55 with 768; BANKING77 has, with 1,540 more texts
+for validation, accuracy .82 with five texts for each of 77 intents, .86 with ten.
 """
 
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from time import perf_counter
 
 import numpy as np
@@ -41,19 +46,27 @@ from shared.cli import (
     flag,
     parse_arguments,
     print_once,
+    progress,
     start_recipe,
 )
-from shared.data import SplitArguments, cache_folder, load_and_split
-from shared.evaluation import at_least_one, choose_labels, f1_scores
+from shared.data import (
+    EvaluationArguments,
+    SplitArguments,
+    TaggingArguments,
+    cache_folder,
+    load_resampling,
+)
+from shared.evaluation import DecisionRule
 from shared.methods import (
     CachedEmbedder,
+    LatentSemanticAnalysis,
     MeanPooling,
+    ProbeInputs,
+    choose_settings,
     embed_split,
-    fit_probe,
+    fit_with_self_training,
     flatten_phrases,
     label_phrases,
-    latent_semantic_vectors,
-    self_train,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -65,24 +78,18 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
-    format_examples,
     split_metrics,
+    tag_unlabelled,
     write_results,
 )
+from shared.taggers import EmbeddingScorer, EncoderReference, Tagger
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
-# The settings that validation chooses from: the weight of the word vectors beside the embeddings,
-# and (C, balance) of `fit_probe`: C is the inverse strength of regularisation, balance the power of
-# the weight of positives. Few texts need strong regularisation (a small C); many texts, and
-# classes that exclude each other, need less.
-WORD_WEIGHTS = (1.0, 0.4, 0.0)
-SETTINGS = ((1, 1.0), (5, 0.75))
-SINGLE_LABEL_SETTINGS = ((10, 0.0), (100, 0.0))
 MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
 @dataclass
-class ProbeArguments(SplitArguments, TrainingArguments):
+class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, TrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -120,14 +127,14 @@ class ProbeArguments(SplitArguments, TrainingArguments):
 
 
 def main() -> None:
-    """Load, split, embed, learn word vectors, fit, self-train, evaluate once, save."""
+    """Load, split, embed, fit with self-training, evaluate, fit on all labelled rows, save."""
     args = parse_arguments(ProbeArguments, description=__doc__)
     output_dir = start_recipe(args)
 
-    # Load and split; y maps each part to its multi-hot labels, (rows, labels). `label_of` is the
-    # label of each phrase.
-    corpus, split = load_and_split(args, seed=args.seed)
-    rows, y, single_label = split.rows, split.labels, corpus.single_label
+    # Load, and split for the evaluation: one split, or one for each fold. `label_of` is the label
+    # of each phrase.
+    resampling = load_resampling(args, seed=args.seed)
+    corpus, single_label = resampling.corpus, resampling.corpus.single_label
     phrases, label_of = [], np.zeros(0, int)
     if args.name_weight:
         phrases, label_of = flatten_phrases(label_phrases(corpus.label_names, args.descriptions))
@@ -146,92 +153,99 @@ def main() -> None:
         bf16_predictions=args.bf16,
     )
     embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
-    embeddings = embed_split(split, embed)
-    texts = {**{part: rows[part]["text"] for part in rows}, "names": phrases}
-    embeddings["names"] = embed(phrases) if phrases else embeddings["train"][:0]
-    if len(corpus.unlabelled):
-        texts["unlabelled"] = corpus.dataset.select(corpus.unlabelled[:3])["text"]
-        embeddings["unlabelled"] = embed(texts["unlabelled"])
+    splits = [*resampling.splits, *([resampling.all_rows] if resampling.all_rows else [])]
+    labelled_vectors = {}
+    embeddings = [embed_split(split, embed, labelled_vectors) for split in splits]
+    name_vectors = embed(phrases) if phrases else embeddings[0]["train"][:0]
 
-    # Draw the unlabelled texts. Word vectors are learned from all of them, self-training uses those
-    # that are embedded: training rows that --train_size leaves out, and every n-th of the others
-    # (the same for all seeds, so that they are cached).
-    unlabelled = split.unlabelled
-    if len(unlabelled) > args.max_unlabelled:
-        rng = np.random.default_rng(args.seed)
-        unlabelled = np.sort(rng.choice(unlabelled, args.max_unlabelled, replace=False))
-    extra, embeddings["extra"] = split.left_out, embeddings.pop("left_out")
+    # Unlabelled texts for self-training: every n-th, the same for all seeds, so that they are
+    # cached. Training rows that --train_size leaves out come on top.
+    sampled, sampled_vectors = corpus.unlabelled[:0], embeddings[0]["train"][:0]
     if args.self_training and len(corpus.unlabelled):
-        step = -(-len(corpus.unlabelled) // args.self_training)
-        sampled = corpus.unlabelled[::step]
-        vectors = embed(corpus.dataset.select(sampled)["text"])
-        extra = np.concatenate([extra, sampled])
-        embeddings["extra"] = np.concatenate([embeddings["extra"], vectors])
-    usable = np.isin(extra, unlabelled)
-    extra, embeddings["extra"] = extra[usable], embeddings["extra"][usable]
-    texts["extra"] = corpus.dataset.select(extra)["text"]
+        sampled = corpus.unlabelled[:: -(-len(corpus.unlabelled) // args.self_training)]
+        sampled_vectors = embed(corpus.dataset.select(sampled)["text"])
     started = perf_counter()
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
 
-    # Learn the word vectors from the training and the unlabelled texts, none of them held out.
-    fit_texts = [*texts["train"], *corpus.dataset.select(unlabelled)["text"]]
-    word_vectors = latent_semantic_vectors(
-        fit_texts, *texts.values(), n_components=args.vocabulary_size, seed=args.seed
+    reference = EncoderReference.of(args.model, args.max_length)
+    rule = DecisionRule.of(
+        *(0.5, len(corpus.label_names)),
+        single_label=single_label,
+        at_least_one=args.empty_labels == "unlabelled",
     )
-    words = dict(zip(texts, word_vectors, strict=True))
 
-    def choose(scores):
-        if args.empty_labels == "unlabelled" and not single_label:
-            return at_least_one(scores)
-        return choose_labels(scores, 0.5, single_label=single_label)
+    def fit(split, embeddings, settings=None):
+        """Return the tagger of a split, and its settings: as given, or chosen."""
+        unlabelled = split.unlabelled
+        if len(unlabelled) > args.max_unlabelled:
+            rng = np.random.default_rng(args.seed)
+            unlabelled = np.sort(rng.choice(unlabelled, args.max_unlabelled, replace=False))
+        extra = np.concatenate([split.left_out, sampled])
+        usable = np.isin(extra, unlabelled)  # not those that repeat a test text
+        texts = {part: split.rows[part]["text"] for part in ("train", "valid")}
+        texts |= {"extra": corpus.dataset.select(extra[usable])["text"], "names": phrases}
+        extra_vectors = np.concatenate([embeddings["left_out"], sampled_vectors])[usable]
 
-    def quality(score, valid):
-        f1 = f1_scores(y["valid"], choose(score(valid)))
-        return f1["micro_f1"] + f1["macro_f1"]
+        # Learn the word vectors from the training and the unlabelled texts, none of them held out.
+        analysis = LatentSemanticAnalysis.fit(
+            [*texts["train"], *corpus.dataset.select(unlabelled)["text"]],
+            n_components=args.vocabulary_size,
+            seed=args.seed,
+        )
+        inputs = ProbeInputs(
+            embeddings={**embeddings, "extra": extra_vectors, "names": name_vectors},
+            words={part: analysis(part_texts) for part, part_texts in texts.items()},
+            labels=split.labels,
+            label_of=label_of,
+            name_weight=args.name_weight,
+            single_label=single_label,
+        )
+        if settings is None:
+            options = {"self_train": args.self_training > 0, "seed": args.seed}
+            settings = choose_settings(inputs, rule.choose, **options)
+        probe = fit_with_self_training(inputs, settings, rule.choose)
+        scorer = EmbeddingScorer(embed, reference, probe, analysis, settings.word_weight)
+        return Tagger(corpus.label_names, rule, scorer), settings
 
-    # Fit the logistic regressions with each setting, and keep the best on validation.
-    best = -1.0
-    grid = product(WORD_WEIGHTS, SINGLE_LABEL_SETTINGS if single_label else SETTINGS)
-    for weight, (C, balance) in grid:
-        vectors = {k: np.concatenate([embeddings[k], weight * words[k]], axis=1) for k in texts}
-        names = {"name_vectors": vectors["names"], "name_labels": label_of}
-        settings = {"C": C, "balance": balance, "name_weight": args.name_weight}
-        fit = partial(fit_probe, **names, **settings, single_label=single_label)
-        score = fit(vectors["train"], y["train"])
-        if (f1 := quality(score, vectors["valid"])) > best:
-            best, chosen = f1, (score, fit, vectors, weight, C, balance)
-    score, fit, vectors, weight, C, balance = chosen
-
-    # Self-training, while the F1 on validation does not fall.
-    rounds = 0
-    if args.self_training:
-        quality = partial(quality, valid=vectors["valid"])
-        train = vectors["train"], y["train"], vectors["extra"]
-        score, rounds = self_train(score, fit, *train, choose=choose, quality=quality)
-    print_once(
-        f"best on validation: word weight {weight:g}, C {C:g}, balance {balance:g}, "
-        f"{rounds} rounds of self-training on {len(extra):,} unlabelled texts"
-    )
+    # Fit on the training set; in a cross-validation, once for each fold. (There is one more set of
+    # embeddings, of all labelled rows, if the last tagger is fitted on these.)
+    folds = list(zip(resampling.splits, embeddings, strict=False))
+    fitted = [fit(*fold) for fold in progress(folds, "fitting", unit="folds")]
+    tagger, settings = fitted[0]
     trained = perf_counter()
+    chosen_by = "best on validation" if len(folds[0][0].labels["valid"]) else "settings"
+    print_once(
+        f"{chosen_by}: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
+        f"{settings.balance:g}, {settings.rounds} rounds of self-training"
+    )
 
-    # Evaluate on the test set, once. The time per text includes its embedding.
-    scores = {k: score(vectors[k]) for k in ("valid", "test", "unlabelled") if k in vectors}
+    # Evaluate on the test set, once; in a cross-validation, on the texts of each fold. The time per
+    # text includes its embedding.
+    def score(fold, tagger, part):
+        split, vectors = fold
+        return tagger.scorer.score_embedded(split.rows[part]["text"], vectors[part])
+
+    tested = [score(fold, tagger, "test") for fold, (tagger, _) in zip(folds, fitted, strict=True)]
+    scores = {"valid": score(folds[0], tagger, "valid"), "test": resampling.join(tested)}
+    split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-    predicted = {part: choose(values) for part, values in scores.items()}
-    figures = split_metrics(y, scores, predicted)
+    figures = split_metrics(split, scores, predicted)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
-    figures |= {"test_runtime": seconds_per_text * len(y["test"]), "seed": args.seed}
+    figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
 
-    # Save metrics, predictions, plots and the card; tag three unlabelled texts as an example.
-    test = scores["test"], predicted["test"]
-    report = write_results(output_dir, split, *test, figures, card=TaggerCard())
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if "unlabelled" in texts:
-        print("\nTags for texts without labels")
-        examples = scores["unlabelled"], predicted["unlabelled"]
-        print(format_examples(texts["unlabelled"], *examples, corpus.label_names))
+    # Fit on all labelled rows and save the tagger; then metrics, predictions, plots and the card.
+    # Tag the unlabelled texts.
+    if resampling.all_rows:
+        chosen = None if resampling.cross_validated else settings
+        tagger, _ = fit(resampling.all_rows, embeddings[-1], chosen)
+    tagger.save(output_dir)
+    card = TaggerCard(evaluation=resampling.explain())
+    report = write_results(output_dir, split, scores["test"], predicted["test"], figures, card=card)
+    print(f"\n{resampling.title()}\n\n{report}")
+    tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")
 
 

@@ -11,7 +11,7 @@ decision thresholds tuned on the validation set, and a confidence interval on th
 
 Data: one row per text. Rows look like the issues of GitHub's REST API, or have columns for the text
 and the labels (--text_columns, --label_column). Rows without labels are not used for training; the
-trained model tags three of them as an example.
+trained model tags them at the end.
 
 Expect on two CPU cores with the default encoder (22 M parameters): a thousand issues of 250 tokens
 take about a minute per epoch and 2 GB of memory. With a thousand training rows, --dropout 0.25
@@ -34,8 +34,8 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.data import SplitArguments, load_and_split
-from shared.evaluation import choose_labels, f1_scores, multilabel_metrics, sigmoid, tune_thresholds
+from shared.data import SplitArguments, TaggingArguments, load_and_split
+from shared.evaluation import DecisionRule, multilabel_metrics, sigmoid, tune_thresholds
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
@@ -51,10 +51,11 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
-    format_examples,
-    interval_metrics,
+    split_metrics,
+    tag_unlabelled,
     write_results,
 )
+from shared.taggers import save_trained_model
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -70,7 +71,7 @@ from shared.training import (
 
 
 @dataclass
-class TaggerArguments(SplitArguments, EpochTrainingArguments):
+class TaggerArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -128,8 +129,7 @@ def main() -> None:
     # Load the data and split the labelled rows; y maps each part to (rows, labels), multi-hot.
     corpus, split = load_and_split(args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
-    y = split.labels
-    rows = {**split.rows, "unlabelled": corpus.dataset.select(corpus.unlabelled[:3])}
+    rows, y = split.rows, split.labels
 
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
     model_folder = resolve_model(args.model)
@@ -189,33 +189,28 @@ def main() -> None:
     training = trainer.train(resume_from_checkpoint=checkpoint)
 
     # Tune the thresholds on the validation set.
-    scores = sigmoid(trainer.predict(tokens["valid"]).predictions)
+    scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     per_label = args.thresholds == "per_label"
-    thresholds = tune_thresholds(scores, y["valid"], per_label=per_label, tolerance=2)
+    thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
     model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
-    valid = f1_scores(y["valid"], choose_labels(scores, thresholds, single_label=single_label))
+    rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
 
-    # Evaluate on the test set, once, with these thresholds; then tag the unlabelled examples.
-    trainer.compute_metrics = multilabel_metrics(
-        label_names, thresholds=thresholds, single_label=single_label
-    )
+    # Evaluate on the test set, once, with these thresholds.
+    trainer.compute_metrics = None  # it would tune thresholds on the test set
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
-    scores = sigmoid(test.predictions)
-    predicted = choose_labels(scores, thresholds, single_label=single_label)
-    example_scores = ()
-    if unlabelled := tokens["unlabelled"].remove_columns("labels"):
-        example_scores = sigmoid(trainer.predict(unlabelled).predictions)
+    scores["test"] = sigmoid(test.predictions)
+    predicted = {part: rule.choose(values) for part, values in scores.items()}
 
-    # Save the model with its labels and thresholds; then metrics, predictions, plots and the card.
+    # Save the tagger; then metrics, predictions, plots and the card. Tag the unlabelled texts.
     trainer.save_model()
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
+    save_trained_model(output_dir, label_names, rule)
     metrics = {
         **test.metrics,
-        **interval_metrics(y["test"], predicted, naive_bayes_labels(split)),
-        **{f"{part}_samples": len(y[part]) for part in y},
-        **{f"valid_{name}": value for name, value in valid.items()},
+        **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
@@ -223,21 +218,18 @@ def main() -> None:
     report = write_results(
         output_dir,
         split,
-        scores,
-        predicted,
+        scores["test"],
+        predicted["test"],
         metrics,
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
-        thresholds=None if single_label else thresholds,
+        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if len(example_scores):
-        print("\nTags for texts without labels")
-        chosen = choose_labels(example_scores, thresholds, single_label=single_label)
-        print(format_examples(rows["unlabelled"]["text"], example_scores, chosen, label_names))
-    print(f"\n{describe_output(output_dir, model=True)}")
+    tag_unlabelled(output_dir, corpus, args)
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

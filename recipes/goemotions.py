@@ -34,8 +34,8 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.data import SplitArguments, load_and_split
-from shared.evaluation import choose_labels, multilabel_metrics, sigmoid, tune_thresholds
+from shared.data import SplitArguments, TaggingArguments, load_and_split
+from shared.evaluation import DecisionRule, multilabel_metrics, sigmoid, tune_thresholds
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
@@ -52,7 +52,14 @@ from shared.models import (
     tokenize,
     train_tokenizer,
 )
-from shared.reports import TaggerCard, describe_output, split_metrics, write_results
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    split_metrics,
+    tag_unlabelled,
+    write_results,
+)
+from shared.taggers import save_trained_model
 from shared.training import (
     LOSS_SETTINGS,
     CheckpointOnSignal,
@@ -78,7 +85,12 @@ SAMPLE = Path(__file__).parent / "data" / "comments.jsonl"
 
 @dataclass
 class EmotionArguments(
-    TransformerArguments, HeadArguments, TuningArguments, SplitArguments, EpochTrainingArguments
+    TaggingArguments,
+    TransformerArguments,
+    HeadArguments,
+    TuningArguments,
+    SplitArguments,
+    EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -207,20 +219,21 @@ def main() -> None:
     scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     thresholds = tune(scores["valid"], y["valid"])
     model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
+    rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = sigmoid(test.predictions)
-    predicted = {
-        k: choose_labels(p, thresholds, single_label=single_label) for k, p in scores.items()
-    }
+    predicted = {part: rule.choose(values) for part, values in scores.items()}
 
     # Save the model with its labels and thresholds; then metrics, predictions, plots and the card.
     trainer.save_model()
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
+    save_trained_model(output_dir, label_names, rule)
     metrics = {
         **test.metrics,
-        **split_metrics(y, scores, predicted, naive_bayes_labels(split)),
+        **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
@@ -236,13 +249,14 @@ def main() -> None:
             max_length=args.max_length,
             register_module="shared.models.heads",
         ),
-        thresholds=None if single_label else thresholds,
+        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
     remove_checkpoints(args.output_dir)
 
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    print(f"\n{describe_output(output_dir, model=True)}")
+    tag_unlabelled(output_dir, corpus, args)
+    print(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

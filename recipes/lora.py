@@ -39,8 +39,8 @@ from shared.cli import (
     write_csv,
     write_json,
 )
-from shared.data import SplitArguments, load_and_split
-from shared.evaluation import choose_labels, f1_scores, sigmoid, tune_thresholds
+from shared.data import SplitArguments, TaggingArguments, load_and_split
+from shared.evaluation import DecisionRule, f1_scores, sigmoid, tune_thresholds
 from shared.models import (
     DEFAULT_MODEL,
     PADDING_MULTIPLE,
@@ -53,7 +53,8 @@ from shared.models import (
     resolve_model,
     tokenize,
 )
-from shared.reports import write_model_card
+from shared.reports import tag_unlabelled, write_model_card
+from shared.taggers import save_trained_model
 from shared.training import (
     EpochTrainingArguments,
     LengthGroupedTrainer,
@@ -88,7 +89,7 @@ tagger = pipeline("text-classification", model="{folder}", top_k=None)
 
 
 @dataclass
-class LoraArguments(SplitArguments, EpochTrainingArguments):
+class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
@@ -189,30 +190,41 @@ def main() -> None:
         # Tune the threshold on validation, evaluate on the test set, save the weights.
         scores = [sigmoid(trainer.predict(tokens[part]).predictions) for part in ("valid", "test")]
         thresholds = tune_thresholds(scores[0], y["valid"], tolerance=2)
-        rule = {"thresholds": thresholds.tolist(), "one_label_each": single_label}
-        trainer.model.config.update(rule)
-        valid, test = (choose_labels(s, thresholds, single_label=single_label) for s in scores)
+        rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
+        settings_of_rule = {"thresholds": thresholds.tolist(), "one_label_each": single_label}
+        trainer.model.config.update(settings_of_rule)
+        valid, test = map(rule.choose, scores)
         trainer.save_model()
         if args.process_index == 0:  # peft does not save the config, which holds the label names
             trainer.model.config.save_pretrained(method_args.output_dir)
+            save_trained_model(method_dir, label_names, rule)
 
         # What the method costs: weights, memory, disk space, time. Written after each method.
         n_trained, state_bytes = training_footprint(trainer)
         saved_bytes = sum(file.stat().st_size for file in method_dir.glob("*.safetensors"))
-        row = {"method": name, **f1_scores(y["test"], test)}
-        row |= {"valid_micro_f1": f1_scores(y["valid"], valid)["micro_f1"]}
+        row = {"method": name, **f1_scores(*split.with_unknown_labels("test", test))}
+        if len(valid):
+            valid_f1 = f1_scores(*split.with_unknown_labels("valid", valid))
+            row |= {"valid_micro_f1": valid_f1["micro_f1"]}
         row |= {"trained_parameters": n_trained, "saved_mb": saved_bytes / 1e6}
         row |= {"state_mb": state_bytes / 1e6, "activations_mb": activation_bytes(trainer) / 1e6}
         row |= {"train_seconds": training.metrics["train_runtime"], "seed": args.seed}
         row["merged_difference"] = None
         if method in ("lora", "dora", "ia3"):
             row["merged_difference"] = save_merged(trainer, method_dir / "merged", tokens["test"])
+            if args.process_index == 0:
+                save_trained_model(method_dir / "merged", label_names, rule)
         rows[method] = row
         if args.process_index == 0:
             write_json(files[method], row)
             write_csv(output_dir / "results.csv", [rows[m] for m in METHODS if m in rows])
 
-    if args.process_index != 0 or not rows:
+    if not rows:
+        return
+    # The best on validation tags the unlabelled texts; with --valid_size 0, the first method.
+    best = max(rows, key=lambda method: rows[method].get("valid_micro_f1", 0.0))
+    if args.process_index != 0:
+        tag_unlabelled(output_dir / best, corpus, args)
         return
     report = table(rows)
     merged = [str(path) for path in sorted(output_dir.glob("*/merged"))]
@@ -229,6 +241,8 @@ def main() -> None:
         limits="One seed and one learning rate per method; a difference of .01 or .02 is chance.",
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    print(f"\nThe unlabelled texts are tagged by: {METHODS[best][0]}")
+    tag_unlabelled(output_dir / best, corpus, args)
     print(f"\nEverything is in {output_dir}: a folder per method, README.md and results.csv.")
 
 

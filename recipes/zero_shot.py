@@ -14,7 +14,7 @@ embedding  How similar are the embeddings of the text and of the label's name? T
 Data: as for recipes/github_tagger.py. If some texts have labels, the number of labels per text, or
 the threshold, is tuned on the validation set ("Natural Language Processing with Transformers",
 chapter 9) and evaluated on the test set. If none has, each text gets its best label (or see --top_k
-and --threshold) in predictions.jsonl.
+and --threshold) in unlabelled_predictions.jsonl.
 
 Expect on a CPU core with AVX-512 BF16: nli scores 3 texts of 256 tokens with 12 labels per second.
 Micro F1 on AG News: nli .57, embedding .63 (.49 and .62 with --calibrate false); on the issues of
@@ -36,23 +36,19 @@ from shared.cli import (
     flag,
     parse_arguments,
     print_once,
-    progress,
     start_recipe,
 )
-from shared.data import SplitArguments, load_corpus, split_corpus
-from shared.evaluation import f1_by_threshold, f1_by_top_k, softmax, top_k
+from shared.data import SplitArguments, TaggingArguments, load_corpus, split_corpus
+from shared.evaluation import DecisionRule, f1_by_threshold, f1_by_top_k
 from shared.methods import (
     MaskedWords,
     MeanPooling,
+    SentenceScorer,
     calibrate,
-    check_lengths,
+    calibration_offsets,
     check_templates,
-    entailment_classes,
-    entailment_scores,
     flatten_phrases,
     label_phrases,
-    normalized,
-    tokenize_texts,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -67,11 +63,11 @@ from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
     describe_output,
-    format_examples,
     split_metrics,
+    tag_unlabelled,
     write_results,
-    write_tags,
 )
+from shared.taggers import EncoderReference, Tagger, ZeroShotScorer
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 NLI_MODEL = Path(__file__).parent / "models" / "minilm_nli"
@@ -81,10 +77,11 @@ TEMPLATES = {
     "embedding": "{label}",
 }
 THRESHOLDS = np.linspace(0.01, 0.99, 99)  # the candidates for --threshold
+CALIBRATION_TEXTS = 1000  # enough for the mean score of a label
 
 
 @dataclass
-class ZeroShotArguments(SplitArguments, TrainingArguments):
+class ZeroShotArguments(TaggingArguments, SplitArguments, TrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     method: Literal["nli", "fill_mask", "embedding"] = flag(
@@ -149,7 +146,6 @@ def main() -> None:
     slot, words = "{label}", phrases
     if args.method == "nli":
         model = base = load_sequence_classifier(folder, tokenizer=tokenizer)
-        classes = entailment_classes(model.config)
     elif args.method == "fill_mask":
         base = load_masked_language_model(folder, tokenizer=tokenizer)
         model = MaskedWords(base, tokenizer, phrases)
@@ -159,7 +155,6 @@ def main() -> None:
         model = MeanPooling(base)
     limit_length(tokenizer, base, args.max_length)
     sentences = [template.replace(slot, word) for template in args.templates for word in words]
-    check_lengths(tokenizer, sentences)
     trainer = LengthGroupedTrainer(
         model=model,
         args=args,
@@ -168,59 +163,48 @@ def main() -> None:
         bf16_predictions=args.bf16,
     )
 
-    def predict(texts, *pairs):
-        return trainer.predict(tokenize_texts(tokenizer, texts, *pairs)).predictions
+    score = SentenceScorer(
+        args.method, trainer, tokenizer, sentences, label_of, block_size=args.block_size
+    )
 
-    if args.method == "embedding":
-        label_vectors = normalized(predict(sentences))
+    def tagger_of(rule, offsets):
+        encoder = EncoderReference.of(args.model, args.max_length)
+        return Tagger(names, rule, ZeroShotScorer(score, encoder, phrases, offsets))
 
-    def score_block(texts):  # (texts, sentences), from 0 to 1
-        if args.method == "embedding":
-            return (1 + normalized(predict(texts)) @ label_vectors.T) / 2
-        logits = predict(texts, sentences)
-        scores = entailment_scores(logits, classes) if args.method == "nli" else softmax(logits)
-        return scores.reshape(len(texts), -1)
-
-    def score(texts):  # (texts, labels): the mean over the sentences of each label
-        step = max(1, args.block_size // len(sentences))
-        starts = progress(range(0, len(texts), step), "scoring", unit="blocks")
-        scores = np.concatenate([score_block(texts[i : i + step]) for i in starts])
-        return np.stack([scores[:, label_of == i].mean(axis=1) for i in range(len(names))], axis=1)
-
-    # Without labelled texts nothing can be tuned or evaluated: write the best labels and stop.
+    # Without labelled texts nothing can be tuned or evaluated: calibrate, tag all texts and stop.
     if not len(corpus.labelled):
         if held_out:
             raise UserError(f"{args.data}: has no labels; name the file with labels as --data")
-        texts = corpus.dataset["text"][:]
-        scores = score(texts)
+        offsets = np.zeros(len(names))
         if args.calibrate:
-            scores = calibrate(scores, scores)
+            step = -(-len(corpus.dataset) // CALIBRATION_TEXTS)
+            offsets = calibration_offsets(score(corpus.dataset["text"][::step]))
+        rule = DecisionRule(top_k=args.top_k or 1)
+        if args.threshold is not None:
+            rule = DecisionRule.of(args.threshold, len(names))
         if args.process_index == 0:
-            k = args.top_k or 1
-            predicted = top_k(scores, k) if args.threshold is None else scores >= args.threshold
-            write_tags(output_dir / "predictions.jsonl", corpus.dataset, names, scores, predicted)
-            print(f"\n{format_examples(texts[:5], scores[:5], predicted[:5], names)}\n")
-            print(f"All {len(texts):,} texts are in {output_dir}/predictions.jsonl")
+            tagger_of(rule, offsets).save(output_dir)
+        tag_unlabelled(output_dir, corpus, args)
         return
 
-    # Split, and score the validation and test sets and three unlabelled examples.
+    # Split, and score the validation and test sets.
     split = split_corpus(corpus, held_out, args, seed=args.seed)
     print_once(split.describe())
     y, started = split.labels, perf_counter()
     scores = {"test": score(split.rows["test"]["text"][:])}
     test_runtime = perf_counter() - started
-    scores["valid"] = score(split.rows["valid"]["text"][:])
-    examples = corpus.dataset.select(corpus.unlabelled[:3])["text"][:]
-    if examples:
-        scores["unlabelled"] = score(examples)
+    # Training texts teach these methods nothing, so they may take the place of validation texts.
+    tuning = "valid" if len(y["valid"]) else "train"
+    scores[tuning] = score(split.rows[tuning]["text"][:])
     if args.process_index != 0:
+        tag_unlabelled(output_dir, corpus, args)
         return
-    if args.calibrate:
-        scores = {part: calibrate(values, scores["valid"]) for part, values in scores.items()}
+    offsets = calibration_offsets(scores[tuning]) if args.calibrate else np.zeros(len(names))
+    scores = {part: calibrate(values, offsets) for part, values in scores.items()}
 
     # Tune on validation: either a fixed number of labels per text, or a threshold for all labels.
-    by_k = f1_by_top_k(scores["valid"], y["valid"])
-    by_threshold = f1_by_threshold(scores["valid"], y["valid"], THRESHOLDS)
+    by_k = f1_by_top_k(scores[tuning], y[tuning])
+    by_threshold = f1_by_threshold(scores[tuning], y[tuning], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
     if k is None and threshold is None:
         if corpus.single_label:
@@ -230,20 +214,20 @@ def main() -> None:
         else:
             threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
     print(f"labels per text: {k}" if k else f"a label applies from a score of {threshold:.2f}")
-    predicted = {p: top_k(s, k) if k else s >= threshold for p, s in scores.items()}
+    rule = DecisionRule(top_k=k) if k else DecisionRule.of(threshold, len(names))
+    predicted = {part: rule.choose(values) for part, values in scores.items()}
 
-    # Evaluate on the test set, once, and write metrics, predictions, plots and the card.
-    metrics = split_metrics(y, scores, predicted)
+    # Evaluate on the test set, once. Save the tagger, metrics, predictions, plots and the card.
+    metrics = split_metrics(split, scores, predicted)
     metrics |= {"top_k": k, "threshold": threshold}
     metrics |= {"test_runtime": test_runtime, "seed": args.seed}
+    tagger_of(rule, offsets).save(output_dir)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
     test, card = (scores["test"], predicted["test"]), TaggerCard(limits=limits)
     report = write_results(output_dir, split, *test, metrics, card=card)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
-    if examples:
-        print("\nTags for texts without labels")
-        print(format_examples(examples, scores["unlabelled"], predicted["unlabelled"], names))
+    tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")
 
 

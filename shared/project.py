@@ -124,7 +124,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     _replace(folder / "setup.cfg", r"(?m)^description = .*$", f"description = {purpose}")
     smoke_test = _SMOKE_TEST.format(name=name)
     if root / "shared" / "reports" / "results.py" in own_modules:  # it writes test metrics
-        trains = root / "shared" / "training" / "trainer.py" in own_modules
+        trains = "TrainingArguments" in _read(script)
         smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
         folder / "README.md": _README.format(name=name, purpose=purpose),

@@ -16,7 +16,7 @@ Arguments = TypeVar("Arguments")
 # Flags that change no result: folders and speed.
 _NO_EFFECT_ON_RESULTS = (
     *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
-    *("per_device_eval_batch_size", "dataloader_num_workers"),
+    *("per_device_eval_batch_size", "dataloader_num_workers", "tag_unlabelled"),
 )
 
 

@@ -102,6 +102,13 @@ def max_over_processes(number: int) -> int:
     return int(highest)
 
 
+def wait_for_all_processes() -> None:
+    """Wait until all processes of the launch have called this."""
+    distributed = sys.modules.get("torch.distributed")  # not imported in a recipe without torch
+    if distributed is not None and distributed.is_initialized():
+        distributed.barrier()
+
+
 def runs_on_cpu(use_cpu: bool) -> bool:
     """Return whether a run uses the CPU.
 

@@ -11,6 +11,7 @@ Modules:
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
 - `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
+- `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 
 May import: `shared.cli`, `shared.plots` and `shared.splitters`.
@@ -22,12 +23,19 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "arguments": ["DEFAULT_TEXT_COLUMNS", "DataArguments", "SplitArguments"],
+        "arguments": [
+            "DEFAULT_TEXT_COLUMNS",
+            "UNKNOWN_LABELS_HELP",
+            "DataArguments",
+            "SplitArguments",
+            "TaggingArguments",
+        ],
         "corpus": ["Corpus", "cache_folder", "load_corpus", "load_data", "load_held_out"],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "near_duplicates": ["near_duplicate_groups"],
-        "preparation": ["find_text_columns", "join_text"],
+        "preparation": ["find_label_column", "find_text_columns", "join_text"],
         "readers": ["expand_path", "open_source"],
+        "resampling": ["EvaluationArguments", "Resampling", "load_resampling"],
         "splits": ["Split", "load_and_split", "split_corpus"],
     },
 )

@@ -8,6 +8,12 @@ from shared.cli.arguments import flag
 DEFAULT_TEXT_COLUMNS = ("title", "body")
 DEFAULT_LABEL_COLUMN = "labels"
 
+# The help text of --unknown_labels, for every class that has --test_data.
+UNKNOWN_LABELS_HELP = (
+    "Labels of a file of held-out rows that --data does not have: 'miss' (they stay, and count as "
+    "labels that were not predicted) or 'error' (stop, and name them) (default: miss)."
+)
+
 
 @dataclass
 class DataArguments:
@@ -77,11 +83,22 @@ class DataArguments:
 
 
 @dataclass
+class TaggingArguments:
+    """Flags of recipes that tag the unlabelled rows at their end."""
+
+    tag_unlabelled: int = flag(
+        100_000,
+        "Maximum number of unlabelled rows to tag at the end; 0: none (default: 100,000).",
+    )
+
+
+@dataclass
 class SplitArguments(DataArguments):
     """Flags of recipes that split the labelled rows into training, validation and test set."""
 
     valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
     test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
+    unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
     valid_size: float = flag(
         0.25,
         "Share of the labelled rows for the validation set; 0: none, all choices come from the "

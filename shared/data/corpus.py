@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import DataArguments
-from shared.data.preparation import prepare
+from shared.data.preparation import join_counts, prepare
 from shared.data.readers import Source, expand_path, open_source
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from datasets import Dataset
 
 
@@ -42,7 +43,9 @@ class Corpus:
     dataset : memory-mapped `datasets.Dataset` of n rows in the order of the source, with columns
         `text` (string); `labels` (sorted list of ClassLabel; null: unlabelled, empty: none of the
         labels applies); `row` (int64, 1-based row in the source); `group` (int64, the same for
-        near duplicates); `words` (int32, number of words in the text).
+        near duplicates); `words` (int32, number of words in the text). A file of held-out rows with
+        labels that `--data` does not have has them in a further column, `unknown_labels` (see
+        `append_unknown_labels`).
     report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
     """
 
@@ -79,7 +82,8 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Hash of the rows and labels; the place and the time stamp of the file do not matter."""
-        digest = hashlib.blake2b(repr(self.label_names).encode(), digest_size=16)
+        names = [*self.label_names, *unknown_label_names(self.dataset)]
+        digest = hashlib.blake2b(repr(names).encode(), digest_size=16)
         for column in self.dataset.data.columns:
             for chunk in column.chunks:
                 for buffer in filter(None, chunk.buffers()):
@@ -104,16 +108,11 @@ class Corpus:
         uint8 array of shape (rows, labels).
         """
         import numpy as np
-        import pyarrow.compute as pc
 
         labels = self.dataset.data["labels"]
         if rows is not None:
             labels = labels.take(np.asarray(rows, np.int64))
-        # One entry of the matrix per pair (row, label id), all set in one step.
-        lengths = pc.list_value_length(labels).fill_null(0).to_numpy()
-        matrix = np.zeros((len(labels), len(self.label_names)), np.uint8)
-        matrix[np.repeat(np.arange(len(labels)), lengths), pc.list_flatten(labels).to_numpy()] = 1
-        return matrix
+        return _multi_hot(labels, len(self.label_names))
 
     def repeats(self, others: Sequence[Corpus]) -> np.ndarray:
         """Return which rows have a near duplicate in other data sets: bool, shape (n,).
@@ -137,8 +136,8 @@ class Corpus:
     def describe(self, *, brief: bool = False) -> str:
         """Return a summary of the report in about ten lines.
 
-        With `brief`, it has only the rows that were read, labelled and left out, and the labels
-        that were left out.
+        With `brief`, it has only the rows that were read, labelled and left out, the labels that
+        were left out, and the unknown ones.
         """
         r = self.report
         blank_rows = ", ".join(map(str, r["first_blank_rows"]))
@@ -177,7 +176,72 @@ class Corpus:
         if r["labels_left_out"]:
             lines += [f"{len(r['labels_left_out'])} labels left out:"]
             lines += [_wrapped(r["labels_left_out"], 10)]
+        if note := self.describe_unknown_labels():
+            lines += [note]
         return "\n".join(lines)
+
+    def describe_unknown_labels(self) -> str:
+        """Return a note about the labels that only this file of held-out rows has; "" if none."""
+        counts = self.report.get("unknown_labels")
+        if not counts:
+            return ""
+        return (
+            f"note: {self.report['source']} has labels that --data does not have: "
+            f"{join_counts(counts)}; they count as misses (--unknown_labels)"
+        )
+
+
+def unknown_label_names(rows: Dataset) -> list[str]:
+    """Return the labels that rows of `Corpus.dataset` have and `--data` does not have."""
+    feature = rows.features.get("unknown_labels")
+    return feature.feature.names if feature else []
+
+
+def append_unknown_labels(
+    rows: Dataset, y_true: np.ndarray, *values: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Append the unknown labels of held-out rows, so that metrics count them as misses.
+
+    A classifier cannot predict a label that `--data` does not have. Each unknown label becomes a
+    column: its positive rows in `y_true`, and the lowest value, the same for all rows, in `values`.
+
+    Parameters
+    ----------
+    rows : Dataset
+        n rows of `Corpus.dataset`. Without unknown labels, the arrays are returned unchanged.
+    y_true : array of shape (n, labels)
+        Multi-hot, from `Corpus.label_matrix`.
+    *values : arrays of shape (n, labels)
+        Predicted labels, or scores from 0 to 1.
+
+    Returns
+    -------
+    tuple of arrays of shape (n, labels + unknown labels)
+        `y_true`, then `values`.
+    """
+    import numpy as np
+
+    names = unknown_label_names(rows)
+    if not names:
+        return y_true, *values
+    ids = rows.with_format("arrow")["unknown_labels"][:]
+    y_unknown = _multi_hot(ids, len(names)).astype(y_true.dtype)
+    return np.concatenate([y_true, y_unknown], axis=1), *(
+        np.pad(array, ((0, 0), (0, len(names))), constant_values=array.min(initial=0))
+        for array in values
+    )
+
+
+def _multi_hot(ids: pa.ChunkedArray, n_labels: int) -> np.ndarray:
+    """Return lists of label ids as a uint8 array of shape (rows, labels); null gives zeros."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    # One entry of the matrix per pair (row, label id), all set in one step.
+    lengths = pc.list_value_length(ids).fill_null(0).to_numpy()
+    matrix = np.zeros((len(ids), n_labels), np.uint8)
+    matrix[np.repeat(np.arange(len(ids)), lengths), pc.list_flatten(ids).to_numpy()] = 1
+    return matrix
 
 
 def _counts(numbers: dict[str, int]) -> list[str]:
@@ -223,6 +287,8 @@ def load_corpus(
     held_out : dict of "valid" and "test" to Corpus
         From `load_held_out`.
     """
+    if (most := getattr(args, "tag_unlabelled", 0)) < 0:
+        raise UserError(f"--tag_unlabelled {most}: must be 0 or more")
     # The main process prepares the data; the other processes then read them from the cache.
     # Only arguments that extend TrainingArguments have this method.
     main_process_first = getattr(args, "main_process_first", contextlib.nullcontext)
@@ -240,6 +306,7 @@ def load_data(
     *,
     label_names: Sequence[str] | None = None,
     labels_required: bool = True,
+    keep_unknown_labels: bool = False,
 ) -> Corpus:
     """Load the data set that `args.data` names, from the cache if it has been prepared before.
 
@@ -259,8 +326,10 @@ def load_data(
     ----------
     args : the flags; only those of `DataArguments` are read.
     label_names : names that label ids must follow, such as those of a trained model. Then
-        `min_label_count` does not apply, and any other label is an error.
+        `min_label_count` does not apply, and any other label is unknown.
     labels_required : whether a source without any label is an error.
+    keep_unknown_labels : whether unknown labels are kept, in the column `unknown_labels`. Otherwise
+        they are an error.
 
     Raises
     ------
@@ -278,7 +347,8 @@ def load_data(
     label_map = _read_label_map(args.label_map) if args.label_map else None
     folder = cache_folder(args.cache_dir)
     stem = Path(source.name).name.split(".")[0]
-    path = folder / f"{stem}-{_cache_key(source, args, label_map, label_names)}.arrow"
+    key = _cache_key(source, args, label_map, label_names, keep_unknown_labels)
+    path = folder / f"{stem}-{key}.arrow"
     cached = _open_prepared(path)
     # `labels_required` is not part of the key: a cached file without labels may have been prepared
     # when they were not required. Preparing it again raises the error.
@@ -297,6 +367,7 @@ def load_data(
                 label_names,
                 Path(scratch),
                 labels_required=labels_required,
+                keep_unknown_labels=keep_unknown_labels,
             )
             os.replace(prepared, path)
     except OSError as error:
@@ -313,7 +384,9 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     """Load `args.valid_data` and `args.test_data` with the label ids of `corpus`.
 
     Labels that were left out of `corpus`, by a flag or because they are too rare, are left out of
-    these files as well. If `corpus` has no labels, the files may have any labels, or none.
+    these files as well. Other labels that `corpus` does not have are unknown: with
+    ``--unknown_labels miss`` they are kept for the metrics (`append_unknown_labels`), with
+    ``error`` they are an error. If `corpus` has no labels, the files may have any labels, or none.
 
     Returns
     -------
@@ -332,6 +405,7 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
             replace(args, data=data, drop_labels=drop_labels),
             label_names=corpus.label_names or None,
             labels_required=bool(corpus.label_names),
+            keep_unknown_labels=getattr(args, "unknown_labels", "error") == "miss",
         )
         for part in ("valid", "test")
         if (data := getattr(args, f"{part}_data", None)) is not None
@@ -402,6 +476,7 @@ def _cache_key(
     args: DataArguments,
     label_map: dict[str, str] | None,
     label_names: Sequence[str] | None,
+    keep_unknown_labels: bool,
 ) -> str:
     """Return a hash of everything that the prepared file depends on."""
     key = [
@@ -419,6 +494,7 @@ def _cache_key(
         args.pull_requests,
         args.empty_labels,
         label_names and list(label_names),
+        keep_unknown_labels,
     ]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 

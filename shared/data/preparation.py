@@ -38,6 +38,7 @@ def prepare(
     folder: Path,
     *,
     labels_required: bool = True,
+    keep_unknown_labels: bool = False,
 ) -> Path:
     """Write the prepared Arrow file into `folder` and return its path.
 
@@ -49,6 +50,8 @@ def prepare(
     label_names : names that label ids must follow; None: the labels in the source decide.
     folder : existing folder; a second file with all rows is left in it.
     labels_required : whether a source without any label is an error.
+    keep_unknown_labels : whether labels that are not in `label_names` are kept, in a column of
+        their own, `unknown_labels`. Otherwise they are an error.
 
     Raises
     ------
@@ -96,13 +99,21 @@ def prepare(
         if new_id < 0
     }
     frequency = dict(zip(names, labels.count(kept, len(names)), strict=True))
+    unknown: dict[str, int] = {}  # labels that are not in label_names, the most frequent first
     if label_names is None:
         names = [name for name in names if frequency[name] >= args.min_label_count]
         if not names and labels_required:
             assert label_column is not None  # else find_label_column has raised an error
             raise _no_labels(source, label_column, frequency, args)
         left_out |= {name: count for name, count in frequency.items() if name not in names}
-        labels = labels.renumber(_positions(frequency, names))
+    else:
+        names = list(label_names)
+        others = [name for name in frequency if frequency[name] and name not in names]
+        unknown = {name: frequency[name] for name in sorted(others, key=lambda n: -frequency[n])}
+        if unknown and not keep_unknown_labels:
+            first_row = encoder.first_rows[np.argmax(new_ids >= len(names))]
+            raise _unexpected_labels(source, unknown, first_row, names)
+    labels = labels.renumber(_positions(frequency, [*names, *unknown]))
     known = labels.known(args.empty_labels)
 
     # 5. Group near duplicates. All rows are hashed in place; the groups of the kept rows are then
@@ -130,9 +141,18 @@ def prepare(
         | {"max": int(words.max())},
         "labels": {name: frequency[name] for name in names},
         "labels_left_out": left_out,
+        "unknown_labels": unknown,
     }
     path = folder / "prepared.arrow"
-    _write(path, table, kept, labels.to_arrow(known), groups, names, report)
+    columns = {"labels": names} | ({"unknown_labels": list(unknown)} if unknown else {})
+    label_columns = {
+        column: (
+            column_names,
+            labels.renumber(_positions([*names, *unknown], column_names)).to_arrow(known),
+        )
+        for column, column_names in columns.items()
+    }
+    _write(path, table, kept, label_columns, groups, report)
     return path
 
 
@@ -498,7 +518,8 @@ def _select_labels(
 
     Returns
     -------
-    names : names of the labels to keep, in the order of their new ids.
+    names : names of the labels to keep, in the order of their new ids: those of `label_names`, then
+        all others in the source.
     new_ids : int64 array with the new id of each code of the encoder, -1 for labels left out.
     """
     old_names = encoder.names
@@ -519,14 +540,7 @@ def _select_labels(
     new_names = [None if name in args.drop_labels else name for name in new_names]
     present = {name for name in new_names if name is not None}
     if label_names is not None:
-        names = list(label_names)
-        for name, row in zip(new_names, encoder.first_rows, strict=True):
-            if name is not None and name not in names:
-                raise UserError(
-                    f"{source.name}, row {row}: the label {name!r} is not one of the expected "
-                    f"labels ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''}); leave "
-                    "it out with --drop_labels or rename it with --label_map"
-                )
+        names = [*label_names, *sorted(present.difference(label_names))]
     elif label_map is not None:
         names = [name for name in dict.fromkeys(label_map.values()) if name in present]
     elif encoder.class_names:
@@ -544,6 +558,22 @@ def _positions(labels: Iterable[str | None], names: Sequence[str]) -> np.ndarray
 
     position: dict[str | None, int] = {name: index for index, name in enumerate(names)}
     return np.array([position.get(label, -1) for label in labels], np.int64)
+
+
+def _unexpected_labels(
+    source: Source, counts: dict[str, int], first_row: int, expected: list[str]
+) -> UserError:
+    return UserError(
+        f"{source.name}: labels that are not among the expected ones: {join_counts(counts)} (the "
+        f"first is in row {first_row}; expected are {', '.join(expected[:10])}"
+        f"{', ...' if len(expected) > 10 else ''}); leave them out with --drop_labels or rename "
+        "them with --label_map"
+    )
+
+
+def join_counts(counts: dict[str, int]) -> str:
+    """Return "name number, name number, ..."."""
+    return ", ".join(f"{name} {number:,}" for name, number in counts.items())
 
 
 def _no_labels(
@@ -613,14 +643,14 @@ def _write(
     path: Path,
     table: pa.Table,
     kept: np.ndarray,
-    labels: pa.ListArray,
+    labels: dict[str, tuple[list[str], pa.ListArray]],
     groups: np.ndarray,
-    names: list[str],
     report: dict[str, Any],
 ) -> None:
     """Write the kept rows, batch by batch, with the report in the metadata.
 
-    `table`, `kept` and `labels` have all n rows; `groups` has only the kept ones.
+    `labels` maps each column of labels to the names of its labels, and to their ids per row.
+    `table`, `kept` and the ids have all n rows; `groups` has only the kept ones.
     """
     import pyarrow as pa
     from datasets import ClassLabel, Features, List, Value
@@ -628,7 +658,7 @@ def _write(
     features = Features(
         {
             "text": Value("string"),
-            "labels": List(ClassLabel(names=names)),
+            **{column: List(ClassLabel(names=names)) for column, (names, _) in labels.items()},
             "row": Value("int64"),
             "group": Value("int64"),
             "words": Value("int32"),
@@ -645,7 +675,7 @@ def _write(
             rows = batch["row"].filter(mask)
             columns = [
                 batch["text"].filter(mask),
-                labels[part].filter(mask),
+                *(ids[part].filter(mask) for _, ids in labels.values()),
                 rows,
                 pa.array(groups[written : (written := written + len(rows))]),
                 batch["words"].filter(mask),

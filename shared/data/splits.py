@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
-from shared.data.corpus import load_corpus
+from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Split:
     Attributes
     ----------
     rows : for each set, a `datasets.Dataset` with the columns of `Corpus.dataset`.
-    labels : for each set, multi-hot labels: a uint8 array of shape (rows, labels).
+    labels : for each set, multi-hot labels: a uint8 array of shape (rows, labels). Labels of a
+        held-out file that `--data` does not have are not among them; see `with_unknown_labels`.
     sources : for each set, the `Corpus` that its rows come from, and their int64 indices there.
     unlabelled : int64 indices of rows of `--data` whose labels are not known to the model: the
         unlabelled rows without a near duplicate in the validation or test set, and the rows of
@@ -67,6 +68,14 @@ class Split:
         """Return how many texts of a set ("train", "valid" or "test") have each label."""
         counts = self.labels[part].sum(axis=0, dtype=int).tolist()
         return dict(zip(self.corpus.label_names, counts, strict=True))
+
+    def with_unknown_labels(self, part: str, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the labels of a set with its unknown labels, and `values` with equal columns.
+
+        Take metrics from these arrays: the unknown labels then count as misses. `values` are scores
+        or predicted labels; see `shared.data.corpus.append_unknown_labels`.
+        """
+        return append_unknown_labels(self.rows[part], self.labels[part], *values)
 
     def describe(self) -> str:
         """Return a summary: texts in each set, and the labels that a set lacks."""
@@ -177,9 +186,10 @@ def split_corpus(
         if name == "valid" and not len(matrix) and "valid" not in held_out:
             continue  # --valid_size 0: no validation set is wanted
         if not matrix.any():
+            unknown = unknown_label_names(sources[name][0].dataset)
             raise UserError(
-                f"no {name} text has a label; label more rows of --data, or name other files with "
-                "--valid_data and --test_data"
+                f"no {name} text has a label{' that --data has' if unknown else ''}; label more "
+                "rows of --data, or name other files with --valid_data and --test_data"
             )
     return Split(
         rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},

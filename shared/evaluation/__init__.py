@@ -4,6 +4,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 
 - `decisions`: from logits to scores, from scores to labels; tuning of thresholds.
 - `metrics`: metric functions for the Trainer, and per-label reports.
+- `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
@@ -50,5 +51,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "per_label_report",
             "single_label_metrics",
         ],
+        "rules": ["DecisionRule", "prediction_records"],
     },
 )

@@ -131,7 +131,7 @@ def score_folds(
     ----------
     fit : callable
         ``fit(inputs, labels)`` returns a function from inputs to probabilities, such as
-        `shared.methods.baselines.fit_scorer` of a pipeline.
+        `shared.methods.baselines.fit_words` of a pipeline.
     inputs : mapping of part to array of shape (rows, ...)
         Texts or vectors. The part "oof" has the rows of `y`. All rows of any other part are scored
         by every fold.

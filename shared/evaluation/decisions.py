@@ -219,7 +219,8 @@ def tune_thresholds(
     Returns
     -------
     thresholds : (labels,) array of float
-        Strictly between 0 and 1. The global threshold is repeated for each label.
+        Strictly between 0 and 1. The global threshold is repeated for each label. Without rows
+        (``--valid_size 0``), all are 0.5.
 
     Raises
     ------
@@ -264,6 +265,8 @@ def tune_thresholds(
     is therefore as good for micro F1 (18 settings of 40 draws each,
     tests/benchmarks/bench_metrics.py).
     """
+    if not len(y_true):
+        return np.full(np.shape(y_true)[1], 0.5)  # nothing to tune on
     scores, y_true = np.asarray(scores, dtype=np.float64), as_multi_hot(y_true, "y_true")
     if scores.shape != y_true.shape:
         raise ValueError(f"scores has shape {scores.shape}, y_true {y_true.shape}: they must agree")

@@ -321,7 +321,7 @@ def per_label_report(
     y_true, y_pred : (rows, labels) array of bool or of 0 and 1
     label_names : sequence of str
     thresholds : (labels,) array of float, optional
-        The thresholds that gave `y_pred`, shown beside the metrics.
+        The thresholds that gave `y_pred`, shown beside the metrics; NaN for a label without one.
     scores : (rows, labels) array of float, optional
         Adds the average precision.
 
@@ -329,8 +329,8 @@ def per_label_report(
     -------
     rows : list of dict
         ``label``, ``precision``, ``recall``, ``f1``, ``support`` (positive rows), ``predicted``
-        (rows the label was predicted for). With `thresholds` also ``threshold``, and with `scores`
-        also ``average_precision`` (None for a label without positives).
+        (rows the label was predicted for). With `thresholds` also ``threshold`` (None for NaN), and
+        with `scores` also ``average_precision`` (None for a label without positives).
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     true_positives, predicted, support = _counts(y_true, y_pred, axis=0)
@@ -344,11 +344,15 @@ def per_label_report(
         "predicted": predicted.tolist(),
     }
     if thresholds is not None:
-        columns["threshold"] = np.asarray(thresholds, dtype=np.float64).tolist()
+        columns["threshold"] = _nan_to_none(np.asarray(thresholds, dtype=np.float64))
     if scores is not None:
-        values = average_precision_and_roc_auc(y_true, scores)[0].tolist()
-        columns["average_precision"] = [None if np.isnan(value) else value for value in values]
+        average_precision, _ = average_precision_and_roc_auc(y_true, scores)
+        columns["average_precision"] = _nan_to_none(average_precision)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _nan_to_none(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]
 
 
 def classification_report(

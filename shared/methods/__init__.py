@@ -3,11 +3,13 @@
 Each module holds one method, or one step that several recipes share. They rest on the models, the
 trainer and the metrics of the rooms below.
 
+- `linear`: fitted linear classifiers of words and of vectors, as plain arrays
 - `baselines`: naive Bayes, TF-IDF and logistic regression on vectors
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `embeddings`: sentence embeddings: mean pooling, a cache of vectors
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
-- `probe`: few labels: logistic regression on embeddings and LSA; self-training
+- `probe`: few labels: logistic regression on embeddings and latent semantic analysis
+- `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
 - `windows`: long documents as overlapping windows of tokens
@@ -35,7 +37,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "baselines": [
             "fit_and_score",
-            "fit_scorer",
+            "fit_linear",
+            "fit_words",
             "logistic_probe",
             "naive_bayes",
             "naive_bayes_labels",
@@ -43,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "embeddings": [
             "CachedEmbedder",
+            "Embedder",
             "MeanPooling",
             "cached_vectors",
             "embed_split",
@@ -50,19 +54,33 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
-        "neighbours": ["NearestNeighbours", "f1_grid", "micro_f1_by_k"],
-        "probe": ["fit_probe", "latent_semantic_vectors", "self_train"],
+        "linear": ["LinearClassifier", "LinearEnsemble", "WordClassifier", "WordFeatures"],
+        "neighbours": [
+            "NearestNeighbours",
+            "NeighbourVote",
+            "choose_votes",
+            "f1_grid",
+            "micro_f1_by_k",
+        ],
+        "probe": ["LatentSemanticAnalysis", "fit_probe"],
+        "self_training": [
+            "ProbeInputs",
+            "ProbeSettings",
+            "choose_settings",
+            "fit_with_self_training",
+        ],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
         "zero_shot": [
             "MaskedWords",
+            "SentenceScorer",
             "calibrate",
+            "calibration_offsets",
             "check_lengths",
             "check_templates",
             "entailment_classes",
             "entailment_scores",
             "flatten_phrases",
             "label_phrases",
-            "tokenize_texts",
         ],
     },
 )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.evaluation.decisions import choose_labels
+from shared.methods.linear import LinearClassifier, WordClassifier, WordFeatures
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import Pipeline
+    from skmultilearn.problem_transform import BinaryRelevance
 
     from shared.data.splits import Split
 
@@ -55,71 +60,88 @@ def tfidf_logistic_regression() -> Pipeline:
     )
 
 
-def logistic_probe() -> Pipeline:
+def logistic_probe() -> BinaryRelevance:
     """Return one logistic regression per label on vectors of length one, with balanced classes."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from skmultilearn.problem_transform import BinaryRelevance
 
     classifier = LogisticRegression(class_weight="balanced", max_iter=500)
-    return make_pipeline(BinaryRelevance(classifier, require_dense=[True, True]))
+    return BinaryRelevance(classifier, require_dense=[True, True])
 
 
 # --- fitting and scoring -------------------------------------------------------------------------
 
 
-def fit_scorer(
-    pipeline: Pipeline, train_texts: Sequence[str] | np.ndarray, train_labels: np.ndarray
-) -> Callable[[Sequence[str] | np.ndarray], np.ndarray]:
-    """Fit a pipeline; return the function that scores texts with it.
+def fit_words(
+    pipeline: Pipeline, train_texts: Sequence[str], train_labels: np.ndarray
+) -> WordClassifier:
+    """Fit `naive_bayes` or `tfidf_logistic_regression` to texts.
 
-    A label that every training row has scores 1 for every text, a label that no training row has
+    A label that every training text has scores 1 for every text, a label that no training text has
     scores 0. If no training text holds a word, all other labels score 0, too.
 
     Parameters
     ----------
     pipeline : Pipeline
-        From a function of this module.
-    train_texts : sequence of str, or array of shape (train rows, width)
-        The input of the pipeline: texts, or their vectors.
-    train_labels : array of shape (train rows, labels)
+    train_texts : sequence of str
+    train_labels : array of shape (train texts, labels)
         Multi-hot.
-
-    Returns
-    -------
-    callable
-        Maps texts or vectors, as the pipeline takes them, to probabilities: a float64 array of
-        shape (texts, labels).
     """
-    train_labels = np.asarray(train_labels, dtype=np.int64)
+    vectorizer, classifier = (step for _, step in pipeline.steps)
+    try:
+        counts = vectorizer.fit_transform(train_texts)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        always = np.asarray(np.all(train_labels, axis=0))
+        return WordClassifier(WordFeatures([], {}, None), LinearClassifier.of_labels({}, always, 0))
+    options = [name for name in ("ngram_range", "sublinear_tf") if hasattr(vectorizer, name)]
+    linear = fit_linear(classifier, counts, train_labels)
+    return WordClassifier(WordFeatures.of(vectorizer, *options), linear)
+
+
+def fit_linear(
+    classifier: BinaryRelevance, features: np.ndarray | csr_matrix, labels: np.ndarray
+) -> LinearClassifier:
+    """Fit one linear classifier per label.
+
+    Parameters
+    ----------
+    classifier : BinaryRelevance
+        Of `LogisticRegression` or `MultinomialNB`, such as `logistic_probe` returns.
+    features : array or sparse array of shape (rows, width)
+    labels : array of shape (rows, labels)
+        Multi-hot.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
     # Constant labels are left out of the fit: a classifier needs both classes of a label.
-    always = train_labels.all(axis=0)  # (labels,)
-    learnable = train_labels.any(axis=0) & ~always  # (labels,)
-    if learnable.any():
-        try:
-            pipeline.fit(train_texts, train_labels[:, learnable])
-        except ValueError as error:
-            if "empty vocabulary" not in str(error):
-                raise
-            learnable = np.zeros_like(learnable)
+    always = np.asarray(labels.all(axis=0))  # (labels,)
+    learnable = np.flatnonzero(labels.any(axis=0) & ~always)
+    fitted = {}
+    if len(learnable):
+        classifier.fit(features, labels[:, learnable])
+        for label, model in zip(learnable.tolist(), classifier.classifiers_, strict=True):
+            fitted[label] = _logit_weights(model)
+    return LinearClassifier.of_labels(fitted, always, features.shape[1])
 
-    def score(texts: Sequence[str] | np.ndarray) -> np.ndarray:
-        scores = np.tile(always.astype(np.float64), (len(texts), 1))
-        if len(texts) and learnable.any():
-            scores[:, learnable] = pipeline.predict_proba(texts).toarray()
-        return scores
 
-    return score
+def _logit_weights(model: LogisticRegression | MultinomialNB) -> tuple[np.ndarray, float]:
+    """Return the weights (width,) and the bias of the logit of the second of two classes."""
+    if hasattr(model, "feature_log_prob_"):
+        # The log-odds of naive Bayes: the difference of the log-likelihoods of its two classes.
+        weights, bias = model.feature_log_prob_, model.class_log_prior_
+        return weights[1] - weights[0], bias[1] - bias[0]
+    return model.coef_[0], model.intercept_[0]
 
 
 def fit_and_score(
     pipeline: Pipeline,
-    train_texts: Sequence[str] | np.ndarray,
+    train_texts: Sequence[str],
     train_labels: np.ndarray,
-    *texts: Sequence[str] | np.ndarray,
+    *texts: Sequence[str],
 ) -> list[np.ndarray]:
-    """Fit a pipeline (see `fit_scorer`) and score sets of texts; return one array for each set."""
-    score = fit_scorer(pipeline, train_texts, train_labels)
+    """Fit a pipeline (see `fit_words`) and score sets of texts; return one array for each set."""
+    score = fit_words(pipeline, train_texts, train_labels)
     return [score(part) for part in texts]
 
 

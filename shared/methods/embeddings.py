@@ -17,7 +17,7 @@ import torch
 
 from shared.cli.files import atomic_write, folder_fingerprint
 from shared.cli.launch import max_over_processes
-from shared.models.tokenizers import tokenize
+from shared.models.tokenizers import tokenize_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,8 +69,8 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
 # --- embedding texts -----------------------------------------------------------------------------
 
 
-class CachedEmbedder:
-    """Sentence embeddings of texts: computed by a Trainer, normalised, and kept in a cache.
+class Embedder:
+    """Sentence embeddings of texts: computed by a Trainer, and normalised.
 
     Parameters
     ----------
@@ -78,6 +78,26 @@ class CachedEmbedder:
         Trainer of a `MeanPooling` model.
     tokenizer : PreTrainedTokenizerBase
         Truncates texts at its ``model_max_length``.
+    """
+
+    def __init__(self, trainer: LengthGroupedTrainer, tokenizer: PreTrainedTokenizerBase):
+        self.trainer, self.tokenizer = trainer, tokenizer
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return vectors of length one: float32, of shape (texts, width)."""
+        return normalized(self._compute(texts))
+
+    def _compute(self, texts: Sequence[str]) -> np.ndarray:
+        return self.trainer.predict(tokenize_texts(self.tokenizer, texts)).predictions
+
+
+class CachedEmbedder(Embedder):
+    """Sentence embeddings of texts that are kept in a cache.
+
+    Parameters
+    ----------
+    trainer, tokenizer
+        As in `Embedder`.
     model_folder : str
         The return value of `shared.models.resolve_model`.
     cache_dir : Path
@@ -99,7 +119,7 @@ class CachedEmbedder:
         model_folder: str,
         cache_dir: Path,
     ):
-        self.trainer, self.tokenizer = trainer, tokenizer
+        super().__init__(trainer, tokenizer)
         self.model_folder, self.cache_dir = model_folder, cache_dir
         self.n_texts, self.seconds = 0, 0.0
 
@@ -114,18 +134,11 @@ class CachedEmbedder:
         self.seconds += seconds
         return normalized(vectors)
 
-    def _compute(self, texts: Sequence[str]) -> np.ndarray:
-        from datasets import Dataset
-
-        # `Dataset.map` tokenises in batches. One call of the tokenizer for all texts would keep the
-        # tokens beyond the truncation of all texts in memory.
-        rows = Dataset.from_dict({"text": list(texts)})
-        tokens = tokenize(rows, self.tokenizer).remove_columns("text")
-        return self.trainer.predict(tokens).predictions
-
 
 def embed_split(
-    split: Split, embed: Callable[[Sequence[str]], np.ndarray]
+    split: Split,
+    embed: Callable[[Sequence[str]], np.ndarray],
+    known: dict[int, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return one vector per row of "train", "valid", "test" and "left_out": shape (rows, width).
 
@@ -137,8 +150,12 @@ def embed_split(
     split : Split
     embed : callable
         Maps texts to an array of shape (texts, width), such as a `CachedEmbedder`.
+    known : dict, optional
+        Receives the vectors of each source. Pass the same one for several splits of a source, such
+        as folds, so that its texts are embedded once.
     """
-    vectors, source_vectors = {}, {}
+    vectors: dict[str, np.ndarray] = {}
+    source_vectors = {} if known is None else known
     left_out = (split.corpus, split.left_out)
     for part, (source, indices) in {**split.sources, "left_out": left_out}.items():
         # Parts of one source share its vectors. A `Corpus` is not hashable, hence its id.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.launch import is_main_process
 from shared.evaluation.cross_validation import join_folds, score_folds
-from shared.methods.baselines import fit_scorer, logistic_probe, tfidf_logistic_regression
+from shared.methods.baselines import (
+    fit_linear,
+    fit_words,
+    logistic_probe,
+    tfidf_logistic_regression,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,9 +66,11 @@ def fold_baselines(
     if not is_main_process():
         return {}
     scores = {}
-    baselines = {"tfidf": (tfidf_logistic_regression, texts), "frozen": (logistic_probe, vectors)}
-    for method, (pipeline, inputs) in baselines.items():
-        fit = partial(fit_scorer, pipeline())
+    baselines: dict[str, tuple[Any, Mapping[str, np.ndarray]]] = {
+        "tfidf": (partial(fit_words, tfidf_logistic_regression()), texts),
+        "frozen": (partial(fit_linear, logistic_probe()), vectors),
+    }
+    for method, (fit, inputs) in baselines.items():
         scores[method] = join_folds(
             score_folds(fit, inputs, data.labels["oof"], data.fold_of), data.fold_of
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     import faiss
@@ -60,6 +59,27 @@ class NearestNeighbours:
             raise UserError(f"k = {k}: must be 1 to {self.index.ntotal}, the rows of the index")
         return self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)[1]
 
+    def search_outside_groups(self, groups: np.ndarray, k: int) -> np.ndarray:
+        """Return the k nearest neighbours of each vector of the index, outside of its group.
+
+        Parameters
+        ----------
+        groups : int array of shape (rows,)
+            The group of each row of the index, such as its near duplicates.
+        k : int
+            At most the number of rows outside of the largest group.
+
+        Returns
+        -------
+        int64 array of shape (rows, k)
+        """
+        largest = np.unique(groups, return_counts=True)[1].max()
+        rows = self.search(self.vectors, int(k + largest))
+        # Rows of the own group go to the end; the others keep their order.
+        own = groups[rows] == groups[:, None]
+        order = np.argsort(own, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(rows, order, axis=1)
+
     def scores(self, vectors: np.ndarray, k: int, *, single_label: bool = False) -> np.ndarray:
         """Return the share of the k neighbours with each label: float64, (vectors, labels).
 
@@ -88,43 +108,89 @@ class NearestNeighbours:
                 parts[-1] -= _TIE_BREAK * neighbour_labels.argmax(axis=1) / k**2
         return np.concatenate(parts)
 
-    def save(self, folder: Path, **settings: Any) -> None:
-        """Write ``index.faiss``, ``labels.npy`` and the settings as ``lookup.json``."""
-        import faiss
-
-        with atomic_write(folder / "index.faiss", "wb") as file:
-            file.write(faiss.serialize_index(self.index).tobytes())
-        with atomic_write(folder / "labels.npy", "wb") as file:
-            np.save(file, self.labels, allow_pickle=False)
-        write_json(folder / "lookup.json", settings)
-
-    @classmethod
-    def load(cls, folder: Path) -> NearestNeighbours:
-        """Read the files that `save` wrote.
-
-        Raises
-        ------
-        UserError
-            If the folder holds no index, or a damaged one.
-        """
-        import faiss
-
-        loaded = cls.__new__(cls)
-        try:
-            data = np.fromfile(Path(folder) / "index.faiss", dtype=np.uint8)
-            loaded.index = faiss.deserialize_index(data)
-            loaded.labels = np.load(Path(folder) / "labels.npy", allow_pickle=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{folder}: holds no usable index ({type(error).__name__})") from error
-        if loaded.index.ntotal != len(loaded.labels):
-            raise UserError(
-                f"{folder}: index.faiss has {loaded.index.ntotal} rows and labels.npy "
-                f"{len(loaded.labels)}; they must come from the same run"
-            )
-        return loaded
+    @property
+    def vectors(self) -> np.ndarray:
+        """The vectors in the index: float32, of shape (rows, width)."""
+        return self.index.reconstruct_n(0, self.index.ntotal)
 
 
-# --- choosing k on validation --------------------------------------------------------------------
+@dataclass(frozen=True)
+class NeighbourVote:
+    """A classifier of vectors: the vote of the k nearest labelled ones.
+
+    The attributes are `NearestNeighbours` and the other parameters of its `scores`.
+    """
+
+    lookup: NearestNeighbours
+    k: int
+    single_label: bool = False
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the scores of vectors (rows, width): float64, (rows, labels)."""
+        return self.lookup.scores(vectors, self.k, single_label=self.single_label)
+
+
+# --- choosing k and m ----------------------------------------------------------------------------
+
+
+class Votes(NamedTuple):
+    """How many neighbours vote, and how many votes a label needs.
+
+    Attributes
+    ----------
+    k : int
+    m : int, optional
+        None if every text has exactly one label: the label with the most votes applies.
+    grid : dict, optional
+        The F1 of all k and m, from `f1_grid`.
+    """
+
+    k: int
+    m: int | None = None
+    grid: dict[str, np.ndarray] | None = None
+
+
+def choose_votes(
+    lookup: NearestNeighbours,
+    vectors: np.ndarray,
+    y_true: np.ndarray,
+    *,
+    groups: np.ndarray,
+    max_neighbours: int,
+    single_label: bool,
+) -> Votes:
+    """Return the k, and the m if a text can have several labels, with the highest micro F1.
+
+    Parameters
+    ----------
+    lookup : NearestNeighbours
+    vectors : array of shape (rows, width)
+        Vectors of the validation set. If it is empty, each vector of the lookup is classified by
+        the others (leave-one-out), without its near duplicates.
+    y_true : array of shape (rows, labels)
+        Multi-hot.
+    groups : int array of shape (lookup rows,)
+        The same for near duplicates. A negative number marks a row that is no text, such as the
+        name of a label: it votes, but is not classified.
+    max_neighbours : int
+        The largest k; less if the lookup holds fewer rows.
+    single_label : bool
+    """
+    n_rows = len(lookup.labels)
+    if len(vectors):
+        neighbours = lookup.search(vectors, min(max_neighbours, n_rows))
+    else:
+        k_max = min(max_neighbours, n_rows - np.unique(groups, return_counts=True)[1].max())
+        if k_max < 1:  # nothing to choose by
+            return Votes(1, None if single_label else 1)
+        is_text = groups >= 0
+        neighbours = lookup.search_outside_groups(groups, k_max)[is_text]
+        y_true = lookup.labels[is_text]
+    if single_label:
+        return Votes(int(micro_f1_by_k(neighbours, lookup.labels, y_true).argmax()) + 1)
+    grid = f1_grid(neighbours, lookup.labels, y_true)
+    k, m = np.unravel_index(np.nanargmax(grid["micro_f1"]), grid["micro_f1"].shape)
+    return Votes(int(k) + 1, int(m) + 1, grid)
 
 
 def f1_grid(

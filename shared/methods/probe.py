@@ -1,13 +1,13 @@
 """The few-label probe: logistic regression on sentence embeddings and latent semantic analysis.
 
-Three steps: `latent_semantic_vectors` makes features from the vocabulary of the texts, `fit_probe`
-fits the classifier on training texts and label names, `self_train` adds unlabelled texts to it.
+`LatentSemanticAnalysis` makes features from the vocabulary of the texts, `fit_probe` fits the
+classifier on training texts and label names. `shared.methods.self_training` adds unlabelled texts,
+and chooses the settings.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
@@ -15,17 +15,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-# Maps vectors (texts, width) to probabilities (texts, labels).
-Probe = Callable[[np.ndarray], np.ndarray]
-
+from shared.methods.linear import LinearClassifier, WordFeatures
 
 # --- latent semantic analysis --------------------------------------------------------------------
 
 
-def latent_semantic_vectors(
-    fit_texts: Sequence[str], *texts: Sequence[str], n_components: int = 256, seed: int = 0
-) -> list[np.ndarray]:
-    """Project TF-IDF vectors on the directions along which a collection of texts varies most.
+class LatentSemanticAnalysis:
+    """TF-IDF vectors projected on the directions along which a collection of texts varies most.
 
     Deerwester et al. 1990, "Indexing by Latent Semantic Analysis". The vectors add what a sentence
     embedding does not know, the vocabulary of the collection: names of modules, of products, of
@@ -34,43 +30,53 @@ def latent_semantic_vectors(
 
     Parameters
     ----------
-    fit_texts : sequence of str
-        Texts to learn from. They need no labels; more texts are better.
-    *texts : sequences of str
-        Texts to project.
-    n_components : int
-        Maximum number of dimensions; fewer if the collection has fewer words or texts.
-    seed : int
-        Seed of the randomised decomposition (Halko, Martinsson and Tropp 2011).
-
-    Returns
-    -------
-    list of float32 arrays of shape (texts, dimensions)
-        Vectors of length one; zero for a text without a known word. If the collection is too small
-        to learn from, all vectors are zero, with one dimension.
+    features : WordFeatures
+    components : float array of shape (dimensions, words)
+        The directions.
     """
-    too_small = [np.zeros((len(part), 1), np.float32) for part in texts]
-    # A number of texts, not a share: half of three texts would be one, below the minimum of two.
-    max_df = max(2, len(fit_texts) // 2)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=max_df)
-    try:
-        tfidf = vectorizer.fit_transform(fit_texts)  # sparse, (fit texts, words)
-    except ValueError as error:
-        if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
-            raise
-        return too_small
-    if min(tfidf.shape) < 2:
-        return too_small
-    n_components = min(n_components, min(tfidf.shape))
-    decomposition = TruncatedSVD(n_components, random_state=seed).fit(tfidf)
-    vectors = []
-    for part in texts:
-        projected = np.zeros((0, n_components))
-        # scikit-learn refuses to transform an empty list.
-        if len(part):
-            projected = decomposition.transform(vectorizer.transform(part))
-        vectors.append(normalize(projected).astype(np.float32) if len(part) else projected)
-    return vectors
+
+    def __init__(self, features: WordFeatures, components: np.ndarray):
+        self.features, self.components = features, components
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], *, n_components: int = 256, seed: int = 0
+    ) -> LatentSemanticAnalysis:
+        """Learn the words and the directions of a collection of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            They need no labels; more texts are better.
+        n_components : int
+            Maximum number of dimensions; fewer if the collection has fewer words or texts. If it
+            is too small to learn from, all vectors are zero, with one dimension.
+        seed : int
+            Seed of the randomised decomposition (Halko, Martinsson and Tropp 2011).
+        """
+        too_small = cls(WordFeatures([], {}, None), np.zeros((1, 0)))
+        # A number of texts, not a share: half of three texts would be one, below the minimum of
+        # two.
+        max_df = max(2, len(texts) // 2)
+        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=max_df)
+        try:
+            tfidf = vectorizer.fit_transform(texts)  # sparse, (texts, words)
+        except ValueError as error:
+            if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
+                raise
+            return too_small
+        if min(tfidf.shape) < 2:
+            return too_small
+        decomposition = TruncatedSVD(min(n_components, *tfidf.shape), random_state=seed).fit(tfidf)
+        return cls(WordFeatures.of(vectorizer, "sublinear_tf"), decomposition.components_)
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Project texts: float32, of shape (texts, dimensions).
+
+        The vectors have length one, or are zero for a text without a known word.
+        """
+        projected = self.features(texts) @ self.components.T
+        return normalize(projected).astype(np.float32) if len(texts) else projected
 
 
 # --- probe ---------------------------------------------------------------------------------------
@@ -87,7 +93,7 @@ def fit_probe(
     name_weight: float,
     weights: np.ndarray | None = None,
     single_label: bool = False,
-) -> Probe:
+) -> LinearClassifier:
     """Fit one logistic regression per label, or one multinomial one if classes exclude each other.
 
     The name of a label is treated as a short text with that label. As one more example, with a
@@ -120,8 +126,7 @@ def fit_probe(
 
     Returns
     -------
-    score : callable
-        Maps an array of shape (texts, width) to probabilities, float64, of shape (texts, labels).
+    LinearClassifier
         A label without any example has probability 0 for every text; a label that all examples
         have, names included, has probability 1.
     """
@@ -137,8 +142,8 @@ def fit_probe(
     if single_label:
         return _fit_classes(x, y, row_weights, C)
 
-    always = y.all(axis=0)
-    models = {}
+    always = np.asarray(y.all(axis=0))
+    fitted = {}
     for label in np.flatnonzero(y.any(axis=0) & ~always):
         positive = y[:, label] > 0
         odds = row_weights[~positive].sum() / row_weights[positive].sum()
@@ -146,117 +151,22 @@ def fit_probe(
         # Keep the total weight at that of the training texts: a larger total would weaken the
         # regularisation, and differently for each label.
         balanced *= weights.sum() / balanced.sum()
-        models[label] = LogisticRegression(C=C, max_iter=1000).fit(x, positive, balanced)
-
-    def score(texts: np.ndarray) -> np.ndarray:
-        scores = np.tile(always.astype(np.float64), (len(texts), 1))
-        for label, model in models.items():
-            if len(texts):
-                scores[:, label] = model.predict_proba(texts)[:, 1]
-        return scores
-
-    return score
+        model = LogisticRegression(C=C, max_iter=1000).fit(x, positive, balanced)
+        fitted[int(label)] = model.coef_[0], model.intercept_[0]
+    return LinearClassifier.of_labels(fitted, always, x.shape[1])
 
 
-def _fit_classes(x: np.ndarray, y: np.ndarray, row_weights: np.ndarray, C: float) -> Probe:
+def _fit_classes(
+    x: np.ndarray, y: np.ndarray, row_weights: np.ndarray, C: float
+) -> LinearClassifier:
     """Fit one logistic regression over classes that exclude each other, given one-hot labels."""
     classes = np.flatnonzero(y.any(axis=0))  # classes with an example, the model's columns
-    model = LogisticRegression(C=C, max_iter=1000)
+    weights = np.zeros((y.shape[1], x.shape[1]))
+    bias = np.full(y.shape[1], -np.inf)
+    bias[classes] = 0
     if len(classes) > 1:  # scikit-learn refuses a single class
-        model.fit(x, y.argmax(axis=1), row_weights)
-
-    def score(texts: np.ndarray) -> np.ndarray:
-        scores = np.zeros((len(texts), y.shape[1]))
-        if len(texts):
-            scores[:, classes] = model.predict_proba(texts) if len(classes) > 1 else 1.0
-        return scores
-
-    return score
-
-
-# --- self-training -------------------------------------------------------------------------------
-
-
-# The share of the texts of each label that become examples, the weight of such an example (a
-# training text has 1), and the maximum number of rounds. Chosen on BANKING77 and the issues.
-SURE, WEIGHT, ROUNDS = 0.7, 0.3, 4
-
-
-def self_train(
-    score: Probe,
-    fit: Callable[..., Probe],
-    vectors: np.ndarray,
-    labels: np.ndarray,
-    unlabelled: np.ndarray,
-    *,
-    choose: Callable[[np.ndarray], np.ndarray],
-    quality: Callable[[Probe], float],
-) -> tuple[Probe, int]:
-    """Fit a probe to texts that it has labelled itself, as long as its quality does not fall.
-
-    Self-training (Scudder 1965, "Probability of Error of Some Adaptive Pattern-Recognition
-    Machines"). In each round, the unlabelled texts with the most confident predictions become
-    examples, with a smaller weight than human-labelled texts. The probe that is fitted to both
-    predicts all unlabelled texts again in the next round.
-
-    Parameters
-    ----------
-    score : callable
-        The first probe, from `fit_probe`.
-    fit : callable
-        ``fit(vectors, labels, weights=...)`` returns a probe.
-    vectors : array of shape (rows, width)
-        Vectors of the training texts.
-    labels : array of shape (rows, labels)
-        Multi-hot.
-    unlabelled : array of shape (texts, width)
-        Vectors of the unlabelled texts.
-    choose : callable
-        Maps scores (texts, labels) to predicted labels, bool of the same shape.
-    quality : callable
-        Maps a probe to a number that must not fall, such as F1 on the validation set.
-
-    Returns
-    -------
-    probe, rounds : callable, int
-        The last probe before the quality fell, after 0 to 4 rounds.
-    """
-    best_quality, rounds = quality(score), 0
-    while len(unlabelled) and rounds < ROUNDS:
-        # Predictions always replace those of the round before: a wrong label can be corrected.
-        scores = score(unlabelled)
-        confident = most_confident(scores, SURE)
-        candidate = fit(
-            np.concatenate([vectors, unlabelled[confident]]),
-            np.concatenate([labels, choose(scores[confident])]),
-            weights=np.concatenate([np.ones(len(labels)), np.full(len(confident), WEIGHT)]),
-        )
-        if (candidate_quality := quality(candidate)) < best_quality:
-            break
-        score, best_quality, rounds = candidate, candidate_quality, rounds + 1
-    return score, rounds
-
-
-def most_confident(scores: np.ndarray, share: float) -> np.ndarray:
-    """Return the rows with the most confident predictions: a share of the rows of each best label.
-
-    The share is the same for each label. Otherwise a few easy labels would make up most of the
-    rows.
-
-    Parameters
-    ----------
-    scores : array of shape (texts, labels)
-    share : float
-        Above 0, at most 1; the number of rows is rounded up.
-
-    Returns
-    -------
-    int array, rows of ``scores`` in ascending order
-    """
-    best, confidence = scores.argmax(axis=1), scores.max(axis=1, initial=0)
-    kept = []
-    for label in np.unique(best):
-        rows = np.flatnonzero(best == label)
-        order = np.argsort(-confidence[rows], kind="stable")
-        kept.append(rows[order[: math.ceil(share * len(rows))]])
-    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)
+        model = LogisticRegression(C=C, max_iter=1000).fit(x, y.argmax(axis=1), row_weights)
+        # Of two classes, the model has only the logit of the second one.
+        fitted = classes[1:] if len(classes) == 2 else classes
+        weights[fitted], bias[fitted] = model.coef_, model.intercept_
+    return LinearClassifier(weights, bias, single_label=True)

@@ -11,6 +11,7 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.models.loading import limit_length
+from shared.models.tokenizers import TEXTS_PER_CALL
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -151,6 +152,31 @@ class Windows:
         settings = {"remove_columns": dataset.column_names, "desc": "tokenising"}
         rows = dataset.map(split, batched=True, with_indices=True, **settings)
         return cls(rows.remove_columns("document"), rows.with_format("numpy")["document"][:])
+
+    @classmethod
+    def of_strings(
+        cls,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stride: int,
+        max_windows: int | None = None,
+    ) -> Windows:
+        """Split texts; the other parameters are those of `split_into_windows`."""
+        from datasets import Dataset
+
+        ids, documents = [], []
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            windows, owners = split_into_windows(
+                tokenizer,
+                texts[start : start + TEXTS_PER_CALL],
+                stride=stride,
+                max_windows=max_windows,
+            )
+            ids += windows
+            documents.append(start + owners)
+        rows = Dataset.from_dict({"input_ids": ids, "length": [len(window) for window in ids]})
+        return cls(rows, np.concatenate(documents))
 
     def of(self, selected: np.ndarray) -> Windows:
         """Return the windows of the documents that a bool array of shape (documents,) selects."""

@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from shared.cli.errors import UserError
+from shared.cli.launch import progress
 from shared.data.readers import expand_path
+from shared.evaluation.decisions import softmax
+from shared.methods.embeddings import normalized
+from shared.models.tokenizers import tokenize_texts
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Trainer
 
 
 # --- phrases for labels --------------------------------------------------------------------------
@@ -102,32 +105,6 @@ def check_lengths(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]) 
                 f"{sentence!r} leaves no room for a text within --max_length "
                 f"{tokenizer.model_max_length}"
             )
-
-
-def tokenize_texts(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    sentences: Sequence[str] | None = None,
-) -> Dataset:
-    """Tokenise texts alone, or each with each sentence: (text 0, sentence 0), (text 0, 1), ...
-
-    A pair that is too long for the model loses the end of the text; the sentence stays whole.
-
-    Returns
-    -------
-    datasets.Dataset
-        With ``input_ids``, ``length`` and, if the tokenizer makes them, ``token_type_ids``.
-    """
-    from datasets import Dataset
-
-    if sentences is None:
-        tokens = tokenizer(list(texts), truncation=True)
-    else:
-        firsts = [text for text in texts for _ in sentences]
-        tokens = tokenizer(firsts, list(sentences) * len(texts), truncation="only_first")
-    columns = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
-    lengths = [len(row) for row in tokens["input_ids"]]
-    return Dataset.from_dict(columns | {"length": lengths})
 
 
 # --- scores from a model for natural language inference ------------------------------------------
@@ -241,8 +218,22 @@ class MaskedWords(torch.nn.Module):
 ENOUGH_TEXTS = 20  # minimum number of texts for an estimate of a label's mean score
 
 
-def calibrate(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Subtract from the scores of each label their mean over many texts, on the logit scale.
+def calibration_offsets(reference: np.ndarray) -> np.ndarray:
+    """Return the mean logit of each label over many texts, for `calibrate`: (labels,).
+
+    Parameters
+    ----------
+    reference : array of shape (texts, labels)
+        Probabilities; the labels of the texts need not be known. With fewer than 20 texts the mean
+        is not reliable, and the offsets are 0.
+    """
+    if len(reference) < ENOUGH_TEXTS:
+        return np.zeros(reference.shape[1])
+    return _logit(reference).mean(axis=0)
+
+
+def calibrate(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Subtract an offset from the scores of each label, on the logit scale.
 
     A model gives some label names high scores for any text. With the mean of each label at a logit
     of zero, 0.5 means "more than for most texts", and labels can be compared (Zhou et al. 2024,
@@ -252,16 +243,86 @@ def calibrate(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     ----------
     scores : array of shape (texts, labels)
         Probabilities.
-    reference : array of shape (other texts, labels)
-        Scores of the texts for the mean; their labels need not be known. With fewer than 20 texts
-        the mean is not reliable, and the scores are returned unchanged.
+    offsets : array of shape (labels,)
+        From `calibration_offsets`; with zeros, the scores stay as they are.
     """
-    if len(reference) < ENOUGH_TEXTS:
+    if not np.any(offsets):
         return scores
+    return 1 / (1 + np.exp(offsets - _logit(scores)))
 
-    def logit(p: np.ndarray) -> np.ndarray:
-        p = np.clip(p, 1e-12, 1 - 1e-12)  # the logits of 0 and 1 are infinite
-        return np.log(p) - np.log1p(-p)
 
-    # The sigmoid of logit(scores) minus the mean of each label.
-    return 1 / (1 + np.exp(logit(reference).mean(axis=0) - logit(scores)))
+def _logit(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, 1e-12, 1 - 1e-12)  # the logits of 0 and 1 are infinite
+    return np.log(p) - np.log1p(-p)
+
+
+# --- from texts to scores ------------------------------------------------------------------------
+
+
+class SentenceScorer:
+    """Scores the labels of texts by sentences about the labels.
+
+    Parameters
+    ----------
+    method : {"nli", "fill_mask", "embedding"}
+        What the Trainer's model is: a classifier of sentence pairs, `MaskedWords`, or
+        `shared.methods.embeddings.MeanPooling`.
+    trainer : Trainer
+    tokenizer : PreTrainedTokenizerBase
+    sentences : sequence of str
+        For "fill_mask", one for each template; `label_of` then names the labels of its words.
+    label_of : int array
+        The label of each column that the model scores: of each sentence, or, for "fill_mask", of
+        each word in each sentence.
+    block_size : int
+        Rows scored at once; limits the memory.
+
+    Raises
+    ------
+    UserError
+        If a sentence leaves no room for a text, or, for "nli", if the model does not know the class
+        entailment.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        trainer: Trainer,
+        tokenizer: PreTrainedTokenizerBase,
+        sentences: Sequence[str],
+        label_of: np.ndarray,
+        block_size: int = 10_000,
+    ):
+        check_lengths(tokenizer, sentences)
+        self.method, self.trainer, self.tokenizer = method, trainer, tokenizer
+        self.sentences, self.label_of, self.block_size = sentences, label_of, block_size
+        if method == "nli":
+            self._classes = entailment_classes(trainer.model.config)
+        elif method == "embedding":
+            self._label_vectors = normalized(self._predict(sentences))
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return scores from 0 to 1, not calibrated: (texts, labels).
+
+        The score of a label is the mean over its sentences.
+        """
+        step = max(1, self.block_size // len(self.sentences))
+        starts = progress(range(0, len(texts), step), "scoring", unit="blocks")
+        parts = [np.zeros((0, len(self.label_of)))]  # so that no texts give no rows
+        scores = np.concatenate(parts + [self._score(texts[i : i + step]) for i in starts])
+        labels = range(self.label_of.max() + 1)
+        return np.stack([scores[:, self.label_of == i].mean(axis=1) for i in labels], axis=1)
+
+    def _score(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores of each column of the model: (texts, columns)."""
+        if self.method == "embedding":
+            return (1 + normalized(self._predict(texts)) @ self._label_vectors.T) / 2
+        logits = self._predict(texts, self.sentences)
+        if self.method == "nli":
+            scores = entailment_scores(logits, self._classes)
+        else:
+            scores = softmax(logits)
+        return scores.reshape(len(texts), -1)
+
+    def _predict(self, texts: Sequence[str], *sentences: Sequence[str]) -> np.ndarray:
+        return self.trainer.predict(tokenize_texts(self.tokenizer, texts, *sentences)).predictions

@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PADDING_MULTIPLE",
             "tokenization_statistics",
             "tokenize",
+            "tokenize_texts",
             "train_tokenizer",
         ],
     },

@@ -23,7 +23,7 @@ from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB, resolve_m
 from shared.models.tokenizers import PADDING_MULTIPLE
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Names of the dropout rates in configs: BERT and related models, DistilBERT, ModernBERT, GPT-2.
 _ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"}
@@ -236,6 +236,24 @@ def load_translator(folder: str) -> PreTrainedModel:
     return model.eval()
 
 
+def load_config(folder: str) -> PreTrainedConfig:
+    """Load the config of a model, also of an architecture of this project.
+
+    Raises
+    ------
+    UserError
+        If the folder has none, or a damaged one.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        _register_architecture(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (*_UNREADABLE, StrictDataclassError) as error:
+        raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
+
+
 def _load(
     auto_class: Any,
     folder: str,
@@ -323,10 +341,13 @@ def _merge_adapter(
         with safe_open(Path(folder) / "adapter_model.safetensors", framework="np") as file:
             # Modules that the adapter file holds in full, such as a head, are no longer missing.
             saved = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
-        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, folder)
+        # Virtual tokens stand before the text; there are no weights to merge them into.
+        if not adapted.active_peft_config.is_prompt_learning:
+            adapted = adapted.merge_and_unload()
     except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
-    return merged, [key for key in missing if key not in saved]
+    return adapted, [key for key in missing if key not in saved]
 
 
 def _check(

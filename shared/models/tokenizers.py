@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,7 @@ _WORD = r"\w+|[^\w\s]"
 # Runs of letters, of digits or of other signs, each with the space before it: GPT-2's split.
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
+TEXTS_PER_CALL = 1000  # limits the memory of a call of a tokenizer
 PADDING_MULTIPLE = 8  # batches are padded to multiples of the tile size of matrix units
 
 
@@ -69,6 +70,43 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
     return dataset.map(with_tokens, batched=True, desc="tokenising")
+
+
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    sentences: Sequence[str] | None = None,
+) -> Dataset:
+    """Tokenise texts alone, or each with each sentence: (text 0, sentence 0), (text 0, 1), ...
+
+    A pair that is too long for the model loses the end of the text; the sentence stays whole.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Texts are truncated at its ``model_max_length``.
+    texts, sentences : sequences of str
+
+    Returns
+    -------
+    datasets.Dataset
+        With ``input_ids``, ``length`` and, if the tokenizer makes them, ``token_type_ids``.
+    """
+    from datasets import Dataset
+
+    columns: dict[str, list] = {"input_ids": []}
+    # In batches: the tokenizer keeps the tokens beyond the truncation until a call ends.
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        batch = list(texts[start : start + TEXTS_PER_CALL])
+        if sentences is None:
+            tokens = tokenizer(batch, truncation=True, return_token_type_ids=False)
+        else:
+            firsts = [text for text in batch for _ in sentences]
+            tokens = tokenizer(firsts, list(sentences) * len(batch), truncation="only_first")
+        for name in ("input_ids", "token_type_ids"):
+            if name in tokens:
+                columns.setdefault(name, []).extend(tokens[name])
+    return Dataset.from_dict({**columns, "length": [len(row) for row in columns["input_ids"]]})
 
 
 def train_tokenizer(

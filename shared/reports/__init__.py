@@ -1,12 +1,13 @@
 """Reports: the text that a recipe prints, and the files that it writes to its output folder.
 
 - `results`: metrics, predictions, plots and the model card of one classifier.
-- `predictions`: predictions as JSON lines, and as text to print.
+- `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `cards`: model cards.
 - `cross_validation`: the results of a cross-validation.
+- `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
-May import: `shared.methods` and the rooms below it.
+May import: `shared.taggers` and the rooms below it.
 """
 
 import lazy_loader
@@ -18,7 +19,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
-        "predictions": ["format_examples", "prediction_records", "write_tags"],
+        "predictions": ["format_examples", "tag_unlabelled"],
         "results": ["describe_output", "interval_metrics", "split_metrics", "write_results"],
+        "tagged_file": ["TaggedFile", "kept_columns"],
     },
 )

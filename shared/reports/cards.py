@@ -44,12 +44,14 @@ class TaggerCard:
     ----------
     base_model : str, optional
         The model that was fine-tuned. If both `base_model` and `register_module` are None, the
-        folder holds no model and the card does not explain how to load one.
+        folder holds no model that transformers could load.
     register_module : str, optional
         For an architecture of this project: the module to import before the model is loaded, so
         that transformers knows the architecture.
     max_length : int, optional
         The number of tokens of a text that the model reads. None: all tokens.
+    evaluation : str, optional
+        What the figures were measured on, if it is not the classifier in the folder.
     limits : str, optional
         Replaces the standard text of the section "Limits".
     """
@@ -57,6 +59,7 @@ class TaggerCard:
     base_model: str | None = None
     register_module: str | None = None
     max_length: int | None = None
+    evaluation: str | None = None
     limits: str | None = None
 
     def write(
@@ -65,8 +68,6 @@ class TaggerCard:
         split: Split,
         metrics: Mapping[str, Any],
         report: str,
-        *,
-        uses_thresholds: bool,
     ) -> None:
         """Write ``README.md``.
 
@@ -80,46 +81,48 @@ class TaggerCard:
             The metrics of the run; those in `CARD_METRICS` are shown.
         report : str
             The per-label report, shown unchanged.
-        uses_thresholds : bool
-            True: a label is predicted if its score reaches its threshold. False: the label with the
-            highest score is predicted.
         """
         corpus = split.corpus
+        unknown_labels = split.sources["test"][0].describe_unknown_labels()
         write_model_card(
             folder,
             title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
             base_model=self.base_model,
             description=f"Predicts which of {len(corpus.label_names)} labels a text has, with a "
             "score from 0 to 1 for each label.",
-            data=corpus.describe(),
+            data="\n".join(filter(None, [corpus.describe(), unknown_labels])),
             label_names=corpus.label_names,
             metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
             report=report,
-            usage=self._usage(folder, uses_thresholds),
+            evaluation=self.evaluation,
+            usage=self._usage(folder),
             limits=self.limits or self._limits(len(split.labels["train"])),
         )
 
-    def _usage(self, folder: Path, uses_thresholds: bool) -> str | None:
-        """Return how to load the model and read its output; None if the folder has no model."""
+    def _usage(self, folder: Path) -> str:
+        """Return how to load the tagger and read its output."""
+        usage = f"""```python
+from shared.taggers import load_tagger
+
+tagger = load_tagger("{folder}")
+tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "scores": {{...}}}}
+```
+
+`labels` follow from `scores` by the rule in `tagger.json`."""
         if not (self.base_model or self.register_module):
-            return None
+            return usage
         register = ""
         if self.register_module:
             register = f"import {self.register_module}  # registers the architecture\n"
-        rule = "The label with the highest score is the predicted label."
-        if uses_thresholds:
-            rule = (
-                "A label is predicted if its score is at or above its threshold. The thresholds "
-                "are in `tagger.model.config.thresholds`."
-            )
-        return f"""```python
+        return f"""{usage} The transformers library reads the model, too; its
+scores are the same:
+
+```python
 {register}from transformers import pipeline
 
-tagger = pipeline("text-classification", model="{folder}", top_k=None)
-tagger("Tokenizer drops the last word of every line", truncation=True)
-```
-
-{rule}"""
+classify = pipeline("text-classification", model="{folder}", top_k=None)
+classify("Tokenizer drops the last word of every line", truncation=True)
+```"""
 
     def _limits(self, n_train: int) -> str:
         """Return the standard text of the section "Limits"."""
@@ -150,6 +153,7 @@ def write_model_card(
     report: str,
     usage: str | None,
     limits: str,
+    evaluation: str | None = None,
     label_names: Sequence[str] = (),
     task: str = "text-classification",
     library: str = "transformers",
@@ -172,6 +176,8 @@ def write_model_card(
         Metrics of the test set, by name. They go into the card's table and into its metadata.
     report : str
         The per-label report, shown unchanged.
+    evaluation : str, optional
+        Markdown: what the metrics were measured on.
     label_names : sequence of str
         Empty if the model is no classifier.
     task : str, default "text-classification"
@@ -206,6 +212,7 @@ def write_model_card(
         description,
         f"Labels: {labels}." if labels else None,
         "## Results",
+        evaluation,
         "\n".join(["| test | |", "|---|---|", *rows]) if rows else None,
         f"```\n{report}\n```",
         "## Data",

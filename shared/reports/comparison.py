@@ -101,9 +101,11 @@ class Recommendation:
     size : str
         Training size.
     best, runner_up : str
-        The two best methods by validation. `runner_up` is None if there is only one method.
-    valid : tuple of float
-        Mean validation micro F1 of both.
+        The two best methods. `runner_up` is None if there is only one method.
+    part : {"validation", "test"}
+        The rows that they were chosen on: test rows if the results have no validation rows.
+    chosen_on : tuple of float
+        Mean micro F1 of both on these rows.
     test : mapping, optional
         The result of `shared.evaluation.bootstrap.paired_bootstrap` for test micro F1, best minus
         runner-up.
@@ -112,7 +114,8 @@ class Recommendation:
     size: str
     best: str
     runner_up: str | None
-    valid: tuple[float, ...]
+    part: str
+    chosen_on: tuple[float, ...]
     test: Mapping[str, float] | None
 
     @property
@@ -128,7 +131,9 @@ class Recommendation:
 
 
 def recommend(results: Sequence[Result], size: str) -> Recommendation | None:
-    """Return the best method at a training size by mean validation micro F1, and compare on test.
+    """Return the best method at a training size by mean micro F1, and compare on test.
+
+    Validation decides, or, if the methods have seen no validation rows, the test rows.
 
     Only methods that have a result for every seed are compared; without such a method, return None.
 
@@ -149,13 +154,15 @@ def recommend(results: Sequence[Result], size: str) -> Recommendation | None:
     if not seeds or not cells:
         return None
 
-    valid = {
-        method: mean(result.metrics["valid_micro_f1"] for result in cell.values())
+    part = "validation" if _have_validation(results) else "test"
+    key = "valid_micro_f1" if part == "validation" else "test_micro_f1"
+    f1 = {
+        method: mean(result.metrics[key] for result in cell.values())
         for method, cell in cells.items()
     }
-    best, *others = sorted(valid, key=lambda method: -valid[method])
+    best, *others = sorted(f1, key=lambda method: -f1[method])
     if not others:
-        return Recommendation(size, best, None, (valid[best],), None)
+        return Recommendation(size, best, None, part, (f1[best],), None)
 
     runner_up = others[0]
     pairs = [_read_pair(cells[best][seed], cells[runner_up][seed]) for seed in sorted(seeds)]
@@ -165,7 +172,12 @@ def recommend(results: Sequence[Result], size: str) -> Recommendation | None:
     # The seeds may share test rows. Grouped by row number, a shared row is not counted as several
     # independent observations, which would make the interval too narrow.
     test = paired_bootstrap(y_true, pred_best, pred_runner_up, groups=rows)
-    return Recommendation(size, best, runner_up, (valid[best], valid[runner_up]), test)
+    return Recommendation(size, best, runner_up, part, (f1[best], f1[runner_up]), test)
+
+
+def _have_validation(results: Sequence[Result]) -> bool:
+    """Return whether all results have metrics of validation rows."""
+    return all("valid_micro_f1" in result.metrics for result in results)
 
 
 def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
@@ -188,7 +200,9 @@ def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
             f"{runner_up.predictions}: its test rows differ from those of {best.predictions}; "
             "compare methods only with the same --data, --test_size and seed"
         )
-    names = sorted(lines[0][0]["scores"])
+    # Labels that only the test rows have are not among the scores; they count as misses.
+    true_labels = {name for line in lines[0] for name in line["true_labels"]}
+    names = sorted(true_labels.union(lines[0][0]["scores"]))
 
     def multi_hot(of_result: list[dict], key: str) -> np.ndarray:
         return np.array([[name in line[key] for name in names] for line in of_result])
@@ -203,14 +217,22 @@ def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
 def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
     """Return Markdown: the recommended method at each size, F1 on test, and seconds."""
     recommendations = [choice for size in sizes if (choice := recommend(results, size))]
-    return f"""## Recommended method
+    chosen_on = "The method with the highest mean validation micro F1 (in brackets) is recommended."
+    if not _have_validation(results):
+        chosen_on = (
+            "The methods have seen no labelled rows but the training rows. The best one is that "
+            "with the highest mean micro F1 (in brackets) on the test rows; as the best of several "
+            "figures, this one is a little too high."
+        )
+    return f"""## Best method by number of labels
 
 {recommendation_table(recommendations)}
 
-The method with the highest mean validation micro F1 (in brackets) is recommended. The difference is
-that of test micro F1, best minus second, with its 95 % interval (paired bootstrap over the test
-texts, all seeds together); it is significant if the interval does not include 0. Only methods that
-have finished every seed at a size are compared; the tables below also show the others.
+{chosen_on}
+
+The difference is that of test micro F1, best minus second, with its 95 % interval (paired bootstrap
+over the test texts, all seeds together); it is significant if the interval does not include 0. Only
+methods that have finished every seed at a size are compared; the tables below also show the others.
 
 ## Micro F1 on test
 
@@ -232,12 +254,13 @@ def recommendation_table(choices: Sequence[Recommendation]) -> str:
     for choice in choices:
         runner_up = difference = "-"
         if choice.test is not None:
-            runner_up = f"{choice.runner_up} ({choice.valid[1]:.3f})"
+            runner_up = f"{choice.runner_up} ({choice.chosen_on[1]:.3f})"
             interval = f"{choice.test['low']:+.3f} to {choice.test['high']:+.3f}"
             difference = f"{choice.test['difference']:+.3f} ({interval})"
-        best = f"**{choice.best}** ({choice.valid[0]:.3f})"
+        best = f"**{choice.best}** ({choice.chosen_on[0]:.3f})"
         rows.append([choice.size, best, runner_up, difference, choice.verdict])
-    header = ["training texts", "best (validation)", "second (validation)", "difference on test"]
+    part = choices[0].part if choices else "validation"
+    header = ["training texts", f"best ({part})", f"second ({part})", "difference on test"]
     return _markdown_table([*header, "conclusion"], rows)
 
 

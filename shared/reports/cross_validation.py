@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.cli.files import ROOT, write_csv, write_json
+from shared.data.corpus import append_unknown_labels, unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from shared.evaluation.cross_validation import METRICS, choose_out_of_fold, fold_metrics
 from shared.evaluation.decisions import choose_labels, tune_thresholds
@@ -81,9 +82,9 @@ def write_out_of_fold(
     model, *_ = scores
 
     predicted, method_metrics = _evaluate_methods(
-        labels, scores, fold_of, single_label=corpus.single_label
+        documents, labels, scores, fold_of, single_label=corpus.single_label
     )
-    comparison, part_metrics = _compare_with_baselines(labels, predicted)
+    comparison, part_metrics = _compare_with_baselines(documents, labels, predicted)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
     summary = f"{methods_table(metrics, list(scores))}\n\n{comparison}"
@@ -97,8 +98,9 @@ def write_out_of_fold(
         if part == "oof":
             rows = rows.add_column("fold", fold_of.tolist())
         path = output_dir / f"{part}_predictions.jsonl"
-        arrays = labels[part], scores[model][part], predicted[model][part]
-        write_predictions(path, rows, label_names, *arrays)
+        names = [*label_names, *unknown_label_names(dataset)]
+        (y_true,) = append_unknown_labels(dataset, labels[part])
+        write_predictions(path, rows, names, y_true, scores[model][part], predicted[model][part])
     _plot_folds(output_dir / "plots", y, fold_of, label_names)
     report = classification_report(y, y_pred, label_names)
     _write_card(output_dir, corpus, len(y), n_folds, summary, report)
@@ -108,7 +110,7 @@ def write_out_of_fold(
         f"Everything is in {output_dir}: the models in fold_*/,",
         "README.md (model card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.",
     ]
-    if tag_command := _tag_command(output_dir, n_folds):
+    if tag_command := _tag_command(output_dir):
         lines += ["To tag a file with all folds together:", f"  {tag_command}"]
     return "\n".join(lines)
 
@@ -117,6 +119,7 @@ def write_out_of_fold(
 
 
 def _evaluate_methods(
+    documents: Mapping[str, Dataset],
     labels: Mapping[str, np.ndarray],
     scores: Mapping[str, Mapping[str, np.ndarray]],
     fold_of: np.ndarray,
@@ -133,7 +136,9 @@ def _evaluate_methods(
         predicted[method] = _predict(
             method_scores, labels["oof"], fold_of, single_label=single_label
         )
-        method_metrics = _method_metrics(labels, method_scores, predicted[method], fold_of)
+        method_metrics = _method_metrics(
+            documents, labels, method_scores, predicted[method], fold_of
+        )
         metrics |= {f"{method}_{name}": value for name, value in method_metrics.items()}
     return predicted, metrics
 
@@ -153,6 +158,7 @@ def _predict(
 
 
 def _method_metrics(
+    documents: Mapping[str, Dataset],
     labels: Mapping[str, np.ndarray],
     scores: Mapping[str, np.ndarray],
     predicted: Mapping[str, np.ndarray],
@@ -161,8 +167,10 @@ def _method_metrics(
     """Return the metrics of one method: mean and deviation over folds, and ``test_*`` if any."""
     metrics = fold_metrics(labels["oof"], scores["oof"], predicted["oof"], fold_of)
     if "test" in predicted:
-        y = labels["test"]
-        test_metrics = f1_scores(y, predicted["test"]) | ranking_scores(y, scores["test"])
+        y, y_pred, y_scores = append_unknown_labels(
+            documents["test"], labels["test"], predicted["test"], scores["test"]
+        )
+        test_metrics = f1_scores(y, y_pred) | ranking_scores(y, y_scores)
         metrics |= {f"test_{name}": value for name, value in test_metrics.items()}
     return metrics
 
@@ -189,7 +197,9 @@ def methods_table(metrics: Mapping[str, float], methods: Sequence[str]) -> str:
 
 
 def _compare_with_baselines(
-    labels: Mapping[str, np.ndarray], predicted: Mapping[str, Mapping[str, np.ndarray]]
+    documents: Mapping[str, Dataset],
+    labels: Mapping[str, np.ndarray],
+    predicted: Mapping[str, Mapping[str, np.ndarray]],
 ) -> tuple[str, dict[str, float]]:
     """Compare the model, the first method in `predicted`, with all other methods.
 
@@ -201,11 +211,13 @@ def _compare_with_baselines(
     metrics : dict of float
         The F1 scores and the interval of the model, such as ``oof_micro_f1``.
     """
-    model, *baselines = predicted
+    _, *baselines = predicted
     paragraphs: list[str] = []
     metrics: dict[str, float] = {}
-    for part, y in labels.items():
-        y_pred = predicted[model][part]
+    for part, dataset in documents.items():
+        y, y_pred, *baseline_preds = append_unknown_labels(
+            dataset, labels[part], *(of_method[part] for of_method in predicted.values())
+        )
         f1 = f1_scores(y, y_pred)
         low, high = bootstrap_interval(y, y_pred)
         metrics |= {f"{part}_{name}": value for name, value in f1.items()}
@@ -213,8 +225,8 @@ def _compare_with_baselines(
 
         text = f"{_PART_NAMES[part]} ({len(y):,}): micro F1 {f1['micro_f1']:.3f}"
         text += f" (95 % interval {low:.3f} to {high:.3f})"
-        for method in baselines:
-            gain = paired_bootstrap(y, y_pred, predicted[method][part])
+        for method, baseline_pred in zip(baselines, baseline_preds, strict=True):
+            gain = paired_bootstrap(y, y_pred, baseline_pred)
             text += f"; difference from {method} {gain['difference']:+.3f}"
             text += f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
         paragraphs.append(text)
@@ -236,12 +248,11 @@ def _plot_folds(
     plot_label_counts(counts, folder / "label_counts.png")
 
 
-def _tag_command(output_dir: Path, n_folds: int) -> str | None:
-    """Return the command that tags a file with the models of all folds."""
+def _tag_command(output_dir: Path) -> str | None:
+    """Return the command that tags a file with the mean of all folds."""
     if not (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
         return None
-    folders = " ".join(str(output_dir / f"fold_{number}") for number in range(n_folds))
-    return f"accelerate launch recipes/tag.py --data FILE --model {folders}"
+    return f"accelerate launch recipes/tag.py --model {output_dir} --data FILE"
 
 
 def _write_card(
@@ -254,7 +265,7 @@ def _write_card(
 ) -> None:
     """Write the model card of all folds together."""
     usage = None
-    if tag_command := _tag_command(output_dir, n_folds):
+    if tag_command := _tag_command(output_dir):
         usage = f"To tag a file with all folds together:\n\n```bash\n{tag_command}\n```"
     write_model_card(
         output_dir,

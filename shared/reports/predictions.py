@@ -1,43 +1,30 @@
-"""Predictions of a multilabel classifier, as JSON lines and as text to print."""
+"""Predictions of a classifier: JSON lines, text to print, and the tags of unlabelled rows."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.files import atomic_write
+from shared.cli.launch import is_main_process, print_once, progress, wait_for_all_processes
+from shared.data.corpus import cache_folder
+from shared.evaluation.rules import prediction_records
+from shared.taggers.tagger import BLOCK_SIZE, load_tagger
+
+if TYPE_CHECKING:
+    from shared.data.corpus import Corpus
+
+UNLABELLED_FILE = "unlabelled_predictions.jsonl"
+N_EXAMPLES = 3  # of the surest and of the most doubtful rows
+Example = tuple[float, str, np.ndarray, np.ndarray]  # order, text, scores, predicted labels
+
 
 # --- JSON lines ----------------------------------------------------------------------------------
-
-
-def prediction_records(
-    scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield, for each row, its predicted labels and the score of every label, both best first.
-
-    Parameters
-    ----------
-    scores : array of shape (rows, labels)
-        Probabilities.
-    predicted : array of shape (rows, labels)
-        Bool: the predicted labels (see `shared.evaluation.decisions`).
-    label_names : sequence of str
-
-    Yields
-    ------
-    record : dict
-        ``labels``, a list of names, and ``scores``, a dict of name to score.
-    """
-    order = np.argsort(-scores, axis=1, kind="stable")
-    for row_scores, best_first, chosen in zip(
-        scores.tolist(), order.tolist(), predicted, strict=True
-    ):
-        yield {
-            "labels": [label_names[i] for i in best_first if chosen[i]],
-            "scores": {label_names[i]: round(row_scores[i], 6) for i in best_first},
-        }
 
 
 def write_predictions(
@@ -57,8 +44,11 @@ def write_predictions(
         Each has ``row``, the row number in the source, and ``text``; with cross-validation also
         ``fold``.
     label_names : sequence of str
-    y_true, scores, predicted : array of shape (rows, labels)
-        Multi-hot labels, probabilities, predicted labels.
+        Names of the columns of `y_true`.
+    y_true : array of shape (rows, labels)
+        Multi-hot. Its last columns may be labels that the classifier does not know.
+    scores, predicted : array of shape (rows, labels that the classifier knows)
+        Probabilities, predicted labels.
     """
     records = prediction_records(scores, predicted, label_names)
     with atomic_write(path) as file:
@@ -66,24 +56,6 @@ def write_predictions(
             true_labels = [label_names[i] for i in np.flatnonzero(truth).tolist()]
             line = {name: row[name] for name in ("row", "fold", "text") if name in row}
             line["true_labels"] = true_labels
-            file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
-
-
-def write_tags(
-    path: Path,
-    rows: Iterable[Mapping[str, Any]],
-    label_names: Sequence[str],
-    scores: np.ndarray,
-    predicted: np.ndarray,
-) -> None:
-    """Write one JSON line per row: row number, text, predicted labels, scores.
-
-    The parameters are those of `write_predictions`, without the true labels.
-    """
-    records = prediction_records(scores, predicted, label_names)
-    with atomic_write(path) as file:
-        for row, prediction in zip(rows, records, strict=True):
-            line = {"row": row["row"], "text": row["text"]}
             file.write(json.dumps(line | prediction, ensure_ascii=False) + "\n")
 
 
@@ -126,3 +98,72 @@ def format_labels(scores: np.ndarray, predicted: np.ndarray, label_names: Sequen
     best, best_score = next(iter(prediction["scores"].items()))
     chosen = [f"{label} ({prediction['scores'][label]:.2f})" for label in prediction["labels"]]
     return ", ".join(chosen) or f"no label (highest score: {best}, {best_score:.2f})"
+
+
+# --- unlabelled rows -----------------------------------------------------------------------------
+
+
+def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
+    """Tag the unlabelled rows of the data; print the surest and the most doubtful ones.
+
+    Writes ``unlabelled_predictions.jsonl``, one line per row in the order of the data: row number,
+    text, labels, scores, and the margin, which is small for a doubtful row
+    (`shared.evaluation.rules.DecisionRule.margin`). All processes of a launch must call this.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The folder of the tagger.
+    corpus : Corpus
+    args : dataclass
+        Of the recipe. ``tag_unlabelled`` is the maximum number of rows. If it is one of
+        `TrainingArguments`, its device, batch size and precision are used.
+    """
+    wait_for_all_processes()  # until the first one has saved the tagger
+    rows = corpus.unlabelled[: args.tag_unlabelled]
+    if not len(rows):
+        if is_main_process():
+            (output_dir / UNLABELLED_FILE).unlink(missing_ok=True)  # left by an earlier run
+        return
+    trainer_args = args if hasattr(args, "per_device_eval_batch_size") else None
+    bf16 = trainer_args is not None and bool(args.bf16)
+    cache_dir = cache_folder(args.cache_dir)
+    tagger = load_tagger(output_dir, trainer_args, bf16=bf16, cache_dir=cache_dir)
+
+    print_once(f"\nTagging {len(rows):,} unlabelled texts (Ctrl-C is safe: the tagger is saved)")
+
+    # All processes predict; the first one writes.
+    path = output_dir / UNLABELLED_FILE if is_main_process() else Path(os.devnull)
+    surest: list[Example] = []
+    doubtful: list[Example] = []
+    with atomic_write(path) if is_main_process() else path.open("w", encoding="utf-8") as file:
+        starts = range(0, len(rows), BLOCK_SIZE)
+        for start in progress(starts, "tagging unlabelled texts", unit="blocks"):
+            block = corpus.dataset.select(rows[start : start + BLOCK_SIZE])
+            scores = tagger.scores(block["text"][:])
+            predicted, margins = tagger.rule.choose(scores), tagger.rule.margin(scores)
+            records = prediction_records(scores, predicted, tagger.label_names)
+            for row, record, margin in zip(block, records, margins.tolist(), strict=True):
+                line = {"row": row["row"], "text": row["text"], **record}
+                line["margin"] = round(margin, 6)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            # Keep the first examples of all blocks so far. Sure texts without a label say little.
+            order = np.argsort(margins, kind="stable")
+            sure = order[predicted[order].any(axis=1)][::-1]
+            for examples, best, sign in ((surest, sure, -1), (doubtful, order, 1)):
+                examples += [
+                    (sign * margins[i], block[i]["text"], scores[i], predicted[i])
+                    for i in best[:N_EXAMPLES].tolist()
+                ]
+                examples.sort(key=lambda example: example[0])
+                del examples[N_EXAMPLES:]
+
+    for name, examples in (("surest", surest), ("most doubtful", doubtful)):
+        if examples:
+            texts = [text for _, text, _, _ in examples]
+            scores, predicted = (np.stack([e[i] for e in examples]) for i in (2, 3))
+            shown = format_examples(texts, scores, predicted, tagger.label_names)
+            print_once(f"\nTags of unlabelled texts, the {name}\n{shown}")
+    total = len(corpus.unlabelled)
+    number = f"all {total:,}" if len(rows) == total else f"the first {len(rows):,} of {total:,}"
+    print_once(f"\nThe tags of {number} unlabelled texts are in {output_dir / UNLABELLED_FILE}.")

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.files import ROOT, write_csv, write_json
+from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
     per_label_report,
     ranking_scores,
+    subset_accuracy,
 )
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard
@@ -56,7 +58,7 @@ def interval_metrics(
 
 
 def split_metrics(
-    labels: Mapping[str, np.ndarray],
+    split: Split,
     scores: Mapping[str, np.ndarray],
     predicted: Mapping[str, np.ndarray],
     baseline: np.ndarray | None = None,
@@ -65,8 +67,8 @@ def split_metrics(
 
     Parameters
     ----------
-    labels : mapping of "train", "valid" and "test" to array of shape (rows, labels)
-        Multi-hot.
+    split : Split
+        The labels of each part. Labels that only a held-out file has count as misses.
     scores : mapping of "valid" and "test" to array of shape (rows, labels)
         Probabilities.
     predicted : like `scores`
@@ -77,15 +79,19 @@ def split_metrics(
     Returns
     -------
     dict of float
-        ``valid_*`` and ``test_*`` of `f1_scores` and `ranking_scores`, the metrics of
-        `interval_metrics`, and the number of rows of each part as ``*_samples``.
+        ``valid_*`` and ``test_*`` of `f1_scores`, `ranking_scores` and `subset_accuracy`, the
+        metrics of `interval_metrics`, and the number of rows of each part as ``*_samples``.
     """
-    metrics = interval_metrics(labels["test"], predicted["test"], baseline)
+    baselines = () if baseline is None else (baseline,)
+    metrics = interval_metrics(*split.with_unknown_labels("test", predicted["test"], *baselines))
     for part in ("valid", "test"):
-        part_metrics = f1_scores(labels[part], predicted[part])
-        part_metrics |= ranking_scores(labels[part], scores[part])
+        if not len(split.labels[part]):
+            continue  # --valid_size 0
+        y, y_pred, y_scores = split.with_unknown_labels(part, predicted[part], scores[part])
+        part_metrics = f1_scores(y, y_pred) | ranking_scores(y, y_scores)
+        part_metrics["subset_accuracy"] = subset_accuracy(y, y_pred)
         metrics |= {f"{part}_{name}": value for name, value in part_metrics.items()}
-    return metrics | {f"{part}_samples": len(y) for part, y in labels.items()}
+    return metrics | {f"{part}_samples": len(y) for part, y in split.labels.items()}
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -128,15 +134,19 @@ def write_results(
     str
         Precision, recall and F1 of each label, and a summary with intervals.
     """
-    names, y_test = split.corpus.label_names, split.labels["test"]
+    unknown = unknown_label_names(split.rows["test"])
+    names = [*split.corpus.label_names, *unknown]
+    y_test, y_pred, y_scores = split.with_unknown_labels("test", predicted, scores)
+    if thresholds is not None:
+        thresholds = [*thresholds, *[np.nan] * len(unknown)]
     write_json(output_dir / "metrics.json", metrics)
-    per_label = per_label_report(y_test, predicted, names, thresholds=thresholds, scores=scores)
+    per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)
     path = output_dir / "test_predictions.jsonl"
     write_predictions(path, split.rows["test"], names, y_test, scores, predicted)
-    report = classification_report(y_test, predicted, names, thresholds=thresholds)
+    report = classification_report(y_test, y_pred, names, thresholds=thresholds)
     _write_plots(output_dir / "plots", split, log_history)
-    card.write(output_dir, split, metrics, report, uses_thresholds=thresholds is not None)
+    card.write(output_dir, split, metrics, report)
     return f"{report}\n{summary(metrics)}"
 
 
@@ -175,14 +185,12 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def describe_output(output_dir: Path, *, model: bool = False) -> str:
-    """Return which files a run has written, and how to use the model if one was saved."""
-    files = (
-        "README.md (model card), metrics.json, per_label.csv, test_predictions.jsonl and plots/."
-    )
-    if not model:
-        return f"Everything is in {output_dir}:\n{files}"
-    lines = [f"Everything is in {output_dir}: the model,", files]
+def describe_output(output_dir: Path) -> str:
+    """Return which files a run has written, and how to use the tagger."""
+    lines = [
+        f"Everything is in {output_dir}: the tagger,",
+        "README.md (model card), metrics.json, per_label.csv, *_predictions.jsonl and plots/.",
+    ]
     if (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
         lines.append("To tag a file with it:")
         lines.append(f"  accelerate launch recipes/tag.py --model {output_dir} --data FILE")

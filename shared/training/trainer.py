@@ -101,6 +101,9 @@ class EpochTrainingArguments(TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         if getattr(self, "patience", 1) < 1:
             raise UserError(f"--patience {self.patience}: must be 1 or more")
+        if getattr(self, "valid_size", None) == 0 and getattr(self, "valid_data", None) is None:
+            # Nothing to evaluate on: train all epochs and keep the last one.
+            self.eval_strategy, self.load_best_model_at_end = "no", False
         choose_precision(self)  # before the Trainer checks that the device supports bfloat16
         super().__post_init__()
 
@@ -437,6 +440,8 @@ class LengthGroupedTrainer(Trainer):
         scores equal those of the saved model in any other program. Only `bf16_predictions` changes
         this.
         """
+        if not len(test_dataset):  # --valid_size 0
+            return PredictionOutput(np.zeros((0, self.model.config.num_labels)), None, {})
         # Mixed precision is a wrapper around the forward method of the model, which accelerate adds
         # when it prepares the model. Without a training the loop in `super().predict` would prepare
         # it. So prepare it here, and then remove the wrapper.

@@ -17,8 +17,8 @@ import numpy as np
 from transformers import TrainingArguments, pipeline
 
 from shared.data import DataArguments, load_data
-from shared.methods import entailment_classes, entailment_scores, tokenize_texts
-from shared.models import limit_length, load_sequence_classifier, load_tokenizer
+from shared.methods import entailment_classes, entailment_scores
+from shared.models import limit_length, load_sequence_classifier, load_tokenizer, tokenize_texts
 from shared.training import LengthGroupedTrainer, PaddingCollator
 
 MODEL = Path(__file__).parents[2] / "recipes" / "models" / "minilm_nli"

@@ -81,6 +81,8 @@ def main() -> None:
 
     def score(part):
         texts = list(rows[part]["text"])
+        if not texts:  # --valid_size 0
+            return np.zeros(y[part].shape)
         return np.asarray(model.predict_proba(texts, as_numpy=True, show_progress_bar=False))
 
     scores = {"test": score("test")}
@@ -96,7 +98,7 @@ def main() -> None:
         split,
         scores["test"],
         predicted["test"],
-        {**split_metrics(y, scores, predicted), **runtimes, "seed": args.seed},
+        {**split_metrics(split, scores, predicted), **runtimes, "seed": args.seed},
         card=TaggerCard(max_length=args.max_length),
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{describe_output(output_dir)}")

@@ -3,6 +3,7 @@ import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
+from shared.taggers import load_tagger
 
 SCRIPT = "recipes/document_classification.py"
 
@@ -68,7 +69,11 @@ def test_every_document_is_scored_once_by_the_fold_that_held_it_out(recipe, tmp_
         assert 0.5 < metrics[f"{method}_roc_auc"] <= 1
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| tfidf |" in card
-    assert f"--model {out}/fold_0 {out}/fold_1" in card
+    assert f"--model {out} --data FILE" in card
+    # The mean of the folds is a tagger.
+    texts = [line["text"] for line in read_lines(out / "unlabelled_predictions.jsonl")]
+    folds = [load_tagger(out / f"fold_{number}").scores(texts) for number in range(2)]
+    np.testing.assert_allclose(load_tagger(out).scores(texts), np.mean(folds, axis=0), atol=1e-6)
 
 
 def test_a_finished_fold_is_never_computed_again(recipe, trainings, tmp_path):
@@ -155,6 +160,23 @@ def test_the_folds_tag_new_documents_together(recipe, monkeypatch, capfd, tmp_pa
     for line, actual in zip(expected, read_lines(tmp_path / "tagged.jsonl"), strict=True):
         assert actual["scores"] == pytest.approx(line["scores"], abs=1e-5)
         assert actual["labels"] == line["labels"]
+
+
+def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)[:120]
+    for row in rows[90:100]:
+        row["labels"] = ["foo"]
+    data, test = write(tmp_path / "a.jsonl", rows[:90]), write(tmp_path / "b.jsonl", rows[90:])
+    printed = recipe("--data", data, "--test_data", test)
+    assert "b.jsonl has labels that --data does not have: foo 10; they count as misses" in printed
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert [line["true_labels"] for line in lines[:10]] == [["foo"]] * 10
+    assert "foo" not in lines[0]["scores"]
+    hits = sum(len(set(line["labels"]) & set(line["true_labels"])) for line in lines)
+    size = sum(len(line["labels"]) + len(line["true_labels"]) for line in lines)
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["test_micro_f1"] == pytest.approx(2 * hits / size)
+    assert metrics["model_test_micro_f1"] == metrics["test_micro_f1"]
 
 
 def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_path, tiny_issues):

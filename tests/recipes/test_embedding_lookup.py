@@ -3,10 +3,11 @@ import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import PreTrainedTokenizerBase
 
-from shared.data.splits import load_and_split
+from shared.data.resampling import load_resampling
 from shared.evaluation.metrics import f1_scores
 from shared.methods.neighbours import NearestNeighbours
 from shared.models.loading import load_encoder, load_tokenizer
+from shared.taggers import load_tagger
 
 SCRIPT = "recipes/embedding_lookup.py"
 
@@ -15,7 +16,7 @@ SCRIPT = "recipes/embedding_lookup.py"
 def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
-        *("--bf16", "false"),
+        *("--bf16", "false", "--evaluate", "held_out", "--refit", "false"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 
@@ -65,7 +66,7 @@ def test_figures_and_files(head, recipe, tmp_path):
     assert ("neighbours.png" in plots) == (head == "neighbours")
     assert "training_curve.png" not in plots
     assert f"micro F1 {f1['micro_f1']:.3f}" in printed
-    assert "Tags for texts without labels" in printed
+    assert "Tags of unlabelled texts, the most doubtful" in printed
 
 
 def test_votes_are_those_of_the_nearest_texts_and_the_saved_index_gives_them_again(
@@ -77,17 +78,19 @@ def test_votes_are_those_of_the_nearest_texts_and_the_saved_index_gives_them_aga
     assert 1 <= m <= k <= 9
     _, _, predicted, scores = predictions(tmp_path / "out")
     np.testing.assert_array_equal(predicted, np.rint(scores * k) >= m)
-    lookup = NearestNeighbours.load(tmp_path / "out")
+    tagger = load_tagger(tmp_path / "out")
     texts = [line["text"] for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")]
-    again = lookup.scores(pooled(tiny_model, texts), k)
+    again = tagger.scorer.classifier(pooled(tiny_model, texts))
     # Where rounding swaps two neighbours at the same distance, one vote differs.
     assert np.isclose(again, scores, atol=1e-5).mean() > 0.98
-    assert read_json(tmp_path / "out" / "lookup.json") == {
-        **{"model": str(tiny_model), "max_length": 48, "k": k, "m": m},
-        "label_names": ["bug", "documentation", "feature", "speed"],
-    }
+    assert tagger.scorer.classifier.k == k
+    assert tagger.rule.thresholds == (m / k,) * 4
+    assert tagger.label_names == ["bug", "documentation", "feature", "speed"]
+    assert tagger.scorer.encoder.model == str(tiny_model)
+    assert tagger.scorer.encoder.max_length == 48
     recipe("--head", "logistic")
-    assert not list((tmp_path / "out").glob("*index*"))  # nothing of the earlier run is left
+    assert not (tmp_path / "out" / "plots" / "neighbours.png").exists()  # of the earlier run
+    assert hasattr(load_tagger(tmp_path / "out").scorer.classifier, "weights")
 
 
 def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
@@ -96,37 +99,36 @@ def test_texts_with_one_label_each_get_the_most_frequent_of_their_neighbours(
     rows = [row for row in read_lines(tiny_issues) if len(row["labels"]) == 1]
     searched, parts = [], []
 
-    def split(*args, **kwargs):
-        parts.append(load_and_split(*args, **kwargs)[1])
-        return parts[-1].corpus, parts[-1]
+    def resample(*args, **kwargs):
+        resampling = load_resampling(*args, **kwargs)
+        parts.extend(resampling.splits)
+        return resampling
 
     class Spy(NearestNeighbours):
-        def search(self, vectors, k):
-            searched.append(super().search(vectors, k))
+        def search(self, vectors, k, **options):
+            searched.append(super().search(vectors, k, **options))
             return searched[-1]
 
     (tmp_path / "out" / "plots").mkdir(parents=True)
     (tmp_path / "out" / "plots" / "neighbours.png").touch()  # of an earlier run
     monkeypatch.setattr(recipe.module, "NearestNeighbours", Spy)
-    monkeypatch.setattr(recipe.module, "load_and_split", split)
+    monkeypatch.setattr(recipe.module, "load_resampling", resample)
     printed = recipe("--data", write(tmp_path / "one.jsonl", rows), "--max_neighbours", 12)
     names, _, predicted, scores = predictions(tmp_path / "out")
     metrics = read_json(tmp_path / "out" / "metrics.json")
     k = metrics["neighbours"]
     assert "votes" not in metrics
     assert f"best on validation: the label most frequent among the {k} nearest texts" in printed
-    assert read_json(tmp_path / "out" / "lookup.json").keys() == {
-        *("model", "max_length", "k", "one_label_each", "label_names")
-    }
+    assert load_tagger(tmp_path / "out").rule.top_k == 1
     assert not (tmp_path / "out" / "plots" / "neighbours.png").exists()
 
-    labels = NearestNeighbours.load(tmp_path / "out").labels.argmax(axis=1)
+    labels = load_tagger(tmp_path / "out").scorer.classifier.lookup.labels.argmax(axis=1)
 
     def most_votes(neighbours):
         actual = labels[neighbours].tolist()
         return max(actual, key=lambda label: (actual.count(label), -actual.index(label)))
 
-    for_choice, _, test = searched
+    for_choice, test, *_ = searched
     assert for_choice.shape[1] == 12
     chosen = [most_votes(row) for row in test]
     np.testing.assert_array_equal(predicted, np.eye(len(names), dtype=bool)[chosen])
@@ -182,7 +184,7 @@ def test_texts_are_tokenised_in_batches_and_their_tokens_kept_nowhere(
 
 def test_names_of_labels_stand_among_the_texts(recipe, tmp_path):
     recipe("--train_size", 8, "--label_name_rows", 2)
-    lookup = NearestNeighbours.load(tmp_path / "out")
+    lookup = load_tagger(tmp_path / "out").scorer.classifier.lookup
     assert lookup.labels.shape == (8 + 2 * 4, 4)
     np.testing.assert_array_equal(lookup.labels[8:], np.tile(np.eye(4), (2, 1)))
     assert read_json(tmp_path / "out" / "metrics.json")["train_samples"] == 8
@@ -232,3 +234,17 @@ def test_through_accelerate_launch(flags, tmp_path):
 )
 def test_mistakes(wrong, expected, recipe):
     assert expected in recipe.mistake(*wrong)
+
+
+@pytest.mark.parametrize("head", ["neighbours", "logistic"])
+def test_cross_validation_tests_every_text_and_all_texts_are_looked_up(head, recipe, tmp_path):
+    flags = ["--head", head, "--evaluate", "auto", "--refit", "true", "--folds", 3]
+    printed = recipe(*flags)
+    assert "Out of fold (120 texts, 3 folds)" in printed
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(1, 121))
+    classifier = load_tagger(tmp_path / "out").scorer.classifier
+    if head == "neighbours":
+        assert "best on training texts: a label applies if" in printed
+        assert len(classifier.lookup.labels) == 120
+        assert (tmp_path / "out" / "plots" / "neighbours.png").is_file()

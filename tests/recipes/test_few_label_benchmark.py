@@ -220,8 +220,10 @@ def test_a_package_that_is_not_installed(recipe):
     ("wrong", "expected"),
     [
         (["--methods", "naive"], "--methods naive: there are label_names, zero_shot_nli, "),
-        (["--sizes", 61], "--sizes 61: the pool has 60 training rows"),
-        (["--sizes", 0], "--sizes 0: the pool has 60 training rows"),
+        (["--sizes", 91], "--sizes 91: the pool has 90 training rows"),
+        (["--sizes", 0], "--sizes 0: the pool has 90 training rows"),
+        (["--protocol", "chapter", "--sizes", 61], "the pool has 60 training rows"),
+        (["--valid_data", "x.jsonl"], "--valid_data: no validation rows with --protocol few"),
         (["--train_size", 8], "--train_size: give the numbers of training rows with --sizes"),
         (["--sizes", "some"], "--sizes some: must be a number of rows, or all"),
         (["--jobs", -1], "--jobs -1: must be 1 or more"),

@@ -3,6 +3,7 @@ import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
+from shared.taggers import load_tagger
 
 SCRIPT = "recipes/few_label_probe.py"
 
@@ -11,7 +12,7 @@ SCRIPT = "recipes/few_label_probe.py"
 def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
-        *("--bf16", "false"),
+        *("--bf16", "false", "--evaluate", "held_out", "--refit", "false"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 
@@ -41,7 +42,7 @@ def test_figures_and_files(recipe, tmp_path):
     # The encoder is random; the words tell the labels.
     assert metrics["test_micro_f1"] > 0.8
     assert f"micro F1 {metrics['test_micro_f1']:.3f}" in printed
-    assert "Tags for texts without labels" in printed
+    assert "Tags of unlabelled texts, the most doubtful" in printed
 
 
 def test_every_text_has_a_label_where_every_training_text_has_one(recipe, tmp_path, tiny_issues):
@@ -61,13 +62,14 @@ def test_the_vocabulary_is_learned_from_training_and_unlabelled_texts_alone(
     recipe, monkeypatch, tmp_path, tiny_issues
 ):
     learned = []
-    original = recipe.module.latent_semantic_vectors
+    analysis = recipe.module.LatentSemanticAnalysis
+    original = analysis.fit
 
-    def spy(fit_texts, *texts, **options):
+    def spy(fit_texts, **options):
         learned.append(list(fit_texts))
-        return original(fit_texts, *texts, **options)
+        return original(fit_texts, **options)
 
-    monkeypatch.setattr(recipe.module, "latent_semantic_vectors", spy)
+    monkeypatch.setattr(analysis, "fit", spy)
     recipe("--train_size", 8)
     recipe("--train_size", 8, "--max_unlabelled", 5)
     assert [len(texts) for texts in learned] == [60 + 12, 8 + 5]  # the whole pool is read
@@ -88,23 +90,58 @@ def test_the_name_of_a_label_is_an_example_of_it(recipe, tmp_path, tiny_issues):
     assert "there is no label 'fast'" in recipe.mistake("--descriptions", described)
 
 
-def test_it_teaches_itself_with_unlabelled_texts(recipe, monkeypatch, tmp_path):
-    given = []
-    original = recipe.module.self_train
+@pytest.fixture
+def inputs(recipe, monkeypatch):
+    """The `ProbeInputs` of each fit, in order."""
+    seen, original = [], recipe.module.ProbeInputs
 
-    def spy(score, fit, vectors, labels, unlabelled, **options):
-        given.append((len(labels), len(unlabelled)))
-        return original(score, fit, vectors, labels, unlabelled, **options)
+    def spy(**values):
+        seen.append(original(**values))
+        return seen[-1]
 
-    monkeypatch.setattr(recipe.module, "self_train", spy)
-    printed = recipe("--train_size", 8)
-    assert "on 64 unlabelled texts" in printed  # 52 of the pool, 12 that never had a label
+    monkeypatch.setattr(recipe.module, "ProbeInputs", spy)
+    return seen
+
+
+def test_it_teaches_itself_with_unlabelled_texts(recipe, inputs):
+    recipe("--train_size", 8)  # 52 of the pool, 12 that never had a label
     recipe("--train_size", 8, "--self_training", 6)
     recipe("--train_size", 8, "--max_unlabelled", 5)
     recipe()
-    assert given == [(8, 64), (8, 58), (8, 5), (60, 12)]
+    sizes = [(len(i.labels["train"]), len(i.embeddings["extra"])) for i in inputs]
+    assert sizes == [(8, 64), (8, 58), (8, 5), (60, 12)]
     assert "0 rounds of self-training" in recipe("--train_size", 8, "--self_training", 0)
-    assert len(given) == 4
+
+
+def test_cross_validation_tests_every_text_and_all_texts_teach_the_tagger(recipe, inputs, tmp_path):
+    printed = recipe("--evaluate", "auto", "--refit", "true", "--folds", 4)
+    assert [len(i.labels["train"]) for i in inputs] == [90, 90, 90, 90, 120]
+    assert "Out of fold (120 texts, 4 folds)" in printed
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(1, 121))
+    y, actual = predicted(tmp_path / "out")
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["test_micro_f1"] == f1_scores(y, actual)["micro_f1"] > 0.8
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "fitted on all 120 labelled texts" in card
+    # The tagger has seen these texts, so that it is better on them than the folds were.
+    tags = load_tagger(tmp_path / "out")([line["text"] for line in lines])
+    pairs = zip(tags, lines, strict=True)
+    right = [set(tag["labels"]) == set(line["true_labels"]) for tag, line in pairs]
+    assert np.mean(right) > metrics["test_subset_accuracy"]
+
+
+def test_settings_that_validation_chose_are_those_of_all_rows(recipe, monkeypatch, tmp_path):
+    fits, fit = [], recipe.module.fit_with_self_training
+
+    def spy(inputs, settings, choose):
+        fits.append((len(inputs.labels["train"]), settings))
+        return fit(inputs, settings, choose)
+
+    monkeypatch.setattr(recipe.module, "fit_with_self_training", spy)
+    recipe("--refit", "true")
+    assert [n for n, _ in fits] == [60, 120]
+    assert fits[0][1] == fits[1][1]
 
 
 def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_path):
@@ -124,7 +161,7 @@ def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_pat
 
 def test_data_without_unlabelled_texts(recipe, tmp_path, tiny_issues):
     data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
-    assert "Tags for texts" not in recipe("--data", data)
+    assert "Tags of unlabelled texts" not in recipe("--data", data)
 
 
 def test_through_accelerate_launch(flags):
@@ -145,6 +182,9 @@ def test_through_accelerate_launch(flags):
         (["--self_training", -1], "--self_training -1: must be 0 or more"),
         (["--max_unlabelled", -1], "--max_unlabelled -1: must be 0 or more"),
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
+        (["--evaluate", "cross_validation", "--train_size", 8], "remove --train_size"),
+        (["--evaluate", "cross_validation", "--folds", 1], "--folds 1: must be 2 or more"),
+        (["--evaluate", "cross_validation", "--folds", 121], "--folds 121: the 120 texts"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):

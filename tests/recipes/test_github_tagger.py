@@ -76,6 +76,7 @@ def test_the_output_folder_is_complete(trained):
     assert files == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
+        *("tagger.json", "unlabelled_predictions.jsonl"),
         *(f"plots/{name}.png" for name in ("words_per_text", "label_counts", "training_curve")),
     }
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in files if "plots" in name)
@@ -163,8 +164,10 @@ def test_the_summary_shows_what_a_person_wants_to_know(trained):
             f"{average} F1 {value:.3f} (95 % interval {low:.3f} to {high:.3f}); "
             f"naive Bayes on the same rows {baseline:.3f}"
         ) in process.stdout
-    examples = process.stdout.split("Tags for texts without labels")[1]
-    assert examples.count("->") == 3
+    examples = process.stdout.split("Tags of unlabelled texts, the surest")[1]
+    assert examples.count("->") == 6
+    assert "Tags of unlabelled texts, the most doubtful" in examples
+    assert len(read_lines(folder / "unlabelled_predictions.jsonl")) == 12
     assert f"Everything is in {folder}" in examples
 
 
@@ -382,7 +385,7 @@ def test_without_unlabelled_rows(tagger, tagger_flags, tiny_issues, tmp_path):
     out = tmp_path / "out"
     printed = tagger(*tagger_flags, "--data", data, "--max_steps", 1, "--output_dir", out)
     assert "120 labelled, 0 unlabelled" in printed
-    assert "Tags for texts" not in printed
+    assert "Tags of unlabelled texts" not in printed
     assert (out / "model.safetensors").is_file()
 
 
@@ -625,9 +628,11 @@ def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_
 
 
 def test_a_label_that_training_has_not_is_named_with_its_row(tagger, tagger_flags, tmp_path):
-    test = write(tmp_path / "test.jsonl", [GOOD, GOOD | {"labels": ["bug", "bugg"]}])
-    line = tagger.mistake(*tagger_flags, "--test_data", test, "--output_dir", tmp_path / "out")
-    assert line.startswith(f"{test}, row 2: the label 'bugg' is not one of the expected labels")
+    test = write(tmp_path / "test.jsonl", [GOOD, {"title": "other", "labels": ["bug", "bugg"]}])
+    flags = ["--test_data", test, "--unknown_labels", "error", "--output_dir", tmp_path / "out"]
+    line = tagger.mistake(*tagger_flags, *flags)
+    assert line.startswith(f"{test}")
+    assert "bugg 1 (the first is in row 2" in line
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])

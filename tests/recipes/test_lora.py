@@ -9,6 +9,8 @@ from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file
 from transformers import pipeline
 
+from shared.taggers import load_tagger
+
 METHODS = ["full", "partial", "head", "lora", "dora", "ia3", "prompt"]
 
 
@@ -43,6 +45,14 @@ def test_every_way_lies_in_one_table(recipe, tmp_path):
         assert f"| {row['method']} |" in (tmp_path / "out" / "README.md").read_text("utf-8")
         if name in ("lora", "dora", "ia3"):
             assert metrics["merged_difference"] < 1e-4
+    # Each method, and each merged model, is a tagger.
+    texts = [line["text"] for line in read_lines(next((tmp_path / "out").glob("*/unlabelled*")))]
+    for name in METHODS:
+        scores = load_tagger(tmp_path / "out" / name).scores(texts)
+        assert scores.shape == (12, 4)
+        if name in ("lora", "dora", "ia3"):
+            merged = load_tagger(tmp_path / "out" / name / "merged").scores(texts)
+            np.testing.assert_allclose(merged, scores, atol=1e-4)
     # Without peft: plain weights, and scores from a pipeline
     merged = tmp_path / "out" / "lora" / "merged"
     assert not [name for name in load_file(merged / "model.safetensors") if "lora" in name]

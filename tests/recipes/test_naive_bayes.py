@@ -1,21 +1,27 @@
+import csv
+
 import numpy as np
 import pytest
-from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run
+from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.decisions import tune_thresholds
 from shared.evaluation.metrics import f1_scores
-from shared.methods.baselines import fit_scorer, naive_bayes, tfidf_logistic_regression
+from shared.methods.baselines import fit_words, naive_bayes, tfidf_logistic_regression
+from shared.methods.linear import WordClassifier
+from shared.taggers import load_tagger
 
 LAUNCH = (
     *(PYTHON, "-m", "accelerate.commands.launch"),
     *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
 )
+LABELS = ("bug", "documentation", "feature", "speed")  # the labels of tiny_issues
 CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
 
 
 @pytest.fixture
 def recipe(monkeypatch, capfd, tiny_issues, tmp_path):
-    flags = ("--data", tiny_issues, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path)
+    flags = ["--data", tiny_issues, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path]
+    flags += ["--evaluate", "held_out", "--refit", "false"]
     return Recipe("naive_bayes", monkeypatch, capfd, *flags)
 
 
@@ -45,10 +51,15 @@ def test_figures_and_files(classifier, recipe, tmp_path):
     ]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"micro f1 | {f1['micro_f1']:.3f}" in card
-    assert "pipeline(" not in card  # there is no model to load
+    assert "load_tagger(" in card
+    assert "pipeline(" not in card  # transformers could not load it
     assert f"micro F1 {f1['micro_f1']:.3f}" in printed
-    assert "Tags for texts without labels" in printed
-    assert "tag.py" not in printed
+    assert "Tags of unlabelled texts, the surest" in printed
+    assert len(read_lines(tmp_path / "unlabelled_predictions.jsonl")) == 12
+    assert "tag.py" in printed
+    tagger = load_tagger(tmp_path)
+    for line in lines:
+        assert tagger(line["text"]) == {name: line[name] for name in ("labels", "scores")}
 
 
 def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
@@ -56,24 +67,21 @@ def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
 ):
     seen = {}
 
-    def spy(*fitted_on):
-        score = fit_scorer(*fitted_on)
+    score = WordClassifier.__call__
 
-        def scorer(texts):
-            seen["scores"].append(score(texts))
-            return seen["scores"][-1]
-
-        seen["scores"] = []
-        return scorer
+    def spy(classifier, texts):
+        seen["scores"].append(score(classifier, texts))
+        return seen["scores"][-1]
 
     def spy_tune(scores, labels, **options):
         assert scores is seen["scores"][0]
         seen["thresholds"] = tune_thresholds(scores, labels, **options)
         return seen["thresholds"]
 
-    monkeypatch.setattr(recipe.module, "fit_scorer", spy)
+    monkeypatch.setattr(WordClassifier, "__call__", spy)
     monkeypatch.setattr(recipe.module, "tune_thresholds", spy_tune)
     for thresholds in ("global", "per_label"):
+        seen["scores"] = []
         recipe("--thresholds", thresholds)
         lines = read_lines(tmp_path / "test_predictions.jsonl")
         names = sorted(lines[0]["scores"])
@@ -108,9 +116,9 @@ def test_augmented_copies_join_the_training_texts(recipe, tmp_path, monkeypatch)
 
     def spy(pipeline, texts, labels):
         learned.append((list(texts), labels))
-        return fit_scorer(pipeline, texts, labels)
+        return fit_words(pipeline, texts, labels)
 
-    monkeypatch.setattr(recipe.module, "fit_scorer", spy)
+    monkeypatch.setattr(recipe.module, "fit_words", spy)
     recipe("--train_size", 16)
     recipe("--train_size", 16, "--augment", "swap", "delete", "--copies", 2)
     (texts, labels), (more, their_labels) = learned
@@ -126,6 +134,45 @@ def test_augmented_copies_join_the_training_texts(recipe, tmp_path, monkeypatch)
     assert first["train_samples"] == 16
     recipe("--train_size", 16, "--augment", "swap", "delete", "--copies", 2)
     assert learned[2][0] == more
+
+
+def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues, tmp_path):
+    rows = [row for row in read_lines(tiny_issues) if row["labels"]]
+    test_rows = rows[80:]
+    for row in test_rows[:12]:
+        row["labels"] = [*row["labels"], "foo"]
+    for row in test_rows[12:15]:
+        row["labels"] = ["bar"]
+    flags = (
+        *("--data", write(tmp_path / "data.jsonl", rows[:80])),
+        *("--test_data", write(tmp_path / "test.jsonl", test_rows)),
+    )
+    printed = recipe(*flags)
+    note = "test.jsonl has labels that --data does not have: foo 12, bar 3; they count as misses"
+    assert printed.count(note) == 1
+    assert note in (tmp_path / "README.md").read_text(encoding="utf-8")
+    lines = read_lines(tmp_path / "test_predictions.jsonl")
+    assert len(lines) == 40
+    assert sorted(lines[0]["scores"]) == sorted(LABELS)  # the classifier does not know them
+    assert [line["true_labels"] for line in lines if "bar" in line["true_labels"]] == [["bar"]] * 3
+    names = [*LABELS, "foo", "bar"]
+    predicted = np.array([[name in line["labels"] for name in names] for line in lines])
+    y = labels_of(lines, names)
+    metrics = read_json(tmp_path / "metrics.json")
+    for name, value in f1_scores(y, predicted).items():
+        assert metrics[f"test_{name}"] == pytest.approx(value)
+    assert metrics["test_subset_accuracy"] == (y == predicted).all(axis=1).mean()
+    for name in ("micro_f1", "macro_f1"):
+        low, high = (metrics[f"test_{name}_{bound}"] for bound in ("low", "high"))
+        assert low < metrics[f"test_{name}"] < high
+    with (tmp_path / "per_label.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["label"]: row for row in csv.DictReader(file)}
+    for name, support in (("foo", "12"), ("bar", "3")):
+        row = table[name]
+        assert (row["support"], row["predicted"], row["threshold"]) == (support, "0", "")
+        assert float(row["f1"]) == 0
+    message = recipe.mistake(*flags, "--unknown_labels", "error")
+    assert "test.jsonl: labels that are not among the expected ones: foo 12, bar 3 (" in message
 
 
 @pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
@@ -152,3 +199,21 @@ def test_through_a_launcher(launcher, tiny_issues, tmp_path):
 )
 def test_mistakes(flags, expected, recipe):
     assert expected in recipe.mistake(*flags)
+
+
+def test_every_labelled_text_is_tested_and_teaches(recipe, tmp_path):
+    printed = recipe("--evaluate", "auto", "--refit", "true")
+    assert "folds: 24, 24, 24, 24, 24 texts" in printed
+    assert "Out of fold (120 texts, 5 folds)" in printed
+    lines = read_lines(tmp_path / "test_predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(1, 121))
+    names = sorted(lines[0]["scores"])
+    texts, y = [line["text"] for line in lines], labels_of(lines, names)
+    expected = fit_words(naive_bayes(), texts, y)(texts)
+    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    # No score of the report comes from a classifier that has seen the text.
+    scores = np.array([[line["scores"][name] for name in names] for line in lines])
+    assert not np.isclose(scores, expected, atol=1e-6).all(axis=1).any()
+    recipe("--refit", "true")  # held out: thresholds from validation, then a fit on all rows
+    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    assert len(read_lines(tmp_path / "test_predictions.jsonl")) == 30

@@ -1,6 +1,7 @@
 """Tagging a file from the command line: every row comes back, in order, or nothing does."""
 
 import csv
+import datetime
 import errno
 import gzip
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from command_line import (
     PYTHON,
@@ -24,7 +26,14 @@ from command_line import (
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from shared.evaluation import DecisionRule
+from shared.methods import fit_words, naive_bayes
+from shared.reports import TaggedFile
+from shared.taggers import Tagger, WordScorer, load_tagger
+from shared.training import LengthGroupedTrainer
+
 SCRIPT = "recipes/tag.py"
+LABELS = ["bug", "documentation", "feature", "speed"]
 ROWS = [
     {"title": "crash with traceback", "body": "it fails", "number": 7, "labels": ["bug"]},
     {"title": None, "body": " \n", "number": 8, "labels": []},
@@ -41,7 +50,21 @@ def tag(monkeypatch, capfd, trained, tmp_path):
 
 @pytest.fixture
 def tagger_copy(trained, tmp_path):
-    return shutil.copytree(trained[0], tmp_path / "copy")
+    """A copy of the tagger as a model of transformers, which may be changed."""
+    copy = shutil.copytree(trained[0], tmp_path / "copy")
+    (copy / "tagger.json").unlink()
+    return copy
+
+
+@pytest.fixture
+def words(tmp_path, tiny_issues):
+    """The folder of a tagger of another method: naive Bayes."""
+    rows = read_lines(tiny_issues)[:120]
+    texts = [f"{row['title']}\n\n{row['body']}" for row in rows]
+    y = np.array([[name in row["labels"] for name in LABELS] for row in rows])
+    rule = DecisionRule.of(0.5, len(LABELS))
+    Tagger(LABELS, rule, WordScorer(fit_words(naive_bayes(), texts, y))).save(tmp_path / "words")
+    return tmp_path / "words"
 
 
 def test_rows_come_back_in_order_with_labels_and_scores(tag, tmp_path):
@@ -77,7 +100,6 @@ def test_scores_are_those_of_the_training_run(tag, trained, tiny_issues, tmp_pat
         assert line["labels"] == expected["labels"]
 
 
-@pytest.mark.parametrize("flags", [["--block_size", 7], ["--per_device_eval_batch_size", 5]])
 def assert_same_tags(actual, expected):
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
@@ -141,7 +163,9 @@ def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, mo
             name for name, score in line["scores"].items() if score >= threshold
         ]
 
-    monkeypatch.setattr(tag.module, "sigmoid", lambda logits: np.full(logits.shape, 0.5))
+    monkeypatch.setattr(
+        "shared.taggers.trained_model.sigmoid", lambda logits: np.full(logits.shape, 0.5)
+    )
     for threshold, count in ((0.5, 4), (0.5 + 1e-12, 0)):
         tag("--data", data, "--threshold", repr(threshold))
         (line,) = read_lines(tmp_path / "tagged.jsonl")
@@ -216,7 +240,7 @@ BROKEN_TAGGERS = {
     "no label names": (rename_labels, "the config names no labels"),
     "no labels": (
         lambda folder: change_json(folder / "config.json", id2label=None, label2id=None),
-        "classifier",
+        "the config names no labels",
     ),
     "a quantity per text": (
         lambda folder: change_json(folder / "config.json", problem_type="regression"),
@@ -253,7 +277,7 @@ def test_before_any_training_the_next_step_is_named(tag, tmp_path, monkeypatch):
 def test_an_encoder_without_a_head_is_no_tagger(tag, tiny_model, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
     line = tag.mistake("--model", tiny_model, "--data", data)
-    assert line.startswith(f"{tiny_model}: the weights lack 2 tensors of the model")
+    assert line.startswith(f"{tiny_model}: the config names no labels; train a tagger")
 
 
 @pytest.mark.parametrize(
@@ -267,8 +291,8 @@ def test_an_encoder_without_a_head_is_no_tagger(tag, tiny_model, tmp_path):
         (["--block_size", 0], "--block_size 0: must be 1 or more"),
         (["--threshold", 1.5], "--threshold 1.5: must be from 0 to 1"),
         (["--threshold", "nan"], "--threshold nan: must be from 0 to 1"),
-        (["--output", "."], "--output .: not a file"),
-        (["--output", "new.jsonl/below"], "--output new.jsonl/below: cannot be written"),
+        (["--output", "."], "--output .: must end with .jsonl, .ndjson, .csv, .parquet"),
+        (["--output", "new.jsonl/a.csv"], "--output new.jsonl/a.csv: cannot be written"),
         (["--output", "/proc/nowhere.jsonl"], "--output /proc/nowhere.jsonl: cannot be written"),
     ],
 )
@@ -317,7 +341,7 @@ def test_ctrl_c_leaves_no_output(tag, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tag.module.LengthGroupedTrainer, "predict", interrupt)
+    monkeypatch.setattr(LengthGroupedTrainer, "predict", interrupt)
     data = write(tmp_path / "new.jsonl", ROWS)
     assert tag.mistake("--data", data, code=130) == "interrupted"
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
@@ -353,3 +377,218 @@ def test_the_tagger_folder_stays_as_it_was(tag, trained, tmp_path):
 def test_taggers_that_decide_otherwise_are_not_averaged(tag, trained, tagger_copy):
     change_json(tagger_copy / "config.json", problem_type="single_label_classification")
     assert "cannot be averaged" in tag.mistake("--model", trained[0], tagger_copy)
+
+
+# --- taggers of any method -----------------------------------------------------------------------
+
+
+def test_taggers_of_different_methods_are_averaged(tag, trained, words, tiny_issues, tmp_path):
+    tag("--data", tiny_issues, "--model", trained[0], words)
+    texts = [f"{row['title']}\n\n{row['body']}" for row in read_lines(tiny_issues)]
+    expected = load_tagger(trained[0]).scores(texts) + load_tagger(words).scores(texts)
+    lines = read_lines(tmp_path / "tagged.jsonl")
+    scores = [[line["scores"][name] for name in LABELS] for line in lines]
+    np.testing.assert_allclose(scores, expected / 2, atol=1e-5)
+
+
+def test_a_tagger_whose_files_changed_is_refused(tag, trained, tmp_path):
+    copy = shutil.copytree(trained[0], tmp_path / "copy")
+    data = write(tmp_path / "new.jsonl", ROWS)
+    tag("--model", copy, "--data", data)  # a copy is as good as the original
+    change_json(copy / "config.json", thresholds=[0.9] * 4)
+    line = tag.mistake("--model", copy, "--data", data)
+    assert line.startswith(f"{copy}/config.json: changed since the tagger was saved")
+
+
+def test_scores_agree_with_the_pipeline_of_transformers(trained, tiny_issues):
+    from transformers import pipeline
+
+    texts = [row["title"] for row in read_lines(tiny_issues)[:20]]
+    classify = pipeline("text-classification", model=str(trained[0]), top_k=None, device="cpu")
+    scores = load_tagger(trained[0]).scores(texts)
+    for row, expected in zip(scores, classify(texts, truncation=True), strict=True):
+        by_name = {score["label"]: score["score"] for score in expected}
+        np.testing.assert_allclose(row, [by_name[name] for name in LABELS], atol=1e-5)
+
+
+# --- formats, rows, interruptions ----------------------------------------------------------------
+
+
+def test_csv_and_parquet_hold_what_json_lines_hold(tag, words, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    for name in ("tagged.jsonl", "tagged.csv", "tagged.parquet"):
+        tag("--data", data, "--model", words, "--output", name)
+    lines = read_lines(tmp_path / "tagged.jsonl")
+    with open(tmp_path / "tagged.csv", encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0]) == [
+        *("title", "body", "number", "input_labels", "nested", "input_scores"),
+        *("labels", *(f"scores.{name}" for name in LABELS)),
+    ]
+    table = pyarrow.parquet.read_table(tmp_path / "tagged.parquet").to_pylist()
+    for line, cell, row in zip(lines, cells, table, strict=True):
+        assert cell["labels"] == ",".join(line["labels"])
+        assert cell["number"] == str(row["number"]) == str(line["number"])
+        assert (row["labels"], row["title"]) == (line["labels"], line["title"])
+        for name in LABELS:
+            score = line["scores"].get(name)
+            assert cell[f"scores.{name}"] == ("" if score is None else str(score))
+            assert (row["scores"] or {}).get(name) == score
+    assert json.loads(cells[2]["nested"]) == ROWS[2]["nested"]
+    assert table[2]["input_scores"] == "own"
+
+
+def test_parquet_keeps_the_types_of_the_input(tag, words, tmp_path):
+    day = datetime.datetime(2026, 1, 2, 3, 4)
+    table = pyarrow.table(
+        {"text": ["crash", "docs"], "day": [day, None], "n": [1, 2], "x": [0.5, 1]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    tag("--data", tmp_path / "new.parquet", "--model", words, "--output", "tagged.parquet")
+    tagged = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")
+    assert tagged.column_names == ["text", "day", "n", "x", "labels", "scores"]
+    assert tagged.select(table.column_names).to_pylist() == table.to_pylist()
+
+
+def test_a_column_of_mixed_values_becomes_text_in_parquet(tag, words, tmp_path):
+    rows = [{"text": "a", "v": 1}, {"text": "b", "v": "one"}, {"text": "c", "v": {"d": [2]}}]
+    tag(
+        *("--data", write(tmp_path / "new.jsonl", rows), "--model", words),
+        *("--output", "tagged.parquet"),
+    )
+    values = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["v"].to_pylist()
+    assert values == ["1", "one", '{"d": [2]}']
+
+
+def test_labels_with_commas_get_another_separator_in_csv(tag, tmp_path):
+    names = ["books, music", "film"]
+    rule = DecisionRule.of(0.0, 2)
+    classifier = fit_words(naive_bayes(), ["page song", "screen"], np.eye(2, dtype=int))
+    Tagger(names, rule, WordScorer(classifier)).save(tmp_path / "comma")
+    data = write(tmp_path / "new.jsonl", [{"text": "song"}])
+    tag("--data", data, "--model", tmp_path / "comma", "--output", "tagged.csv")
+    with open(tmp_path / "tagged.csv", encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file))["labels"] == "books, music;film"
+
+
+def test_only_unlabelled_rows(tag, words, tiny_issues, tmp_path):
+    printed = tag("--data", tiny_issues, "--model", words, "--only_unlabelled")
+    lines = read_lines(tmp_path / "tagged.jsonl")
+    assert [line["title"] for line in lines] == [
+        row["title"] for row in read_lines(tiny_issues) if not row["labels"]
+    ]
+    assert printed.startswith("12 rows tagged")
+    line = tag.mistake("--data", tiny_issues, "--only_unlabelled", "--label_column", "tags")
+    assert "no column 'tags'" in line
+
+
+@pytest.mark.parametrize("name", ["tagged.jsonl", "tagged.csv", "tagged.parquet"])
+@pytest.mark.parametrize(
+    ("blocks", "resume"), [(1, []), (3, ["--resume"]), (1, ["--resume", "false"])]
+)
+def test_a_stopped_run_goes_on_with_the_same_output(
+    blocks, resume, name, tag, words, tiny_issues, tmp_path, monkeypatch
+):
+    flags = ["--data", tiny_issues, "--model", words, "--block_size", 30, "--output", name]
+    tag(*flags)
+    expected = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+
+    tag_texts, calls = Tagger.tag, []
+
+    def interrupted(self, texts):
+        calls.append(len(texts))
+        if len(calls) > blocks:
+            raise KeyboardInterrupt
+        return tag_texts(self, texts)
+
+    monkeypatch.setattr(Tagger, "tag", interrupted)
+    assert tag.mistake(*flags, code=130) == "interrupted"
+    assert not (tmp_path / name).exists()
+    with open(tmp_path / f".{name}.records", "a", encoding="utf-8") as file:
+        file.write('{"labels": ["bu')  # a block that was written in part
+    calls.clear()
+    monkeypatch.setattr(
+        Tagger, "tag", lambda self, texts: calls.append(1) or tag_texts(self, texts)
+    )
+    printed = tag(*flags, *resume)
+    if resume == ["--resume", "false"]:
+        assert len(calls) == 5
+        assert printed.startswith("132 rows tagged")
+        return
+    assert len(calls) == 5 - blocks
+    assert printed.startswith(f"132 rows ({30 * blocks} by the stopped run) tagged in {name}")
+    assert (tmp_path / name).read_bytes() == expected
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_that_was_killed_goes_on(words, tiny_issues, tmp_path):
+    """SIGKILL, which no handler sees, at the moment that a block is being written."""
+    out = tmp_path / "killed.jsonl"
+    flags = ["--data", tiny_issues, "--model", words, "--block_size", 20, "--output", out]
+    code = (
+        "import os, signal, sys; sys.argv[1:2] = []; sys.path.insert(0, 'recipes')\n"
+        "from shared.taggers import Tagger; tag = Tagger.tag; calls = []\n"
+        "def kill(self, texts):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return tag(self, texts)\n"
+        "Tagger.tag = kill\n"
+        "import tag as recipe; recipe.main()\n"
+    )
+    assert run(PYTHON, "-c", code, "tag.py", *flags, check=False).returncode == -9
+    assert not out.exists()
+    process = run(PYTHON, SCRIPT, *flags, "--resume")
+    assert process.stdout.startswith("132 rows (60 by the stopped run) tagged")
+    whole = run(PYTHON, SCRIPT, *flags[:-1], tmp_path / "whole.jsonl")
+    assert whole.stdout.startswith("132 rows tagged")
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_another_run_starts_at_the_first_row_and_says_so(tag, words, tiny_issues, monkeypatch):
+    flags = ["--data", tiny_issues, "--model", words, "--block_size", 40]
+    assert tag(*flags, "--resume").startswith("132 rows tagged")  # no run was stopped
+    tag_texts, calls = Tagger.tag, []
+
+    def interrupted(self, texts):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tag_texts(self, texts)
+
+    monkeypatch.setattr(Tagger, "tag", interrupted)
+    tag.mistake(*flags, code=130)
+    printed = tag(*flags, "--threshold", 0.9)
+    assert printed.startswith("note: 80 rows of a stopped run are tagged again: it had other flags")
+    assert "132 rows tagged" in printed
+
+
+def test_a_full_disk_after_some_blocks_loses_none_of_them(
+    tag, words, tiny_issues, tmp_path, monkeypatch
+):
+    flags = ["--data", tiny_issues, "--model", words, "--block_size", 40]
+    add, calls = TaggedFile.add, []
+
+    def full(self, records):
+        calls.append(1)
+        if len(calls) == 3:
+            raise self._not_written(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        add(self, records)
+
+    monkeypatch.setattr(TaggedFile, "add", full)
+    assert "No space left on device" in tag.mistake(*flags)
+    printed = tag(*flags)
+    assert printed.startswith("132 rows (80 by the stopped run) tagged in tagged.jsonl")
+
+
+def test_columns_that_a_csv_file_could_not_hold_are_named_first(tag, words, tmp_path):
+    data = write(tmp_path / "new.jsonl", [{"text": "a"}, {"text": "b", "scores.bug": 1}])
+    line = tag.mistake("--data", data, "--model", words, "--output", "tagged.csv")
+    assert line == "--output tagged.csv: the input has a column 'scores.bug'; rename it"
+
+
+def test_numbers_that_parquet_cannot_hold_become_text(tag, words, tmp_path):
+    data = write(tmp_path / "new.jsonl", [{"text": "a", "n": 2**70}, {"text": "b", "n": 1}])
+    tag("--data", data, "--model", words, "--output", "tagged.parquet")
+    column = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["n"].to_pylist()
+    assert column == [str(2**70), "1"]

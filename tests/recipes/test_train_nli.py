@@ -70,7 +70,7 @@ def test_an_adapter_that_zero_shot_classification_can_use(recipe, tmp_path, monk
             tmp_path / "cache",
         ),
     )
-    assert (tmp_path / "tags" / "predictions.jsonl").read_text().count("\n") == 2
+    assert (tmp_path / "tags" / "unlabelled_predictions.jsonl").read_text().count("\n") == 2
 
 
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):

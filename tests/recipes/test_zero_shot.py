@@ -53,7 +53,7 @@ def test_figures_and_files(method, recipe, tmp_path, tiny_nli, tiny_mlm, tiny_mo
     )
     assert metrics["test_micro_f1"] == f1_scores(y, chosen)["micro_f1"]
     assert f"micro F1 {metrics['test_micro_f1']:.3f}" in printed
-    assert "Tags for texts without labels" in printed
+    assert "Tags of unlabelled texts, the most doubtful" in printed
     assert (tmp_path / "out" / "plots" / "cutoffs.png").stat().st_size > 10_000
     if metrics["top_k"]:
         assert (chosen.sum(axis=1) == metrics["top_k"]).all()
@@ -94,7 +94,7 @@ def test_a_text_that_holds_the_mask_token_is_a_text_like_others(recipe, tmp_path
     for rows in (texts, texts[:1], texts[3:]):
         data = write(tmp_path / f"{len(predictions)}.jsonl", [{"text": text} for text in rows])
         recipe(*flags, "--data", data)
-        predictions.append(read_lines(tmp_path / "out" / "predictions.jsonl"))
+        predictions.append(read_lines(tmp_path / "out" / "unlabelled_predictions.jsonl"))
     assert predictions[0][0]["scores"] == pytest.approx(predictions[1][0]["scores"], abs=1e-5)
     assert predictions[0][3]["scores"] == pytest.approx(predictions[2][0]["scores"], abs=1e-5)
 
@@ -120,13 +120,13 @@ def test_calibration_takes_from_a_label_what_it_has_of_every_text(recipe, tmp_pa
 def test_texts_that_nobody_has_labelled(recipe, tmp_path):
     data = write(tmp_path / "new.csv", "text\nthe page crashes\nplease add support\nslow\n")
     printed = recipe("--data", data, "--candidate_labels", "bug", "feature")
-    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    lines = read_lines(tmp_path / "out" / "unlabelled_predictions.jsonl")
     assert [line["text"] for line in lines] == ["the page crashes", "please add support", "slow"]
     assert all(len(line["labels"]) == 1 for line in lines)
     assert all(line["labels"][0] == max(line["scores"], key=line["scores"].get) for line in lines)
-    assert "All 3 texts" in printed
+    assert "The tags of all 3 unlabelled texts are in" in printed
     recipe("--data", data, "--candidate_labels", "bug", "feature", "--threshold", 0)
-    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    lines = read_lines(tmp_path / "out" / "unlabelled_predictions.jsonl")
     assert all(len(line["labels"]) == 2 for line in lines)
 
 
@@ -196,5 +196,5 @@ def test_the_adapter_that_ships_sorts_texts_by_topics_it_never_saw(monkeypatch, 
     flags = ["--data", data, "--candidate_labels", *texts, "--use_cpu"]
     flags += ["--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache"]
     Recipe("zero_shot", monkeypatch, capfd)(*flags)
-    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    lines = read_lines(tmp_path / "out" / "unlabelled_predictions.jsonl")
     assert [line["labels"] for line in lines] == [[topic] for topic in texts]

@@ -21,9 +21,9 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 WITH_TORCH = {
     *("methods.embeddings", "methods.zero_shot", "models.heads", "models.networks"),
     *("training.adapters", "training.callbacks", "training.health", "training.optimization"),
-    "training.trainer",
+    *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
 }
-WITH_SKLEARN = {"methods.probe"}
+WITH_SKLEARN = {"methods.probe", "methods.self_training"}
 WITH_NUMBA = {"data.near_duplicates"}
 WITH_EVALUATE = {"evaluation.evaluate_modules"}
 LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE

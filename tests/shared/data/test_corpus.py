@@ -23,7 +23,12 @@ from hypothesis import strategies as st
 from shared.cli.errors import UserError
 from shared.data import corpus as module
 from shared.data.arguments import DataArguments, SplitArguments
-from shared.data.corpus import load_data, load_held_out
+from shared.data.corpus import (
+    append_unknown_labels,
+    load_data,
+    load_held_out,
+    unknown_label_names,
+)
 from shared.data.preparation import LabelEncoder, join_text
 from shared.data.readers import ROOT
 
@@ -261,9 +266,9 @@ def test_labels_of_a_trained_model(load, mistake):
     corpus = load(rows, label_names=["c", "a", "b"], min_label_count=2)
     assert corpus.label_names == ["c", "a", "b"]
     assert corpus.label_matrix().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
-    message = mistake(rows, label_names=["a", "b"])
-    assert "rows.jsonl, row 2: the label 'c' is not one of the expected labels" in message
-    assert "--drop_labels" in message
+    message = mistake([*rows, issue(4, "d"), issue(5, "d", "c")], label_names=["a", "b"])
+    assert "rows.jsonl: labels that are not among the expected ones: c 2, d 2 (" in message
+    assert "the first is in row 2; expected are a, b); leave them out with --drop_labels" in message
     assert load(rows, label_names=["a", "b"], drop_labels=["c"]).label_names == ["a", "b"]
     assert len(load([issue(1), issue(2)], label_names=["a"]).labelled) == 0
 
@@ -277,12 +282,88 @@ def test_a_held_out_file_has_the_labels_of_the_training_file(load, tmp_path):
     held_out = load_held_out(args, corpus)["test"]
     assert held_out.label_names == corpus.label_names == ["bug"]
     assert held_out.label_matrix(held_out.labelled).tolist() == [[1], [1]]
-    file.write_text(json.dumps(issue(5, "bugg")))
-    with pytest.raises(
-        UserError, match="row 1: the label 'bugg' is not one of the expected labels"
-    ):
-        load_held_out(args, corpus)
     assert load_held_out(SplitArguments(**flags), corpus) == {}
+
+
+@pytest.fixture
+def held_out(load, tmp_path):
+    """`held_out(rows, test rows, **flags)` returns both data sets, from `load_held_out`."""
+
+    def held_out(rows, test_rows, **flags):
+        file = write(tmp_path / "test.jsonl", "".join(json.dumps(row) + "\n" for row in test_rows))
+        args = SplitArguments(test_data=str(file), cache_dir=str(tmp_path / "cache"), **flags)
+        data_flags = {name: value for name, value in flags.items() if name != "unknown_labels"}
+        corpus = load(rows, **data_flags)
+        return corpus, load_held_out(args, corpus)["test"]
+
+    return held_out
+
+
+UNKNOWN = [
+    issue(11, "bug"),
+    issue(12, "new", "bug", "typo"),
+    issue(13, "new"),
+    issue(14),
+    issue(15, "docs", "rare"),
+    issue(13, "typo"),  # an exact duplicate
+]
+
+
+def test_labels_that_only_a_held_out_file_has_are_kept_apart(held_out):
+    rows = [issue(1, "bug"), issue(2, "docs"), issue(3, "docs", "bug"), issue(4, "rare", "bug")]
+    corpus, test = held_out(rows, UNKNOWN, min_label_count=2)
+    assert test.label_names == corpus.label_names == ["bug", "docs"]
+    assert test.report["unknown_labels"] == {"new": 2, "typo": 1}
+    # A row with unknown labels only is labelled; labels that --data has left out are not unknown.
+    assert test.labelled.tolist() == [0, 1, 2, 4]
+    assert test.label_matrix(test.labelled).tolist() == [[1, 0], [1, 0], [0, 0], [0, 1]]
+    rows = test.dataset.select(test.labelled)
+    predicted = np.array([[1, 0], [1, 1], [0, 1], [0, 1]], bool)
+    scores = np.where(predicted, 0.75, 0.25) - 0.5
+    arrays = append_unknown_labels(rows, test.label_matrix(test.labelled), predicted, scores)
+    y, y_pred, y_scores = arrays
+    assert unknown_label_names(rows) == ["new", "typo"]
+    assert y.tolist() == [[1, 0, 0, 0], [1, 0, 1, 1], [0, 0, 1, 0], [0, 1, 0, 0]]
+    assert y_pred.tolist() == [[*row, False, False] for row in predicted.tolist()]
+    assert y_scores.tolist() == [[*row, -0.25, -0.25] for row in scores.tolist()]
+    note = "test.jsonl has labels that --data does not have: new 2, typo 1; they count as misses"
+    assert test.describe(brief=True).count("note: ") == 1
+    assert note in test.describe(brief=True)
+    assert "note: " not in corpus.describe()
+
+
+def test_without_unknown_labels_nothing_changes(held_out, load):
+    rows = [issue(1, "bug"), issue(2, "docs")]
+    _, test = held_out(rows, [issue(3, "docs"), issue(4, "bug")])
+    assert unknown_label_names(test.dataset) == []
+    assert "unknown_labels" not in test.dataset.column_names
+    assert "note: " not in test.describe(brief=True)
+    y = test.label_matrix()
+    assert all(array is y for array in append_unknown_labels(test.dataset, y, y))
+    same = load([issue(3, "docs"), issue(4, "bug")])
+    assert test.fingerprint == same.fingerprint
+
+
+def test_the_fingerprint_covers_unknown_labels(held_out):
+    rows = [issue(1, "bug"), issue(2, "docs")]
+    fingerprints = {
+        held_out(rows, [issue(3, "docs"), issue(4, "bug", *labels)])[1].fingerprint
+        for labels in ([], ["new"], ["typo"], ["new", "typo"])
+    }
+    assert len(fingerprints) == 4
+
+
+def test_one_error_names_all_unknown_labels(held_out):
+    rows = [issue(1, "bug"), issue(2, "docs"), issue(3, "rare")]
+    held_out(rows, UNKNOWN)  # the cached file must not serve the next call
+    with pytest.raises(UserError) as error:
+        held_out(rows, UNKNOWN, unknown_labels="error")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "test.jsonl: labels that are not among the expected ones: new 2, typo 1 (" in message
+    assert "row 2; expected are bug, docs, rare); leave them out with --drop_labels" in message
+    held_out(rows, UNKNOWN, unknown_labels="error", drop_labels=["new", "typo"])
+    held_out(rows, UNKNOWN)
 
 
 def test_fingerprint_depends_on_rows_and_labels_but_not_on_the_file(load, tmp_path):

@@ -9,6 +9,7 @@ from shared.cli.errors import UserError
 from shared.data.arguments import SplitArguments
 from shared.data.corpus import load_data, load_held_out
 from shared.data.splits import split_corpus
+from shared.evaluation.metrics import f1_scores, subset_accuracy
 
 
 @pytest.fixture
@@ -92,6 +93,44 @@ def test_held_out_files_replace_sets_and_are_not_trained_on(make_split):
     split = make_split(rows, valid_data=valid, test_data=test, drop_repeated=False)
     assert [len(split.rows[part]) for part in ("train", "valid", "test")] == [20, 5, 4]
     assert "left out" not in split.describe()
+
+
+def test_labels_that_only_held_out_files_have_count_as_misses(make_split):
+    test = [("test 0", ["a", "new"]), ("test 1", ["odd"]), ("test 2", ["b"]), ("test 3", ["new"])]
+    valid = [("valid 0", ["a"]), ("valid 1", ["odd", "b"])]
+    split = make_split(some_rows(20), test_data=test, valid_data=valid)
+    assert split.corpus.label_names == ["a", "b"]
+    assert split.corpus.single_label
+    assert [y.shape for y in split.labels.values()] == [(20, 2), (2, 2), (4, 2)]
+    assert list(split.rows["test"]["labels"]) == [[0], [], [1], []]
+    assert split.label_counts("test") == {"a": 1, "b": 1}
+    predicted = np.eye(2, dtype=bool)[[0, 1, 1, 0]]
+    y, y_pred = split.with_unknown_labels("test", predicted)
+    assert y.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert subset_accuracy(y, y_pred) == 1 / 4
+    # 2 of the 4 predictions are right, and the rows have 5 labels.
+    f1 = f1_scores(y, y_pred)
+    assert f1["micro_f1"] == pytest.approx(2 * 2 / (4 + 5))
+    assert f1["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0 + 0) / 4)
+    (y,) = split.with_unknown_labels("valid")
+    assert y.tolist() == [[1, 0, 0], [0, 1, 1]]
+    (y,) = split.with_unknown_labels("train")
+    assert y is split.labels["train"]
+    small = make_split(some_rows(20), test_data=test, valid_data=valid, train_per_label=3)
+    assert small.labels["train"].sum(axis=0).tolist() == [3, 3]
+
+
+def test_with_one_unknown_label_each_micro_f1_is_still_the_accuracy(make_split):
+    test = [("test 0", ["a"]), ("test 1", ["new"]), ("test 2", ["b"]), ("test 3", ["odd"])]
+    split = make_split(some_rows(20), test_data=test)
+    y, y_pred = split.with_unknown_labels("test", np.eye(2, dtype=bool)[[0, 1, 1, 0]])
+    assert f1_scores(y, y_pred)["micro_f1"] == subset_accuracy(y, y_pred) == 1 / 2
+
+
+def test_set_with_unknown_labels_only_is_an_error(make_split):
+    test = [(f"test {i}", ["new"]) for i in range(3)]
+    with pytest.raises(UserError, match="no test text has a label that --data has; label more"):
+        make_split(some_rows(9), test_data=test)
 
 
 def test_label_missing_from_a_set_is_reported(make_split):

@@ -18,7 +18,7 @@ from shared.evaluation.cross_validation import (
     score_folds,
 )
 from shared.evaluation.metrics import f1_scores
-from shared.methods.baselines import fit_scorer, naive_bayes
+from shared.methods.baselines import fit_words, naive_bayes
 from shared.reports.cross_validation import methods_table
 
 
@@ -95,12 +95,12 @@ def test_a_baseline_never_sees_the_fold_it_scores():
     y = np.eye(2, dtype=int)[[0, 0, 0, 1, 1, 1, 0, 1]]
     fold_of = np.array([0, 0, 0, 0, 0, 0, 1, 1])
     fold_scores = score_folds(
-        partial(fit_scorer, naive_bayes()), {"oof": texts, "test": texts[:1]}, y, fold_of
+        partial(fit_words, naive_bayes()), {"oof": texts, "test": texts[:1]}, y, fold_of
     )
     for number, scores in enumerate(fold_scores):
         assert scores["oof"].shape == ((fold_of == number).sum(), 2)
         assert (scores["oof"].argmax(axis=1) == y[fold_of == number].argmax(axis=1)).all()
         assert scores["test"].shape == (1, 2)
     y[-2:] = 0  # fold 0 now learns from rows without any label: every score is 0
-    fold_scores = score_folds(partial(fit_scorer, naive_bayes()), {"oof": texts}, y, fold_of)
+    fold_scores = score_folds(partial(fit_words, naive_bayes()), {"oof": texts}, y, fold_of)
     assert not fold_scores[0]["oof"].any()

@@ -11,7 +11,13 @@ from sklearn.neighbors import NearestNeighbors
 
 from shared.cli.errors import UserError
 from shared.methods.embeddings import normalized
-from shared.methods.neighbours import NearestNeighbours, f1_grid, micro_f1_by_k
+from shared.methods.neighbours import (
+    NearestNeighbours,
+    NeighbourVote,
+    choose_votes,
+    f1_grid,
+    micro_f1_by_k,
+)
 
 
 def example(rows=60, queries=30, labels=4, seed=0):
@@ -78,26 +84,12 @@ def test_k_beyond_the_index_is_refused(k):
         NearestNeighbours(vectors, labels).search(queries, k)
 
 
-def test_a_saved_index_gives_the_same_scores(tmp_path):
+def test_the_vectors_of_the_index_make_the_same_index():
     vectors, labels, queries = example()
     lookup = NearestNeighbours(vectors, labels)
-    lookup.save(tmp_path, k=3)
-    loaded = NearestNeighbours.load(tmp_path)
-    np.testing.assert_array_equal(loaded.scores(queries, 3), lookup.scores(queries, 3))
-    assert '"k": 3' in (tmp_path / "lookup.json").read_text()
-
-
-def test_a_missing_or_damaged_index_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no usable index"):
-        NearestNeighbours.load(tmp_path)
-    vectors, labels, _ = example()
-    NearestNeighbours(vectors, labels).save(tmp_path)
-    np.save(tmp_path / "labels.npy", labels[:3])
-    with pytest.raises(UserError, match=r"index.faiss has 60 rows and labels.npy 3"):
-        NearestNeighbours.load(tmp_path)
-    (tmp_path / "index.faiss").write_bytes(b"no index")
-    with pytest.raises(UserError, match="holds no usable index"):
-        NearestNeighbours.load(tmp_path)
+    again = NearestNeighbours(lookup.vectors, lookup.labels)
+    np.testing.assert_array_equal(lookup.vectors, vectors)
+    np.testing.assert_array_equal(NeighbourVote(again, 3)(queries), lookup.scores(queries, 3))
 
 
 @settings(max_examples=40, deadline=None)
@@ -150,3 +142,63 @@ def test_f1_of_most_votes_does_not_depend_on_the_blocks(monkeypatch):
     assert whole[0] == pytest.approx(f1_score(y, predicted, average="micro"))
     monkeypatch.setattr("shared.methods.neighbours._BLOCK", 7)
     np.testing.assert_array_equal(micro_f1_by_k(neighbours, one_hot, y), whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 15))
+def test_no_neighbour_is_of_the_group_of_the_vector(seed, n_groups, k):
+    vectors, labels, _ = example(rows=15, seed=seed)
+    groups = np.random.default_rng(seed).integers(n_groups, size=15)
+    outside = 15 - np.bincount(groups).max()
+    if k > outside:
+        return
+    neighbours = NearestNeighbours(vectors, labels).search_outside_groups(groups, k)
+    assert neighbours.shape == (15, k)
+    for row in range(15):
+        others = np.flatnonzero(groups != groups[row])
+        nearest = others[np.argsort(-(vectors[others] @ vectors[row]), kind="stable")]
+        np.testing.assert_array_equal(neighbours[row], nearest[:k])
+
+
+@pytest.mark.parametrize("single_label", [False, True])
+def test_votes_are_chosen_by_validation_or_by_leaving_one_out(single_label):
+    vectors, labels, _ = example()
+    if single_label:
+        labels = np.eye(labels.shape[1], dtype=np.uint8)[labels.argmax(axis=1)]
+    lookup = NearestNeighbours(vectors, labels)
+    groups = np.arange(len(labels))
+    options = {"max_neighbours": 7, "single_label": single_label, "groups": groups}
+    by_validation = lookup.search(vectors[:9], 7), vectors[:9], labels[:9]
+    alone = lookup.search_outside_groups(groups, 7), vectors[:0], labels
+    for neighbours, x, y in (by_validation, alone):
+        votes = choose_votes(lookup, x, y[: len(x)], **options)
+        if single_label:
+            assert votes.m is None
+            assert votes.k == micro_f1_by_k(neighbours, labels, y).argmax() + 1
+        else:
+            grid = f1_grid(neighbours, labels, y)["micro_f1"]
+            assert grid[votes.k - 1, votes.m - 1] == np.nanmax(grid)
+
+
+def test_near_duplicates_and_names_of_labels_do_not_choose_k():
+    rng = np.random.default_rng(3)
+    vectors = normalized(rng.normal(size=(40, 8)))
+    labels = (rng.random((40, 3)) < 0.4).astype(np.uint8)
+    options = {"max_neighbours": 20, "single_label": False}
+    nothing = vectors[:0], labels[:0]
+    once = choose_votes(
+        NearestNeighbours(vectors, labels), *nothing, groups=np.arange(40), **options
+    )
+    twice = NearestNeighbours(np.tile(vectors, (2, 1)), np.tile(labels, (2, 1)))
+    groups = np.tile(np.arange(40), 2)
+    votes = choose_votes(twice, *nothing, groups=groups, **options)
+    assert votes.grid["micro_f1"][0, 0] == once.grid["micro_f1"][0, 0] < 1
+    # Five copies of the name of each label are near one another, but no texts to classify.
+    names = np.tile(np.eye(3, 8, dtype=np.float32), (5, 1))
+    lookup = NearestNeighbours(
+        np.concatenate([vectors, names]), np.concatenate([labels, np.tile(np.eye(3), (5, 1))])
+    )
+    groups = np.concatenate([np.arange(40), -1 - np.arange(15)])
+    assert choose_votes(lookup, *nothing, groups=groups, **options).grid["micro_f1"][0, 0] < 0.75
+    alone = NearestNeighbours(vectors[:1], labels[:1])
+    assert choose_votes(alone, *nothing, groups=np.zeros(1), **options)[:2] == (1, 1)

@@ -14,6 +14,7 @@ from shared.evaluation.decisions import softmax
 from shared.methods.zero_shot import (
     MaskedWords,
     calibrate,
+    calibration_offsets,
     check_templates,
     entailment_classes,
     entailment_scores,
@@ -72,7 +73,7 @@ probabilities = arrays(np.float64, (20, 3), elements=st.floats(0.001, 0.999))
 
 @given(probabilities)
 def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
-    actual = calibrate(scores, scores)
+    actual = calibrate(scores, calibration_offsets(scores))
     assert logit(actual).mean(axis=0) == pytest.approx(0, abs=1e-6)
     shift = logit(scores) - logit(actual)
     assert np.ptp(shift, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
@@ -80,10 +81,10 @@ def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
 
 def test_too_few_texts_say_nothing_about_a_name():
     scores = np.full((5, 2), 0.9)
-    assert calibrate(scores, np.full((19, 2), 0.9)) is scores
-    assert calibrate(scores, np.full((20, 2), 0.9)) == pytest.approx(0.5)
+    assert calibrate(scores, calibration_offsets(np.full((19, 2), 0.9))) is scores
+    assert calibrate(scores, calibration_offsets(np.full((20, 2), 0.9))) == pytest.approx(0.5)
     certain = np.array([[0.0, 1.0]] * 20)
-    assert np.isfinite(calibrate(certain, certain)).all()
+    assert np.isfinite(calibrate(certain, calibration_offsets(certain))).all()
 
 
 def test_entailment_is_weighed_against_contradiction_alone():

@@ -62,7 +62,7 @@ def results(made_up):
 def test_a_method_is_chosen_by_validation_and_compared_on_test(results):
     few, all_rows = (recommend(results, size) for size in ("8", "all"))
     assert (few.best, few.runner_up) == ("probe", "words")  # though "slow" is best on test
-    assert few.valid == pytest.approx((0.8, 0.5))
+    assert few.chosen_on == pytest.approx((0.8, 0.5))
     assert few.verdict == "significant"
     assert 0 < few.test["low"] < few.test["difference"] < few.test["high"]
     assert (all_rows.best, all_rows.verdict) == ("words", "not significant")
@@ -98,6 +98,26 @@ def test_results_on_different_test_rows_are_not_compared(made_up):
         UserError, match=r"two-8-1.jsonl: its test rows differ from those of .*one-8"
     ):
         recommend(pair, "8")
+
+
+def test_labels_that_only_the_test_rows_have_count_as_misses(made_up):
+    pair = [
+        made_up("good", "8", 1, test=0.9, valid=0.9),
+        made_up("bad", "8", 1, test=0.4, valid=0.5),
+    ]
+    before = recommend(pair, "8").test["difference"]
+    f1 = []
+    for result in pair:
+        lines = [json.loads(line) for line in result.predictions.read_text().split("\n") if line]
+        for line in lines:
+            line["true_labels"].append("unknown")
+        result.predictions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        hits = sum(len(set(line["labels"]) & set(line["true_labels"])) for line in lines)
+        size = sum(len(line["labels"]) + len(line["true_labels"]) for line in lines)
+        f1.append(2 * hits / size)
+    after = recommend(pair, "8").test["difference"]
+    assert after == pytest.approx(f1[0] - f1[1])
+    assert after < before
 
 
 def test_csv_rows(results):

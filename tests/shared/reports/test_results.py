@@ -52,13 +52,14 @@ def test_interval_metrics(labels, scores):
     assert metrics == interval_metrics(y_true, predicted, baseline)
 
 
-def test_split_metrics(labels, scores):
+def test_split_metrics(split, labels, scores):
     parts = {"valid": scores[::-1], "test": scores}
     predicted = {part: part_scores >= THRESHOLDS for part, part_scores in parts.items()}
-    metrics = split_metrics(labels, parts, predicted)
+    metrics = split_metrics(split, parts, predicted)
     for part in ("valid", "test"):
         expected = f1_scores(labels[part], predicted[part])
         expected |= ranking_scores(labels[part], parts[part])
+        expected["subset_accuracy"] = (labels[part] == predicted[part]).all(axis=1).mean()
         assert {name: metrics[f"{part}_{name}"] for name in expected} == expected
     bounds = interval_metrics(labels["test"], scores >= THRESHOLDS)
     assert {name: metrics[name] for name in bounds} == bounds
@@ -80,8 +81,8 @@ def test_summary():
 
 
 @pytest.fixture(scope="module")
-def written(labels, scores, tmp_path_factory):
-    """Write the results of a made-up run; return their folder and the report."""
+def split(labels):
+    """Return a made-up split."""
     features = Features(
         {
             "text": Value("string"),
@@ -113,7 +114,7 @@ def written(labels, scores, tmp_path_factory):
         "labels_left_out": {},
     }
     nothing = np.zeros(0, np.int64)
-    split = Split(
+    return Split(
         rows=dict.fromkeys(PARTS, dataset),
         labels=labels,
         sources={part: (Corpus(dataset, report), np.arange(ROWS)) for part in PARTS},
@@ -121,6 +122,11 @@ def written(labels, scores, tmp_path_factory):
         left_out=nothing,
         repeated=0,
     )
+
+
+@pytest.fixture(scope="module")
+def written(split, scores, tmp_path_factory):
+    """Write the results of a made-up run; return their folder and the report."""
     folder = tmp_path_factory.mktemp("results")
     metrics = dict.fromkeys((*SHOWN, *BOUNDS), 0.5) | {"train_samples": ROWS, "seed": 42}
     text = write_results(

@@ -1,0 +1,176 @@
+"""Which labelled rows a method is evaluated on, and which rows its tagger is fitted on.
+
+With many labelled rows, a part of them is held out. With few, this part would be too small to
+measure anything and is missed in training: cross-validation tests every row, with a classifier that
+has not seen it. Either way, the tagger that is saved may learn from all labelled rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from shared.cli.arguments import flag
+from shared.cli.errors import UserError
+from shared.cli.launch import print_once
+from shared.data.arguments import SplitArguments
+from shared.data.corpus import Corpus, load_corpus
+from shared.data.folds import assign_folds, describe_folds
+from shared.data.splits import Split, split_corpus
+
+FEW_ROWS = 500  # labelled rows below which `--evaluate auto` is a cross-validation
+
+
+@dataclass
+class EvaluationArguments:
+    """Flags about the evaluation of methods that are fitted in seconds."""
+
+    evaluate: Literal["auto", "cross_validation", "held_out"] = flag(
+        "auto",
+        "cross_validation: every labelled row is tested by a classifier of the other folds; "
+        "held_out: a part of the rows is for validation and test; auto: cross_validation below "
+        f"{FEW_ROWS} labelled rows, unless other flags name files, sizes or a part of the rows "
+        "(default: auto).",
+    )
+    folds: int = flag(5, "Folds of a cross-validation (default: 5).")
+    refit: bool = flag(
+        True,
+        "Fit the saved tagger on all labelled rows after the evaluation; not with a part of the "
+        "training rows (default: true).",
+    )
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """The splits of an evaluation, and the rows of the tagger that is saved.
+
+    Attributes
+    ----------
+    corpus : Corpus
+    splits : list of Split
+        One, or one for each fold: the test set is the fold, there is no validation set.
+    all_rows : Split, optional
+        Its training set has all labelled rows. None: the tagger of the only split is saved.
+    """
+
+    corpus: Corpus
+    splits: list[Split]
+    all_rows: Split | None
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether there is a split for each fold."""
+        return len(self.splits) > 1
+
+    @property
+    def tested(self) -> Split:
+        """The split to report on: that of the evaluation, or all rows as test set of all folds."""
+        if not self.cross_validated:
+            return self.splits[0]
+        rows = np.sort(np.concatenate([split.sources["test"][1] for split in self.splits]))
+        return _split(self.corpus, train=rows, test=rows)
+
+    def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the rows of the test sets of all splits in the order of those of `tested`."""
+        if not self.cross_validated:
+            return arrays[0]
+        rows = np.concatenate([split.sources["test"][1] for split in self.splits])
+        return np.concatenate(arrays)[np.argsort(rows)]
+
+    def title(self) -> str:
+        """Return the title of a report: what the figures are measured on."""
+        n = len(self.tested.labels["test"])
+        if self.cross_validated:
+            return f"Out of fold ({n:,} texts, {len(self.splits)} folds)"
+        return f"Test ({n:,} texts)"
+
+    def explain(self) -> str:
+        """Return sentences for a card: which figures belong to which classifier."""
+        n_test = len(self.tested.labels["test"])
+        n_train = len(self.splits[0].labels["train"])
+        if self.cross_validated:
+            text = (
+                f"The figures are out of fold: each of the {n_test:,} labelled texts was tested by "
+                f"a classifier that was fitted on the texts of the other folds ({len(self.splits)} "
+                "folds)."
+            )
+        else:
+            text = f"The figures are those of a classifier that was fitted on {n_train:,} texts, "
+            text += f"on {n_test:,} held-out texts."
+        if self.all_rows is not None:
+            n_all = len(self.all_rows.labels["train"])
+            text += (
+                f" The tagger in this folder was then fitted on all {n_all:,} labelled texts of "
+                "--data. It should be a little better than the figures say."
+            )
+        return text
+
+
+def load_resampling(args: Any, *, seed: int) -> Resampling:
+    """Load the data, split the labelled rows for an evaluation, and print a summary.
+
+    Parameters
+    ----------
+    args : SplitArguments with EvaluationArguments
+    seed : int
+        Of the split, or of the folds.
+
+    Raises
+    ------
+    UserError
+        As `shared.data.splits.split_corpus` and `shared.data.folds.assign_folds`; or if a
+        cross-validation is wanted together with held-out files or a part of the training rows.
+    """
+    corpus, held_out = load_corpus(args)
+    partial = args.train_size is not None or args.train_per_label is not None
+    evaluate = args.evaluate
+    if evaluate == "cross_validation" and (held_out or partial or not args.refit):
+        name = "--train_size and --train_per_label" if partial else "--valid_data and --test_data"
+        name = name if args.refit else "--refit false"
+        raise UserError(f"--evaluate cross_validation: uses all labelled rows; remove {name}")
+    if evaluate == "auto":
+        sizes = (args.valid_size, args.test_size) != (
+            SplitArguments.valid_size,
+            SplitArguments.test_size,
+        )
+        few = len(corpus.labelled) < FEW_ROWS and args.refit
+        evaluate = "held_out"
+        if few and not (held_out or partial or sizes):
+            evaluate = "cross_validation"
+
+    all_rows = None
+    if evaluate == "held_out":
+        splits = [split_corpus(corpus, held_out, args, seed=seed)]
+        print_once(splits[0].describe())
+    else:
+        y, groups = corpus.label_matrix(corpus.labelled), corpus.groups[corpus.labelled]
+        fold_of = assign_folds(y, args.folds, groups=groups, seed=seed)
+        print_once(describe_folds(fold_of, y, corpus.label_names))
+        parts = [fold_of == number for number in range(args.folds)]
+        rows = corpus.labelled
+        splits = [_split(corpus, train=rows[~part], test=rows[part]) for part in parts]
+    if evaluate == "cross_validation" or (args.refit and not partial):
+        # Not those that repeat a row of a held-out file.
+        repeated = corpus.repeats([*held_out.values()] if args.drop_repeated else [])
+        rows = corpus.labelled[~repeated[corpus.labelled]]
+        all_rows = _split(corpus, train=rows, test=rows[:0])
+    return Resampling(corpus, splits, all_rows)
+
+
+def _split(corpus: Corpus, *, train: np.ndarray, test: np.ndarray) -> Split:
+    """Return a split of rows of the corpus without a validation set."""
+    none = corpus.labelled[:0]
+    sources = {"train": (corpus, train), "valid": (corpus, none), "test": (corpus, test)}
+    # Unlabelled rows that repeat a test row must not be trained on.
+    repeats = np.isin(corpus.groups[corpus.unlabelled], corpus.groups[test])
+    return Split(
+        rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},
+        labels={name: source.label_matrix(rows) for name, (source, rows) in sources.items()},
+        sources=sources,
+        unlabelled=corpus.unlabelled[~repeats],
+        left_out=none,
+        repeated=0,
+    )

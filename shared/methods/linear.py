@@ -1,0 +1,126 @@
+"""Fitted linear classifiers as plain arrays: they can be saved, and score texts without a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.evaluation.decisions import sigmoid, softmax
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import CountVectorizer
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """Probabilities from a weighted sum of features: logistic regression, or naive Bayes.
+
+    Attributes
+    ----------
+    weights : float array of shape (labels, width)
+    bias : float array of shape (labels,)
+        Infinite for a label that all texts have, negative infinite for one that none has.
+    single_label : bool
+        Labels exclude each other: a softmax over them. False: a sigmoid for each label.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    single_label: bool = False
+
+    def __call__(self, features: np.ndarray | csr_matrix) -> np.ndarray:
+        """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
+        logits = features @ self.weights.T + self.bias
+        return softmax(logits) if self.single_label else sigmoid(logits)
+
+    @classmethod
+    def of_labels(
+        cls, fitted: dict[int, tuple[np.ndarray, float]], always: np.ndarray, width: int
+    ) -> LinearClassifier:
+        """Combine classifiers of one label each.
+
+        Parameters
+        ----------
+        fitted : dict of label number to its weights, of shape (width,), and its bias
+        always : bool array of shape (labels,)
+            Labels without a classifier that every text has. No text has the other ones.
+        width : int
+        """
+        bias = np.where(always, np.inf, -np.inf)
+        weights = np.zeros((len(always), width))
+        for label, (label_weights, label_bias) in fitted.items():
+            weights[label], bias[label] = label_weights, label_bias
+        return cls(weights, bias)
+
+
+@dataclass(frozen=True)
+class LinearEnsemble:
+    """The mean of the probabilities of several linear classifiers of the same features."""
+
+    members: Sequence[LinearClassifier]
+
+    def __call__(self, features: np.ndarray | csr_matrix) -> np.ndarray:
+        """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
+        return np.mean([member(features) for member in self.members], axis=0)
+
+
+class WordFeatures:
+    """Counts or TF-IDF of the words of texts, from the vocabulary that was fitted.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The vocabulary, in the order of the features; may be empty.
+    options : dict
+        Options of scikit-learn's ``CountVectorizer`` (or ``TfidfVectorizer``, if `idf` is given),
+        as JSON values.
+    idf : float array of shape (words,), optional
+        The weight of each word. None: words are counted.
+    """
+
+    def __init__(self, words: Sequence[str], options: dict[str, Any], idf: np.ndarray | None):
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+        self.words, self.options, self.idf = words, options, idf
+        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        if not len(words):
+            self._vectorizer = None
+        elif idf is None:
+            self._vectorizer = CountVectorizer(vocabulary=words, **arguments)
+        else:
+            self._vectorizer = TfidfVectorizer(vocabulary=words, **arguments)
+            self._vectorizer.idf_ = idf
+
+    @classmethod
+    def of(cls, vectorizer: CountVectorizer, *options: str) -> WordFeatures:
+        """Return the features of a fitted vectorizer; `options` names those that were set."""
+        words = vectorizer.get_feature_names_out().tolist()
+        values = {name: getattr(vectorizer, name) for name in options}
+        # JSON has no tuples.
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return cls(words, values, getattr(vectorizer, "idf_", None))
+
+    def __call__(self, texts: Sequence[str]) -> csr_matrix:
+        """Return the features of texts: sparse, of shape (texts, words)."""
+        from scipy.sparse import csr_matrix
+
+        # scikit-learn refuses an empty list of texts and an empty vocabulary.
+        if self._vectorizer is None or not len(texts):
+            return csr_matrix((len(texts), len(self.words)))
+        return self._vectorizer.transform(texts)
+
+
+@dataclass(frozen=True)
+class WordClassifier:
+    """A linear classifier of texts by their words."""
+
+    features: WordFeatures
+    classifier: LinearClassifier | LinearEnsemble
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return probabilities: float64, of shape (texts, labels)."""
+        return self.classifier(self.features(texts))

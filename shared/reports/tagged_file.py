@@ -1,0 +1,283 @@
+"""The file that `recipes/tag.py` writes: rows with their tags, as JSON lines, CSV or Parquet.
+
+Tagging a large file takes hours, so the records (labels and scores of a row) are kept block by
+block in a hidden file beside the output: a run that was stopped can go on at the next block. At the
+end, the rows are read again and written with their records; the output appears only when it is
+complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from shared.cli.errors import UserError
+from shared.cli.files import atomic_write, write_json
+from shared.cli.launch import is_main_process, print_once, wait_for_all_processes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+SEPARATORS = (",", ";", "|")  # of labels in one cell of a CSV file; the first that no label holds
+BLOCK_ROWS = 4096
+
+
+# --- records that survive an interruption --------------------------------------------------------
+
+
+class TaggedFile:
+    """The records of the rows that are tagged so far, and in the end the output file.
+
+    Parameters
+    ----------
+    path : str
+        The output; its suffix chooses the format.
+    run : mapping
+        JSON values that identify the run: flags, data and taggers.
+    columns, label_names : sequences of str
+        The columns of the input, and the labels.
+    resume : bool
+        Whether to go on with the records of the same run, if it was stopped.
+
+    Used as a context manager. The records are removed when the output is complete; after an
+    interruption they stay, for `resume`. All processes of a launch use it alike, on the same disk;
+    only the first one writes.
+
+    Raises
+    ------
+    UserError
+        For another suffix, a folder in the place of the file, a place that cannot be written, a
+        column of the input that a CSV file could not hold.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        run: Mapping[str, Any],
+        *,
+        columns: Sequence[str],
+        label_names: Sequence[str],
+        resume: bool,
+    ):
+        self.path = Path(path)
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"--output {path}: must end with {', '.join(SUFFIXES)}")
+        if self.path.exists() and not self.path.is_file():
+            raise UserError(f"--output {path}: not a file; choose another name")
+        self._records = self.path.with_name(f".{self.path.name}.records")
+        self._state = self.path.with_name(f".{self.path.name}.state")
+        if self.path.suffix.lower() == ".csv":
+            for name in map(_score_column, label_names):
+                if name in columns:
+                    raise UserError(f"--output {path}: the input has a column {name!r}; rename it")
+        self._run, self._label_names = dict(run), label_names
+        self.n_records, size = self._saved_state() if resume else (0, 0)
+        # Other processes drop what they write; they must have read the state before it changes.
+        wait_for_all_processes()
+        records = self._records if is_main_process() else Path(os.devnull)
+        try:
+            records.parent.mkdir(parents=True, exist_ok=True)
+            self._file = records.open("r+b" if size else "w+b")
+            if is_main_process():
+                # A block that was written in part, after the last state, is cut off.
+                self._file.truncate(size)
+                self._file.seek(size)
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def __enter__(self) -> TaggedFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self._file.close()
+        if not is_main_process():
+            return
+        if error is None or not self.n_records:
+            for path in (self._records, self._state):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        else:
+            print(f"{self.n_records:,} rows are tagged; the same command goes on", flush=True)
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the records of a block; from now on, an interruption does not lose them."""
+        try:
+            for record in records:
+                self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            if is_main_process():
+                os.fsync(self._file.fileno())
+                n_records, size = self.n_records + len(records), self._file.tell()
+                write_json(self._state, {"run": self._run, "records": n_records, "bytes": size})
+        except OSError as error:
+            raise self._not_written(error) from error
+        self.n_records += len(records)
+
+    def finish(self, read_rows: Callable[[], Iterable[dict]]) -> None:
+        """Write the output: the rows, each with its record.
+
+        Parameters
+        ----------
+        read_rows : callable
+            Returns the rows of the input. CSV and Parquet need two passes: one for the columns.
+        """
+
+        if not is_main_process():
+            return
+
+        def tagged_rows() -> Iterator[dict]:
+            for row, record in zip(read_rows(), self._read_records(), strict=True):
+                yield kept_columns(row) | record
+
+        suffix = self.path.suffix.lower()
+        try:
+            with atomic_write(self.path, "wb" if suffix == ".parquet" else "w") as file:
+                if suffix == ".csv":
+                    _write_csv(file, tagged_rows, self._label_names)
+                elif suffix == ".parquet":
+                    _write_parquet(file, tagged_rows, self._label_names)
+                else:
+                    _write_json_lines(file, tagged_rows())
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def _saved_state(self) -> tuple[int, int]:
+        """Return the number of records of the same run, if it was stopped, and their size."""
+        try:
+            state = json.loads(self._state.read_text("utf-8"))
+            saved_run, n_records, size = state["run"], state["records"], state["bytes"]
+            complete = self._records.stat().st_size >= size
+        except (OSError, ValueError, KeyError):
+            return 0, 0  # no run was stopped
+        if saved_run == self._run and complete:
+            return n_records, size
+        different = [name for name, value in self._run.items() if saved_run.get(name) != value]
+        print_once(
+            f"note: {n_records:,} rows of a stopped run are tagged again: it had other "
+            f"{' and '.join(different) or 'files'}"
+        )
+        return 0, 0
+
+    def _read_records(self) -> Iterator[dict[str, Any]]:
+        self._file.seek(0)
+        return map(json.loads, self._file)
+
+    def _not_written(self, error: OSError) -> UserError:
+        return UserError(
+            f"--output {self.path}: cannot be written ({error.strerror}); choose another place"
+        )
+
+
+def kept_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an input row; labels and scores become input_labels and input_scores.
+
+    Raises
+    ------
+    ValueError
+        If the row has these columns, too.
+    """
+    kept = {f"input_{k}" if k in ("labels", "scores") else k: v for k, v in row.items()}
+    if len(kept) < len(row):
+        raise ValueError(
+            "labels and scores are kept as input_labels and input_scores, but the row has these "
+            "columns too; rename them"
+        )
+    return kept
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def _write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False, default=str)
+        # Half a surrogate pair cannot be written as UTF-8; it stays an escape.
+        file.write(line.encode(errors="backslashreplace").decode() + "\n")
+
+
+def _write_csv(
+    file: IO[str], read_rows: Callable[[], Iterable[dict]], label_names: Sequence[str]
+) -> None:
+    """Write the columns of the input, ``labels``, and a column ``scores.LABEL`` for each label."""
+    added = ("labels", "scores")
+    columns = dict.fromkeys(name for row in read_rows() for name in row if name not in added)
+    scores = {name: _score_column(name) for name in label_names}
+    separators = (s for s in SEPARATORS if not any(s in name for name in label_names))
+    separator = next(separators, None)
+    writer = csv.DictWriter(file, [*columns, "labels", *scores.values()], lineterminator="\n")
+    writer.writeheader()
+    for row in read_rows():
+        cells = {name: _cell(value) for name, value in row.items() if name != "scores"}
+        if separator:
+            cells["labels"] = separator.join(row["labels"])
+        writer.writerow(cells | {scores[name]: value for name, value in row["scores"].items()})
+
+
+def _score_column(label_name: str) -> str:
+    return f"scores.{label_name}"
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a cell of a CSV file; lists and objects as JSON."""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    # Half a surrogate pair cannot be written as UTF-8; it becomes an escape.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _write_parquet(
+    file: IO[bytes], read_rows: Callable[[], Iterable[dict]], label_names: Sequence[str]
+) -> None:
+    """Write the columns of the input, ``labels`` (a list) and ``scores`` (a struct)."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    types = _column_types(read_rows())
+    types["labels"] = pa.list_(pa.string())
+    types["scores"] = pa.struct([(name, pa.float64()) for name in label_names])
+    schema = pa.schema(list(types.items()))
+    with ParquetWriter(file, schema) as writer:
+        for block in _blocks(read_rows()):
+            arrays = [_array([row.get(name) for row in block], types[name]) for name in types]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
+    """Return a type for each column that holds all of its values.
+
+    A column of mixed values becomes strings, with lists and objects as JSON.
+    """
+    import pyarrow as pa
+
+    types: dict[str, pa.DataType] = {}
+    for block in _blocks(rows):
+        for name in dict.fromkeys(name for row in block for name in row):
+            before = types.get(name, pa.null())
+            try:
+                new = pa.array([row.get(name) for row in block]).type
+                fields = [pa.schema([(name, dtype)]) for dtype in (before, new)]
+                types[name] = pa.unify_schemas(fields, promote_options="permissive").types[0]
+            except (pa.ArrowException, UnicodeEncodeError, OverflowError):
+                types[name] = pa.string()
+    return types
+
+
+def _array(values: list, dtype: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if dtype == pa.string():
+        values = [v if v is None else str(_cell(v)) for v in values]
+    return pa.array(values, dtype)
+
+
+def _blocks(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    iterator = iter(rows)
+    while block := list(islice(iterator, BLOCK_ROWS)):
+        yield block

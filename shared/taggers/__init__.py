@@ -1,0 +1,27 @@
+"""Taggers: fitted classifiers that are saved, loaded and applied, whatever the method.
+
+    from shared.taggers import load_tagger
+    tagger = load_tagger("outputs/mine")
+    tagger("Tokenizer drops the last word")  # {"labels": [...], "scores": {...}}
+
+- `tagger`: `Tagger`, from texts to labels and scores; `load_tagger`; the mean of several taggers
+- `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
+- `folder`: the files of a tagger: written, and checked when they are read
+
+May import: `shared.methods` and the rooms below it.
+"""
+
+import lazy_loader
+
+# Names are imported on first use, so that importing the package costs nothing.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "embeddings": ["EmbeddingScorer"],
+        "folder": ["EncoderReference", "tagger_fingerprint"],
+        "tagger": ["Tagger", "load_tagger", "mean_tagger", "save_mean"],
+        "trained_model": ["TrainedModelScorer", "save_trained_model"],
+        "words": ["WordScorer"],
+        "zero_shot": ["ZeroShotScorer"],
+    },
+)

@@ -1,0 +1,281 @@
+"""The folder of a tagger: what it holds, written as a whole and checked when it is read.
+
+- ``tagger.json``: method, labels, decision rule, encoder, settings, and the SHA-256 of each file.
+- ``tagger.safetensors``: arrays, such as the weights of a linear classifier.
+- ``words.json``: the vocabulary, for methods that have one.
+- The files of transformers (weights, config, tokenizer), for a model that was trained.
+
+Nothing in it is a pickle, and nothing that is loaded can run code. ``tagger.json`` is written last:
+files that do not fit to it, after an interruption or an edit, are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.cli.errors import UserError
+from shared.cli.files import ROOT, atomic_write, folder_fingerprint, write_json
+from shared.evaluation.rules import DecisionRule
+from shared.models.sources import resolve_model
+
+FORMAT = 1  # raise it whenever a folder of an older version cannot be read any more
+MANIFEST = "tagger.json"
+ARRAYS = "tagger.safetensors"
+WORDS = "words.json"
+
+
+# --- encoder -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderReference:
+    """The encoder that a tagger was fitted on, which its folder does not hold.
+
+    Attributes
+    ----------
+    model : str
+        The name of the default encoder, a hub id, or the path of a folder: absolute, or below the
+        project for a model that the project holds.
+    sha256 : str
+        Of its weights.
+    max_length : int
+        Tokens per text.
+    """
+
+    model: str
+    sha256: str
+    max_length: int
+
+    @classmethod
+    def of(cls, model: str, max_length: int) -> EncoderReference:
+        """Return the reference of a model that `resolve_model` can find."""
+        name, folder = model, Path(model).expanduser()
+        if folder.is_dir():
+            folder = folder.resolve()
+            own = folder.is_relative_to(ROOT / "recipes")
+            name = folder.relative_to(ROOT).as_posix() if own else str(folder)
+        return cls(name, weights_sha256(resolve_model(model)), max_length)
+
+    def resolve(self, moved_to: str | None = None) -> str:
+        """Return the folder or hub id of the encoder.
+
+        Parameters
+        ----------
+        moved_to : str, optional
+            Another place that holds it, such as the value of a flag ``--encoder``.
+
+        Raises
+        ------
+        UserError
+            If the encoder is missing, or its weights are not those of the fit.
+        """
+        if moved_to is not None:
+            source = resolve_model(moved_to, flag="encoder")
+            if weights_sha256(source) == self.sha256:
+                return source
+            # Of several taggers, one may have been fitted on another encoder, which did not move.
+        saved = str(ROOT / self.model) if (ROOT / self.model).is_dir() else self.model
+        if os.path.isabs(saved) and not Path(saved).is_dir():
+            if moved_to is not None:
+                raise self._other(moved_to)
+            raise UserError(
+                f"the encoder {self.model} that the tagger was fitted on is missing; put it back, "
+                "or name its new place with --encoder"
+            )
+        source = resolve_model(saved, flag="encoder")
+        if weights_sha256(source) != self.sha256:
+            raise self._other(moved_to or self.model)
+        return source
+
+    def _other(self, place: str) -> UserError:
+        return UserError(
+            f"--encoder {place}: not the encoder that the tagger was fitted on (the SHA-256 of its "
+            f"weights is not {self.sha256[:12]}...); name that encoder, or fit the tagger again"
+        )
+
+
+def weights_sha256(source: str) -> str:
+    """Return one SHA-256 of all safetensors files of a model; `source` is from `resolve_model`."""
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(source, allow_patterns="*.safetensors"))
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise UserError(f"{source}: holds no safetensors file, so its weights cannot be recognised")
+    digest = hashlib.sha256()
+    for path in paths:
+        _update(digest, path)
+    return digest.hexdigest()
+
+
+# --- contents ------------------------------------------------------------------------------------
+
+
+@dataclass
+class TaggerContents:
+    """What a tagger folder holds.
+
+    Attributes
+    ----------
+    method : str
+        Which scorer reads it; see `shared.taggers.tagger.load_scorer`.
+    label_names : list of str
+    rule : DecisionRule
+    settings : dict
+        JSON values.
+    arrays : dict of str to array
+    words : sequence of str
+    encoder : EncoderReference, optional
+    files : sequence of str
+        Other files in the folder that the tagger needs, such as the weights of a trained model.
+    """
+
+    method: str
+    label_names: list[str]
+    rule: DecisionRule
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    words: Sequence[str] = ()
+    encoder: EncoderReference | None = None
+    files: Sequence[str] = ()
+
+
+def is_tagger(folder: str | Path) -> bool:
+    """Return whether a folder holds a ``tagger.json``."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def tagger_fingerprint(folder: str | Path) -> str:
+    """Return a text that changes whenever a tagger does: the SHA-256 of ``tagger.json``.
+
+    It covers the other files. For a model of transformers, names, sizes and times of its files.
+    """
+    path = Path(folder).expanduser()
+    return _sha256(path / MANIFEST) if is_tagger(path) else folder_fingerprint(str(path))
+
+
+def write_tagger(folder: Path, contents: TaggerContents) -> None:
+    """Write all files of a tagger; those in `contents.files` must exist."""
+    files = list(contents.files)
+    if contents.arrays:
+        from safetensors.numpy import save
+
+        arrays = {name: np.ascontiguousarray(array) for name, array in contents.arrays.items()}
+        with atomic_write(folder / ARRAYS, "wb") as file:
+            file.write(save(arrays))
+        files.append(ARRAYS)
+    if len(contents.words):
+        with atomic_write(folder / WORDS) as file:
+            json.dump(list(contents.words), file, ensure_ascii=False)
+        files.append(WORDS)
+    manifest = {
+        "format": FORMAT,
+        "written_by": f"text-classification-recipes {_version()}",
+        "method": contents.method,
+        "label_names": contents.label_names,
+        "rule": contents.rule.to_json(),
+        "encoder": vars(contents.encoder) if contents.encoder else None,
+        "settings": contents.settings,
+        "files": {name: _sha256(folder / name) for name in sorted(files)},
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def read_tagger(folder: Path) -> TaggerContents:
+    """Read and check the files that `write_tagger` wrote.
+
+    Raises
+    ------
+    UserError
+        If the folder is no tagger, was written by another version, or if a file is missing, was
+        changed or is damaged.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written_format, written_by = manifest["format"], manifest["written_by"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: no tagger ({MANIFEST} is missing or damaged)") from error
+    if written_format != FORMAT:
+        raise UserError(
+            f"{folder}: written by {written_by} in format {written_format}, but this version reads "
+            f"format {FORMAT}; use that version, or train the tagger again"
+        )
+    from safetensors import SafetensorError
+
+    try:
+        _check_files(folder, manifest["files"])
+        arrays, words = {}, []
+        if ARRAYS in manifest["files"]:
+            from safetensors.numpy import load_file
+
+            arrays = load_file(folder / ARRAYS)
+        if WORDS in manifest["files"]:
+            words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        label_names = _label_names(manifest["label_names"])
+        return TaggerContents(
+            method=manifest["method"],
+            label_names=label_names,
+            rule=DecisionRule.from_json(manifest["rule"], len(label_names)),
+            settings=manifest["settings"],
+            arrays=arrays,
+            words=words,
+            encoder=EncoderReference(**manifest["encoder"]) if manifest["encoder"] else None,
+            files=list(manifest["files"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise UserError(f"{folder}/{MANIFEST}: damaged: {error}") from error
+
+
+def _label_names(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("label_names is no list of names")
+    if not names or len({*names}) < len(names):
+        raise ValueError("label_names is empty or has a name twice")
+    return names
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Check that each file has the SHA-256 that was recorded."""
+    for name, sha256 in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name} is outside of the folder")
+        if not path.is_file():
+            raise UserError(f"{path}: missing; copy the whole folder, or train the tagger again")
+        if _sha256(path) != sha256:
+            raise UserError(
+                f"{path}: changed since the tagger was saved; copy the whole folder again, or "
+                "train the tagger again"
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    _update(digest, path)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, path: Path) -> None:
+    """Add the content of a file to a hash, in blocks of a megabyte."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+
+
+def _version() -> str:
+    """Return the version of this project; a copied recipe has none."""
+    try:
+        return importlib.metadata.version("text-classification-recipes")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a copy)"

@@ -1,0 +1,411 @@
+"""`Tagger`: from texts to labels and scores, whatever the method; `load_tagger` reads a folder."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from shared.cli.errors import UserError
+from shared.cli.launch import quiet_libraries
+from shared.evaluation.rules import DecisionRule, prediction_records
+from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+
+    from shared.training.trainer import LengthGroupedTrainer
+
+BLOCK_SIZE = 4096  # texts that are sorted by length and scored at a time
+MEAN = "mean"  # the method of a tagger that averages others
+_SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
+# The module and the class of each method. A module is imported only for a tagger that needs it: one
+# of words needs no torch. A copied recipe holds the modules of its own methods only.
+_SCORERS = {
+    "trained_model": ("trained_model", "TrainedModelScorer"),
+    "words": ("words", "WordScorer"),
+    "embeddings": ("embeddings", "EmbeddingScorer"),
+    "zero_shot": ("zero_shot", "ZeroShotScorer"),
+}
+
+
+# --- scorers -------------------------------------------------------------------------------------
+
+
+class Scorer(Protocol):
+    """From texts to scores."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return scores from 0 to 1: float64, of shape (texts, labels)."""
+
+    def save(self, folder: Path, contents: TaggerContents) -> None:
+        """Add to the contents of a tagger folder what `load_scorer` needs."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a tagger is loaded.
+
+    Attributes
+    ----------
+    args : TrainingArguments, optional
+        Of the Trainer that predicts: device and batch size. None: 32 texts per batch, and a GPU if
+        there is one.
+    bf16 : bool
+        Whether it predicts in bfloat16.
+    encoder : str, optional
+        The new place of an encoder that was moved.
+    cache_dir : Path, optional
+        Folder that keeps embeddings for later runs.
+    """
+
+    args: TrainingArguments | None = None
+    bf16: bool = False
+    encoder: str | None = None
+    cache_dir: Path | None = None
+
+    def trainer(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> LengthGroupedTrainer:
+        """Return a Trainer that predicts, and prints nothing."""
+        from shared.training.collators import PaddingCollator
+        from shared.training.trainer import LengthGroupedTrainer
+
+        args = copy.copy(self.args or _prediction_arguments())
+        # The arguments may be those of a training.
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+        args.bf16, args.report_to = False, []
+        args.dataloader_pin_memory = args.device.type != "cpu"
+        collator = PaddingCollator(tokenizer)
+        return LengthGroupedTrainer(
+            model=model, args=args, data_collator=collator, bf16_predictions=self.bf16
+        )
+
+
+@cache  # new arguments would reset the state of accelerate, which all Trainers share
+def _prediction_arguments() -> TrainingArguments:
+    from transformers import TrainingArguments
+
+    # The Trainer creates its output folder, so this names one that exists.
+    folder = tempfile.gettempdir()
+    return TrainingArguments(folder, per_device_eval_batch_size=32, disable_tqdm=True)
+
+
+def load_scorer(folder: Path, contents: TaggerContents, loading: Loading) -> Scorer:
+    """Load the scorer of the method that a tagger folder names.
+
+    Raises
+    ------
+    UserError
+        If there is no such method, or its encoder is missing or is another one.
+    """
+    try:
+        module, name = _SCORERS[contents.method]
+        scorer = getattr(import_module(f"shared.taggers.{module}"), name)
+    except (KeyError, ModuleNotFoundError) as error:
+        if not (getattr(error, "name", None) or "shared.").startswith("shared."):
+            raise  # a missing library
+        raise UserError(
+            f"{folder}: this project has no method {contents.method!r}, the one of the tagger"
+        ) from None
+    if loading.args is None and contents.method != "words":  # which needs none of them
+        quiet_libraries()
+    return scorer.load(folder, contents, loading)
+
+
+# --- tagger --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tagger:
+    """Gives texts labels and scores.
+
+    Attributes
+    ----------
+    label_names : list of str
+        The labels, in the order of the columns of `scores`.
+    rule : DecisionRule
+        Which labels a text gets.
+    scorer : callable
+        Maps texts to an array of shape (texts, labels); see `Scorer`.
+    """
+
+    label_names: list[str]
+    rule: DecisionRule
+    scorer: Scorer
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Return a score from 0 to 1 for each text and label: float64, (texts, labels)."""
+        parts = [np.zeros((0, len(self.label_names)))]  # so that no texts give no rows
+        for start in range(0, len(texts), BLOCK_SIZE):
+            parts.append(self.scorer(texts[start : start + BLOCK_SIZE]))
+        return np.concatenate(parts)
+
+    def tag(self, texts: Sequence[str | None] | np.ndarray) -> list[dict[str, Any]]:
+        """Return ``{"labels": [...], "scores": {...}}`` for each text, both best first.
+
+        A text that is None or blank gets no labels and no scores.
+
+        Raises
+        ------
+        TypeError
+            If a text is neither a string nor None; the message has its number.
+        """
+        for number, text in enumerate(texts):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"text {number} is {text!r}, neither a string nor None")
+        to_score = [text for text in texts if text and text.strip()]
+        scores = self.scores(to_score)
+        records = prediction_records(scores, self.rule.choose(scores), self.label_names)
+        return [
+            next(records) if text and text.strip() else {"labels": [], "scores": {}}
+            for text in texts
+        ]
+
+    def __call__(self, texts: Any, column: str = "text") -> Any:
+        """Tag a text, or many.
+
+        Parameters
+        ----------
+        texts : str, sequence of str, iterable of str, or datasets.Dataset
+        column : str
+            The column of a data set that holds the texts.
+
+        Returns
+        -------
+        dict, list of dict, iterator of dict, or Dataset
+            As the texts: one record with ``labels`` and ``scores``; a list of them; an iterator,
+            which reads the texts in blocks; or the data set with the columns ``labels`` and
+            ``scores``, which replace columns of these names.
+        """
+        if isinstance(texts, str):
+            return self.tag([texts])[0]
+        if hasattr(texts, "column_names"):
+            return self._tag_dataset(texts, column)
+        if isinstance(texts, (Sequence, np.ndarray)):
+            return self.tag(texts)
+        return self._tag_blocks(iter(texts))
+
+    def _tag_blocks(self, texts: Iterator[str]) -> Iterator[dict[str, Any]]:
+        while block := list(islice(texts, BLOCK_SIZE)):
+            yield from self.tag(block)
+
+    def _tag_dataset(self, dataset: Dataset, column: str) -> Dataset:
+        if column not in dataset.column_names:
+            raise ValueError(f"no column {column!r} (there are {', '.join(dataset.column_names)})")
+        records = self.tag(dataset[column][:])
+        kept = [name for name in dataset.column_names if name not in ("labels", "scores")]
+        tagged = dataset.select_columns(kept)
+        # A row without text has no scores: each label has null.
+        blank = dict.fromkeys(self.label_names)
+        for name, values in (
+            ("labels", [record["labels"] for record in records]),
+            ("scores", [blank | record["scores"] for record in records]),
+        ):
+            tagged = tagged.add_column(name, values)
+        return tagged
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tagger into a folder; the files of a trained model must be there already."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        contents = TaggerContents("", self.label_names, self.rule)
+        self.scorer.save(path, contents)
+        write_tagger(path, contents)
+
+
+# --- several taggers -----------------------------------------------------------------------------
+
+
+@dataclass
+class MeanScorer:
+    """The mean score of several taggers, also of different methods.
+
+    Attributes
+    ----------
+    members : list of Tagger
+    folders : list of str
+        Their folders below that of the mean, for `save`; empty: tagger_0, tagger_1, ...
+    """
+
+    members: list[Tagger]
+    folders: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        # The columns of each member, in the order of the labels of the first one.
+        names = self.members[0].label_names
+        self._columns = [[m.label_names.index(name) for name in names] for m in self.members]
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the mean of the scores."""
+        pairs = zip(self.members, self._columns, strict=True)
+        return np.mean([member.scorer(texts)[:, columns] for member, columns in pairs], axis=0)
+
+    def save(self, folder: Path, contents: TaggerContents) -> None:
+        """Save each member in its folder, and record the folders."""
+        folders = self.folders or [f"tagger_{number}" for number in range(len(self.members))]
+        for member, name in zip(self.members, folders, strict=True):
+            member.save(folder / name)
+        contents.method, contents.settings["members"] = MEAN, folders
+        contents.files = [f"{name}/{MANIFEST}" for name in folders]
+
+
+def save_mean(
+    folder: Path, members: Sequence[str], label_names: Sequence[str], rule: DecisionRule
+) -> None:
+    """Make a tagger of the mean of taggers that are saved already, in folders below `folder`."""
+    files = [f"{name}/{MANIFEST}" for name in members]
+    settings = {"members": list(members)}
+    write_tagger(folder, TaggerContents(MEAN, list(label_names), rule, settings, files=files))
+
+
+def mean_tagger(
+    members: Sequence[Tagger], *, folders: Sequence[str] = (), names: Sequence[str] = ()
+) -> Tagger:
+    """Return a tagger with the mean scores and the mean thresholds of several taggers.
+
+    Parameters
+    ----------
+    members : sequence of Tagger
+        With the same labels, in any order.
+    folders : sequence of str
+        The folder of each member below that of the mean, for `save`.
+    names : sequence of str
+        What errors call the members.
+
+    Raises
+    ------
+    UserError
+        If the members have other labels, or rules that do not fit together.
+    """
+    first = members[0]
+    names = names or [f"tagger {number}" for number in range(len(members))]
+    for member, name in zip(members, names, strict=True):
+        if different := set(first.label_names) ^ set(member.label_names):
+            raise UserError(
+                f"{name} has other labels than {names[0]}: only one of them has "
+                f"{', '.join(sorted(different)[:5])}"
+            )
+    scorer = MeanScorer(list(members), list(folders))
+    # Thresholds follow the order of the labels, too.
+    rules = []
+    for member in members:
+        order = [member.label_names.index(name) for name in first.label_names]
+        thresholds = tuple(member.rule.thresholds[i] for i in order if member.rule.thresholds)
+        rules.append(DecisionRule(thresholds, member.rule.at_least_one, member.rule.top_k))
+    return Tagger(first.label_names, DecisionRule.mean(rules), scorer)
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def load_tagger(
+    folder: str | Path,
+    args: TrainingArguments | None = None,
+    *,
+    bf16: bool = False,
+    encoder: str | None = None,
+    threshold: float | None = None,
+    cache_dir: Path | None = None,
+) -> Tagger:
+    """Load a tagger that a recipe saved, of any method.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Also the folder of a text classifier of transformers that names its labels, and decision
+        thresholds if a text can have several.
+    args : TrainingArguments, optional
+        Of the Trainer that predicts: device and batch size. None: 32 texts per batch, and a GPU if
+        there is one.
+    bf16 : bool
+        Compute in bfloat16: faster on hardware that supports it, scores change by about .01.
+    encoder : str, optional
+        The folder or hub id of the tagger's encoder, if it was moved.
+    threshold : float, optional
+        One decision threshold for all labels, instead of the saved rule.
+    cache_dir : Path, optional
+        Folder that keeps sentence embeddings, so that the same texts are embedded only once.
+
+    Raises
+    ------
+    UserError
+        If the folder is no tagger, was written by another version, has changed or damaged files,
+        or if its encoder is missing or is not the one of the fit.
+    """
+    path = Path(folder).expanduser()
+    loading = Loading(args, bf16, encoder, cache_dir)
+    if not is_tagger(path):
+        return _load_transformers_model(str(folder), loading, threshold)
+    contents = read_tagger(path)
+    try:
+        if contents.method == MEAN:
+            options: dict[str, Any] = {"bf16": bf16, "encoder": encoder, "cache_dir": cache_dir}
+            scorer: Scorer = _load_members(path, contents, args, **options)
+        else:
+            scorer = load_scorer(path, contents, loading)
+        # Arrays of other shapes than the labels or the words would fail here.
+        if scorer(["a text"]).shape != (1, len(contents.label_names)):
+            raise ValueError("scores of another number of labels")
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: damaged ({error!r}); train the tagger again") from error
+    rule = contents.rule
+    if threshold is not None:
+        rule = DecisionRule.of(threshold, len(contents.label_names))
+    return Tagger(contents.label_names, rule, scorer)
+
+
+def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:
+    """Load the taggers of a mean, which lie in folders below it."""
+    folders = contents.settings["members"]
+    for name in folders:
+        # Only listed files are checked. A mean of means could contain itself.
+        if f"{name}/{MANIFEST}" not in contents.files or read_tagger(path / name).method == MEAN:
+            raise ValueError(f"member {name!r}")
+    members = [load_tagger(path / name, *args, **options) for name in folders]
+    if members[0].label_names != contents.label_names:
+        raise ValueError("members with other labels")
+    return MeanScorer(members, folders)
+
+
+def _load_transformers_model(name: str, loading: Loading, threshold: float | None) -> Tagger:
+    """Load a classifier that another program saved, with the rule of its config."""
+    from shared.models.loading import load_config
+    from shared.models.sources import resolve_model
+
+    source = resolve_model(name)
+    config = load_config(source)
+    label_names = [config.id2label[i] for i in range(config.num_labels)]
+    rule = _rule_of_config(source, config, threshold)
+    contents = TaggerContents("trained_model", label_names, rule)
+    return Tagger(label_names, rule, load_scorer(Path(source), contents, loading))
+
+
+def _rule_of_config(folder: str, config: PreTrainedConfig, threshold: float | None) -> DecisionRule:
+    """Return the decision rule of a model that has no ``tagger.json``."""
+    n = config.num_labels
+    if config.id2label == {i: f"LABEL_{i}" for i in range(n)}:
+        raise UserError(f"{folder}: the config names no labels; train a tagger with a recipe")
+    if threshold is not None and config.problem_type in (_SINGLE_LABEL, _MULTI_LABEL):
+        return DecisionRule.of(threshold, n)
+    if config.problem_type == _SINGLE_LABEL or getattr(config, "one_label_each", False):
+        return DecisionRule(top_k=1)
+    if config.problem_type != _MULTI_LABEL:
+        raise UserError(
+            f"{folder}: its problem_type is {config.problem_type}, neither {_MULTI_LABEL} nor "
+            f"{_SINGLE_LABEL}; its scores are not those of labels"
+        )
+    try:
+        return DecisionRule.from_json({"thresholds": getattr(config, "thresholds", None)}, n)
+    except ValueError as error:
+        raise UserError(
+            f"{folder}: the config has no threshold for each label ({error}); set one with "
+            "--threshold"
+        ) from error

@@ -1,0 +1,85 @@
+"""The tagger of a model that was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.cli.errors import UserError
+from shared.evaluation.decisions import sigmoid, softmax
+from shared.evaluation.rules import DecisionRule
+from shared.methods.windows import Windows
+from shared.models.loading import load_sequence_classifier, load_tokenizer
+from shared.taggers.folder import ARRAYS, TaggerContents, write_tagger
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from shared.taggers.tagger import Loading
+    from shared.training.trainer import LengthGroupedTrainer
+
+METHOD = "trained_model"
+# What transformers and peft write beside the weights.
+_FILES = (
+    *("config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+)
+
+
+def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionRule) -> None:
+    """Make a tagger of a folder in which the Trainer has saved a model and its tokenizer."""
+    contents = TaggerContents(METHOD, list(label_names), rule, files=_model_files(folder))
+    write_tagger(folder, contents)
+
+
+def _model_files(folder: Path) -> list[str]:
+    weights = [path.name for path in folder.glob("*.safetensors") if path.name != ARRAYS]
+    return sorted({*weights, *(path.name for name in _FILES for path in folder.glob(name))})
+
+
+class TrainedModelScorer:
+    """A model that was trained: an encoder with a head, or a network from scratch.
+
+    Parameters
+    ----------
+    trainer : LengthGroupedTrainer
+        Its model may name in its config the windows of a long text (``windows``). Without them, a
+        text is truncated.
+    tokenizer : PreTrainedTokenizerBase
+    """
+
+    def __init__(self, trainer: LengthGroupedTrainer, tokenizer: PreTrainedTokenizerBase):
+        self.trainer, self.tokenizer = trainer, tokenizer
+        config = trainer.model.config
+        # A model that was not trained on windows reads one window: the truncated text.
+        self._windows = dict(getattr(config, "windows", {"stride": 0, "max_windows": 1}))
+        self._pooling = self._windows.pop("pooling", "mean")
+        single_label = config.problem_type == "single_label_classification"
+        self._to_scores = softmax if single_label else sigmoid
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the probabilities of the model; those of windows are pooled as logits."""
+        windows = Windows.of_strings(texts, self.tokenizer, **self._windows)
+        return self._to_scores(windows.predict(self.trainer, self._pooling))
+
+    def save(self, folder: Path, contents: TaggerContents) -> None:
+        """Save the model, unless the Trainer has done it before, and record its files."""
+        if not any(name.endswith(".safetensors") for name in _model_files(folder)):
+            self.trainer.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        contents.method, contents.files = METHOD, _model_files(folder)
+
+    @classmethod
+    def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> TrainedModelScorer:
+        """Load the model and its tokenizer."""
+        # The manifest names all files of a tagger; transformers would obey others, too.
+        if contents.files and (extra := {*_model_files(folder)} - {*contents.files}):
+            raise UserError(f"{folder}: {min(extra)} does not belong to the tagger; remove it")
+        tokenizer = load_tokenizer(str(folder))
+        model = load_sequence_classifier(str(folder), tokenizer=tokenizer)
+        if model.config.num_labels != len(contents.label_names):
+            raise UserError(f"{folder}: the model and tagger.json have other numbers of labels")
+        return cls(loading.trainer(model, tokenizer), tokenizer)

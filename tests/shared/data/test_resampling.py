@@ -1,0 +1,75 @@
+"""Which rows are tested and which teach: one split, folds, and all rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from command_line import read_lines, write
+
+from shared.cli.errors import UserError
+from shared.data import EvaluationArguments, SplitArguments, load_resampling
+
+
+@dataclass
+class Arguments(EvaluationArguments, SplitArguments):
+    """The flags of a recipe."""
+
+
+@pytest.fixture
+def resample(tiny_issues, tmp_path):
+    def call(data=tiny_issues, **flags):
+        arguments = Arguments(data=str(data), cache_dir=str(tmp_path / "cache"), **flags)
+        return load_resampling(arguments, seed=1)
+
+    return call
+
+
+def test_every_row_is_in_one_fold_and_its_repeats_with_it(resample, tiny_issues, tmp_path):
+    rows = read_lines(tiny_issues)
+    rows += [{**row, "body": row["body"] + " indeed"} for row in rows[:30]]  # near duplicates
+    rows[-1]["labels"] = []  # an unlabelled one
+    resampling = resample(write(tmp_path / "repeated.jsonl", rows), folds=4)
+    corpus, groups = resampling.corpus, resampling.corpus.groups
+    tested = [split.sources["test"][1] for split in resampling.splits]
+    assert sorted(np.concatenate(tested).tolist()) == corpus.labelled.tolist()
+    for split, test in zip(resampling.splits, tested, strict=True):
+        train = split.sources["train"][1]
+        assert len(train) + len(test) == len(corpus.labelled)
+        assert not np.isin(groups[train], groups[test]).any()
+        assert not np.isin(groups[split.unlabelled], groups[test]).any()
+        assert len(split.labels["valid"]) == 0
+    assert resampling.all_rows.sources["train"][1].tolist() == corpus.labelled.tolist()
+
+
+def test_values_of_the_folds_are_joined_in_the_order_of_the_tested_rows(resample):
+    resampling = resample(folds=3)
+    values = [split.sources["test"][1] * 10 for split in resampling.splits]
+    tested = resampling.tested
+    assert resampling.join(values).tolist() == (tested.sources["test"][1] * 10).tolist()
+    y = resampling.join([split.labels["test"] for split in resampling.splits])
+    np.testing.assert_array_equal(y, tested.labels["test"])
+    assert resampling.title() == "Out of fold (120 texts, 3 folds)"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"train_size": 9}, {"valid_size": 0.0}, {"test_size": 0.4}, {"refit": False}],
+)
+def test_flags_of_a_split_mean_a_split(resample, flags):
+    resampling = resample(**flags)
+    assert not resampling.cross_validated
+    refitted = not ("train_size" in flags or "refit" in flags)
+    assert (resampling.all_rows is not None) == refitted
+
+
+def test_rows_that_repeat_a_test_file_never_teach(resample, tiny_issues, tmp_path):
+    test = write(tmp_path / "test.jsonl", read_lines(tiny_issues)[:40])
+    resampling = resample(test_data=str(test))
+    assert len(resampling.all_rows.labels["train"]) == 80
+    assert len(resampling.tested.labels["test"]) == 40
+
+
+@pytest.mark.parametrize("flags", [{"train_size": 9}, {"refit": False}])
+def test_cross_validation_uses_all_rows(resample, flags):
+    with pytest.raises(UserError, match="--evaluate cross_validation: uses all labelled rows"):
+        resample(evaluate="cross_validation", **flags)

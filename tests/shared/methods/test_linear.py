@@ -1,0 +1,77 @@
+"""Linear classifiers as arrays: the probabilities of scikit-learn's classifiers."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from shared.methods.baselines import (
+    fit_linear,
+    fit_words,
+    logistic_probe,
+    naive_bayes,
+    tfidf_logistic_regression,
+)
+from shared.methods.linear import LinearClassifier, WordFeatures
+from shared.methods.probe import fit_probe
+
+TEXTS = ["red apple pie", "blue car road", "red car", "apple tree", "blue sky road", "green pie"]
+LABELS = np.array(
+    [[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]]
+)
+NEW = ["a red road", "unheard of", "green apple car pie"]
+
+
+@pytest.mark.parametrize("pipeline", [naive_bayes, tfidf_logistic_regression])
+def test_words_score_as_the_pipeline_does(pipeline):
+    classifier = fit_words(pipeline(), TEXTS, LABELS)
+    expected = pipeline().fit(TEXTS, LABELS[:, :2]).predict_proba(NEW).toarray()
+    scores = classifier(NEW)
+    np.testing.assert_allclose(scores[:, :2], expected, atol=1e-12)
+    assert (scores[:, 2] == 1).all()  # every text has it
+    assert (scores[:, 3] == 0).all()  # no text has it
+    assert classifier([]).shape == (0, 4)
+
+
+def test_vectors_score_as_logistic_regression_does():
+    vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    classifier = fit_linear(logistic_probe(), vectors, LABELS)
+    for label in (0, 1):
+        model = LogisticRegression(class_weight="balanced", max_iter=500)
+        expected = model.fit(vectors, LABELS[:, label]).predict_proba(vectors)[:, 1]
+        np.testing.assert_allclose(classifier(vectors)[:, label], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+def test_classes_that_exclude_each_other(n_classes):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(12, 3))
+    classes = np.arange(12) % n_classes + 1  # class 0 has no example
+    y = np.eye(5, dtype=int)[classes]
+    none = np.zeros((0, 3)), np.zeros(0, int)
+    probe = fit_probe(x, y, *none, C=2.0, balance=0.0, name_weight=0.0, single_label=True)
+    scores = probe(x)
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    assert (scores[:, [0, 4]] == 0).all()
+    if n_classes > 1:
+        expected = LogisticRegression(C=2.0, max_iter=1000).fit(x, classes).predict_proba(x)
+        np.testing.assert_allclose(scores[:, 1 : n_classes + 1], expected, atol=1e-6)
+
+
+def test_texts_without_a_word_leave_the_bias():
+    classifier = fit_words(naive_bayes(), ["? !", "."], np.array([[1, 0], [1, 1]]))
+    np.testing.assert_array_equal(classifier(["any text"]), [[1, 0]])
+
+
+def test_features_are_those_of_the_fitted_vectorizer():
+    pipeline = tfidf_logistic_regression().fit(TEXTS, LABELS[:, :2])
+    features = WordFeatures.of(pipeline[0], "ngram_range", "sublinear_tf")
+    again = WordFeatures(features.words, features.options, features.idf)
+    assert features.options == {"ngram_range": [1, 2], "sublinear_tf": True}
+    np.testing.assert_array_equal(again(NEW).toarray(), pipeline[0].transform(NEW).toarray())
+
+
+def test_an_infinite_bias_is_certain():
+    classifier = LinearClassifier.of_labels(
+        {1: (np.array([1.0]), 0.0)}, np.array([True, False, False]), 1
+    )
+    np.testing.assert_allclose(classifier(np.array([[0.0]])), [[1, 0.5, 0]])

@@ -1,0 +1,137 @@
+"""Self-training of the probe, and the choice of its settings with and without validation rows."""
+
+import math
+from itertools import islice
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from shared.evaluation.metrics import f1_scores
+from shared.methods.linear import LinearEnsemble
+from shared.methods.probe import fit_probe
+from shared.methods.self_training import (
+    FIXED,
+    FIXED_SINGLE_LABEL,
+    ProbeInputs,
+    ProbeSettings,
+    choose_C,
+    choose_settings,
+    fit_with_self_training,
+    most_confident,
+    self_training,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 4))
+Y = (X[:, :3] > 0.3).astype(np.uint8)
+NONE = np.zeros((0, 4)), np.zeros(0, int)
+
+
+def at_half(scores):
+    return scores >= 0.5
+
+
+def test_the_most_confident_texts_of_each_label():
+    scores = np.array([[0.9, 0.1], [0.6, 0.2], [0.8, 0.7], [0.1, 0.2], [0.2, 0.3]])
+    assert most_confident(scores, 0.5).tolist() == [0, 2, 4]
+    assert most_confident(scores, 0.3).tolist() == [0, 4]
+    assert most_confident(scores, 1.0).tolist() == [0, 1, 2, 3, 4]
+    assert most_confident(scores[:0], 0.5).tolist() == []
+
+
+@given(
+    scores=arrays(
+        np.float64, st.tuples(st.integers(0, 20), st.integers(1, 4)), elements=st.floats(0, 1)
+    ),
+    share=st.floats(0.01, 1),
+)
+def test_each_label_keeps_its_share_of_the_most_confident_rows(scores, share):
+    kept = most_confident(scores, share)
+    assert (np.diff(kept) > 0).all()
+    best, confidence = scores.argmax(axis=1), scores.max(axis=1, initial=0)
+    for label in np.unique(best):
+        rows = np.flatnonzero(best == label)
+        inside = np.isin(rows, kept)
+        assert inside.sum() == math.ceil(share * len(rows))
+        assert confidence[rows[inside]].min() >= confidence[rows[~inside]].max(initial=0)
+
+
+def test_confident_texts_join_the_training_texts_with_less_weight():
+    fits = []
+
+    def fit(vectors, labels, weights=None):
+        fits.append((len(labels), weights))
+        settings = {"C": 2.0, "balance": 1.0, "name_weight": 1.0}
+        return fit_probe(vectors, labels, *NONE, **settings, weights=weights)
+
+    probes = list(islice(self_training(fit, X[:6], Y[:6], X, at_half), 5))
+    assert len(probes) == len(fits) == 5
+    assert fits[0] == (6, None)
+    for n, weights in fits[1:]:
+        assert 6 + 21 <= n < 6 + 30
+        assert weights.tolist() == [1.0] * 6 + [0.3] * (n - 6)
+    alone = list(self_training(fit, X[:6], Y[:6], X[:0], at_half))
+    assert len(alone) == 1  # without unlabelled texts there is nothing to go on with
+
+
+def inputs_of(n_valid, *, single_label=False, n=24):
+    rng = np.random.default_rng(1)
+    y = np.eye(3, dtype=np.uint8)[rng.integers(3, size=n + n_valid)]
+    vectors = np.eye(3)[y.argmax(axis=1)] + rng.normal(size=(n + n_valid, 3)) * 0.7
+    parts = {"train": vectors[:n], "valid": vectors[n:], "extra": vectors, "names": np.eye(3)}
+    return ProbeInputs(
+        embeddings=parts,
+        words={part: np.zeros((len(values), 1)) for part, values in parts.items()},
+        labels={"train": y[:n], "valid": y[n:]},
+        label_of=np.arange(3),
+        name_weight=1.0,
+        single_label=single_label,
+    )
+
+
+def test_without_validation_rows_the_settings_are_fixed():
+    options = {"self_train": True, "seed": 0}
+    assert choose_settings(inputs_of(0), at_half, **options) == FIXED
+    one_label = inputs_of(0, single_label=True)
+    assert choose_settings(one_label, at_half, **options) == FIXED_SINGLE_LABEL
+    alone = choose_settings(inputs_of(0), at_half, self_train=False, seed=0)
+    assert alone == FIXED._replace(rounds=0)
+
+
+def test_validation_rows_choose_the_settings():
+    inputs = inputs_of(30)
+    settings = choose_settings(inputs, at_half, self_train=True, seed=0)
+    assert not settings.average
+    assert 0 <= settings.rounds <= 4
+
+    def quality(settings):
+        probe = fit_with_self_training(inputs, settings, at_half)
+        predicted = at_half(probe(inputs.features("valid", settings.word_weight)))
+        f1 = f1_scores(inputs.labels["valid"], predicted)
+        return f1["micro_f1"] + f1["macro_f1"]
+
+    for word_weight in (1.0, 0.4, 0.0):
+        for C, balance in ((1, 1.0), (5, 0.75)):
+            assert quality(settings) >= quality(ProbeSettings(word_weight, C, balance))
+
+
+def test_enough_texts_of_each_label_choose_C_within_the_training_texts():
+    few = inputs_of(0, single_label=True)
+    assert choose_C(few, FIXED_SINGLE_LABEL, seed=0) == 3
+    many = inputs_of(0, single_label=True, n=150)
+    chosen = choose_C(many, FIXED_SINGLE_LABEL, seed=0)
+    assert chosen in (3, 10, 30)
+    assert choose_C(many, FIXED_SINGLE_LABEL, seed=0) == chosen
+
+
+def test_the_mean_of_all_rounds_or_the_last_one():
+    inputs = inputs_of(0)
+    vectors = inputs.features("train", 0.7)
+    mean = fit_with_self_training(inputs, FIXED, at_half)
+    assert isinstance(mean, LinearEnsemble)
+    rounds = list(islice(inputs.rounds(FIXED, at_half), 3))
+    np.testing.assert_allclose(mean(vectors), np.mean([r(vectors) for r in rounds], axis=0))
+    last = fit_with_self_training(inputs, FIXED._replace(average=False), at_half)
+    np.testing.assert_allclose(last(vectors), rounds[-1](vectors))

@@ -1,0 +1,121 @@
+"""The folder of a tagger: what was written comes back, or one line says what is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from shared.cli.errors import UserError
+from shared.evaluation.rules import DecisionRule
+from shared.taggers.folder import (
+    EncoderReference,
+    TaggerContents,
+    read_tagger,
+    tagger_fingerprint,
+    write_tagger,
+)
+
+RULE = DecisionRule((0.5, 0.25))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    contents = TaggerContents(
+        "words",
+        ["bug", "naïve"],
+        RULE,
+        settings={"a": [1, 2]},
+        arrays={"weights": np.arange(6.0).reshape(2, 3).T},  # not contiguous
+        words=["one", "日本"],
+    )
+    write_tagger(tmp_path, contents)
+    return tmp_path
+
+
+def change(folder, **values):
+    manifest = json.loads((folder / "tagger.json").read_text("utf-8")) | values
+    (folder / "tagger.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def test_what_was_written_comes_back(folder):
+    contents = read_tagger(folder)
+    assert (contents.method, contents.label_names) == ("words", ["bug", "naïve"])
+    assert (contents.rule, contents.settings) == (RULE, {"a": [1, 2]})
+    np.testing.assert_array_equal(contents.arrays["weights"], np.arange(6.0).reshape(2, 3).T)
+    assert contents.words == ["one", "日本"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "tagger.json",
+        "tagger.safetensors",
+        "words.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"format": 99, "written_by": "recipes 9.0"}, "written by recipes 9.0 in format 99"),
+        ({"label_names": ["a", "a"]}, "has a name twice"),
+        ({"label_names": "ab"}, "no list of names"),
+        ({"rule": {"thresholds": [0.5]}}, "no threshold for each of the 2 labels"),
+        ({"rule": None}, "damaged"),
+        ({"encoder": {"model": "x"}}, "damaged"),
+        ({"files": {"../x.json": "0"}}, "outside of the folder"),
+        ({"files": {"/etc/hosts": "0"}}, "outside of the folder"),
+        ({"files": ["tagger.safetensors"]}, "damaged"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(folder, values, expected):
+    change(folder, **values)
+    with pytest.raises(UserError, match=expected) as error:
+        read_tagger(folder)
+    assert str(folder) in str(error.value)
+
+
+def test_files_that_changed_or_are_missing_are_refused(folder):
+    words = (folder / "words.json").read_text("utf-8")
+    (folder / "words.json").write_text(words.replace("one", "two"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"words.json: changed since the tagger was saved"):
+        read_tagger(folder)
+    (folder / "words.json").unlink()
+    with pytest.raises(UserError, match=r"words.json: missing; copy the whole folder"):
+        read_tagger(folder)
+    (folder / "tagger.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="no tagger"):
+        read_tagger(folder)
+
+
+def test_the_fingerprint_changes_with_any_file(folder):
+    before = tagger_fingerprint(folder)
+    contents = read_tagger(folder)
+    contents.arrays["weights"][0, 0] = 7
+    contents.files = []
+    write_tagger(folder, contents)
+    assert tagger_fingerprint(folder) != before
+
+
+def test_an_encoder_is_found_where_it_was_and_where_it_was_moved(tiny_model, tmp_path):
+    encoder = EncoderReference.of(str(tiny_model), 48)
+    assert encoder.resolve() == str(tiny_model)
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    assert encoder.resolve(str(moved)) == str(moved)
+    missing = EncoderReference(str(tmp_path / "gone"), encoder.sha256, 48)
+    with pytest.raises(UserError, match="is missing; put it back, or name its new place"):
+        missing.resolve()
+    assert missing.resolve(str(moved)) == str(moved)
+
+
+def test_another_encoder_is_refused(tiny_model, tiny_nli, tmp_path):
+    encoder = EncoderReference.of(str(tiny_model), 48)
+    # Of several taggers, one may be fitted on an encoder that did not move.
+    assert encoder.resolve(str(tiny_nli)) == str(tiny_model)
+    missing = EncoderReference(str(tmp_path / "gone"), encoder.sha256, 48)
+    with pytest.raises(UserError, match="not the encoder that the tagger was fitted on"):
+        missing.resolve(str(tiny_nli))
+    changed = EncoderReference(str(tiny_nli), encoder.sha256, 48)
+    with pytest.raises(UserError, match="not the encoder that the tagger was fitted on"):
+        changed.resolve()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no safetensors file"):
+        EncoderReference.of(str(tmp_path / "empty"), 48)

@@ -1,0 +1,151 @@
+"""Taggers: one text, many, or a data set; the mean of several; loading."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from shared.cli.errors import UserError
+from shared.evaluation.rules import DecisionRule
+from shared.methods.baselines import fit_words, naive_bayes
+from shared.taggers import Tagger, WordScorer, load_tagger, mean_tagger
+from shared.taggers import tagger as module
+
+TEXTS = ["crash error crash", "typo docs page", "crash in docs", "docs typo", "error crash", "page"]
+LABELS = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0], [0, 1]])
+NEW = ["a crash", "the docs page", "unknown words", "error typo"]
+
+
+@pytest.fixture
+def tagger():
+    return Tagger(
+        ["bug", "docs"],
+        DecisionRule((0.5, 0.5)),
+        WordScorer(fit_words(naive_bayes(), TEXTS, LABELS)),
+    )
+
+
+def test_the_type_of_the_texts_is_that_of_the_tags(tagger):
+    one = tagger(NEW[0])
+    assert one["labels"] == ["bug"]
+    assert list(one["scores"]) == ["bug", "docs"]
+    many = tagger(NEW)
+    assert many[0] == one
+    assert tagger(tuple(NEW)) == many
+    assert tagger(np.array(NEW, dtype=object)) == many
+    tags = tagger(text for text in NEW)
+    assert next(tags) == one
+    assert list(tags) == many[1:]
+    dataset = Dataset.from_dict({"id": [1, 2, 3, 4], "text": NEW, "labels": [0, 0, 0, 0]})
+    tagged = tagger(dataset)
+    assert tagged.column_names == ["id", "text", "labels", "scores"]
+    assert tagged["labels"][:] == [tag["labels"] for tag in many]
+    assert tagged["scores"][:] == [tag["scores"] for tag in many]
+    with pytest.raises(ValueError, match="no column 'body'"):
+        tagger(dataset, column="body")
+
+
+def test_a_generator_is_read_in_blocks(tagger, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_SIZE", 3)
+    read = []
+
+    def texts():
+        for text in NEW * 2:
+            read.append(text)
+            yield text
+
+    tags = tagger(texts())
+    next(tags)
+    assert len(read) == 3
+    assert len(list(tags)) == 7
+    np.testing.assert_allclose(tagger.scores(NEW * 2)[4:], tagger.scores(NEW))
+
+
+def test_blank_texts_get_nothing_and_other_values_are_refused(tagger):
+    assert tagger(["", "  ", None, "crash"])[:3] == [{"labels": [], "scores": {}}] * 3
+    assert tagger([]) == []
+    assert tagger.scores([]).shape == (0, 2)
+    with pytest.raises(TypeError, match="text 1 is 5, neither a string nor None"):
+        tagger(["crash", 5])
+
+
+def test_a_saved_tagger_gives_the_same_scores(tagger, tmp_path):
+    tagger.save(tmp_path / "new" / "folder")
+    loaded = load_tagger(tmp_path / "new" / "folder")
+    np.testing.assert_array_equal(loaded.scores(NEW), tagger.scores(NEW))
+    assert (loaded.label_names, loaded.rule) == (tagger.label_names, tagger.rule)
+    strict = load_tagger(tmp_path / "new" / "folder", threshold=1.0)
+    assert strict("a crash")["labels"] == []
+
+
+def test_the_mean_of_taggers_with_their_labels_in_another_order(tagger, tmp_path):
+    other = Tagger(
+        ["docs", "bug"],
+        DecisionRule((0.2, 0.9)),
+        WordScorer(fit_words(naive_bayes(), TEXTS[:3], LABELS[:3, ::-1])),
+    )
+    mean = mean_tagger([tagger, other], folders=["a", "b"])
+    expected = (tagger.scores(NEW) + other.scores(NEW)[:, ::-1]) / 2
+    np.testing.assert_allclose(mean.scores(NEW), expected)
+    assert mean.rule.thresholds == pytest.approx((0.7, 0.35))
+    mean.save(tmp_path)
+    np.testing.assert_allclose(load_tagger(tmp_path).scores(NEW), expected)
+
+
+def test_taggers_that_do_not_fit_together_are_refused(tagger):
+    other = Tagger(["bug", "speed"], tagger.rule, tagger.scorer)
+    with pytest.raises(
+        UserError, match="b has other labels than a: only one of them has docs, speed"
+    ):
+        mean_tagger([tagger, other], names=["a", "b"])
+    best = Tagger(["bug", "docs"], DecisionRule(top_k=1), tagger.scorer)
+    with pytest.raises(UserError, match="cannot be averaged"):
+        mean_tagger([tagger, best])
+
+
+def change(folder, **values):
+    manifest = json.loads((folder / "tagger.json").read_text("utf-8")) | values
+    (folder / "tagger.json").write_text(json.dumps(manifest), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"method": "dreams"}, "has no method 'dreams'"),
+        ({"method": "embeddings"}, "damaged"),
+        ({"method": "mean"}, "damaged"),
+        ({"label_names": ["bug"], "rule": {"top_k": 1}}, "damaged"),
+        ({"label_names": ["a", "b", "c"], "rule": {"top_k": 1}}, "damaged"),
+        ({"settings": {"single_label": False, "words": {"input": "filename"}}}, "damaged"),
+        ({"settings": {"single_label": False, "words": {"token_pattern": "("}}}, "damaged"),
+        ({"settings": {"single_label": False, "words": {"ngram_range": 3}}}, "damaged"),
+        ({"settings": {"single_label": False, "words": {"ngram_range": [2, 1]}}}, "damaged"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_the_files_is_refused(tagger, tmp_path, values, expected):
+    tagger.save(tmp_path)
+    change(tmp_path, **values)
+    with pytest.raises(UserError, match=expected):
+        load_tagger(tmp_path)
+
+
+def test_members_of_a_mean_lie_below_it_and_are_no_means(tagger, tmp_path):
+    mean = mean_tagger([tagger, tagger])
+    mean.save(tmp_path / "mean")  # with names of its own for the members
+    assert load_tagger(tmp_path / "mean")("crash") == mean("crash")
+    tagger.save(tmp_path / "other")
+    for members in (["../other"], [str(tmp_path / "other")], ["."], ["tagger_7"]):
+        change(tmp_path / "mean", settings={"members": members})
+        with pytest.raises(UserError, match=r"damaged|no tagger"):
+            load_tagger(tmp_path / "mean")
+    change(tmp_path / "mean", settings={"members": ["tagger_0"]}, label_names=["docs", "bug"])
+    with pytest.raises(UserError, match="members with other labels"):
+        load_tagger(tmp_path / "mean")
+
+
+def test_a_folder_that_is_no_tagger_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds no config.json"):
+        load_tagger(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        load_tagger(tmp_path / "nowhere")
