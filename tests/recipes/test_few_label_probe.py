@@ -6,6 +6,7 @@ from shared.evaluation.metrics import f1_scores
 from shared.taggers import load_tagger
 
 SCRIPT = "recipes/few_label_probe.py"
+FOLDS = ("--evaluate", "cross_validation", "--refit", "true")
 
 
 @pytest.fixture
@@ -182,9 +183,10 @@ def test_through_accelerate_launch(flags):
         (["--self_training", -1], "--self_training -1: must be 0 or more"),
         (["--max_unlabelled", -1], "--max_unlabelled -1: must be 0 or more"),
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
-        (["--evaluate", "cross_validation", "--train_size", 8], "remove --train_size"),
-        (["--evaluate", "cross_validation", "--folds", 1], "--folds 1: must be 2 or more"),
-        (["--evaluate", "cross_validation", "--folds", 121], "--folds 121: the 120 texts"),
+        ([*FOLDS, "--train_size", 8], "uses all labelled rows; remove --train_size"),
+        ([*FOLDS, "--refit", "false"], "uses all labelled rows; remove --refit false"),
+        ([*FOLDS, "--folds", 1], "--folds 1: must be 2 or more"),
+        ([*FOLDS, "--folds", 121], "--folds 121: the 120 texts"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):
