@@ -129,9 +129,8 @@ def main() -> None:
     )
     embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
 
-    splits = [*resampling.splits, *([resampling.all_rows] if resampling.all_rows else [])]
     labelled_vectors = {}
-    embeddings = [embed_split(split, embed, labelled_vectors) for split in splits]
+    embeddings = [embed_split(s, embed, labelled_vectors) for s in resampling.all_splits]
     # The names of the labels may be training texts, too.
     names = corpus.label_names * args.label_name_rows
     name_vectors = embed(names) if names else embeddings[0]["train"][:0]
@@ -171,19 +170,12 @@ def main() -> None:
         scorer = EmbeddingScorer(embed, encoder_reference, classifier)
         return Tagger(corpus.label_names, rule, scorer), chosen
 
-    # Fit on the training set; in a cross-validation, once for each fold. (There is one more set of
-    # embeddings, of all labelled rows, if the last tagger is fitted on these.)
+    # Fit on the training set; in a cross-validation, once for each fold. The embeddings of
+    # `all_rows`, the last ones, are left over for the last fit.
     folds = list(zip(resampling.splits, embeddings, strict=False))
     fitted = [fit(*fold) for fold in folds]
     tagger, chosen = fitted[0]
     trained = perf_counter()
-    figures, tuned_on = {}, "validation" if len(folds[0][0].labels["valid"]) else "training texts"
-    if args.head == "neighbours":
-        figures = {"neighbours": chosen.k} | ({"votes": chosen.m} if chosen.m else {})
-        which = f"the label most frequent among the {chosen.k} nearest texts applies"
-        if chosen.m:
-            which = f"a label applies if {chosen.m} of the {chosen.k} nearest texts have it"
-        print_once(f"best on {tuned_on}: {which}")
 
     # Evaluate on the test set, once; in a cross-validation, on the texts of each fold. The time per
     # text includes its embedding.
@@ -198,7 +190,7 @@ def main() -> None:
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     split = resampling.tested
-    figures |= split_metrics(split, scores, predicted)
+    figures = split_metrics(split, scores, predicted)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
 
@@ -208,6 +200,13 @@ def main() -> None:
         kept = None if resampling.cross_validated else chosen
         tagger, chosen = fit(resampling.all_rows, embeddings[-1], kept)
     tagger.save(output_dir)
+    tuned_on = "validation" if len(folds[0][0].labels["valid"]) else "training texts"
+    if args.head == "neighbours":
+        figures |= {"neighbours": chosen.k} | ({"votes": chosen.m} if chosen.m else {})
+        which = f"the label most frequent among the {chosen.k} nearest texts applies"
+        if chosen.m:
+            which = f"a label applies if {chosen.m} of the {chosen.k} nearest texts have it"
+        print_once(f"best on {tuned_on}: {which}")
     report = write_results(
         output_dir,
         split,

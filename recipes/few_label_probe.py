@@ -153,9 +153,8 @@ def main() -> None:
         bf16_predictions=args.bf16,
     )
     embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
-    splits = [*resampling.splits, *([resampling.all_rows] if resampling.all_rows else [])]
     labelled_vectors = {}
-    embeddings = [embed_split(split, embed, labelled_vectors) for split in splits]
+    embeddings = [embed_split(s, embed, labelled_vectors) for s in resampling.all_splits]
     name_vectors = embed(phrases) if phrases else embeddings[0]["train"][:0]
 
     # Unlabelled texts for self-training: every n-th, the same for all seeds, so that they are
@@ -209,17 +208,12 @@ def main() -> None:
         scorer = EmbeddingScorer(embed, reference, probe, analysis, settings.word_weight)
         return Tagger(corpus.label_names, rule, scorer), settings
 
-    # Fit on the training set; in a cross-validation, once for each fold. (There is one more set of
-    # embeddings, of all labelled rows, if the last tagger is fitted on these.)
+    # Fit on the training set; in a cross-validation, once for each fold. The embeddings of
+    # `all_rows`, the last ones, are left over for the last fit.
     folds = list(zip(resampling.splits, embeddings, strict=False))
     fitted = [fit(*fold) for fold in progress(folds, "fitting", unit="folds")]
     tagger, settings = fitted[0]
     trained = perf_counter()
-    chosen_by = "best on validation" if len(folds[0][0].labels["valid"]) else "settings"
-    print_once(
-        f"{chosen_by}: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
-        f"{settings.balance:g}, {settings.rounds} rounds of self-training"
-    )
 
     # Evaluate on the test set, once; in a cross-validation, on the texts of each fold. The time per
     # text includes its embedding.
@@ -240,8 +234,13 @@ def main() -> None:
     # Tag the unlabelled texts.
     if resampling.all_rows:
         chosen = None if resampling.cross_validated else settings
-        tagger, _ = fit(resampling.all_rows, embeddings[-1], chosen)
+        tagger, settings = fit(resampling.all_rows, embeddings[-1], chosen)
     tagger.save(output_dir)
+    chosen_by = "best on validation" if len(folds[0][0].labels["valid"]) else "settings"
+    print_once(
+        f"{chosen_by}: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
+        f"{settings.balance:g}, {settings.rounds} rounds of self-training"
+    )
     card = TaggerCard(evaluation=resampling.explain())
     report = write_results(output_dir, split, scores["test"], predicted["test"], figures, card=card)
     print(f"\n{resampling.title()}\n\n{report}")

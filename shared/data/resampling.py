@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +67,11 @@ class Resampling:
         return len(self.splits) > 1
 
     @property
+    def all_splits(self) -> list[Split]:
+        """All splits to fit to: those of the evaluation, then `all_rows`, if there is one."""
+        return [*self.splits, *([] if self.all_rows is None else [self.all_rows])]
+
+    @cached_property
     def tested(self) -> Split:
         """The split to report on: that of the evaluation, or all rows as test set of all folds."""
         if not self.cross_validated:
@@ -132,14 +138,10 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         name = name if args.refit else "--refit false"
         raise UserError(f"--evaluate cross_validation: uses all labelled rows; remove {name}")
     if evaluate == "auto":
-        sizes = (args.valid_size, args.test_size) != (
-            SplitArguments.valid_size,
-            SplitArguments.test_size,
-        )
-        few = len(corpus.labelled) < FEW_ROWS and args.refit
-        evaluate = "held_out"
-        if few and not (held_out or partial or sizes):
-            evaluate = "cross_validation"
+        default_sizes = SplitArguments.valid_size, SplitArguments.test_size
+        free = (args.valid_size, args.test_size) == default_sizes and not (held_out or partial)
+        few = len(corpus.labelled) < FEW_ROWS
+        evaluate = "cross_validation" if few and free and args.refit else "held_out"
 
     all_rows = None
     if evaluate == "held_out":

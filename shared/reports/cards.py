@@ -126,8 +126,10 @@ classify("Tokenizer drops the last word of every line", truncation=True)
 
     def _limits(self, n_train: int) -> str:
         """Return the standard text of the section "Limits"."""
+        # After a last fit on more rows, `evaluation` gives their number.
+        number = "" if self.evaluation else f"{n_train:,} "
         sentences = [
-            f"The model was trained on {n_train:,} texts from one source.",
+            f"The model was trained on {number}texts from one source.",
             "Expect lower scores on texts from other sources.",
         ]
         if self.max_length:

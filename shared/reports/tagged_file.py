@@ -35,6 +35,10 @@ BLOCK_ROWS = 4096
 class TaggedFile:
     """The records of the rows that are tagged so far, and in the end the output file.
 
+    Used as a context manager. The records are removed when the output is complete; after an
+    interruption they stay, for `resume`. All processes of a launch use it alike, on the same disk;
+    only the first one writes.
+
     Parameters
     ----------
     path : str
@@ -45,10 +49,6 @@ class TaggedFile:
         The columns of the input, and the labels.
     resume : bool
         Whether to go on with the records of the same run, if it was stopped.
-
-    Used as a context manager. The records are removed when the output is complete; after an
-    interruption they stay, for `resume`. All processes of a launch use it alike, on the same disk;
-    only the first one writes.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class TaggedFile:
     def __enter__(self) -> TaggedFile:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+    def __exit__(self, _type: type | None, error: BaseException | None, _: object) -> None:
         self._file.close()
         if not is_main_process():
             return
@@ -128,7 +128,6 @@ class TaggedFile:
         read_rows : callable
             Returns the rows of the input. CSV and Parquet need two passes: one for the columns.
         """
-
         if not is_main_process():
             return
 

@@ -81,7 +81,7 @@ class Loading:
         args = copy.copy(self.args or _prediction_arguments())
         # The arguments may be those of a training.
         args.eval_strategy, args.load_best_model_at_end = "no", False
-        args.bf16, args.report_to = False, []
+        args.bf16, args.report_to, args.push_to_hub = False, [], False
         args.dataloader_pin_memory = args.device.type != "cpu"
         collator = PaddingCollator(tokenizer)
         return LengthGroupedTrainer(

@@ -247,4 +247,6 @@ def test_cross_validation_tests_every_text_and_all_texts_are_looked_up(head, rec
     if head == "neighbours":
         assert "best on training texts: a label applies if" in printed
         assert len(classifier.lookup.labels) == 120
+        # The k that is reported is that of the tagger, not that of a fold.
+        assert read_json(tmp_path / "out" / "metrics.json")["neighbours"] == classifier.k
         assert (tmp_path / "out" / "plots" / "neighbours.png").is_file()

@@ -115,6 +115,12 @@ def test_blocks_and_batches_change_nothing(flags, tag, tiny_issues, tmp_path):
         assert_same_tags(actual, expected)
 
 
+def test_a_trainer_that_only_predicts_asks_no_hub(tag, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    tag("--data", data, "--push_to_hub")  # no test has a network
+    assert len(read_lines(tmp_path / "tagged.jsonl")) == 3
+
+
 def test_two_processes_write_what_one_writes(tag, trained, tiny_issues, tmp_path):
     tag("--data", tiny_issues, "--output", "one.jsonl")
     process = run(
