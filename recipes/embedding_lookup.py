@@ -166,7 +166,11 @@ def main() -> None:
                 scores, y_valid = classifier(valid[0]), valid[1]
                 chosen = tune_thresholds(scores, y_valid, per_label=per_label, tolerance=2)
             thresholds = chosen
-        rule = DecisionRule.of(thresholds, len(corpus.label_names), single_label=single_label)
+        # Untuned thresholds are .5; a text has its best label, too.
+        untuned = args.head == "logistic" and not len(valid[1])
+        at_least_one = untuned and args.empty_labels == "unlabelled"
+        options = {"single_label": single_label, "at_least_one": at_least_one}
+        rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
         scorer = EmbeddingScorer(embed, encoder_reference, classifier)
         return Tagger(corpus.label_names, rule, scorer), chosen
 

@@ -35,6 +35,7 @@ for validation, accuracy .82 with five texts for each of 77 intents, .86 with te
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 from transformers import TrainingArguments
@@ -58,14 +59,17 @@ from shared.data import (
 )
 from shared.evaluation import DecisionRule
 from shared.methods import (
+    TITLE_WEIGHT,
     CachedEmbedder,
     LatentSemanticAnalysis,
     MeanPooling,
     ProbeInputs,
+    TitledEmbedder,
     choose_settings,
     embed_split,
     fit_with_self_training,
     flatten_phrases,
+    have_titles,
     label_phrases,
 )
 from shared.models import (
@@ -85,6 +89,7 @@ from shared.reports import (
 from shared.taggers import EmbeddingScorer, EncoderReference, Tagger
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
+WIDE_FROM = 200  # training texts from which --features auto is wide
 MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
@@ -92,6 +97,12 @@ MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_tr
 class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, TrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
+    features: Literal["auto", "narrow", "wide"] = flag(
+        "auto",
+        "narrow: embeddings of texts and vectors of their words; wide: also embeddings of titles, "
+        "and TF-IDF of all words and pairs of words; auto: wide from 200 training texts, with "
+        "--train_size narrow below them (default: auto).",
+    )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     vocabulary_size: int = flag(256, "Maximum dimensions of the word vectors (default: 256).")
@@ -152,7 +163,14 @@ def main() -> None:
         callbacks=[ReadableProgress()],
         bf16_predictions=args.bf16,
     )
-    embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
+    embed = embedder = CachedEmbedder(
+        trainer, tokenizer, model_folder, cache_folder(args.cache_dir)
+    )
+    n_train = min(len(split.labels["train"]) for split in resampling.splits)
+    wide = args.features == "wide" or (args.features == "auto" and n_train >= WIDE_FROM)
+    title_weight = TITLE_WEIGHT if wide and have_titles(corpus.dataset["text"][:]) else 0.0
+    if title_weight:
+        embed = TitledEmbedder(embedder, title_weight)
     labelled_vectors = {}
     embeddings = [embed_split(s, embed, labelled_vectors) for s in resampling.all_splits]
     name_vectors = embed(phrases) if phrases else embeddings[0]["train"][:0]
@@ -191,11 +209,15 @@ def main() -> None:
         analysis = LatentSemanticAnalysis.fit(
             [*texts["train"], *corpus.dataset.select(unlabelled)["text"]],
             n_components=args.vocabulary_size,
+            pairs=wide,
+            title_weight=title_weight,
             seed=args.seed,
         )
+        tfidf = {part: analysis.features(part_texts) for part, part_texts in texts.items()}
         inputs = ProbeInputs(
             embeddings={**embeddings, "extra": extra_vectors, "names": name_vectors},
-            words={part: analysis(part_texts) for part, part_texts in texts.items()},
+            words={part: analysis.project(texts[part], tfidf[part]) for part in texts},
+            tfidf=tfidf if wide else None,
             labels=split.labels,
             label_of=label_of,
             name_weight=args.name_weight,
@@ -205,7 +227,8 @@ def main() -> None:
             options = {"self_train": args.self_training > 0, "seed": args.seed}
             settings = choose_settings(inputs, rule.choose, **options)
         probe = fit_with_self_training(inputs, settings, rule.choose)
-        scorer = EmbeddingScorer(embed, reference, probe, analysis, settings.word_weight)
+        options = {"word_weight": settings.word_weight, "wide": wide}
+        scorer = EmbeddingScorer(embed, reference, probe, analysis, **options)
         return Tagger(corpus.label_names, rule, scorer), settings
 
     # Fit on the training set; in a cross-validation, once for each fold. The embeddings of
@@ -224,10 +247,10 @@ def main() -> None:
     tested = [score(fold, tagger, "test") for fold, (tagger, _) in zip(folds, fitted, strict=True)]
     scores = {"valid": score(folds[0], tagger, "valid"), "test": resampling.join(tested)}
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
-    seconds_per_text = embed.seconds / embed.n_texts
+    seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     figures = split_metrics(split, scores, predicted)
-    figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
+    figures |= {"embed_runtime": embedder.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
 
     # Fit on all labelled rows and save the tagger; then metrics, predictions, plots and the card.

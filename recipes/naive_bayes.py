@@ -109,8 +109,10 @@ def main() -> None:
             scores, y_valid = classifier(split.rows["valid"]["text"]), split.labels["valid"]
             per_label = args.thresholds == "per_label"
             thresholds = tune_thresholds(scores, y_valid, per_label=per_label, tolerance=2)
-            n_labels, single_label = len(corpus.label_names), corpus.single_label
-            rule = DecisionRule.of(thresholds, n_labels, single_label=single_label)
+            # Without a validation set, the thresholds are .5, and a text has its best label, too.
+            untuned = not len(y_valid) and args.empty_labels == "unlabelled"
+            options = {"single_label": corpus.single_label, "at_least_one": untuned}
+            rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
         return Tagger(corpus.label_names, rule, WordScorer(classifier))
 
     started = perf_counter()

@@ -35,7 +35,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "near_duplicates": ["near_duplicate_groups"],
         "preparation": ["find_label_column", "find_text_columns", "join_text"],
         "readers": ["expand_path", "open_source"],
-        "resampling": ["EvaluationArguments", "Resampling", "load_resampling"],
+        "resampling": [
+            "EvaluationArguments",
+            "Resampling",
+            "cross_validation",
+            "load_resampling",
+        ],
         "splits": ["Split", "load_and_split", "split_corpus"],
     },
 )

@@ -143,23 +143,32 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         few = len(corpus.labelled) < FEW_ROWS
         evaluate = "cross_validation" if few and free and args.refit else "held_out"
 
-    all_rows = None
-    if evaluate == "held_out":
-        splits = [split_corpus(corpus, held_out, args, seed=seed)]
-        print_once(splits[0].describe())
-    else:
-        y, groups = corpus.label_matrix(corpus.labelled), corpus.groups[corpus.labelled]
-        fold_of = assign_folds(y, args.folds, groups=groups, seed=seed)
-        print_once(describe_folds(fold_of, y, corpus.label_names))
-        parts = [fold_of == number for number in range(args.folds)]
-        rows = corpus.labelled
-        splits = [_split(corpus, train=rows[~part], test=rows[part]) for part in parts]
-    if evaluate == "cross_validation" or (args.refit and not partial):
+    if evaluate == "cross_validation":
+        return cross_validation(corpus, args.folds, seed=seed)
+    split, all_rows = split_corpus(corpus, held_out, args, seed=seed), None
+    print_once(split.describe())
+    if args.refit and not partial:
         # Not those that repeat a row of a held-out file.
         repeated = corpus.repeats([*held_out.values()] if args.drop_repeated else [])
         rows = corpus.labelled[~repeated[corpus.labelled]]
         all_rows = _split(corpus, train=rows, test=rows[:0])
-    return Resampling(corpus, splits, all_rows)
+    return Resampling(corpus, [split], all_rows)
+
+
+def cross_validation(corpus: Corpus, folds: int, *, seed: int) -> Resampling:
+    """Assign the labelled rows to folds, and print a summary of them.
+
+    Raises
+    ------
+    UserError
+        As `shared.data.folds.assign_folds`.
+    """
+    rows, y = corpus.labelled, corpus.label_matrix(corpus.labelled)
+    fold_of = assign_folds(y, folds, groups=corpus.groups[rows], seed=seed)
+    print_once(describe_folds(fold_of, y, corpus.label_names))
+    parts = [fold_of == number for number in range(folds)]
+    splits = [_split(corpus, train=rows[~part], test=rows[part]) for part in parts]
+    return Resampling(corpus, splits, _split(corpus, train=rows, test=rows[:0]))
 
 
 def _split(corpus: Corpus, *, train: np.ndarray, test: np.ndarray) -> Split:

@@ -8,7 +8,8 @@ trainer and the metrics of the rooms below.
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `embeddings`: sentence embeddings: mean pooling, a cache of vectors
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
-- `probe`: few labels: logistic regression on embeddings and latent semantic analysis
+- `titles`: the first lines of texts, and embeddings of their own for them
+- `probe`: logistic regression on embeddings, latent semantic analysis and words
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
@@ -54,7 +55,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
-        "linear": ["LinearClassifier", "LinearEnsemble", "WordClassifier", "WordFeatures"],
+        "linear": [
+            "LinearClassifier",
+            "LinearEnsemble",
+            "MixedFeatures",
+            "WordClassifier",
+            "WordFeatures",
+        ],
         "neighbours": [
             "NearestNeighbours",
             "NeighbourVote",
@@ -64,11 +71,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "probe": ["LatentSemanticAnalysis", "fit_probe"],
         "self_training": [
+            "TITLE_WEIGHT",
             "ProbeInputs",
             "ProbeSettings",
             "choose_settings",
             "fit_with_self_training",
         ],
+        "titles": ["TitledEmbedder", "have_titles"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
         "zero_shot": [
             "MaskedWords",

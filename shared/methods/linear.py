@@ -1,4 +1,7 @@
-"""Fitted linear classifiers as plain arrays: they can be saved, and score texts without a fit."""
+"""Fitted linear classifiers as plain arrays: they can be saved, and score texts without a fit.
+
+`MixedFeatures` are features that are partly dense, partly sparse.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,58 @@ from shared.evaluation.decisions import sigmoid, softmax
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import CountVectorizer
+
+
+@dataclass(frozen=True)
+class MixedFeatures:
+    """Rows of features: first the dense ones, such as embeddings, then the sparse ones: words.
+
+    Attributes
+    ----------
+    dense : array of shape (rows, dense width)
+    sparse : csr_matrix of shape (rows, sparse width)
+    """
+
+    dense: np.ndarray
+    sparse: csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, width."""
+        return len(self.dense), self.dense.shape[1] + self.sparse.shape[1]
+
+    def __getitem__(self, rows: Any) -> MixedFeatures:
+        return MixedFeatures(self.dense[rows], self.sparse[rows])
+
+    def __matmul__(self, matrix: np.ndarray) -> np.ndarray:
+        """Multiply with a matrix of shape (width, columns)."""
+        width = self.dense.shape[1]
+        return self.dense @ matrix[:width] + self.sparse @ matrix[width:]
+
+    def transposed_matmul(self, matrix: np.ndarray) -> np.ndarray:
+        """Multiply the transpose with a matrix of shape (rows, columns): (width, columns)."""
+        return np.concatenate([self.dense.T @ matrix, self.sparse.T @ matrix])
+
+    def inner_products(self) -> np.ndarray:
+        """Return the inner product of every two rows: float64, of shape (rows, rows)."""
+        dense = self.dense.astype(np.float64)
+        return dense @ dense.T + (self.sparse @ self.sparse.T).toarray()
+
+
+Features = np.ndarray | MixedFeatures
+
+
+def stack(parts: Sequence[Any]) -> Any:
+    """Return the rows of several features, which are all arrays or all `MixedFeatures`."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    from scipy.sparse import vstack
+
+    sparse = vstack([part.sparse for part in parts], format="csr")
+    return MixedFeatures(np.concatenate([part.dense for part in parts]), sparse)
 
 
 @dataclass(frozen=True)
@@ -32,7 +87,7 @@ class LinearClassifier:
     bias: np.ndarray
     single_label: bool = False
 
-    def __call__(self, features: np.ndarray | csr_matrix) -> np.ndarray:
+    def __call__(self, features: Features | csr_matrix) -> np.ndarray:
         """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
         logits = features @ self.weights.T + self.bias
         return softmax(logits) if self.single_label else sigmoid(logits)
@@ -63,7 +118,7 @@ class LinearEnsemble:
 
     members: Sequence[LinearClassifier]
 
-    def __call__(self, features: np.ndarray | csr_matrix) -> np.ndarray:
+    def __call__(self, features: Features | csr_matrix) -> np.ndarray:
         """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
         return np.mean([member(features) for member in self.members], axis=0)
 

@@ -1,4 +1,4 @@
-"""The few-label probe: logistic regression on sentence embeddings and latent semantic analysis.
+"""The probe: logistic regression on sentence embeddings, latent semantic analysis, and words.
 
 `LatentSemanticAnalysis` makes features from the vocabulary of the texts, `fit_probe` fits the
 classifier on training texts and label names. `shared.methods.self_training` adds unlabelled texts,
@@ -7,15 +7,26 @@ and chooses the settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from shared.methods.linear import LinearClassifier, WordFeatures
+from shared.methods.linear import (
+    Features,
+    LinearClassifier,
+    MixedFeatures,
+    WordFeatures,
+    stack,
+)
+from shared.methods.titles import titles
 
 # --- latent semantic analysis --------------------------------------------------------------------
 
@@ -31,16 +42,28 @@ class LatentSemanticAnalysis:
     Parameters
     ----------
     features : WordFeatures
+        TF-IDF.
     components : float array of shape (dimensions, words)
         The directions.
+    title_weight : float
+        Weight of the vectors of titles, which follow those of the texts. 0: there are none.
     """
 
-    def __init__(self, features: WordFeatures, components: np.ndarray):
+    def __init__(
+        self, features: WordFeatures, components: np.ndarray, *, title_weight: float = 0.0
+    ):
         self.features, self.components = features, components
+        self.title_weight = title_weight
 
     @classmethod
     def fit(
-        cls, texts: Sequence[str], *, n_components: int = 256, seed: int = 0
+        cls,
+        texts: Sequence[str],
+        *,
+        n_components: int = 256,
+        pairs: bool = False,
+        title_weight: float = 0.0,
+        seed: int = 0,
     ) -> LatentSemanticAnalysis:
         """Learn the words and the directions of a collection of texts.
 
@@ -51,14 +74,19 @@ class LatentSemanticAnalysis:
         n_components : int
             Maximum number of dimensions; fewer if the collection has fewer words or texts. If it
             is too small to learn from, all vectors are zero, with one dimension.
+        pairs : bool
+            Whether pairs of adjacent words count as words, too.
+        title_weight : float
         seed : int
             Seed of the randomised decomposition (Halko, Martinsson and Tropp 2011).
         """
-        too_small = cls(WordFeatures([], {}, None), np.zeros((1, 0)))
+        build = partial(cls, title_weight=title_weight)
+        too_small = build(WordFeatures([], {}, None), np.zeros((1, 0)))
         # A number of texts, not a share: half of three texts would be one, below the minimum of
         # two.
         max_df = max(2, len(texts) // 2)
-        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=max_df)
+        options = {"sublinear_tf": True, "ngram_range": (1, 1 + pairs)}
+        vectorizer = TfidfVectorizer(min_df=2, max_df=max_df, **options)
         try:
             tfidf = vectorizer.fit_transform(texts)  # sparse, (texts, words)
         except ValueError as error:
@@ -68,24 +96,47 @@ class LatentSemanticAnalysis:
         if min(tfidf.shape) < 2:
             return too_small
         decomposition = TruncatedSVD(min(n_components, *tfidf.shape), random_state=seed).fit(tfidf)
-        return cls(WordFeatures.of(vectorizer, "sublinear_tf"), decomposition.components_)
+        return build(WordFeatures.of(vectorizer, *options), decomposition.components_)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Project texts: float32, of shape (texts, dimensions).
+        """Project texts: float32, of shape (texts, dimensions), or twice as wide with titles.
 
         The vectors have length one, or are zero for a text without a known word.
         """
-        projected = self.features(texts) @ self.components.T
-        return normalize(projected).astype(np.float32) if len(texts) else projected
+        return self.project(texts, self.features(texts))
+
+    def project(self, texts: Sequence[str], tfidf: csr_matrix) -> np.ndarray:
+        """Project texts whose TF-IDF vectors are there already."""
+        vectors = self._directions(tfidf)
+        if not self.title_weight:
+            return vectors
+        title_vectors = self._directions(self.features(titles(texts)))
+        return np.concatenate([vectors, self.title_weight * title_vectors], axis=1)
+
+    def _directions(self, tfidf: csr_matrix) -> np.ndarray:
+        projected = tfidf @ self.components.T
+        return normalize(projected).astype(np.float32) if len(projected) else projected
+
+
+def probe_features(
+    embeddings: np.ndarray, words: np.ndarray, word_weight: float, tfidf: csr_matrix | None = None
+) -> Features:
+    """Join the features of a probe: embeddings, weighted word vectors, and TF-IDF of all words.
+
+    TF-IDF beside the dense features makes a probe wide, as in a wide and deep model (Cheng et al.
+    2016, "Wide & Deep Learning for Recommender Systems"). All have one row per text.
+    """
+    dense = np.concatenate([embeddings, word_weight * words], axis=1)
+    return dense if tfidf is None else MixedFeatures(dense, tfidf)
 
 
 # --- probe ---------------------------------------------------------------------------------------
 
 
 def fit_probe(
-    vectors: np.ndarray,
+    vectors: Features,
     labels: np.ndarray,
-    name_vectors: np.ndarray,
+    name_vectors: Features,
     name_labels: np.ndarray,
     *,
     C: float,
@@ -103,11 +154,11 @@ def fit_probe(
 
     Parameters
     ----------
-    vectors : array of shape (rows, width)
+    vectors : array or MixedFeatures of shape (rows, width)
         Vectors of the training texts, of length about one.
     labels : array of shape (rows, labels)
         Multi-hot.
-    name_vectors : array of shape (phrases, width)
+    name_vectors : array or MixedFeatures of shape (phrases, width)
         Vectors of the phrases that name labels; may be empty.
     name_labels : int array of shape (phrases,)
         The label that each phrase names.
@@ -132,7 +183,7 @@ def fit_probe(
     """
     # Phrases become rows behind the training texts.
     n_labels = labels.shape[1]
-    x = np.concatenate([vectors, name_vectors])
+    x, to_weights = _coordinates(stack([vectors, name_vectors]))
     y = np.concatenate([labels, np.eye(n_labels, dtype=labels.dtype)[name_labels]])
     # The phrases of a label share its `name_weight` evenly.
     phrases_of_label = np.bincount(name_labels, minlength=n_labels)[name_labels]
@@ -140,7 +191,8 @@ def fit_probe(
     row_weights = np.concatenate([weights, name_weight / phrases_of_label])
 
     if single_label:
-        return _fit_classes(x, y, row_weights, C)
+        weights, bias = _fit_classes(x, y, row_weights, C)
+        return LinearClassifier(to_weights(weights), bias, single_label=True)
 
     always = np.asarray(y.all(axis=0))
     fitted = {}
@@ -153,13 +205,38 @@ def fit_probe(
         balanced *= weights.sum() / balanced.sum()
         model = LogisticRegression(C=C, max_iter=1000).fit(x, positive, balanced)
         fitted[int(label)] = model.coef_[0], model.intercept_[0]
-    return LinearClassifier.of_labels(fitted, always, x.shape[1])
+    probe = LinearClassifier.of_labels(fitted, always, x.shape[1])
+    return replace(probe, weights=to_weights(probe.weights))
+
+
+def _coordinates(x: Features) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return few coordinates of features of many words, and the way back for weights.
+
+    The weights of a regularised linear model lie in the span of its rows (representer theorem). In
+    orthonormal coordinates of that span, the rows are the Cholesky factor of their inner products:
+    as wide as there are rows, instead of words. Fits are fast then. It takes 8 rows^2 bytes.
+    """
+    if isinstance(x, np.ndarray):
+        return x, lambda weights: weights
+    products = x.inner_products()
+    # Rows that repeat each other would make it singular.
+    products[np.diag_indices(len(x))] += 1e-6 * products.diagonal().mean()
+    factor = cholesky(products, lower=True)
+
+    def to_weights(weights: np.ndarray) -> np.ndarray:
+        rows = solve_triangular(factor, weights.T, lower=True, trans="T")  # (rows, labels)
+        return x.transposed_matmul(rows).T.astype(np.float32)
+
+    return factor, to_weights
 
 
 def _fit_classes(
     x: np.ndarray, y: np.ndarray, row_weights: np.ndarray, C: float
-) -> LinearClassifier:
-    """Fit one logistic regression over classes that exclude each other, given one-hot labels."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit one logistic regression over classes that exclude each other, given one-hot labels.
+
+    Returns weights of shape (labels, width), and biases.
+    """
     classes = np.flatnonzero(y.any(axis=0))  # classes with an example, the model's columns
     weights = np.zeros((y.shape[1], x.shape[1]))
     bias = np.full(y.shape[1], -np.inf)
@@ -169,4 +246,4 @@ def _fit_classes(
         # Of two classes, the model has only the logit of the second one.
         fitted = classes[1:] if len(classes) == 2 else classes
         weights[fitted], bias[fitted] = model.coef_, model.intercept_
-    return LinearClassifier(weights, bias, single_label=True)
+    return weights, bias

@@ -5,6 +5,7 @@
 - `cards`: model cards.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
+- `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
 May import: `shared.taggers` and the rooms below it.
@@ -16,6 +17,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "candidates": ["Candidate", "choose", "mean_candidates", "read_candidate", "table"],
         "cards": ["TaggerCard", "command_line", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "embeddings": ["EmbeddingScorer"],
-        "folder": ["EncoderReference", "tagger_fingerprint"],
+        "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
         "tagger": ["Tagger", "load_tagger", "mean_tagger", "save_mean"],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.methods.embeddings import CachedEmbedder, Embedder, MeanPooling
 from shared.methods.linear import LinearClassifier, LinearEnsemble
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
-from shared.methods.probe import LatentSemanticAnalysis
+from shared.methods.probe import LatentSemanticAnalysis, probe_features
+from shared.methods.titles import TitledEmbedder
 from shared.models.loading import limit_length, load_encoder, load_tokenizer
 from shared.taggers.folder import EncoderReference, TaggerContents
 from shared.taggers.words import add_linear, add_words, read_linear, read_words
@@ -26,26 +27,29 @@ class EmbeddingScorer:
     Parameters
     ----------
     embed : callable
-        Maps texts to vectors of length one, (texts, width): an `Embedder`.
+        Maps texts to vectors, (texts, width): an `Embedder` or `TitledEmbedder`.
     encoder : EncoderReference
         The encoder of `embed`.
-    classifier : LinearClassifier, LinearEnsemble or NeighbourVote
-        Maps vectors to scores.
+    classifier : callable
+        Maps vectors to scores: a `LinearClassifier`, `LinearEnsemble` or `NeighbourVote`.
     analysis : LatentSemanticAnalysis, optional
     word_weight : float
-        Weight of the vectors of words.
+        Weight of the vectors of the analysis.
+    wide : bool
+        Whether the classifier reads the TF-IDF of the words, too.
     """
 
     def __init__(
         self,
-        embed: Embedder,
+        embed: Embedder | TitledEmbedder,
         encoder: EncoderReference,
-        classifier: LinearClassifier | LinearEnsemble | NeighbourVote,
+        classifier: Callable[[Any], np.ndarray],
         analysis: LatentSemanticAnalysis | None = None,
         word_weight: float = 0.0,
+        wide: bool = False,
     ):
         self.embed, self.encoder, self.classifier = embed, encoder, classifier
-        self.analysis, self.word_weight = analysis, word_weight
+        self.analysis, self.word_weight, self.wide = analysis, word_weight, wide
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores of the classifier."""
@@ -53,10 +57,12 @@ class EmbeddingScorer:
 
     def score_embedded(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
         """Return the scores of texts whose embeddings, (texts, width), are there already."""
-        if self.analysis is not None:
-            words = self.word_weight * self.analysis(texts)
-            vectors = np.concatenate([vectors, words], axis=1)
-        return self.classifier(vectors)
+        if self.analysis is None:
+            return self.classifier(vectors)
+        tfidf = self.analysis.features(texts)
+        words = self.analysis.project(texts, tfidf)
+        used = tfidf if self.wide else None
+        return self.classifier(probe_features(vectors, words, self.word_weight, used))
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Add the classifier, and the word vectors if there are any."""
@@ -66,12 +72,13 @@ class EmbeddingScorer:
             contents.arrays |= {"vectors": lookup.vectors, "labels": lookup.labels}
             contents.settings |= {"neighbours": self.classifier.k}
             contents.settings |= {"single_label": self.classifier.single_label}
-        else:
+        elif isinstance(self.classifier, (LinearClassifier, LinearEnsemble)):
             add_linear(contents, self.classifier)
         if self.analysis is not None:
             add_words(contents, self.analysis.features)
             contents.arrays["components"] = self.analysis.components
-            contents.settings["word_weight"] = self.word_weight
+            contents.settings |= {"word_weight": self.word_weight, "wide": self.wide}
+            contents.settings["title_weight"] = self.analysis.title_weight
 
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> EmbeddingScorer:
@@ -83,11 +90,14 @@ class EmbeddingScorer:
         tokenizer = load_tokenizer(source)
         model = load_encoder(source, tokenizer=tokenizer)
         limit_length(tokenizer, model, encoder.max_length)
-        embed = Embedder(loading.trainer(MeanPooling(model), tokenizer), tokenizer)
-        if loading.cache_dir is not None:
-            embed = CachedEmbedder(embed.trainer, tokenizer, source, loading.cache_dir)
+        trainer = loading.trainer(MeanPooling(model), tokenizer)
+        embed: Embedder | TitledEmbedder
+        if loading.cache_dir is None:
+            embed = Embedder(trainer, tokenizer)
+        else:
+            embed = CachedEmbedder(trainer, tokenizer, source, loading.cache_dir)
         settings, arrays = contents.settings, contents.arrays
-        classifier: LinearClassifier | LinearEnsemble | NeighbourVote
+        classifier: Callable[[Any], np.ndarray]
         if "neighbours" in settings:
             lookup = NearestNeighbours(arrays["vectors"], arrays["labels"])
             classifier = NeighbourVote(lookup, settings["neighbours"], settings["single_label"])
@@ -95,5 +105,10 @@ class EmbeddingScorer:
             classifier = read_linear(contents)
         if "components" not in arrays:
             return cls(embed, encoder, classifier)
-        analysis = LatentSemanticAnalysis(read_words(contents), arrays["components"])
-        return cls(embed, encoder, classifier, analysis, settings["word_weight"])
+        title_weight = settings["title_weight"]
+        analysis = LatentSemanticAnalysis(
+            read_words(contents), arrays["components"], title_weight=title_weight
+        )
+        embed = TitledEmbedder(embed, title_weight) if title_weight else embed
+        options = settings["word_weight"], settings["wide"]
+        return cls(embed, encoder, classifier, analysis, *options)

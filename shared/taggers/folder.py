@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,23 @@ def read_tagger(folder: Path) -> TaggerContents:
         )
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder}/{MANIFEST}: damaged: {error}") from error
+
+
+def copy_tagger(source: Path, target: Path) -> None:
+    """Copy the files of a tagger, and of its members if it is a mean, to another folder.
+
+    Raises
+    ------
+    UserError
+        As `read_tagger`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in read_tagger(source).files:
+        if Path(name).name == MANIFEST:
+            copy_tagger((source / name).parent, (target / name).parent)
+        else:
+            shutil.copy2(source / name, target / name)
+    shutil.copy2(source / MANIFEST, target / MANIFEST)
 
 
 def _label_names(names: Any) -> list[str]:

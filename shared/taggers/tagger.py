@@ -366,8 +366,8 @@ def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: A
     """Load the taggers of a mean, which lie in folders below it."""
     folders = contents.settings["members"]
     for name in folders:
-        # Only listed files are checked. A mean of means could contain itself.
-        if f"{name}/{MANIFEST}" not in contents.files or read_tagger(path / name).method == MEAN:
+        # Only listed files are checked.
+        if f"{name}/{MANIFEST}" not in contents.files:
             raise ValueError(f"member {name!r}")
     members = [load_tagger(path / name, *args, **options) for name in folders]
     if members[0].label_names != contents.label_names:

@@ -1,7 +1,7 @@
 """Compare SetFit, with each of its heads, with the few-label recipe: F1 by number of labels.
 
     RECIPES_DATA=... PYTHONPATH=. python tests/benchmarks/bench_setfit_heads.py \
-        [--train_sizes 8 16 32] [--seeds 1 2 3]
+        [--train_sizes 8 16 32] [--seeds 1 2 3 4 5] [--protocol few|chapter]
 
 SetFit fine-tunes its sentence encoder on pairs of training texts, then fits a head on the
 embeddings. The pairs do not depend on the head, so one fine-tuning serves all heads:
@@ -15,7 +15,8 @@ differentiable      SetFit's head of PyTorch, trained for 16 epochs with the enc
 Heads that need a positive training text for every label are fitted to the labels that have one.
 Labels are predicted from a score of 0.5, SetFit's rule, and by the rule of the few-label probe (the
 best label of each text, and every other one from 0.5), which SetFit does not offer. Rows, splits,
-slices and length are those of recipes/configs/few_label_benchmark_issues.yaml. Prints Markdown.
+slices and length are those of recipes/configs/few_label_benchmark_issues.yaml; the protocol says,
+as there, whether the slices leave out validation rows. Prints Markdown.
 """
 
 import argparse
@@ -105,7 +106,8 @@ def scores_of_differentiable_head(model, texts, labels, test):
 def main():
     parser = argparse.ArgumentParser(description="SetFit with each of its heads")
     parser.add_argument("--train_sizes", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--protocol", choices=["few", "chapter"], default="few")
     options = parser.parse_args()
     if not DATA.is_dir():
         print(f"skipped: {DATA} does not exist; RECIPES_DATA must name it")
@@ -114,6 +116,8 @@ def main():
     disable_progress_bars()
     args = parse_arguments(SplitArguments, ["--data", ISSUES, "--min_label_count", "19"])
     args.drop_labels = ["duplicate", "wontfix"]
+    if options.protocol == "few":
+        args.valid_size = 0.0
     corpus = load_data(args)
     figures, seconds = defaultdict(list), defaultdict(list)
     for size in options.train_sizes:
@@ -137,6 +141,7 @@ def main():
                 ):
                     f1 = f1_scores(split.labels["test"], predicted)
                     figures[name, rule, size].append((f1["micro_f1"], f1["macro_f1"]))
+                    print(size, seed, name, rule, figures[name, rule, size][-1], flush=True)
             print(f"{size} labels, seed {seed}: {duration:.0f} s", flush=True)
 
     header = " | ".join(f"{size} labels" for size in options.train_sizes)

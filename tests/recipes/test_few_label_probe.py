@@ -91,6 +91,21 @@ def test_the_name_of_a_label_is_an_example_of_it(recipe, tmp_path, tiny_issues):
     assert "there is no label 'fast'" in recipe.mistake("--descriptions", described)
 
 
+def test_wide_features_are_saved_with_the_tagger(recipe, inputs, tmp_path):
+    recipe("--features", "wide")
+    assert inputs[0].tfidf["train"].shape[0] == 60
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    tags = load_tagger(tmp_path / "out")([line["text"] for line in lines])
+    for tag, line in zip(tags, lines, strict=True):
+        assert tag["labels"] == line["labels"]
+        assert tag["scores"] == pytest.approx(line["scores"], abs=1e-4)
+    # The texts have titles, which double the width of the vectors.
+    recipe("--features", "auto")
+    wide, narrow = inputs
+    assert narrow.tfidf is None
+    assert wide.embeddings["train"].shape[1] == 2 * narrow.embeddings["train"].shape[1]
+
+
 @pytest.fixture
 def inputs(recipe, monkeypatch):
     """The `ProbeInputs` of each fit, in order."""

@@ -92,6 +92,17 @@ def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
         assert metrics["test_micro_f1"] == expected["micro_f1"]
 
 
+def test_without_validation_rows_a_text_has_its_best_label_too(recipe, tmp_path):
+    recipe("--valid_size", 0)
+    lines = read_lines(tmp_path / "test_predictions.jsonl")
+    for line in lines:
+        best, *others = line["scores"].items()
+        assert line["labels"] == [best[0], *(name for name, score in others if score >= 0.5)]
+    assert read_json(tmp_path / "tagger.json")["rule"]["at_least_one"]
+    recipe("--valid_size", 0, "--empty_labels", "negative")
+    assert not read_json(tmp_path / "tagger.json")["rule"]["at_least_one"]
+
+
 def test_two_runs_agree_and_parts_are_those_of_the_tagger(recipe, tmp_path, trained):
     figures = []
     for _ in range(2):

@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[2]
 # that classify carry the modules of their tagger.
 MOST_MODULES = {
     "augmentation": 42,
+    "best": 57,
     "document_classification": 43,
     "domain_adaptation": 27,
-    "embedding_lookup": 42,
-    "few_label_benchmark": 54,
-    "few_label_probe": 43,
+    "embedding_lookup": 43,
+    "few_label_benchmark": 55,
+    "few_label_probe": 44,
     "github_tagger": 39,
     "goemotions": 40,
     "imdb_cnn_rnn": 40,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from shared.methods.baselines import (
@@ -11,7 +12,7 @@ from shared.methods.baselines import (
     naive_bayes,
     tfidf_logistic_regression,
 )
-from shared.methods.linear import LinearClassifier, WordFeatures
+from shared.methods.linear import LinearClassifier, MixedFeatures, WordFeatures, stack
 from shared.methods.probe import fit_probe
 
 TEXTS = ["red apple pie", "blue car road", "red car", "apple tree", "blue sky road", "green pie"]
@@ -75,3 +76,20 @@ def test_an_infinite_bias_is_certain():
         {1: (np.array([1.0]), 0.0)}, np.array([True, False, False]), 1
     )
     np.testing.assert_allclose(classifier(np.array([[0.0]])), [[1, 0.5, 0]])
+
+
+@pytest.mark.parametrize("n_words", [0, 5])
+def test_mixed_features_are_dense_and_sparse_ones_side_by_side(n_words):
+    rng = np.random.default_rng(2)
+    dense, sparse = rng.normal(size=(6, 3)), rng.normal(size=(6, n_words)).round()
+    both, mixed = np.hstack([dense, sparse]), MixedFeatures(dense, csr_matrix(sparse))
+    assert mixed.shape == both.shape
+    assert len(mixed) == 6
+    right, left = rng.normal(size=(3 + n_words, 2)), rng.normal(size=(6, 2))
+    np.testing.assert_allclose(mixed @ right, both @ right)
+    np.testing.assert_allclose(mixed.transposed_matmul(left), both.T @ left)
+    np.testing.assert_allclose(mixed.inner_products(), both @ both.T)
+    rows = np.array([4, 0])
+    twice = stack([mixed, mixed[rows], mixed[both[:, 0] > 0]])
+    expected = stack([both, both[rows], both[both[:, 0] > 0]])
+    np.testing.assert_allclose(twice @ np.eye(3 + n_words), expected)

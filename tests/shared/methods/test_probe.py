@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
+from shared.methods.linear import MixedFeatures
 from shared.methods.probe import LatentSemanticAnalysis, fit_probe
 
 # --- latent semantic analysis --------------------------------------------------------------------
@@ -42,6 +44,18 @@ def test_a_collection_too_small_to_learn_from(fit):
     vectors = LatentSemanticAnalysis.fit(fit)(["one same b", "?"])
     assert len(vectors) == 2
     assert np.isfinite(vectors).all()
+
+
+def test_titles_and_pairs_of_words():
+    texts = [f"{text}\nmore text" for text in TEXTS]
+    options = {"n_components": 3, "seed": 0}
+    plain = LatentSemanticAnalysis.fit(texts, pairs=True, **options)
+    assert "cat dog" in plain.features.words
+    titled = LatentSemanticAnalysis.fit(texts, pairs=True, title_weight=0.5, **options)
+    vectors = titled(texts)
+    np.testing.assert_array_equal(vectors[:, :3], plain(texts))
+    np.testing.assert_allclose(vectors[:, 3:], plain(TEXTS) / 2, atol=1e-6)
+    assert titled([]).shape == (0, 6)
 
 
 # --- probe ---------------------------------------------------------------------------------------
@@ -115,3 +129,25 @@ def test_a_text_of_weight_two_counts_like_two_texts():
     once = fit_probe(X, y, *NONE, **settings, weights=weights)
     again = np.concatenate([X, X[:10]]), np.concatenate([y, y[:10]])
     assert once(X) == pytest.approx(fit_probe(*again, *NONE, **settings)(X), abs=1e-3)
+
+
+@pytest.mark.parametrize("single_label", [False, True])
+def test_words_beside_dense_features_count_as_further_features(single_label):
+    rng = np.random.default_rng(3)
+    words = rng.poisson(0.3, size=(30, 50)).astype(float)
+    names, name_words = rng.normal(size=(3, 4)), rng.poisson(0.3, size=(3, 50)).astype(float)
+    y = np.eye(3, dtype=np.uint8)[Y.argmax(axis=1)] if single_label else Y
+    options = {**SETTINGS, "balance": 1.0, "single_label": single_label}
+    dense = fit_probe(
+        np.hstack([X, words]), y, np.hstack([names, name_words]), np.arange(3), **options
+    )
+    mixed = MixedFeatures(X, csr_matrix(words))
+    probe = fit_probe(
+        mixed, y, MixedFeatures(names, csr_matrix(name_words)), np.arange(3), **options
+    )
+    np.testing.assert_allclose(probe(mixed), dense(np.hstack([X, words])), atol=2e-3)
+    # Repeated rows make the inner products singular.
+    twice = MixedFeatures(np.concatenate([X, X]), csr_matrix(np.concatenate([words, words])))
+    none = MixedFeatures(X[:0], csr_matrix(words[:0]))
+    probe = fit_probe(twice, np.concatenate([y, y]), none, np.zeros(0, int), **options)
+    assert np.isfinite(probe(mixed)).all()

@@ -7,13 +7,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import csr_matrix
 
 from shared.evaluation.metrics import f1_scores
 from shared.methods.linear import LinearEnsemble
 from shared.methods.probe import fit_probe
 from shared.methods.self_training import (
-    FIXED,
-    FIXED_SINGLE_LABEL,
+    NARROW,
+    WIDE,
     ProbeInputs,
     ProbeSettings,
     choose_C,
@@ -76,7 +77,7 @@ def test_confident_texts_join_the_training_texts_with_less_weight():
     assert len(alone) == 1  # without unlabelled texts there is nothing to go on with
 
 
-def inputs_of(n_valid, *, single_label=False, n=24):
+def inputs_of(n_valid, *, single_label=False, n=24, wide=False):
     rng = np.random.default_rng(1)
     y = np.eye(3, dtype=np.uint8)[rng.integers(3, size=n + n_valid)]
     vectors = np.eye(3)[y.argmax(axis=1)] + rng.normal(size=(n + n_valid, 3)) * 0.7
@@ -88,20 +89,38 @@ def inputs_of(n_valid, *, single_label=False, n=24):
         label_of=np.arange(3),
         name_weight=1.0,
         single_label=single_label,
+        tfidf={part: csr_matrix(v.clip(0)) for part, v in parts.items()} if wide else None,
     )
 
 
 def test_without_validation_rows_the_settings_are_fixed():
     options = {"self_train": True, "seed": 0}
-    assert choose_settings(inputs_of(0), at_half, **options) == FIXED
+    assert choose_settings(inputs_of(0), at_half, **options) == NARROW.fixed
     one_label = inputs_of(0, single_label=True)
-    assert choose_settings(one_label, at_half, **options) == FIXED_SINGLE_LABEL
+    assert choose_settings(one_label, at_half, **options) == NARROW.single_label
     alone = choose_settings(inputs_of(0), at_half, self_train=False, seed=0)
-    assert alone == FIXED._replace(rounds=0)
+    assert alone == NARROW.fixed._replace(rounds=0)
+    # Few validation rows choose by chance.
+    assert choose_settings(inputs_of(150), at_half, **options) == NARROW.fixed
+
+
+def test_the_wide_probe_needs_no_self_training_with_many_texts():
+    options = {"self_train": True, "seed": 0}
+    assert choose_settings(inputs_of(0, wide=True), at_half, **options) == WIDE.fixed
+    many = choose_settings(inputs_of(0, wide=True, n=500), at_half, **options)
+    assert many == WIDE.fixed._replace(rounds=0)
+    assert choose_settings(inputs_of(0, n=500), at_half, **options) == NARROW.fixed
+
+
+def test_the_wide_probe_teaches_itself_with_mixed_features():
+    inputs = inputs_of(0, wide=True)
+    probe = fit_with_self_training(inputs, WIDE.fixed, at_half)
+    scores = probe(inputs.features("train", 1.0))
+    assert (scores.argmax(axis=1) == inputs.labels["train"].argmax(axis=1)).mean() > 0.7
 
 
 def test_validation_rows_choose_the_settings():
-    inputs = inputs_of(30)
+    inputs = inputs_of(210)
     settings = choose_settings(inputs, at_half, self_train=True, seed=0)
     assert not settings.average
     assert 0 <= settings.rounds <= 4
@@ -119,19 +138,19 @@ def test_validation_rows_choose_the_settings():
 
 def test_enough_texts_of_each_label_choose_C_within_the_training_texts():
     few = inputs_of(0, single_label=True)
-    assert choose_C(few, FIXED_SINGLE_LABEL, seed=0) == 3
+    assert choose_C(few, NARROW.single_label, seed=0) == 3
     many = inputs_of(0, single_label=True, n=150)
-    chosen = choose_C(many, FIXED_SINGLE_LABEL, seed=0)
+    chosen = choose_C(many, NARROW.single_label, seed=0)
     assert chosen in (3, 10, 30)
-    assert choose_C(many, FIXED_SINGLE_LABEL, seed=0) == chosen
+    assert choose_C(many, NARROW.single_label, seed=0) == chosen
 
 
 def test_the_mean_of_all_rounds_or_the_last_one():
     inputs = inputs_of(0)
     vectors = inputs.features("train", 0.7)
-    mean = fit_with_self_training(inputs, FIXED, at_half)
+    mean = fit_with_self_training(inputs, NARROW.fixed, at_half)
     assert isinstance(mean, LinearEnsemble)
-    rounds = list(islice(inputs.rounds(FIXED, at_half), 3))
+    rounds = list(islice(inputs.rounds(NARROW.fixed, at_half), 3))
     np.testing.assert_allclose(mean(vectors), np.mean([r(vectors) for r in rounds], axis=0))
-    last = fit_with_self_training(inputs, FIXED._replace(average=False), at_half)
+    last = fit_with_self_training(inputs, NARROW.fixed._replace(average=False), at_half)
     np.testing.assert_allclose(last(vectors), rounds[-1](vectors))

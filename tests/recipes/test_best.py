@@ -1,0 +1,102 @@
+"""The best tagger for one's labels: candidates, choice, resumption."""
+
+import pytest
+from command_line import PYTHON, Recipe, read_json, read_lines, run
+
+from shared.taggers import load_tagger
+
+FAST = ("--candidates", "naive_bayes", "tfidf", "few_label_probe")
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_model, tiny_issues, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return [
+        *("--model", tiny_model, "--data", tiny_issues, "--max_length", 48, "--folds", 3),
+        *("--cache_dir", cache),
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(flags, tmp_path_factory):
+    """A finished run through ``accelerate launch``: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("best") / "out"
+    process = run(
+        *(PYTHON, "-m", "accelerate.commands.launch"),
+        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
+        *("recipes/best.py", *flags, *FAST, "--output_dir", folder),
+    )
+    return folder, process.stdout
+
+
+def test_the_best_method_is_saved_and_tags_the_rest(finished, tiny_issues):
+    folder, printed = finished
+    assert "out of fold; the " in printed  # the sentence that says why
+    assert printed.count(" was taken") == 1
+    metrics = read_json(folder / "metrics.json")
+    cells = [read_json(path) for path in folder.glob("cells/*/metrics.json")]
+    assert len(cells) == 3
+    best = max(cells, key=lambda cell: cell["test_micro_f1"] + cell["test_macro_f1"])
+    assert metrics["test_samples"] == best["test_samples"] == 120
+    assert sum(metrics[f"test_{name}_f1"] for name in ("micro", "macro")) >= (
+        best["test_micro_f1"] + best["test_macro_f1"] - 1e-9
+    )
+    tagger = load_tagger(folder)
+    assert tagger("the memory is too slow")["labels"]
+    assert len(read_lines(folder / "unlabelled_predictions.jsonl")) == 12
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| method | micro F1 | macro F1 |" in card
+    assert "then fitted on all 120 labelled texts" in card
+
+
+def test_a_second_run_keeps_finished_candidates(finished, flags, monkeypatch, capfd):
+    folder, _ = finished
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", folder)
+    monkeypatch.setattr(recipe.module, "run_jobs", None)  # would fail
+    assert " was taken" in recipe(*FAST, "--tag_unlabelled", 0)
+    # There is no time for fine-tuning.
+    printed = recipe("--minutes", 0.01, "--tag_unlabelled", 0)
+    assert "fine_tuning is left out: it takes about" in printed
+
+
+def test_a_mean_of_two_methods_is_one_tagger(finished, flags, monkeypatch, capfd, tmp_path):
+    folder, _ = finished
+    recipe = Recipe("best", monkeypatch, capfd, *flags, *FAST, "--output_dir", folder)
+    choose = recipe.module.choose
+
+    def take_the_mean(candidates):
+        means = [c for c in candidates if c.names == ("tfidf", "few_label_probe")]
+        return choose(means + candidates)[0] and (means[0], "It was taken.")
+
+    monkeypatch.setattr(recipe.module, "choose", take_the_mean)
+    recipe()
+    lines = read_lines(folder / "unlabelled_predictions.jsonl")
+    tags = load_tagger(folder)([line["text"] for line in lines])
+    parts = [load_tagger(folder / "cells" / name) for name in ("tfidf", "few_label_probe")]
+    for line, tag in zip(lines, tags, strict=True):
+        assert tag["scores"] == pytest.approx(line["scores"], abs=1e-4)
+        both = [part(line["text"])["scores"] for part in parts]
+        mean = {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
+        assert tag["scores"] == pytest.approx(mean, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--candidates", "magic"], "--candidates magic: there are naive_bayes, tfidf"),
+        (["--minutes", 0], "--minutes 0: must be above 0"),
+        (["--folds", 1], "--folds 1: must be 2 or more"),
+        (["--folds", 500], "--folds 500: the 120 texts"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+    ],
+)
+def test_mistakes(wrong, expected, flags, monkeypatch, capfd, tmp_path):
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
+    assert expected in recipe.mistake(*wrong)
+
+
+def test_fine_tuning_is_a_candidate(flags, monkeypatch, capfd, tmp_path):
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
+    printed = recipe("--candidates", "tfidf", "fine_tuning", "--folds", 2)
+    assert "mean of tfidf and fine_tuning" in printed
+    assert load_tagger(tmp_path / "out")("the memory is too slow")["scores"]

@@ -1,0 +1,76 @@
+"""The choice of a tagger by out-of-fold scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from shared.cli.errors import UserError
+from shared.evaluation.rules import DecisionRule
+from shared.reports.candidates import Candidate, choose, mean_candidates, read_candidate, table
+
+RULE = DecisionRule((0.5, 0.5))
+RNG = np.random.default_rng(0)
+LABELS = np.eye(2, dtype=np.uint8)[RNG.integers(2, size=200)]
+
+
+def candidate(name, noise):
+    """A candidate whose scores are the labels with noise."""
+    scores = np.clip(LABELS + RNG.normal(size=LABELS.shape) * noise, 0, 1)
+    return Candidate((name,), LABELS, scores, RULE.choose(scores), RULE)
+
+
+def test_the_best_single_method_is_taken_unless_a_mean_is_clearly_better():
+    good, bad = candidate("good", 0.3), candidate("bad", 3.0)
+    everything = [good, bad, *mean_candidates([good, bad])]
+    best, reason = choose(everything)
+    assert best is good
+    assert reason.startswith("good was taken: it has the highest mean of micro F1 0.9")
+    assert "bad, differs in micro F1 by +" in reason
+    assert "may be chance" not in reason
+
+
+def test_the_mean_of_two_equal_methods_with_independent_errors_is_better():
+    pair = [candidate("one", 0.8), candidate("two", 0.8)]
+    (mean,) = mean_candidates(pair)
+    np.testing.assert_allclose(mean.scores, (pair[0].scores + pair[1].scores) / 2)
+    assert mean.f1["micro_f1"] > max(c.f1["micro_f1"] for c in pair) + 0.005
+    best, reason = choose([*pair, mean])
+    assert best is mean
+    assert reason.startswith("The mean of one and two was taken")
+    no_better = Candidate(("a", "b"), LABELS, pair[0].scores, pair[0].predicted, RULE)
+    assert choose([*pair, no_better])[0] in pair
+
+
+def test_one_method_needs_no_comparison():
+    only = candidate("only", 0.5)
+    assert choose([only])[1].startswith("only was taken, the only method: micro F1 0.")
+
+
+def test_a_difference_that_may_be_chance_is_called_so():
+    first, second = candidate("first", 0.6), candidate("second", 0.6)
+    assert choose([first, second])[1].endswith("which may be chance.")
+
+
+def test_the_table_shows_intervals_best_first():
+    good, bad = candidate("good", 0.3), candidate("bad", 3.0)
+    lines = table([bad, good], good).splitlines()
+    assert lines[2].startswith("| **good** | 0.9")
+    assert lines[3].startswith("| bad | 0.")
+    assert lines[2].count(" to ") == 2
+
+
+def test_predictions_are_read_in_the_order_of_the_rows(tmp_path):
+    lines = [
+        {"row": 7, "labels": ["b"], "scores": {"b": 0.9, "a": 0.2}},
+        {"row": 2, "labels": [], "scores": {"a": 0.1, "b": 0.3}},
+    ]
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    options = {"labels": LABELS[:2], "label_names": ["a", "b"]}
+    read = read_candidate("words", path, RULE, rows=[2, 7], **options)
+    assert read.name == "words"
+    assert read.scores.tolist() == [[0.1, 0.3], [0.2, 0.9]]
+    assert read.predicted.tolist() == [[False, False], [False, True]]
+    with pytest.raises(UserError, match="has other rows than --data"):
+        read_candidate("words", path, RULE, rows=[2, 8], **options)
