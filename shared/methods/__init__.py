@@ -7,6 +7,7 @@ trainer and the metrics of the rooms below.
 - `baselines`: naive Bayes, TF-IDF and logistic regression on vectors
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `embeddings`: sentence embeddings: mean pooling, a cache of vectors
+- `static_embeddings`: vectors of tokens, distilled from an encoder
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
 - `titles`: the first lines of texts, and embeddings of their own for them
 - `probe`: logistic regression on embeddings, latent semantic analysis and words
@@ -77,6 +78,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_settings",
             "fit_with_self_training",
         ],
+        "static_embeddings": ["StaticEncoder", "distil"],
         "titles": ["TitledEmbedder", "have_titles"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
         "zero_shot": [

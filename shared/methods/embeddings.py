@@ -126,7 +126,12 @@ class CachedEmbedder(Embedder):
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of length one: float32, of shape (texts, width)."""
         # Truncation and precision change the vectors, so they are part of the cache's key.
-        settings = (self.tokenizer.model_max_length, self.trainer.bf16_predictions)
+        settings: tuple[object, ...] = (
+            self.tokenizer.model_max_length,
+            self.trainer.bf16_predictions,
+        )
+        if not isinstance(self.trainer.model, MeanPooling):
+            settings += (type(self.trainer.model).__name__,)
         vectors, seconds = cached_vectors(
             texts, self.model_folder, settings, self.cache_dir, lambda: self._compute(texts)
         )

@@ -6,9 +6,13 @@ whole text this line is one of many; an embedding of its own gives it the weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from shared.methods.embeddings import Embedder
 
 CHARACTERS = 200  # a longer first line is a paragraph
 
@@ -45,13 +49,13 @@ class TitledEmbedder:
 
     Parameters
     ----------
-    embed : callable
-        Maps texts to vectors, (texts, width): an `Embedder`.
+    embed : Embedder
+        Maps texts to vectors, (texts, width).
     title_weight : float
         Weight of the vectors of titles.
     """
 
-    def __init__(self, embed: Callable[[Sequence[str]], np.ndarray], title_weight: float):
+    def __init__(self, embed: Embedder, title_weight: float):
         self.embed, self.title_weight = embed, title_weight
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:

@@ -12,12 +12,15 @@ from shared.methods.embeddings import CachedEmbedder, Embedder, MeanPooling
 from shared.methods.linear import LinearClassifier, LinearEnsemble
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
+from shared.methods.static_embeddings import StaticEncoder
 from shared.methods.titles import TitledEmbedder
 from shared.models.loading import limit_length, load_encoder, load_tokenizer
 from shared.taggers.folder import EncoderReference, TaggerContents
 from shared.taggers.words import add_linear, add_words, read_linear, read_words
 
 if TYPE_CHECKING:
+    import torch
+
     from shared.taggers.tagger import Loading
 
 
@@ -28,8 +31,8 @@ class EmbeddingScorer:
     ----------
     embed : callable
         Maps texts to vectors, (texts, width): an `Embedder` or `TitledEmbedder`.
-    encoder : EncoderReference
-        The encoder of `embed`.
+    encoder : EncoderReference, optional
+        The encoder of `embed`. None: a `StaticEncoder`, which the folder holds.
     classifier : callable
         Maps vectors to scores: a `LinearClassifier`, `LinearEnsemble` or `NeighbourVote`.
     analysis : LatentSemanticAnalysis, optional
@@ -42,7 +45,7 @@ class EmbeddingScorer:
     def __init__(
         self,
         embed: Embedder | TitledEmbedder,
-        encoder: EncoderReference,
+        encoder: EncoderReference | None,
         classifier: Callable[[Any], np.ndarray],
         analysis: LatentSemanticAnalysis | None = None,
         word_weight: float = 0.0,
@@ -65,8 +68,13 @@ class EmbeddingScorer:
         return self.classifier(probe_features(vectors, words, self.word_weight, used))
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
-        """Add the classifier, and the word vectors if there are any."""
+        """Add the classifier, and the word vectors and static embeddings if there are any."""
         contents.method, contents.encoder = "embeddings", self.encoder
+        if self.encoder is None:
+            embedder = self.embed.embed if isinstance(self.embed, TitledEmbedder) else self.embed
+            contents.arrays["static"] = embedder.trainer.model.vectors.weight.half().cpu().numpy()
+            paths = map(Path, embedder.tokenizer.save_pretrained(folder))
+            contents.files = [path.name for path in paths if path.is_file()]
         if isinstance(self.classifier, NeighbourVote):
             lookup = self.classifier.lookup
             contents.arrays |= {"vectors": lookup.vectors, "labels": lookup.labels}
@@ -83,20 +91,25 @@ class EmbeddingScorer:
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> EmbeddingScorer:
         """Load the encoder and rebuild the classifier from its arrays."""
-        encoder = contents.encoder
-        if encoder is None:
+        encoder, arrays, settings = contents.encoder, contents.arrays, contents.settings
+        model: torch.nn.Module
+        if "static" in arrays:
+            source = str(folder)
+            tokenizer, model = load_tokenizer(source), StaticEncoder(arrays["static"])
+        elif encoder is not None:
+            source = encoder.resolve(loading.encoder)
+            tokenizer = load_tokenizer(source)
+            transformer = load_encoder(source, tokenizer=tokenizer)
+            limit_length(tokenizer, transformer, encoder.max_length)
+            model = MeanPooling(transformer)
+        else:
             raise ValueError("encoder is missing")
-        source = encoder.resolve(loading.encoder)
-        tokenizer = load_tokenizer(source)
-        model = load_encoder(source, tokenizer=tokenizer)
-        limit_length(tokenizer, model, encoder.max_length)
-        trainer = loading.trainer(MeanPooling(model), tokenizer)
+        trainer = loading.trainer(model, tokenizer)
         embed: Embedder | TitledEmbedder
         if loading.cache_dir is None:
             embed = Embedder(trainer, tokenizer)
         else:
             embed = CachedEmbedder(trainer, tokenizer, source, loading.cache_dir)
-        settings, arrays = contents.settings, contents.arrays
         classifier: Callable[[Any], np.ndarray]
         if "neighbours" in settings:
             lookup = NearestNeighbours(arrays["vectors"], arrays["labels"])
