@@ -80,7 +80,9 @@ NAIVE_BAYES, LOOKUP = "recipes/naive_bayes.py", "recipes/embedding_lookup.py"
 HELD_OUT = "--evaluate held_out --refit false"  # all methods are tested on the same rows
 METHODS = {
     "label_names": Method("recipes/zero_shot.py", "--method embedding", uses_labels=False),
-    "zero_shot_nli": Method("recipes/zero_shot.py", encoder=False, uses_labels=False),
+    "zero_shot_nli": Method(
+        "recipes/zero_shot.py", "--method nli", encoder=False, uses_labels=False
+    ),
     "naive_bayes": Method(NAIVE_BAYES, HELD_OUT, encoder=False),
     "tfidf": Method(NAIVE_BAYES, f"--classifier logistic_regression {HELD_OUT}", encoder=False),
     "embedding_lookup": Method(LOOKUP, HELD_OUT, embeds=True),

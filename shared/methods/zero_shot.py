@@ -7,16 +7,24 @@ tokenised with the sentences, and a model's output becomes scores, which can be 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from shared.cli.errors import UserError
-from shared.cli.launch import progress
+from shared.cli.launch import print_once, progress
 from shared.data.readers import expand_path
 from shared.evaluation.decisions import softmax
-from shared.methods.embeddings import normalized
+from shared.methods.embeddings import MeanPooling, normalized
+from shared.models.loading import (
+    limit_length,
+    load_encoder,
+    load_masked_language_model,
+    load_sequence_classifier,
+    load_tokenizer,
+)
 from shared.models.tokenizers import tokenize_texts
 
 if TYPE_CHECKING:
@@ -212,43 +220,180 @@ class MaskedWords(torch.nn.Module):
             return {"logits": at_mask[:, self.ids] @ self.mean.T}
 
 
+# --- models of the methods -----------------------------------------------------------------------
+
+
+def load_scoring_model(
+    method: str, source: str, phrases: Sequence[str], max_length: int
+) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+    """Load the model of a method, as `SentenceScorer` needs it, and its tokenizer.
+
+    Parameters
+    ----------
+    method : {"nli", "fill_mask", "embedding"}
+    source : str
+        From `shared.models.resolve_model`.
+    phrases : sequence of str
+        The words of "fill_mask"; else not used.
+    max_length : int
+        Tokens of a text and its sentence together.
+
+    Raises
+    ------
+    UserError
+        If the model has no head for the method.
+    """
+    tokenizer = load_tokenizer(source)
+    model: Any
+    if method == "nli":
+        model = base = load_sequence_classifier(source, tokenizer=tokenizer)
+    elif method == "fill_mask":
+        base = load_masked_language_model(source, tokenizer=tokenizer)
+        model = MaskedWords(base, tokenizer, phrases)
+    else:
+        base = load_encoder(source, tokenizer=tokenizer)
+        model = MeanPooling(base)
+    limit_length(tokenizer, base, max_length)
+    return model, tokenizer
+
+
 # --- calibration ---------------------------------------------------------------------------------
 
 
 ENOUGH_TEXTS = 20  # minimum number of texts for an estimate of a label's mean score
+# Chosen on development sets, see "Without labels" in recipes/FIGURES.md.
+STRENGTH = 0.5  # part of a label's mean score that calibration takes away
+CROWDED = 0.6  # share of the texts above which a best label is doubtful; true shares are smaller
 
 
-def calibration_offsets(reference: np.ndarray) -> np.ndarray:
-    """Return the mean logit of each label over many texts, for `calibrate`: (labels,).
+@dataclass(frozen=True)
+class Calibration:
+    """A shift of each label's scores, and a scale for all of them, in logits.
 
-    Parameters
+    A model gives some label names high scores for any text. Batch calibration (Zhou et al. 2024,
+    section 3) takes away each label's mean score over many texts, as if all labels were equally
+    frequent. Here half of it is taken away: the mean does not tell a name that attracts any text
+    from a label that many texts have.
+
+    Attributes
     ----------
-    reference : array of shape (texts, labels)
-        Probabilities; the labels of the texts need not be known. With fewer than 20 texts the mean
-        is not reliable, and the offsets are 0.
+    offsets : array of shape (labels,), or (1,) for all labels
+        What is subtracted from the logits.
+    spread : float
+        What the logits are divided by then.
     """
-    if len(reference) < ENOUGH_TEXTS:
-        return np.zeros(reference.shape[1])
-    return _logit(reference).mean(axis=0)
+
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    spread: float = 1.0
+
+    @classmethod
+    def of(
+        cls, reference: np.ndarray, *, shift: bool = True, standardize: bool = False
+    ) -> Calibration:
+        """Estimate a calibration from scores; the labels of the texts need not be known.
+
+        Parameters
+        ----------
+        reference : array of shape (texts, labels)
+            Probabilities.
+        shift : bool
+            Shift the labels against each other. With fewer than 20 texts, the mean score of a label
+            is not reliable, and they stay as they are.
+        standardize : bool
+            Divide the logits by their standard deviation among the labels of a text, and centre
+            them at zero, so that the scores of several methods can be averaged.
+        """
+        logits = _logit(reference)
+        means = logits.mean(axis=0)
+        shift = shift and len(logits) >= ENOUGH_TEXTS
+        if not shift and not standardize:
+            return cls()
+        offsets = means.mean() + STRENGTH * shift * (means - means.mean())
+        if not standardize:
+            return cls(offsets)
+        shifted = logits - offsets
+        spread = float((shifted - shifted.mean(axis=1, keepdims=True)).std())
+        return cls(offsets, spread or 1.0)  # one label has no spread
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Return the calibrated scores, from 0 to 1: (texts, labels)."""
+        return 1 / (1 + np.exp((self.offsets - _logit(scores)) / self.spread))
 
 
-def calibrate(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Subtract an offset from the scores of each label, on the logit scale.
+@dataclass(frozen=True)
+class CalibratedMean:
+    """The mean of the calibrated scores of one or several methods.
 
-    A model gives some label names high scores for any text. With the mean of each label at a logit
-    of zero, 0.5 means "more than for most texts", and labels can be compared (Zhou et al. 2024,
-    "Batch Calibration", section 3).
+    Attributes
+    ----------
+    calibrations : list of Calibration
+        Of each method.
+    weights : list of float
+        Of each method; their sum is 1.
+    """
+
+    calibrations: list[Calibration]
+    weights: list[float]
+
+    @classmethod
+    def of(cls, reference: Sequence[np.ndarray], *, shift: bool = True) -> CalibratedMean:
+        """Calibrate and weigh methods by their scores; the labels of the texts need not be known.
+
+        A method that fits the labels sets the best label of a text apart from the second, and its
+        scores depend on the text more than on the label alone. The weight is d⁴ r², with the mean
+        distance d between the best two labels of a text, in standardised logits, and the share r of
+        the variance between labels that is within labels, before calibration. With fewer than 20
+        texts, methods have the same weight.
+
+        Parameters
+        ----------
+        reference : for each method, an array of shape (texts, labels)
+            Probabilities.
+        shift : bool
+            See `Calibration.of`.
+        """
+        several = len(reference) > 1
+        calibrations = [Calibration.of(s, shift=shift, standardize=several) for s in reference]
+        weights = np.ones(len(reference))
+        n_texts, n_labels = reference[0].shape
+        if several and n_texts >= ENOUGH_TEXTS and n_labels > 1:
+            pairs = zip(calibrations, reference, strict=True)
+            weights = np.array([_trust(_logit(s), _logit(c(s))) for c, s in pairs])
+        return cls(calibrations, (weights / weights.sum()).tolist())
+
+    def __call__(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the mean of the calibrated scores of all methods: (texts, labels)."""
+        pairs = zip(self.calibrations, scores, strict=True)
+        return np.average([c(values) for c, values in pairs], axis=0, weights=self.weights)
+
+
+def _trust(raw: np.ndarray, standardized: np.ndarray) -> float:
+    """Return the weight of a method, from its logits of shape (texts, labels)."""
+    among_labels = raw - raw.mean(axis=1, keepdims=True)
+    of_label = among_labels.mean(axis=0).var()
+    of_text = among_labels.var(axis=0).mean()
+    best_two = np.sort(standardized, axis=1)[:, -2:]
+    distance = np.ptp(best_two, axis=1).mean()
+    share = of_text / max(of_text + of_label, 1e-12)  # the same score for all labels: 0
+    return float(max(distance**4 * share**2, 1e-12))
+
+
+def note_crowding(scores: np.ndarray, label_names: Sequence[str]) -> None:
+    """Print a note if one of three or more labels is the best label of too many texts.
 
     Parameters
     ----------
     scores : array of shape (texts, labels)
-        Probabilities.
-    offsets : array of shape (labels,)
-        From `calibration_offsets`; with zeros, the scores stay as they are.
+    label_names : sequence of str
     """
-    if not np.any(offsets):
-        return scores
-    return 1 / (1 + np.exp(offsets - _logit(scores)))
+    if len(scores) < ENOUGH_TEXTS or len(label_names) < 3:
+        return
+    shares = np.bincount(scores.argmax(axis=1)) / len(scores)
+    if shares.max() > CROWDED:
+        print_once(
+            f"note: {label_names[int(shares.argmax())]!r} is the best label of {shares.max():.0%} "
+            "of the texts; unless most texts have it, say what the labels mean (--descriptions)"
+        )
 
 
 def _logit(p: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "embeddings": ["EmbeddingScorer"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
-        "tagger": ["Tagger", "load_tagger", "mean_tagger", "save_mean"],
+        "tagger": ["MeanScorer", "Tagger", "load_tagger", "mean_tagger", "save_mean"],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],
         "zero_shot": ["ZeroShotScorer"],

@@ -73,6 +73,11 @@ class Loading:
     encoder: str | None = None
     cache_dir: Path | None = None
 
+    @property
+    def block_size(self) -> int:
+        """Rows that a zero-shot method scores at a time: ``block_size`` of `args`, or 10,000."""
+        return getattr(self.args, "block_size", 10_000)
+
     def trainer(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> LengthGroupedTrainer:
         """Return a Trainer that predicts, and prints nothing."""
         from shared.training.collators import PaddingCollator
@@ -233,10 +238,13 @@ class MeanScorer:
     members : list of Tagger
     folders : list of str
         Their folders below that of the mean, for `save`; empty: tagger_0, tagger_1, ...
+    weights : list of float, optional
+        Of the members; None: all the same.
     """
 
     members: list[Tagger]
     folders: list[str] = field(default_factory=list)
+    weights: list[float] | None = None
 
     def __post_init__(self):
         # The columns of each member, in the order of the labels of the first one.
@@ -244,16 +252,18 @@ class MeanScorer:
         self._columns = [[m.label_names.index(name) for name in names] for m in self.members]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the mean of the scores."""
+        """Return the weighted mean of the scores."""
         pairs = zip(self.members, self._columns, strict=True)
-        return np.mean([member.scorer(texts)[:, columns] for member, columns in pairs], axis=0)
+        scores = [member.scorer(texts)[:, columns] for member, columns in pairs]
+        return np.average(scores, axis=0, weights=self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Save each member in its folder, and record the folders."""
         folders = self.folders or [f"tagger_{number}" for number in range(len(self.members))]
         for member, name in zip(self.members, folders, strict=True):
             member.save(folder / name)
-        contents.method, contents.settings["members"] = MEAN, folders
+        contents.method = MEAN
+        contents.settings |= {"members": folders, "weights": self.weights}
         contents.files = [f"{name}/{MANIFEST}" for name in folders]
 
 
@@ -372,7 +382,7 @@ def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: A
     members = [load_tagger(path / name, *args, **options) for name in folders]
     if members[0].label_names != contents.label_names:
         raise ValueError("members with other labels")
-    return MeanScorer(members, folders)
+    return MeanScorer(members, folders, contents.settings.get("weights"))
 
 
 def _load_transformers_model(name: str, loading: Loading, threshold: float | None) -> Tagger:

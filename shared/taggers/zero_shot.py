@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.methods.embeddings import MeanPooling
-from shared.methods.zero_shot import MaskedWords, SentenceScorer, calibrate
-from shared.models.loading import (
-    limit_length,
-    load_encoder,
-    load_masked_language_model,
-    load_sequence_classifier,
-    load_tokenizer,
-)
+from shared.methods.zero_shot import Calibration, SentenceScorer, load_scoring_model
 from shared.taggers.folder import EncoderReference, TaggerContents
 
 if TYPE_CHECKING:
@@ -33,8 +25,7 @@ class ZeroShotScorer:
         The model of `sentences`.
     phrases : sequence of str
         The words of the labels, for the method "fill_mask"; else not used.
-    offsets : array of shape (labels,)
-        From `shared.methods.zero_shot.calibration_offsets`.
+    calibration : Calibration
     """
 
     def __init__(
@@ -42,23 +33,25 @@ class ZeroShotScorer:
         sentences: SentenceScorer,
         encoder: EncoderReference,
         phrases: Sequence[str],
-        offsets: np.ndarray,
+        calibration: Calibration,
     ):
         self.sentences, self.encoder = sentences, encoder
-        self.phrases, self.offsets = phrases, offsets
+        self.phrases, self.calibration = phrases, calibration
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the calibrated scores."""
-        return calibrate(self.sentences(texts), self.offsets)
+        return self.calibration(self.sentences(texts))
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Add the sentences, the phrases and the calibration."""
         contents.method, contents.encoder = "zero_shot", self.encoder
-        contents.arrays |= {"label_of": self.sentences.label_of, "offsets": self.offsets}
+        contents.arrays["label_of"] = self.sentences.label_of
+        contents.arrays["offsets"] = self.calibration.offsets
         contents.settings |= {
             "scoring": self.sentences.method,
             "sentences": list(self.sentences.sentences),
             "phrases": list(self.phrases),
+            "spread": self.calibration.spread,
         }
 
     @classmethod
@@ -67,21 +60,16 @@ class ZeroShotScorer:
         encoder, settings, arrays = contents.encoder, contents.settings, contents.arrays
         if encoder is None:
             raise ValueError("encoder is missing")
-        source = encoder.resolve(loading.encoder)
-        tokenizer = load_tokenizer(source)
-        method, phrases = settings["scoring"], settings["phrases"]
-        model: Any
-        if method == "nli":
-            model = base = load_sequence_classifier(source, tokenizer=tokenizer)
-        elif method == "fill_mask":
-            base = load_masked_language_model(source, tokenizer=tokenizer)
-            model = MaskedWords(base, tokenizer, phrases)
-        else:
-            base = load_encoder(source, tokenizer=tokenizer)
-            model = MeanPooling(base)
-        limit_length(tokenizer, base, encoder.max_length)
-        trainer = loading.trainer(model, tokenizer)
-        scorer = SentenceScorer(
-            method, trainer, tokenizer, settings["sentences"], arrays["label_of"]
+        source, phrases = encoder.resolve(loading.encoder), settings["phrases"]
+        model, tokenizer = load_scoring_model(
+            settings["scoring"], source, phrases, encoder.max_length
         )
-        return cls(scorer, encoder, phrases, arrays["offsets"])
+        scorer = SentenceScorer(
+            settings["scoring"],
+            loading.trainer(model, tokenizer),
+            tokenizer,
+            settings["sentences"],
+            arrays["label_of"],
+            block_size=loading.block_size,
+        )
+        return cls(scorer, encoder, phrases, Calibration(arrays["offsets"], settings["spread"]))

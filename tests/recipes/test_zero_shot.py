@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
@@ -9,10 +11,10 @@ TEMPLATES = ["this issue is about {label}.", "{label} first"]
 
 
 @pytest.fixture
-def flags(tiny_nli, tiny_issues, tmp_path):
+def flags(tiny_nli, tiny_model, tiny_issues, tmp_path):
     return [
-        *("--model", tiny_nli, "--data", tiny_issues, "--use_cpu", "--max_length", 48),
-        *("--bf16", "false"),
+        *("--model", tiny_nli, "--embedding_model", tiny_model, "--data", tiny_issues),
+        *("--use_cpu", "--max_length", 48, "--bf16", "false"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 
@@ -25,7 +27,8 @@ def recipe(monkeypatch, capfd, flags):
 def test_scores_are_those_of_the_pipeline(recipe, tmp_path, tiny_nli):
     from transformers import pipeline
 
-    recipe("--templates", *TEMPLATES, "--block_size", 7, "--calibrate", "false")
+    flags = ["--templates", *TEMPLATES, "--block_size", 7, "--calibrate", "false"]
+    recipe("--method", "nli", *flags)
     classify = pipeline("zero-shot-classification", model=str(tiny_nli), device="cpu")
     classify.tokenizer.model_max_length = 48
     for line in read_lines(tmp_path / "out" / "test_predictions.jsonl")[:6]:
@@ -40,9 +43,9 @@ def test_scores_are_those_of_the_pipeline(recipe, tmp_path, tiny_nli):
         assert [line["scores"][name] for name in labels] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["nli", "fill_mask", "embedding"])
+@pytest.mark.parametrize("method", ["auto", "nli", "fill_mask", "embedding"])
 def test_figures_and_files(method, recipe, tmp_path, tiny_nli, tiny_mlm, tiny_model):
-    model = {"nli": tiny_nli, "fill_mask": tiny_mlm, "embedding": tiny_model}[method]
+    model = {"fill_mask": tiny_mlm, "embedding": tiny_model}.get(method, tiny_nli)
     printed = recipe("--method", method, "--model", model)
     metrics = read_json(tmp_path / "out" / "metrics.json")
     lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
@@ -99,22 +102,83 @@ def test_a_text_that_holds_the_mask_token_is_a_text_like_others(recipe, tmp_path
     assert predictions[0][3]["scores"] == pytest.approx(predictions[2][0]["scores"], abs=1e-5)
 
 
-def test_calibration_takes_from_a_label_what_it_has_of_every_text(recipe, tmp_path):
-    recipe("--threshold", 0.5)
-    calibrated = read_lines(tmp_path / "out" / "test_predictions.jsonl")
-    recipe("--threshold", 0.5, "--calibrate", "false")
-    plain = read_lines(tmp_path / "out" / "test_predictions.jsonl")
-    for name in plain[0]["scores"]:
-        moved = [
-            np.log(b["scores"][name] / (1 - b["scores"][name]))
-            - np.log(a["scores"][name] / (1 - a["scores"][name]))
-            for a, b in zip(plain, calibrated, strict=True)
-        ]
-        assert np.ptp(moved) < 1e-3  # the same for all texts: their order by a label stays
-    shares = [
-        np.mean([name in line["labels"] for line in calibrated]) for name in calibrated[0]["scores"]
-    ]
-    assert all(0.1 < share < 0.9 for share in shares)
+def scores_of(path):
+    """Return the scores of a file of predictions: (texts, labels)."""
+    lines = read_lines(path)
+    return np.array([[line["scores"][name] for name in sorted(line["scores"])] for line in lines])
+
+
+def test_calibration_brings_the_labels_nearer_to_each_other(recipe, tmp_path):
+    path = tmp_path / "out" / "test_predictions.jsonl"
+    logits = []
+    for calibrate in ("true", "false"):
+        recipe("--method", "nli", "--calibrate", calibrate)
+        scores = scores_of(path)
+        logits.append(np.log(scores / (1 - scores)))
+    calibrated, plain = logits
+    assert np.ptp(plain - calibrated, axis=0).max() < 1e-3  # the order of texts by a label stays
+    assert np.ptp(calibrated.mean(axis=0)) < 0.7 * np.ptp(plain.mean(axis=0))
+
+
+def test_auto_is_the_mean_of_two_methods_which_its_tagger_holds(recipe, tmp_path, tiny_model):
+    from shared.taggers import load_tagger
+
+    recipe()
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    texts = [line["text"] for line in lines]
+    tagger = load_tagger(tmp_path / "out")
+    for line, record in zip(lines, tagger(texts), strict=True):
+        assert record["labels"] == line["labels"]
+        assert record["scores"] == pytest.approx(line["scores"], abs=1e-4)
+    weights = read_json(tmp_path / "out" / "tagger.json")["settings"]["weights"]
+    assert len(weights) == 2
+    assert sum(weights) == pytest.approx(1)
+    members = [load_tagger(tmp_path / "out" / name).scores(texts) for name in ("nli", "embedding")]
+    expected = np.average(members, axis=0, weights=weights)
+    assert tagger.scores(texts) == pytest.approx(expected)
+    for method, member, model in (
+        ("nli", members[0], []),
+        ("embedding", members[1], ["--model", tiny_model]),
+    ):
+        recipe("--method", method, *model)
+        alone = scores_of(tmp_path / "out" / "test_predictions.jsonl")
+        assert (alone.argmax(axis=1) == member.argmax(axis=1)).all()
+        logits = np.log(member / (1 - member))  # on one scale
+        assert (logits - logits.mean(axis=1, keepdims=True)).std() == pytest.approx(1, abs=0.25)
+
+
+def test_the_tagger_scores_as_many_rows_at_once_as_block_size_says(recipe, tmp_path, monkeypatch):
+    from shared.methods.zero_shot import SentenceScorer
+    from shared.taggers.tagger import Loading
+
+    sizes, predict = [], SentenceScorer._predict
+
+    def record(self, texts, *sentences):
+        sizes.append(len(texts) * len(sentences[0]))
+        return predict(self, texts, *sentences)
+
+    monkeypatch.setattr(SentenceScorer, "_predict", record)
+    data = write(tmp_path / "new.csv", "text\n" + "".join(f"page {i}\n" for i in range(9)))
+    labels = ["--candidate_labels", "bug", "speed", "--method", "nli"]
+    recipe("--data", data, *labels, "--block_size", 6)
+    assert max(sizes) == 6  # also in the tagger, which tags the rows at the end
+    assert Loading().block_size == 10_000
+
+
+def test_predictions_that_crowd_on_a_label_are_noted(recipe, tmp_path):
+    data = write(tmp_path / "new.jsonl", [{"text": "crash error " * 9 + str(i)} for i in range(30)])
+    labels = ["--candidate_labels", "bug", "feature", "speed"]
+    flags = ["--data", data, "--calibrate", "false"]
+    assert "of the texts; unless most texts have it" in recipe(*flags, *labels)
+    assert "is the best label of" not in recipe(*flags, *labels[:3])
+
+
+def test_the_help_says_that_descriptions_matter_most():
+    from recipes.zero_shot import ZeroShotArguments
+
+    helps = {f.name: f.metadata.get("help", "") for f in fields(ZeroShotArguments)}
+    assert "What matters most" in helps["descriptions"]
+    assert "What matters most" not in helps["templates"]
 
 
 def test_texts_that_nobody_has_labelled(recipe, tmp_path):

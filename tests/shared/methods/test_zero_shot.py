@@ -12,14 +12,15 @@ from hypothesis.extra.numpy import arrays
 from shared.cli.errors import UserError
 from shared.evaluation.decisions import softmax
 from shared.methods.zero_shot import (
+    CalibratedMean,
+    Calibration,
     MaskedWords,
-    calibrate,
-    calibration_offsets,
     check_templates,
     entailment_classes,
     entailment_scores,
     flatten_phrases,
     label_phrases,
+    note_crowding,
 )
 from shared.models.loading import load_masked_language_model, load_tokenizer
 
@@ -72,19 +73,82 @@ probabilities = arrays(np.float64, (20, 3), elements=st.floats(0.001, 0.999))
 
 
 @given(probabilities)
-def test_what_a_name_attracts_from_any_text_is_taken_away(scores):
-    actual = calibrate(scores, calibration_offsets(scores))
-    assert logit(actual).mean(axis=0) == pytest.approx(0, abs=1e-6)
-    shift = logit(scores) - logit(actual)
-    assert np.ptp(shift, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
+def test_half_of_what_a_name_attracts_from_any_text_is_taken_away(scores):
+    before, after = logit(scores), logit(Calibration.of(scores)(scores))
+    assert after.mean() == pytest.approx(0, abs=1e-6)
+    bias = before.mean(axis=0) - before.mean()
+    assert after.mean(axis=0) == pytest.approx(bias / 2, abs=1e-6)
+    assert np.ptp(before - after, axis=0) == pytest.approx(0, abs=1e-6)  # the order of texts stays
+
+
+@given(probabilities)
+def test_standardized_scores_are_on_one_scale_whatever_the_method_calls_likely(scores):
+    squeezed = 1 / (1 + np.exp(-logit(scores) / 10 - 1))  # the same order, other numbers
+    actual = [Calibration.of(values, standardize=True)(values) for values in (scores, squeezed)]
+    if np.ptp(logit(scores), axis=1).max() > 0.01:
+        np.testing.assert_allclose(*actual, atol=1e-5)
+    for shift in (True, False):
+        few = Calibration.of(scores[:1], shift=shift, standardize=True)(scores[:1])
+        assert np.isfinite(few).all()
+        assert (np.argsort(few, kind="stable") == np.argsort(scores[:1], kind="stable")).all()
 
 
 def test_too_few_texts_say_nothing_about_a_name():
-    scores = np.full((5, 2), 0.9)
-    assert calibrate(scores, calibration_offsets(np.full((19, 2), 0.9))) is scores
-    assert calibrate(scores, calibration_offsets(np.full((20, 2), 0.9))) == pytest.approx(0.5)
+    scores, one_label = np.full((5, 2), [0.9, 0.1]), np.full((20, 1), 0.7)
+    assert Calibration.of(np.tile(scores, (3, 1)))(scores) == pytest.approx(scores)
+    moved = Calibration.of(np.tile(scores, (4, 1)))(scores)
+    assert logit(moved[0]) == pytest.approx(logit(scores[0]) / 2)
+    assert Calibration.of(one_label, standardize=True)(one_label) == pytest.approx(0.5)
     certain = np.array([[0.0, 1.0]] * 20)
-    assert np.isfinite(calibrate(certain, calibration_offsets(certain))).all()
+    assert np.isfinite(Calibration.of(certain)(certain)).all()
+    assert Calibration.of(certain, shift=False)(certain) == pytest.approx(certain)
+
+
+def test_a_method_that_fits_the_labels_has_the_greater_weight():
+    rng = np.random.default_rng(0)
+    best = rng.integers(4, size=200)
+    noise = rng.normal(size=(2, 200, 4))
+    sure = 1 / (1 + np.exp(-noise[0] - 6 * np.eye(4)[best]))
+    unsure = 1 / (1 + np.exp(-noise[1]))
+    crowded = 1 / (1 + np.exp(-noise[0] - 6 * np.eye(4)[best] - [20, 0, 0, 0]))
+    for other in (unsure, crowded):
+        mean = CalibratedMean.of([sure, other])
+        assert mean.weights[0] > 0.7
+        assert sum(mean.weights) == pytest.approx(1)
+        assert (mean([sure, other]).argmax(axis=1) == best).mean() > 0.9
+    few = CalibratedMean.of([sure[:19], unsure[:19]])
+    assert few.weights == [0.5, 0.5]
+    one_label = CalibratedMean.of([sure[:, :1], unsure[:, :1]])
+    assert one_label.weights == [0.5, 0.5]
+    assert np.isfinite(one_label([sure[:, :1], unsure[:, :1]])).all()
+
+
+@given(probabilities)
+def test_one_method_has_its_own_scores(scores):
+    mean = CalibratedMean.of([scores], shift=False)
+    assert mean.weights == [1.0]
+    assert mean([scores]) == pytest.approx(scores)
+    assert CalibratedMean.of([scores])([scores]) == pytest.approx(Calibration.of(scores)(scores))
+
+
+def test_methods_that_give_all_labels_the_same_score_can_be_averaged():
+    same = np.full((30, 3), 0.5)
+    varied = np.random.default_rng(0).uniform(0.1, 0.9, (30, 3))
+    assert CalibratedMean.of([same, same])([same, same]) == pytest.approx(0.5)
+    assert CalibratedMean.of([same, varied]).weights == pytest.approx([0, 1], abs=1e-6)
+
+
+def test_a_note_names_the_label_on_which_texts_crowd(capsys):
+    names = ["bug", "question", "praise"]
+    scores = np.eye(3)[[0] * 13 + [1] * 4 + [2] * 3]
+    note_crowding(scores, names)
+    printed = capsys.readouterr().out
+    assert "note: 'bug' is the best label of 65% of the texts" in printed
+    assert "--descriptions" in printed
+    note_crowding(np.eye(3)[[0] * 12 + [1] * 8], names)  # as many as half the texts may have one
+    note_crowding(scores[:, :2], names[:2])  # one of two labels is often that frequent
+    note_crowding(scores[:12], names)  # too few texts
+    assert capsys.readouterr().out == ""
 
 
 def test_entailment_is_weighed_against_contradiction_alone():

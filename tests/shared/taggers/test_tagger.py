@@ -9,7 +9,7 @@ from datasets import Dataset
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
 from shared.methods.baselines import fit_words, naive_bayes
-from shared.taggers import Tagger, WordScorer, load_tagger, mean_tagger
+from shared.taggers import MeanScorer, Tagger, WordScorer, load_tagger, mean_tagger
 from shared.taggers import tagger as module
 
 TEXTS = ["crash error crash", "typo docs page", "crash in docs", "docs typo", "error crash", "page"]
@@ -91,6 +91,22 @@ def test_the_mean_of_taggers_with_their_labels_in_another_order(tagger, tmp_path
     assert mean.rule.thresholds == pytest.approx((0.7, 0.35))
     mean.save(tmp_path)
     np.testing.assert_allclose(load_tagger(tmp_path).scores(NEW), expected)
+
+
+def test_the_members_of_a_mean_can_have_weights(tagger, tmp_path):
+    labels = LABELS[:3, ::-1]
+    other = Tagger(
+        tagger.label_names, tagger.rule, WordScorer(fit_words(naive_bayes(), TEXTS[:3], labels))
+    )
+    scorer = MeanScorer([tagger, other], ["a", "b"], [0.75, 0.25])
+    mean = Tagger(tagger.label_names, tagger.rule, scorer)
+    expected = 0.75 * tagger.scores(NEW) + 0.25 * other.scores(NEW)
+    np.testing.assert_allclose(mean.scores(NEW), expected)
+    mean.save(tmp_path)
+    np.testing.assert_allclose(load_tagger(tmp_path).scores(NEW), expected)
+    change(tmp_path, settings={"members": ["a", "b"], "weights": [1.0]})
+    with pytest.raises(UserError, match="damaged"):
+        load_tagger(tmp_path)
 
 
 def test_taggers_that_do_not_fit_together_are_refused(tagger):
