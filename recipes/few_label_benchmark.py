@@ -88,6 +88,9 @@ METHODS = {
     "embedding_lookup": Method(LOOKUP, HELD_OUT, embeds=True),
     "embedding_probe": Method(LOOKUP, f"--head logistic {HELD_OUT}", embeds=True),
     "few_label_probe": Method("recipes/few_label_probe.py", HELD_OUT, embeds=True),
+    "static_probe": Method(
+        "recipes/few_label_probe.py", f"--encoder static {HELD_OUT}", embeds=True
+    ),
     "fine_tuning": Method("recipes/github_tagger.py"),
     "adapted_fine_tuning": Method(
         "recipes/github_tagger.py",

@@ -8,6 +8,7 @@ of transformers that the recipes need.
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +17,13 @@ import numpy as np
 import torch
 
 from shared.methods.embeddings import MeanPooling, cached_vectors
+from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from shared.training.trainer import LengthGroupedTrainer
-
 DIMENSIONS = 256
+TOKENS_PER_BATCH = 1024  # each is a row of three tokens or so
 SIF = 1e-4  # of the weight a / (a + p) of a token (Arora et al. 2017), as in Model2Vec
 
 
@@ -87,7 +88,18 @@ def distil(
 
     def compute() -> np.ndarray:
         rows = {"input_ids": ids, "length": np.full(len(ids), ids.shape[1])}
-        return trainer.predict(Dataset.from_dict(rows)).predictions
+        args = copy.copy(trainer.args)
+        args.per_device_eval_batch_size = TOKENS_PER_BATCH
+        return (
+            LengthGroupedTrainer(
+                model=trainer.model,
+                args=args,
+                data_collator=trainer.data_collator,
+                bf16_predictions=trainer.bf16_predictions,
+            )
+            .predict(Dataset.from_dict(rows))
+            .predictions
+        )
 
     words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     vectors, _ = cached_vectors(words, model_folder, "static", cache_dir, compute)

@@ -106,6 +106,18 @@ def test_wide_features_are_saved_with_the_tagger(recipe, inputs, tmp_path):
     assert wide.embeddings["train"].shape[1] == 2 * narrow.embeddings["train"].shape[1]
 
 
+def test_static_embeddings_are_saved_with_the_tagger(recipe, tmp_path):
+    for features in ("narrow", "wide"):
+        recipe("--encoder", "static", "--features", features)
+        lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+        assert read_json(tmp_path / "out" / "tagger.json")["encoder"] is None
+        moved = (tmp_path / "out").rename(tmp_path / features)
+        tags = load_tagger(moved)([line["text"] for line in lines])
+        for tag, line in zip(tags, lines, strict=True):
+            assert tag["labels"] == line["labels"]
+            assert tag["scores"] == pytest.approx(line["scores"], abs=1e-4)
+
+
 @pytest.fixture
 def inputs(recipe, monkeypatch):
     """The `ProbeInputs` of each fit, in order."""
