@@ -6,7 +6,7 @@ root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$root/.venv
 log=$venv/install.log
 stamp=$venv/installed
-main_recipe=(github_tagger --config recipes/configs/sample.yaml)
+main_recipe=(best --config recipes/configs/best_sample.yaml)
 
 usage() {
   local script windows
