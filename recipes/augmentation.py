@@ -70,11 +70,10 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    save_trained_tagger,
     split_metrics,
     tag_unlabelled,
-    write_results,
 )
-from shared.taggers import save_trained_model
 from shared.training import (
     AugmentingCollator,
     CheckpointOnSignal,
@@ -83,16 +82,23 @@ from shared.training import (
     MultilabelCollator,
     MultilabelLoss,
     ReadableProgress,
+    RefitArguments,
     balanced_pos_weight,
     check_health,
     find_checkpoint,
+    refit_arguments,
     remove_checkpoints,
+    train_again,
 )
 
 
 @dataclass
 class AugmentationRecipeArguments(
-    TaggingArguments, AugmentationArguments, SplitArguments, EpochTrainingArguments
+    RefitArguments,
+    TaggingArguments,
+    AugmentationArguments,
+    SplitArguments,
+    EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -126,6 +132,7 @@ def main() -> None:
     args = parse_arguments(AugmentationRecipeArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+    refit_args = refit_arguments(args)
     plain_dir = output_dir / ".compare_plain"  # checkpoints of the training on unchanged copies
     resume = args.resume_from_checkpoint
     plain_checkpoint = find_checkpoint(plain_dir, resume) if args.compare else None
@@ -138,40 +145,42 @@ def main() -> None:
     example = args.sentence or rows["train"]["text"][0]
     print_once(f"\n{augmentation_table(example, args, device=args.device, seed=args.seed)}")
 
-    # Tokenise. Then repeat the training rows: `sample` numbers the copies from 0, and the texts
-    # themselves, which are never augmented, from -n to -1.
+    # Tokenise.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     limit_length(tokenizer, load_encoder(model_folder, tokenizer=tokenizer), args.max_length)
     collator = MultilabelCollator(tokenizer, len(label_names))
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
-    n = len(tokens["train"])
-    train = concatenate_datasets([tokens["train"]] * (1 + args.copies))
-    train = train.add_column("sample", np.arange(-n, n * args.copies))
 
-    # The loss weighs rare labels more. Every evaluation tunes a threshold first, so that epochs are
-    # compared at their best threshold.
-    pos_weight = balanced_pos_weight(y["train"].sum(axis=0), n)
-    loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
+    # Every evaluation tunes a threshold first, so that epochs are compared at their best threshold.
     tune = partial(tune_thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
-    def build_trainer(folder, augmentations, checkpoint):
-        """Return a Trainer whose collator augments the copies anew in each epoch."""
+    def build_trainer(run_args, train, labels, augmentations, checkpoint):
+        """Return a Trainer whose collator augments the copies anew in each epoch.
+
+        `train` are tokenised rows, `labels` their labels, (rows, labels).
+        """
+        # The loss weighs rare labels more.
+        n = len(train)
+        pos_weight = balanced_pos_weight(labels.sum(axis=0), n)
+        loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
         set_seed(args.seed)
         model = load_sequence_classifier(model_folder, label_names, tokenizer=tokenizer)
         append_mean_pooling(model)
         if not (checkpoint or args.health_check):
             options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-            fit_head(model, tokens["train"], collator, loss, **options)
+            fit_head(model, train, collator, loss, **options)
+        # Repeat the rows: `sample` numbers the copies from 0, and the texts themselves, which are
+        # never augmented, from -n to -1.
+        train = concatenate_datasets([train] * (1 + args.copies))
+        train = train.add_column("sample", np.arange(-n, n * args.copies))
 
         def change(texts, samples):
             epoch = int(trainer.state.epoch or 0)
             return augment(texts, samples, augmentations, seed=args.seed, epoch=epoch)
 
-        run_args = copy.copy(args)
-        run_args.output_dir = str(folder)
         trainer = LengthGroupedTrainer(
             model=model,
             args=run_args,
@@ -187,7 +196,10 @@ def main() -> None:
 
     def fine_tune(folder, augmentations, checkpoint):
         """Train; return the Trainer, its metrics, and the scores of validation and test set."""
-        trainer = build_trainer(folder, augmentations, checkpoint)
+        run_args = copy.copy(args)
+        run_args.output_dir = str(folder)
+        train = tokens["train"], y["train"]
+        trainer = build_trainer(run_args, *train, augmentations, checkpoint)
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         scores = {k: sigmoid(trainer.predict(tokens[k]).predictions) for k in ("valid", "test")}
         return trainer, metrics, scores
@@ -200,7 +212,7 @@ def main() -> None:
         return {name: f1[name] for name in ("micro_f1", "macro_f1")}
 
     if args.health_check:
-        trainer = build_trainer(output_dir, augmentations, None)
+        trainer = build_trainer(args, tokens["train"], y["train"], augmentations, None)
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
@@ -222,40 +234,44 @@ def main() -> None:
     print_once("\nTraining on augmented copies")
     trainer, training_metrics, scores = fine_tune(output_dir, augmentations, checkpoint)
 
-    # Save the model with its threshold and labels; then metrics, predictions, plots and the card.
+    # Save the tagger with metrics, predictions, plots and the card.
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-    trainer.model.config.thresholds = thresholds.tolist()
-    trainer.model.config.one_label_each = single_label
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
-    trainer.save_model()
-    if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
-        return
-    save_trained_model(output_dir, label_names, rule)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
-    figures = split_metrics(split, scores, predicted)
-    figures |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        {**figures, **training_metrics, "seed": args.seed},
+    metrics = {**split_metrics(split, scores, predicted), **training_metrics, "seed": args.seed}
+    metrics |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
+    save = partial(
+        save_trained_tagger,
+        output_dir=output_dir,
+        metrics=metrics,
+        split=split,
+        scores=scores["test"],
+        predicted=predicted["test"],
+        rule=rule,
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
-        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
-    remove_checkpoints(args.output_dir)
-
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
     if args.compare:
-        shutil.rmtree(plain_dir, ignore_errors=True)
         compared["augmented"] = f1_on_test(scores)
-        print(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
+        print_once(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
         for name, f1 in compared.items():
-            print(f"  {name.replace('_', ' '):32} {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")
+            name = name.replace("_", " ")
+            print_once(f"  {name:32} {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")
+
+    # Train the tagger once more, on all labelled rows. The figures stay those of the first model.
+    if args.refit:
+        print_once("\nTraining on all labelled texts")
+        all_rows = split.all_labelled()
+        train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
+        checkpoint = refit_args.resume_from_checkpoint
+        again = build_trainer(refit_args, train, labels, augmentations, checkpoint)
+        train_again(again, trainer)
+        save(again, all_rows=all_rows)
+    remove_checkpoints(args.output_dir)
+    shutil.rmtree(plain_dir, ignore_errors=True)
     tag_unlabelled(output_dir, corpus, args)
-    print(f"\n{describe_output(output_dir)}")
+    print_once(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ decision thresholds tuned on the validation set, and a confidence interval on th
 
 Data: one row per text. Rows look like the issues of GitHub's REST API, or have columns for the text
 and the labels (--text_columns, --label_column). Rows without labels are not used for training; the
-trained model tags them at the end.
+trained model tags them at the end. With --refit true this model has learned from all labelled rows,
+also from those of the validation and test set.
 
 Expect on two CPU cores with the default encoder (22 M parameters): a thousand issues of 250 tokens
 take about a minute per epoch and 2 GB of memory. With a thousand training rows, --dropout 0.25
@@ -51,11 +52,10 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    save_trained_tagger,
     split_metrics,
     tag_unlabelled,
-    write_results,
 )
-from shared.taggers import save_trained_model
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -63,15 +63,18 @@ from shared.training import (
     MultilabelCollator,
     MultilabelLoss,
     ReadableProgress,
+    RefitArguments,
     balanced_pos_weight,
     check_health,
     find_checkpoint,
+    refit_arguments,
     remove_checkpoints,
+    train_again,
 )
 
 
 @dataclass
-class TaggerArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
+class TaggerArguments(RefitArguments, TaggingArguments, SplitArguments, EpochTrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -124,7 +127,7 @@ def main() -> None:
     args = parse_arguments(TaggerArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
-    set_seed(args.seed)
+    refit_args = refit_arguments(args)
 
     # Load the data and split the labelled rows; y maps each part to (rows, labels), multi-hot.
     corpus, split = load_and_split(args, seed=args.seed)
@@ -134,52 +137,58 @@ def main() -> None:
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
-    model = load_sequence_classifier(
-        model_folder, tokenizer=tokenizer, label_names=label_names, dropout=args.dropout
-    )
+
+    def load_model():
+        """Return the encoder with a new head; the seed decides its weights."""
+        set_seed(args.seed)
+        options = {"tokenizer": tokenizer, "dropout": args.dropout}
+        return load_sequence_classifier(model_folder, label_names, **options)
+
+    model = load_model()
     limit_length(tokenizer, model, args.max_length)
     if args.r_drop and not has_dropout(model):
         raise UserError("--r_drop: without dropout both passes are the same; add --dropout 0.1")
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
-    # The loss: binary cross-entropy for each label, rare labels with a higher weight.
-    started = perf_counter()
-    collator = MultilabelCollator(tokenizer, len(label_names))
-    pos_weight = None
-    if args.pos_weight == "balanced":
-        pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
-    loss = MultilabelLoss(
-        pos_weight, r_drop=args.r_drop, label_smoothing=args.label_smoothing_factor
-    )
-
-    # Fit the head to the features of the unchanged encoder before all weights are trained: with a
-    # random head the first epochs would disturb the encoder (Kumar et al. 2022).
-    if args.pooling == "mean":
-        append_mean_pooling(model)
-    if checkpoint is None and not args.health_check:
-        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-        fit_head(model, tokens["train"], collator, loss, **options)
-
     # Every evaluation tunes a threshold first, so that epochs are compared at their best threshold.
+    collator = MultilabelCollator(tokenizer, len(label_names))
     tune = partial(tune_thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
-    trainer = LengthGroupedTrainer(
-        model=model,
-        args=args,
-        train_dataset=tokens["train"],
-        eval_dataset=tokens["valid"],
-        processing_class=tokenizer,
-        data_collator=collator,
-        compute_loss_func=loss,
-        passes=2 if args.r_drop else 1,
-        compute_metrics=compute_metrics,
-        callbacks=[CheckpointOnSignal(), ReadableProgress()],
-    )
-    if args.load_best_model_at_end:
-        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+    def build_trainer(run_args, model, train, labels, checkpoint):
+        """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""
+        # The loss: binary cross-entropy for each label, rare labels with a higher weight.
+        pos_weight = None
+        if args.pos_weight == "balanced":
+            pos_weight = balanced_pos_weight(labels.sum(axis=0), len(labels))
+        smoothing = args.label_smoothing_factor
+        loss = MultilabelLoss(pos_weight, r_drop=args.r_drop, label_smoothing=smoothing)
+        # Fit the head to the features of the unchanged encoder before all weights are trained: with
+        # a random head the first epochs would disturb the encoder (Kumar et al. 2022).
+        if args.pooling == "mean":
+            append_mean_pooling(model)
+        if checkpoint is None and not args.health_check:
+            options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+            fit_head(model, train, collator, loss, **options)
+        trainer = LengthGroupedTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=train,
+            eval_dataset=tokens["valid"],
+            processing_class=tokenizer,
+            data_collator=collator,
+            compute_loss_func=loss,
+            passes=2 if args.r_drop else 1,
+            compute_metrics=compute_metrics,
+            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+        )
+        if run_args.load_best_model_at_end:
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+        return trainer
 
+    started = perf_counter()
+    trainer = build_trainer(args, model, tokens["train"], y["train"], checkpoint)
     if args.health_check:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
@@ -192,7 +201,6 @@ def main() -> None:
     scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     per_label = args.thresholds == "per_label"
     thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
 
@@ -202,12 +210,7 @@ def main() -> None:
     scores["test"] = sigmoid(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
 
-    # Save the tagger; then metrics, predictions, plots and the card. Tag the unlabelled texts.
-    trainer.save_model()
-    if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
-        return
-    save_trained_model(output_dir, label_names, rule)
+    # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
@@ -215,21 +218,31 @@ def main() -> None:
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        metrics,
+    save = partial(
+        save_trained_tagger,
+        output_dir=output_dir,
+        metrics=metrics,
+        split=split,
+        scores=scores["test"],
+        predicted=predicted["test"],
+        rule=rule,
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
-        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
-    remove_checkpoints(args.output_dir)
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    # Train the tagger once more, on all labelled rows. The figures stay those of the first model.
+    if args.refit:
+        print_once("\nTraining on all labelled texts")
+        all_rows = split.all_labelled()
+        train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
+        checkpoint = refit_args.resume_from_checkpoint
+        again = build_trainer(refit_args, load_model(), train, labels, checkpoint)
+        train_again(again, trainer)
+        save(again, all_rows=all_rows)
+    remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
-    print(f"\n{describe_output(output_dir)}")
+    print_once(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ Expect on one core: the sample takes a minute (micro F1 .68); GoEmotions takes h
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -55,11 +56,10 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    save_trained_tagger,
     split_metrics,
     tag_unlabelled,
-    write_results,
 )
-from shared.taggers import save_trained_model
 from shared.training import (
     LOSS_SETTINGS,
     CheckpointOnSignal,
@@ -68,6 +68,7 @@ from shared.training import (
     MultilabelCollator,
     MultilabelLoss,
     ReadableProgress,
+    RefitArguments,
     TuningArguments,
     balanced_pos_weight,
     check_health,
@@ -75,8 +76,10 @@ from shared.training import (
     find_checkpoint,
     freeze,
     grouped_optimizer,
+    refit_arguments,
     regularizers,
     remove_checkpoints,
+    train_again,
     unfreezing_callbacks,
 )
 
@@ -85,6 +88,7 @@ SAMPLE = Path(__file__).parent / "data" / "comments.jsonl"
 
 @dataclass
 class EmotionArguments(
+    RefitArguments,
     TaggingArguments,
     TransformerArguments,
     HeadArguments,
@@ -149,6 +153,7 @@ def main() -> None:
     args = parse_arguments(EmotionArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+    refit_args = refit_arguments(args)
 
     # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
@@ -157,32 +162,30 @@ def main() -> None:
 
     # Tokenizer and encoder, pretrained or new, and a new head. Only training texts may shape the
     # new vocabulary.
-    set_seed(args.seed)
     from_scratch = args.architecture == "scratch"
     if from_scratch:
         tokenizer = train_tokenizer(rows["train"]["text"], "wordpiece", args.vocab_size)
-        encoder = build_transformer(args, tokenizer)
     else:
         folder = resolve_model(args.model)
         tokenizer = load_tokenizer(folder)
-        encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)
-    model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
-    freeze(model, args.freeze)
+
+    def load_model():
+        """Return the encoder with a new head; the seed decides its weights."""
+        set_seed(args.seed)
+        if from_scratch:
+            encoder = build_transformer(args, tokenizer)
+        else:
+            encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)
+        model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
+        freeze(model, args.freeze)
+        return model
+
+    model = load_model()
     limit_length(tokenizer, model, args.max_length)
     n_parameters = model.num_parameters()
     print_once(f"{args.architecture}: {n_parameters:,} parameters, {len(tokenizer):,} tokens")
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
-
-    # The loss: rare labels weigh more. A pretrained encoder gets a head fitted to its features.
-    started = perf_counter()
-    collator = MultilabelCollator(tokenizer, len(label_names))
-    counts, smoothing = y["train"].sum(axis=0), args.label_smoothing_factor
-    pos_weight = balanced_pos_weight(counts, len(y["train"]), power=args.pos_weight)
-    loss = MultilabelLoss(pos_weight, label_smoothing=smoothing, **LOSS_SETTINGS[args.loss])
-    if not (checkpoint or from_scratch or args.health_check):
-        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-        fit_head(model, tokens["train"], collator, loss, **options)
 
     # Every evaluation tunes the thresholds first, so that epochs are compared at their best ones.
     def tune(scores, labels):
@@ -190,22 +193,36 @@ def main() -> None:
         return tune_thresholds(scores, labels, metric=metric, per_label=per_label, tolerance=2)
 
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
+    collator = MultilabelCollator(tokenizer, len(label_names))
 
-    trainer = LengthGroupedTrainer(
-        model=model,
-        args=args,
-        train_dataset=tokens["train"],
-        eval_dataset=tokens["valid"],
-        processing_class=tokenizer,
-        data_collator=collator,
-        compute_loss_func=loss,
-        optimizer_cls_and_kwargs=grouped_optimizer(args, model),
-        compute_metrics=compute_metrics,
-        callbacks=[CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)],
-        **regularizers(args),
-    )
-    if args.load_best_model_at_end:
-        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+    def build_trainer(run_args, model, train, labels, checkpoint):
+        """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""
+        # The loss: rare labels weigh more. A pretrained encoder gets a head fitted to its features.
+        pos_weight = balanced_pos_weight(labels.sum(axis=0), len(labels), power=args.pos_weight)
+        smoothing = args.label_smoothing_factor
+        loss = MultilabelLoss(pos_weight, label_smoothing=smoothing, **LOSS_SETTINGS[args.loss])
+        if not (checkpoint or from_scratch or args.health_check):
+            options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+            fit_head(model, train, collator, loss, **options)
+        callbacks = [CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)]
+        if run_args.load_best_model_at_end:
+            callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
+        return LengthGroupedTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=train,
+            eval_dataset=tokens["valid"],
+            processing_class=tokenizer,
+            data_collator=collator,
+            compute_loss_func=loss,
+            optimizer_cls_and_kwargs=grouped_optimizer(args, model),
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            **regularizers(args),
+        )
+
+    started = perf_counter()
+    trainer = build_trainer(args, model, tokens["train"], y["train"], checkpoint)
     if args.health_check:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
@@ -218,19 +235,13 @@ def main() -> None:
     trainer.compute_metrics = None  # it would tune thresholds on the test set
     scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
     thresholds = tune(scores["valid"], y["valid"])
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = sigmoid(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
 
-    # Save the model with its labels and thresholds; then metrics, predictions, plots and the card.
-    trainer.save_model()
-    if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
-        return
-    save_trained_model(output_dir, label_names, rule)
+    # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
@@ -238,25 +249,35 @@ def main() -> None:
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        metrics,
+    save = partial(
+        save_trained_tagger,
+        output_dir=output_dir,
+        metrics=metrics,
+        split=split,
+        scores=scores["test"],
+        predicted=predicted["test"],
+        rule=rule,
         card=TaggerCard(
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
             register_module="shared.models.heads",
         ),
-        thresholds=rule.thresholds or None,
         log_history=trainer.state.log_history,
     )
-    remove_checkpoints(args.output_dir)
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    # Train the tagger once more, on all labelled rows. The figures stay those of the first model.
+    if args.refit:
+        print_once("\nTraining on all labelled texts")
+        all_rows = split.all_labelled()
+        train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
+        checkpoint = refit_args.resume_from_checkpoint
+        again = build_trainer(refit_args, load_model(), train, labels, checkpoint)
+        train_again(again, trainer)
+        save(again, all_rows=all_rows)
+    remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
-    print(f"\n{describe_output(output_dir)}")
+    print_once(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ Expect on the IMDB test file, on one CPU core with 2 GB of memory: accuracy .82 
 """
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
@@ -57,11 +59,10 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    save_trained_tagger,
     split_metrics,
     tag_unlabelled,
-    write_results,
 )
-from shared.taggers import save_trained_model
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -69,17 +70,22 @@ from shared.training import (
     MultilabelCollator,
     MultilabelLoss,
     ReadableProgress,
+    RefitArguments,
     SingleLabelLoss,
     TrainingLog,
     balanced_pos_weight,
     check_health,
     find_checkpoint,
+    refit_arguments,
     remove_checkpoints,
+    train_again,
 )
 
 
 @dataclass
-class ImdbArguments(TaggingArguments, NetworkArguments, SplitArguments, EpochTrainingArguments):
+class ImdbArguments(
+    RefitArguments, TaggingArguments, NetworkArguments, SplitArguments, EpochTrainingArguments
+):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     algorithm: Literal["words", "wordpiece", "bpe", "unigram"] = flag(
@@ -121,6 +127,7 @@ def main() -> None:
     args = parse_arguments(ImdbArguments, description=__doc__)
     output_dir = start_recipe(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+    refit_args = refit_arguments(args)
 
     # Load and split; y maps each part to its multi-hot labels, (rows, labels).
     corpus, split = load_and_split(args, seed=args.seed)
@@ -136,33 +143,11 @@ def main() -> None:
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
-    # Build the network with random weights. With --embeddings, the tokens that the file contains
-    # start from its word vectors.
-    set_seed(args.seed)
+    # With --embeddings, the tokens that the file contains start from its word vectors.
     token_ids, vectors = [], np.zeros((0, args.embedding_size))
     if args.embeddings:
         token_ids, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
         print_once(f"{args.embeddings}: vectors of {len(token_ids):,} of {len(tokenizer):,} tokens")
-    model = build_network(
-        args,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        embedding_size=vectors.shape[1],
-        id2label=dict(enumerate(label_names)),
-        label2id={name: i for i, name in enumerate(label_names)},
-        problem_type=f"{'single' if single_label else 'multi'}_label_classification",
-    )
-    with torch.no_grad():
-        model.get_input_embeddings().weight[token_ids] = torch.from_numpy(vectors).float()
-    print_once(
-        f"{args.architecture}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
-    )
-
-    # The loss: cross-entropy over classes if a text has one label, else binary cross-entropy per
-    # label, with more weight on rare labels.
-    pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
-    smoothing = {"label_smoothing": args.label_smoothing_factor}
-    loss = SingleLabelLoss(**smoothing) if single_label else MultilabelLoss(pos_weight, **smoothing)
     to_scores = softmax if single_label else sigmoid
 
     def compute_metrics(prediction):
@@ -173,21 +158,47 @@ def main() -> None:
         best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
         return multilabel_metrics(label_names, thresholds=best)(prediction)
 
-    log = TrainingLog(output_dir, "eval_accuracy" if single_label else "eval_micro_f1")
-    trainer = LengthGroupedTrainer(
-        model=model,
-        args=args,
-        train_dataset=tokens["train"],
-        eval_dataset=tokens["valid"],
-        processing_class=tokenizer,
-        data_collator=MultilabelCollator(tokenizer, len(label_names)),
-        compute_loss_func=loss,
-        compute_metrics=compute_metrics,
-        callbacks=[CheckpointOnSignal(), ReadableProgress(), log],
-    )
-    if args.load_best_model_at_end:
-        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
+    def build_trainer(run_args, train, labels):
+        """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""
+        # Build the network with random weights.
+        set_seed(args.seed)
+        model = build_network(
+            args,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            embedding_size=vectors.shape[1],
+            id2label=dict(enumerate(label_names)),
+            label2id={name: i for i, name in enumerate(label_names)},
+            problem_type=f"{'single' if single_label else 'multi'}_label_classification",
+        )
+        with torch.no_grad():
+            model.get_input_embeddings().weight[token_ids] = torch.from_numpy(vectors).float()
+        # The loss: cross-entropy over classes if a text has one label, else binary cross-entropy
+        # per label, with more weight on rare labels.
+        smoothing = {"label_smoothing": args.label_smoothing_factor}
+        loss = SingleLabelLoss(**smoothing)
+        if not single_label:
+            loss = MultilabelLoss(balanced_pos_weight(labels.sum(axis=0), len(labels)), **smoothing)
+        metric = "eval_accuracy" if single_label else "eval_micro_f1"
+        log = TrainingLog(Path(run_args.output_dir), metric)
+        callbacks = [CheckpointOnSignal(), ReadableProgress(), log]
+        if run_args.load_best_model_at_end:
+            callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
+        return LengthGroupedTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=train,
+            eval_dataset=tokens["valid"],
+            processing_class=tokenizer,
+            data_collator=MultilabelCollator(tokenizer, len(label_names)),
+            compute_loss_func=loss,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+        )
 
+    trainer = build_trainer(args, tokens["train"], y["train"])
+    n_parameters = trainer.model.num_parameters()
+    print_once(f"{args.architecture}: {n_parameters:,} parameters, {len(tokenizer):,} tokens")
     if args.health_check:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
@@ -203,20 +214,13 @@ def main() -> None:
     thresholds = np.full(len(label_names), 0.5)
     if not single_label:
         thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-    model.config.thresholds, model.config.one_label_each = thresholds.tolist(), single_label
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = to_scores(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
 
-    # Save the network with its tokenizer, labels and thresholds; then metrics, predictions, plots
-    # and the card.
-    trainer.save_model()
-    if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
-        return
-    save_trained_model(output_dir, label_names, rule)
+    # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
@@ -226,23 +230,32 @@ def main() -> None:
     }
     if single_label:
         metrics |= {f"{part}_accuracy": metrics[f"{part}_micro_f1"] for part in scores}
-    report = write_results(
-        output_dir,
-        split,
-        scores["test"],
-        predicted["test"],
-        metrics,
+    save = partial(
+        save_trained_tagger,
+        output_dir=output_dir,
+        metrics=metrics,
+        split=split,
+        scores=scores["test"],
+        predicted=predicted["test"],
+        rule=rule,
         card=TaggerCard(
             max_length=args.max_length if args.truncation_side == "right" else None,
             register_module="shared.models.networks",
         ),
-        thresholds=rule.thresholds or None,
     )
-    remove_checkpoints(args.output_dir)
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
-    print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    # Train the tagger once more, on all labelled rows. The figures stay those of the first model.
+    if args.refit:
+        print_once("\nTraining on all labelled texts")
+        all_rows = split.all_labelled()
+        train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
+        again = build_trainer(refit_args, train, labels)
+        train_again(again, trainer)
+        save(again, all_rows=all_rows)
+    remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
-    print(f"\n{describe_output(output_dir)}")
+    print_once(f"\n{describe_output(output_dir)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from shared.cli.launch import print_once
 from shared.data.arguments import SplitArguments
 from shared.data.corpus import Corpus, load_corpus
 from shared.data.folds import assign_folds, describe_folds
-from shared.data.splits import Split, split_corpus
+from shared.data.splits import Split, split_corpus, split_without_validation
 
 FEW_ROWS = 500  # labelled rows below which `--evaluate auto` is a cross-validation
 
@@ -77,7 +77,7 @@ class Resampling:
         if not self.cross_validated:
             return self.splits[0]
         rows = np.sort(np.concatenate([split.sources["test"][1] for split in self.splits]))
-        return _split(self.corpus, train=rows, test=rows)
+        return split_without_validation(self.corpus, train=rows, test=rows)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Return the rows of the test sets of all splits in the order of those of `tested`."""
@@ -95,24 +95,15 @@ class Resampling:
 
     def explain(self) -> str:
         """Return sentences for a card: which figures belong to which classifier."""
-        n_test = len(self.tested.labels["test"])
-        n_train = len(self.splits[0].labels["train"])
-        if self.cross_validated:
-            text = (
-                f"The figures are out of fold: each of the {n_test:,} labelled texts was tested by "
-                f"a classifier that was fitted on the texts of the other folds ({len(self.splits)} "
-                "folds)."
-            )
-        else:
-            text = f"The figures are those of a classifier that was fitted on {n_train:,} texts, "
-            text += f"on {n_test:,} held-out texts."
-        if self.all_rows is not None:
-            n_all = len(self.all_rows.labels["train"])
-            text += (
-                f" The tagger in this folder was then fitted on all {n_all:,} labelled texts of "
-                "--data. It should be a little better than the figures say."
-            )
-        return text
+        if not self.cross_validated:
+            return self.splits[0].explain(self.all_rows)
+        n_tested = len(self.tested.labels["test"])
+        text = (
+            f"The figures are out of fold: each of the {n_tested:,} labelled "
+            "texts was tested by a classifier that was fitted on the texts of the other folds "
+            f"({len(self.splits)} folds)."
+        )
+        return text if self.all_rows is None else f"{text} {self.all_rows.explain_last_fit()}"
 
 
 def load_resampling(args: Any, *, seed: int) -> Resampling:
@@ -145,13 +136,9 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
 
     if evaluate == "cross_validation":
         return cross_validation(corpus, args.folds, seed=seed)
-    split, all_rows = split_corpus(corpus, held_out, args, seed=seed), None
+    split = split_corpus(corpus, held_out, args, seed=seed)
     print_once(split.describe())
-    if args.refit and not partial:
-        # Not those that repeat a row of a held-out file.
-        repeated = corpus.repeats([*held_out.values()] if args.drop_repeated else [])
-        rows = corpus.labelled[~repeated[corpus.labelled]]
-        all_rows = _split(corpus, train=rows, test=rows[:0])
+    all_rows = split.all_labelled() if args.refit and not partial else None
     return Resampling(corpus, [split], all_rows)
 
 
@@ -167,21 +154,8 @@ def cross_validation(corpus: Corpus, folds: int, *, seed: int) -> Resampling:
     fold_of = assign_folds(y, folds, groups=corpus.groups[rows], seed=seed)
     print_once(describe_folds(fold_of, y, corpus.label_names))
     parts = [fold_of == number for number in range(folds)]
-    splits = [_split(corpus, train=rows[~part], test=rows[part]) for part in parts]
-    return Resampling(corpus, splits, _split(corpus, train=rows, test=rows[:0]))
-
-
-def _split(corpus: Corpus, *, train: np.ndarray, test: np.ndarray) -> Split:
-    """Return a split of rows of the corpus without a validation set."""
-    none = corpus.labelled[:0]
-    sources = {"train": (corpus, train), "valid": (corpus, none), "test": (corpus, test)}
-    # Unlabelled rows that repeat a test row must not be trained on.
-    repeats = np.isin(corpus.groups[corpus.unlabelled], corpus.groups[test])
-    return Split(
-        rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},
-        labels={name: source.label_matrix(rows) for name, (source, rows) in sources.items()},
-        sources=sources,
-        unlabelled=corpus.unlabelled[~repeats],
-        left_out=none,
-        repeated=0,
-    )
+    splits = [
+        split_without_validation(corpus, train=rows[~part], test=rows[part]) for part in parts
+    ]
+    all_rows = split_without_validation(corpus, train=rows, test=rows[:0])
+    return Resampling(corpus, splits, all_rows)

@@ -77,6 +77,30 @@ class Split:
         """
         return append_unknown_labels(self.rows[part], self.labels[part], *values)
 
+    def all_labelled(self) -> Split:
+        """Return a split whose training set has all rows of the three sets that are in `--data`."""
+        sources = self.sources.values()
+        rows = [rows for source, rows in sources if source is self.corpus]
+        none = self.corpus.labelled[:0]
+        return split_without_validation(self.corpus, train=np.sort(np.concatenate(rows)), test=none)
+
+    def explain(self, all_rows: Split | None) -> str:
+        """Return sentences for a card: which figures belong to which classifier.
+
+        `all_rows` has the training set of a last fit after the evaluation, if there was one.
+        """
+        n_train, n_test = len(self.labels["train"]), len(self.labels["test"])
+        text = f"The figures are those of a classifier that was fitted on {n_train:,} texts, "
+        text += f"on {n_test:,} held-out texts."
+        return text if all_rows is None else f"{text} {all_rows.explain_last_fit()}"
+
+    def explain_last_fit(self) -> str:
+        """Return sentences for a card: the saved tagger learned from this training set."""
+        return (
+            f"The tagger in this folder was then fitted on all {len(self.labels['train']):,} "
+            "labelled texts of --data. It should be a little better than the figures say."
+        )
+
     def describe(self) -> str:
         """Return a summary: texts in each set, and the labels that a set lacks."""
         lines = []
@@ -198,6 +222,22 @@ def split_corpus(
         unlabelled=np.union1d(unlabelled, left_out),
         left_out=left_out,
         repeated=repeated,
+    )
+
+
+def split_without_validation(corpus: Corpus, *, train: np.ndarray, test: np.ndarray) -> Split:
+    """Return a split of rows of the corpus, int64 indices; the validation set is empty."""
+    none = corpus.labelled[:0]
+    sources = {"train": (corpus, train), "valid": (corpus, none), "test": (corpus, test)}
+    # Unlabelled rows that repeat a test row must not be trained on.
+    repeats = np.isin(corpus.groups[corpus.unlabelled], corpus.groups[test])
+    return Split(
+        rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},
+        labels={name: source.label_matrix(rows) for name, (source, rows) in sources.items()},
+        sources=sources,
+        unlabelled=corpus.unlabelled[~repeats],
+        left_out=none,
+        repeated=0,
     )
 
 

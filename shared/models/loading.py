@@ -82,6 +82,7 @@ def load_sequence_classifier(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     dropout: float | None = None,
+    base: str | None = None,
 ) -> PreTrainedModel:
     """Load a multilabel sequence classifier, with a new head if label names are given.
 
@@ -99,6 +100,9 @@ def load_sequence_classifier(
         Rate of all dropout layers except those of the attention. None keeps the rates of the
         config, usually 0.1. Use more for small training sets: a small encoder memorises a thousand
         texts in six epochs.
+    base : str, optional
+        If the folder holds an adapter: the model that it was trained on, as `resolve_model` returns
+        it. None: where the adapter says.
 
     Notes
     -----
@@ -111,7 +115,7 @@ def load_sequence_classifier(
     UserError
         For missing, truncated or mismatched weights.
     """
-    return _load_classifier(folder, label_names, tokenizer, dropout)[0]
+    return _load_classifier(folder, label_names, tokenizer, dropout, base)[0]
 
 
 def load_classifier_to_adapt(
@@ -132,6 +136,7 @@ def _load_classifier(
     label_names: list[str] | None,
     tokenizer: PreTrainedTokenizerBase | None,
     dropout: float | None,
+    base: str | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a classifier; return it and the names of the weights that the folder lacks."""
     from transformers import AutoModelForSequenceClassification
@@ -144,7 +149,7 @@ def _load_classifier(
             "label2id": {name: i for i, name in enumerate(label_names)},
             "problem_type": "multi_label_classification",
         }
-    model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout)
+    model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout, base)
     refused = missing
     if label_names is not None:
         # The head is new. So may be the pooler, the layer between the encoder and the head, which
@@ -254,11 +259,32 @@ def load_config(folder: str) -> PreTrainedConfig:
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
 
 
+def base_of_adapter(folder: str) -> str | None:
+    """Return the model that an adapter was trained on, a name for `resolve_model`.
+
+    None if the folder holds no adapter.
+
+    Raises
+    ------
+    UserError
+        If the config of the adapter is damaged.
+    """
+    path = Path(folder) / "adapter_config.json"
+    if not path.is_file():
+        return None
+    try:
+        base: str = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except _UNREADABLE as error:
+        raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
+    return DEFAULT_MODEL if base == DEFAULT_MODEL_ON_HUB else base
+
+
 def _load(
     auto_class: Any,
     folder: str,
     config_changes: dict[str, Any] | None = None,
     dropout: float | None = None,
+    base: str | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a model in single precision; return it and the names of the weights the folder lacks.
 
@@ -285,7 +311,8 @@ def _load(
             elif name in _DROPOUT and dropout is not None and value is not None:
                 config_changes[name] = dropout
         config.update(config_changes)
-        base = _base_of_adapter(folder)
+        if base is None and (name := base_of_adapter(folder)) is not None:
+            base = resolve_model(name)
         model, report = auto_class.from_pretrained(
             base or folder,
             config=config,
@@ -319,15 +346,6 @@ def _register_architecture(folder: str) -> None:
             import shared.models.heads
         case "text-cnn" | "text-ngrams" | "text-rnn":
             import shared.models.networks  # noqa: F401
-
-
-def _base_of_adapter(folder: str) -> str | None:
-    """Return the source of the model that an adapter was trained on; None for other folders."""
-    path = Path(folder) / "adapter_config.json"
-    if not path.is_file():
-        return None
-    base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return resolve_model(DEFAULT_MODEL if base == DEFAULT_MODEL_ON_HUB else base)
 
 
 def _merge_adapter(

@@ -1,6 +1,7 @@
 """Reports: the text that a recipe prints, and the files that it writes to its output folder.
 
 - `results`: metrics, predictions, plots and the model card of one classifier.
+- `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `cards`: model cards.
 - `cross_validation`: the results of a cross-validation.
@@ -22,7 +23,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
         "predictions": ["format_examples", "tag_unlabelled"],
-        "results": ["describe_output", "interval_metrics", "split_metrics", "write_results"],
+        "results": [
+            "describe_output",
+            "interval_metrics",
+            "split_metrics",
+            "write_results",
+        ],
+        "trained_tagger": ["save_trained_tagger"],
         "tagged_file": ["TaggedFile", "kept_columns"],
     },
 )

@@ -36,24 +36,40 @@ WORDS = "words.json"
 
 # --- encoder -------------------------------------------------------------------------------------
 
+# What the scores depend on beside the weights. transformers reads the files of a vocabulary only if
+# there is no tokenizer.json, which holds it, too.
+_SETTINGS = (
+    *("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+_VOCABULARY = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
+# Keys of these files that change no score: names and versions, the precision of the file (models
+# are loaded in single precision), and lengths, since a tagger has its own.
+_IGNORED = (
+    *("transformers_version", "_name_or_path", "name_or_path", "base_model_name_or_path"),
+    *("dtype", "torch_dtype", "model_max_length", "truncation", "padding"),
+)
+
 
 @dataclass(frozen=True)
 class EncoderReference:
-    """The encoder that a tagger was fitted on, which its folder does not hold.
+    """The encoder that a tagger was fitted on, or the model below an adapter.
+
+    The folder of the tagger does not hold it.
 
     Attributes
     ----------
     model : str
         The name of the default encoder, a hub id, or the path of a folder: absolute, or below the
         project for a model that the project holds.
-    sha256 : str
-        Of its weights.
+    sha256 : dict of str to str
+        Of each of its parts, from `encoder_sha256`.
     max_length : int
         Tokens per text.
     """
 
     model: str
-    sha256: str
+    sha256: dict[str, str]
     max_length: int
 
     @classmethod
@@ -64,7 +80,7 @@ class EncoderReference:
             folder = folder.resolve()
             own = folder.is_relative_to(ROOT / "recipes")
             name = folder.relative_to(ROOT).as_posix() if own else str(folder)
-        return cls(name, weights_sha256(resolve_model(model)), max_length)
+        return cls(name, encoder_sha256(resolve_model(model)), max_length)
 
     def resolve(self, moved_to: str | None = None) -> str:
         """Return the folder or hub id of the encoder.
@@ -77,47 +93,98 @@ class EncoderReference:
         Raises
         ------
         UserError
-            If the encoder is missing, or its weights are not those of the fit.
+            If the encoder is missing, or its weights, its config or its tokenizer are not those of
+            the fit.
         """
+        differences = ""
         if moved_to is not None:
             source = resolve_model(moved_to, flag="encoder")
-            if weights_sha256(source) == self.sha256:
+            differences = self._differences(source)
+            if not differences:
                 return source
             # Of several taggers, one may have been fitted on another encoder, which did not move.
         saved = str(ROOT / self.model) if (ROOT / self.model).is_dir() else self.model
         if os.path.isabs(saved) and not Path(saved).is_dir():
             if moved_to is not None:
-                raise self._other(moved_to)
+                raise self._other(moved_to, differences)
             raise UserError(
                 f"the encoder {self.model} that the tagger was fitted on is missing; put it back, "
                 "or name its new place with --encoder"
             )
         source = resolve_model(saved, flag="encoder")
-        if weights_sha256(source) != self.sha256:
-            raise self._other(moved_to or self.model)
+        if changes := self._differences(source):
+            raise self._other(moved_to or self.model, differences or changes)
         return source
 
-    def _other(self, place: str) -> UserError:
+    def _differences(self, source: str) -> str:
+        """Return the parts of another encoder that differ, as text; "" if there are none."""
+        other = encoder_sha256(source)
+        names = sorted({*other, *self.sha256})
+        return ", ".join(name for name in names if other.get(name) != self.sha256.get(name))
+
+    def _other(self, place: str, differences: str) -> UserError:
         return UserError(
-            f"--encoder {place}: not the encoder that the tagger was fitted on (the SHA-256 of its "
-            f"weights is not {self.sha256[:12]}...); name that encoder, or fit the tagger again"
+            f"--encoder {place}: not the encoder that the tagger was fitted on (different: "
+            f"{differences}); name that encoder, or fit the tagger again"
         )
 
 
-def weights_sha256(source: str) -> str:
-    """Return one SHA-256 of all safetensors files of a model; `source` is from `resolve_model`."""
+def encoder_sha256(source: str) -> dict[str, str]:
+    """Return the SHA-256 of each part of a model that its outputs depend on.
+
+    Parameters
+    ----------
+    source : str
+        From `resolve_model`.
+
+    Returns
+    -------
+    dict of str to str
+        "weights": of all safetensors files; then of each file of config and tokenizer, by name. Of
+        a JSON file its values count, without those that change no score, such as the version of
+        transformers that wrote it. If the model is an adapter, the parts of the model that it
+        belongs to follow, as "base/...".
+
+    Raises
+    ------
+    UserError
+        If the model has no safetensors file, or the model of an adapter is missing.
+    """
+    from shared.models.loading import base_of_adapter
+
     folder = Path(source)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(source, allow_patterns="*.safetensors"))
+        patterns = ["*.safetensors", *_SETTINGS, *_VOCABULARY]
+        folder = Path(snapshot_download(source, allow_patterns=patterns))
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise UserError(f"{source}: holds no safetensors file, so its weights cannot be recognised")
     digest = hashlib.sha256()
     for path in paths:
         _update(digest, path)
-    return digest.hexdigest()
+    parts = {"weights": digest.hexdigest()}
+    parts |= {
+        name: _settings_sha256(folder / name) for name in _SETTINGS if (folder / name).is_file()
+    }
+    if "tokenizer.json" not in parts:
+        vocabulary = [path for pattern in _VOCABULARY for path in folder.glob(pattern)]
+        parts |= {path.name: _sha256(path) for path in vocabulary}
+    if (base := base_of_adapter(str(folder))) is not None:
+        base_parts = encoder_sha256(resolve_model(base, flag="encoder"))
+        parts |= {f"base/{name}": sha256 for name, sha256 in base_parts.items()}
+    return parts
+
+
+def _settings_sha256(path: Path) -> str:
+    """Return the SHA-256 of the values in a JSON object that may change a score."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: value for name, value in values.items() if name not in _IGNORED}
+    except (ValueError, AttributeError):
+        return _sha256(path)  # damaged; the library that reads it says so
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 # --- contents ------------------------------------------------------------------------------------

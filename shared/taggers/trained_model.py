@@ -12,8 +12,8 @@ from shared.cli.errors import UserError
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
 from shared.methods.windows import Windows
-from shared.models.loading import load_sequence_classifier, load_tokenizer
-from shared.taggers.folder import ARRAYS, TaggerContents, write_tagger
+from shared.models.loading import base_of_adapter, load_sequence_classifier, load_tokenizer
+from shared.taggers.folder import ARRAYS, EncoderReference, TaggerContents, write_tagger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,16 +22,23 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 METHOD = "trained_model"
+_ADAPTER = "adapter_config.json"
 # What transformers and peft write beside the weights.
 _FILES = (
-    *("config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
+    *("config.json", _ADAPTER, "*.safetensors.index.json", "*.model"),
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
 
 
 def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionRule) -> None:
-    """Make a tagger of a folder in which the Trainer has saved a model and its tokenizer."""
+    """Make a tagger of a folder in which the Trainer has saved a model and its tokenizer.
+
+    If the model is an adapter, the tagger refers to the model below it.
+    """
     contents = TaggerContents(METHOD, list(label_names), rule, files=_model_files(folder))
+    if (base := base_of_adapter(str(folder))) is not None:
+        max_length = load_tokenizer(str(folder)).model_max_length
+        contents.encoder = EncoderReference.of(base, max_length)
     write_tagger(folder, contents)
 
 
@@ -49,10 +56,17 @@ class TrainedModelScorer:
         Its model may name in its config the windows of a long text (``windows``). Without them, a
         text is truncated.
     tokenizer : PreTrainedTokenizerBase
+    base : EncoderReference, optional
+        The model below an adapter.
     """
 
-    def __init__(self, trainer: LengthGroupedTrainer, tokenizer: PreTrainedTokenizerBase):
-        self.trainer, self.tokenizer = trainer, tokenizer
+    def __init__(
+        self,
+        trainer: LengthGroupedTrainer,
+        tokenizer: PreTrainedTokenizerBase,
+        base: EncoderReference | None = None,
+    ):
+        self.trainer, self.tokenizer, self.base = trainer, tokenizer, base
         config = trainer.model.config
         # A model that was not trained on windows reads one window: the truncated text.
         self._windows = dict(getattr(config, "windows", {"stride": 0, "max_windows": 1}))
@@ -71,15 +85,20 @@ class TrainedModelScorer:
             self.trainer.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         contents.method, contents.files = METHOD, _model_files(folder)
+        contents.encoder = self.base if _ADAPTER in contents.files else None
 
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> TrainedModelScorer:
-        """Load the model and its tokenizer."""
+        """Load the model and its tokenizer; of an adapter, also the model below it."""
         # The manifest names all files of a tagger; transformers would obey others, too.
         if contents.files and (extra := {*_model_files(folder)} - {*contents.files}):
             raise UserError(f"{folder}: {min(extra)} does not belong to the tagger; remove it")
         tokenizer = load_tokenizer(str(folder))
-        model = load_sequence_classifier(str(folder), tokenizer=tokenizer)
+        encoder = contents.encoder
+        if encoder is None and _ADAPTER in contents.files:
+            raise ValueError("encoder is missing")
+        base = None if encoder is None else encoder.resolve(loading.encoder)
+        model = load_sequence_classifier(str(folder), tokenizer=tokenizer, base=base)
         if model.config.num_labels != len(contents.label_names):
             raise UserError(f"{folder}: the model and tagger.json have other numbers of labels")
-        return cls(loading.trainer(model, tokenizer), tokenizer)
+        return cls(loading.trainer(model, tokenizer), tokenizer, encoder)

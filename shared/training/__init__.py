@@ -8,6 +8,7 @@ Modules:
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
+- `refit`: a second training on all labelled rows, for the epochs that the first one found;
 - `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
 - `health`: checks before a training, such as the initial loss and the learning rate.
 
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "regularizers",
             "unfreezing_callbacks",
         ],
+        "refit": ["RefitArguments", "refit_arguments", "train_again"],
         "trainer": ["EpochTrainingArguments", "LengthGroupedTrainer"],
     },
 )

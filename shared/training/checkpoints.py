@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,15 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.files import write_json
+from shared.cli.launch import is_main_process
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, TrainerState
+    from transformers.trainer_utils import TrainOutput
 
 _ROWS_FILE = "rows.json"
+_END_FILE = "end_of_training.json"
+REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
 
 # Settings of a model config that a checkpoint must share with the run, where the config has them:
 # those that set the shapes of the weights, and those that set the meaning of the labels.
@@ -80,8 +85,16 @@ def newest_complete_checkpoint(output_dir: str) -> str | None:
 
 
 def remove_checkpoints(output_dir: str) -> None:
-    """Delete every ``checkpoint-STEP`` folder; a finished run does not need them."""
+    """Delete every ``checkpoint-STEP`` folder; a finished run does not need them.
+
+    Those of a second training (`shared.training.refit`) are deleted, too. Of all processes of a
+    launch, the first one deletes them.
+    """
+    if not is_main_process():
+        return
     for folder in _checkpoints(output_dir):
+        shutil.rmtree(folder)
+    if (folder := Path(output_dir, REFIT_FOLDER)).is_dir():
         shutil.rmtree(folder)
 
 
@@ -240,6 +253,54 @@ def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
 def _digest(lengths: np.ndarray) -> str:
     # A fixed integer type, so that the digest does not depend on the platform.
     return hashlib.sha256(np.asarray(lengths, dtype="<i8").tobytes()).hexdigest()
+
+
+# --- the end of a training -----------------------------------------------------------------------
+
+
+def record_end(output_dir: str, state: TrainerState, output: TrainOutput, *, best: bool) -> None:
+    """Record in the newest checkpoint that the training is complete.
+
+    A run that is stopped later, in its evaluation or in a second training, then does not repeat
+    it. Nothing is recorded if no checkpoint holds the weights that the training ended with.
+
+    Parameters
+    ----------
+    output_dir : str
+        Where the training keeps its checkpoints.
+    state : TrainerState
+        At the end of the training.
+    output : TrainOutput
+        What the training returned.
+    best : bool
+        Whether the training ended with the weights of its best checkpoint, not of its last step.
+    """
+    newest = newest_complete_checkpoint(output_dir)
+    weights = f"checkpoint-{state.best_global_step if best else state.global_step}"
+    if newest is None or not any(Path(output_dir, weights).glob("*.safetensors")):
+        return
+    end = {"weights": weights, "state": asdict(state), "output": output._asdict()}
+    with contextlib.suppress(OSError, ValueError):  # without the file, the last epochs are repeated
+        write_json(Path(newest, _END_FILE), end)
+
+
+def read_end(checkpoint: str) -> tuple[str, TrainerState, TrainOutput] | None:
+    """Return what `record_end` recorded: the folder of the weights, the state and the output.
+
+    None if the training of the checkpoint was not complete.
+    """
+    path = Path(checkpoint, _END_FILE)
+    if not path.is_file():
+        return None
+    from transformers import TrainerState
+    from transformers.trainer_utils import TrainOutput
+
+    end = json.loads(path.read_text(encoding="utf-8"))
+    folder = str(Path(checkpoint).parent / end["weights"])
+    return folder, TrainerState(**end["state"]), TrainOutput(**end["output"])
+
+
+# --- the same run --------------------------------------------------------------------------------
 
 
 def check_same_run(folder: Path, run: Mapping[str, Any]) -> None:

@@ -28,6 +28,8 @@ from shared.training.checkpoints import (
     check_same_model,
     check_same_rows,
     newest_complete_checkpoint,
+    read_end,
+    record_end,
     record_rows,
 )
 from shared.training.optimization import AdversarialWeights, Mixup
@@ -222,6 +224,11 @@ class LengthGroupedTrainer(Trainer):
         hardware with native bfloat16. Use it only for scores that are not compared with those of
         another program.
 
+    Attributes
+    ----------
+    schedule_steps : int, optional
+        Steps that the learning rate schedule is made for, if the training stops before its end.
+
     Raises
     ------
     UserError
@@ -254,16 +261,33 @@ class LengthGroupedTrainer(Trainer):
         self.adversary = adversary
         self.mixup = mixup
         self.bf16_predictions = bf16_predictions
+        self.schedule_steps: int | None = None
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """Train; resume only from a checkpoint of the same model, labels and rows."""
+        """Train; resume only from a checkpoint of the same model, labels and rows.
+
+        If the training of the checkpoint was complete, its end is loaded, and nothing is trained.
+        """
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
             check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
+            if end := read_end(resume_from_checkpoint):
+                folder, self.state, output = end
+                self._load_from_checkpoint(folder)
+                return output
         with self.fast_attention():
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        # In one process only. FSDP can load weights only when it trains.
+        if self.args.should_save and not self.is_fsdp_enabled:
+            best = self.args.load_best_model_at_end
+            record_end(self.args.output_dir, self.state, output, best=best)
+        return output
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Create the learning rate schedule, for `schedule_steps` if they are set."""
+        return super().create_scheduler(self.schedule_steps or num_training_steps, optimizer)
 
     @contextlib.contextmanager
     def fast_attention(self) -> Iterator[None]:

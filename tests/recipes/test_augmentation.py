@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run
+from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.training.callbacks import CheckpointOnSignal
@@ -81,6 +81,26 @@ def test_figures_files_and_comparison(recipe, tmp_path, tiny_issues, monkeypatch
         for run in ("naive_bayes", "naive_bayes_plain", "naive_bayes_augmented", "plain")
         for name in FIGURES
     )
+
+
+def test_a_refit_learns_from_all_rows_and_their_copies(recipe, tmp_path, tiny_issues, monkeypatch):
+    train, trainers = recipe.module.LengthGroupedTrainer.train, []
+
+    def spy(trainer, **options):
+        trainers.append(trainer)
+        return train(trainer, **options)
+
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "train", spy)
+    data = write(tmp_path / "few.jsonl", read_lines(tiny_issues)[:40])
+    recipe.flags = [f for f in recipe.flags if f not in ("--train_size", 24)]
+    recipe("--data", data, "--refit", "true", "--compare", "true")
+    *_, first, second = trainers
+    assert sorted(second.train_dataset["row"]) == sorted([*range(1, 41)] * 2)
+    assert sorted(second.train_dataset["sample"]) == [*range(-40, 40)]
+    assert second.state.epoch == first.state.best_global_step / first.state.max_steps * 2
+    assert figures(tmp_path / "out")["refit_samples"] == 40
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {"plots"}
 
 
 def test_copies_are_made_anew_each_epoch_from_texts_with_the_same_labels(recipe, monkeypatch):

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import fields
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from command_line import (
     TWO_PROCESSES,
     Recipe,
     change_json,
+    load_recipe,
     read_json,
     read_lines,
     run,
@@ -28,6 +30,10 @@ from command_line import (
 )
 from safetensors.torch import load_file
 from transformers import TrainingArguments, pipeline
+
+from shared.cli.errors import UserError
+from shared.reports import trained_tagger
+from shared.taggers import load_tagger
 
 SCRIPT = "recipes/github_tagger.py"
 TIMINGS = ("_runtime", "_per_second")
@@ -521,6 +527,134 @@ def test_a_checkpoint_named_by_hand_must_be_whole(tagger, tagger_flags, tmp_path
     assert "no such folder" in tagger.mistake(*flags, tmp_path / "checkpoint-6")
 
 
+# --- a last training on all rows -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def refitted(tagger_flags, tmp_path_factory):
+    """The folder of the run of `trained` with --refit."""
+    folder = tmp_path_factory.mktemp("refitted") / "tagger"
+    flags = [*tagger_flags, "--refit", "true", "--output_dir", folder]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [SCRIPT, *map(str, flags)])
+        load_recipe("github_tagger").main()
+    return folder
+
+
+def test_the_saved_tagger_is_the_refitted_one_and_the_figures_are_not(trained, refitted):
+    first, folder = trained[0], refitted
+    assert weights_of(folder) != weights_of(first)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in first.iterdir()}
+    # All that is said of the test rows, and the rule, is of the model that has not seen them.
+    assert figures(folder) == figures(first) | {"refit_samples": 120}
+    assert read_json(folder / "tagger.json")["rule"] == read_json(first / "tagger.json")["rule"]
+    assert read_json(folder / "config.json") == read_json(first / "config.json")
+    for name in ("test_predictions.jsonl", "per_label.csv"):
+        assert (folder / name).read_bytes() == (first / name).read_bytes()
+    # The unlabelled rows are tagged by the saved tagger.
+    rows = read_lines(folder / "unlabelled_predictions.jsonl")
+    scores = load_tagger(folder).scores([row["text"] for row in rows])
+    written = [[row["scores"][name] for name in LABELS] for row in rows]
+    np.testing.assert_allclose(written, scores, atol=1e-5)
+
+
+def test_the_card_says_which_figures_belong_to_which_model(refitted):
+    card = (refitted / "README.md").read_text("utf-8")
+    assert "a classifier that was fitted on 60 texts, on 30 held-out texts" in card
+    assert "was then fitted on all 120 labelled texts of --data" in card
+    assert "The model was trained on texts from one source." in card
+
+
+def test_the_refit_has_all_rows_the_epochs_found_and_the_learning_rates_planned(
+    tagger, tagger_flags, tmp_path, monkeypatch
+):
+    train, trainers = tagger.module.LengthGroupedTrainer.train, []
+
+    def spy(trainer, **options):
+        trainers.append(trainer)
+        return train(trainer, **options)
+
+    monkeypatch.setattr(tagger.module.LengthGroupedTrainer, "train", spy)
+    flags = ["--patience", 1, "--learning_rate", 5e-3, "--num_train_epochs", 20]
+    tagger(*tagger_flags, *flags, "--refit", "true", "--output_dir", tmp_path)
+    first, second = trainers
+    assert sorted(second.train_dataset["row"]) == list(range(1, 121))
+    counts = np.bincount(np.concatenate(second.train_dataset["labels"]))
+    weights = second.compute_loss_func.pos_weight
+    assert weights.argsort(descending=True).tolist() == np.argsort(counts, kind="stable").tolist()
+    epochs = first.state.best_global_step / 5
+    assert epochs == int(epochs) == first.state.epoch - 1 < 19
+    assert second.state.epoch == epochs
+    assert second.state.global_step == 10 * epochs
+    rates = [
+        [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+        for trainer in trainers
+    ]
+    # Those of the last step of each epoch, which differ by half a step of the warm-up at most.
+    assert rates[1] == pytest.approx(rates[0][:-1], abs=5e-3 / 10 / 2 + 1e-9)
+
+
+def test_a_refit_that_was_stopped_goes_on(trained, refitted, tagger, tagger_flags, tmp_path):
+    out = tmp_path / "out"
+    flags = [*tagger_flags, "--refit", "true", "--output_dir", out]
+    stopped = run(PYTHON, "-c", SEND_SIGNAL, 23, "SIGTERM", SCRIPT, *flags, check=False)
+    assert stopped.returncode == 143
+    assert f"checkpoint in {out / '.refit' / 'checkpoint-23'}" in stopped.stderr
+    # Until then the folder holds the evaluated tagger.
+    assert weights_of(out) == weights_of(trained[0])
+    assert figures(out) == figures(trained[0])
+    assert load_tagger(out).label_names == LABELS
+    assert "was then fitted on" not in (out / "README.md").read_text("utf-8")
+
+    assert "of an unfinished run" in tagger.mistake(*flags)
+    (best,) = out.glob("checkpoint-*")
+    line = tagger.mistake(*flags, "--resume_from_checkpoint", best)
+    assert line == "--resume_from_checkpoint: true or false; --refit trains twice"
+    printed = tagger(*flags, "--resume_from_checkpoint", "true")
+    assert "Test (30 texts)" in printed
+    first, second = printed.split("Training on all labelled texts")
+    assert "  epoch " not in first  # nothing is trained twice
+    assert "  epoch  1.00" not in second
+    assert weights_of(out) == weights_of(refitted)
+    assert read_json(out / "tagger.json")["rule"] == read_json(refitted / "tagger.json")["rule"]
+    assert figures(out) == figures(refitted)
+    assert {path.name for path in out.iterdir()} == {path.name for path in refitted.iterdir()}
+
+
+def test_a_tagger_that_is_saved_in_part_is_none(
+    trained, refitted, tagger, tagger_flags, tmp_path, monkeypatch
+):
+    def stop(*args, **_):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write_results(*args, **_)
+
+    calls, write_results = [], trained_tagger.write_results
+    monkeypatch.setattr(trained_tagger, "write_results", stop)
+    flags = [*tagger_flags, "--refit", "true", "--output_dir", tmp_path]
+    with pytest.raises(KeyboardInterrupt):
+        tagger(*flags)
+    with pytest.raises(UserError, match="changed since the tagger was saved"):
+        load_tagger(tmp_path)
+    calls.extend("more than two")
+    tagger(*flags, "--resume_from_checkpoint", "true")
+    assert load_tagger(tmp_path).label_names == LABELS
+    assert weights_of(tmp_path) == weights_of(refitted)
+    assert figures(tmp_path) == figures(refitted)
+
+
+def test_a_refit_leaves_out_what_a_held_out_file_repeats(
+    tagger, tagger_flags, tiny_issues, tmp_path
+):
+    test = write(tmp_path / "test.jsonl", read_lines(tiny_issues)[:30])
+    out = tmp_path / "out"
+    flags = ["--test_data", test, "--max_steps", 1, "--refit", "true", "--output_dir", out]
+    tagger(*tagger_flags, *flags)
+    sizes = [figures(out)[f"{part}_samples"] for part in ("train", "valid", "test", "refit")]
+    assert sizes == [67, 23, 30, 90]
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 GOOD = {"title": "crash", "body": "the data", "labels": ["bug"]}
@@ -615,6 +749,9 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),
         (["--r_drop", -1], "--r_drop -1.0: must be 0 or more, below 100"),
         (["--r_drop", 1], "--r_drop: without dropout both passes are the same; add --dropout"),
+        (["--refit", "true", "--train_size", 9], "--refit: trains on all labelled rows; remove"),
+        (["--refit", "true", "--train_per_label", 2], "remove --train_per_label"),
+        (["--refit", "--test_data", "a.csv", "--valid_size", 0], "are training rows already"),
         (["--report_to", "comet_ml"], "comet-ml"),
         (["--push_to_hub"], "the hub: "),
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),

@@ -13,6 +13,7 @@ from sklearn.metrics import classification_report
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import shared.models.heads  # noqa: F401  (makes transformers know the head)
+from shared.taggers import load_tagger
 from shared.training.optimization import GradualUnfreezing
 
 SCRIPT = "recipes/goemotions.py"
@@ -76,6 +77,23 @@ def trainer_of(recipe, flags, tmp_path, monkeypatch):
         return stopped.value.args[0]
 
     return call
+
+
+@both
+def test_a_refit_saves_another_model_with_the_same_figures(
+    architecture, trained, recipe, flags, tmp_path
+):
+    recipe(*flags(architecture, tmp_path), "--refit", "true")
+    expected, actual = (read_json(f / "metrics.json") for f in (trained[architecture], tmp_path))
+    timings = [name for name in actual if name.endswith(("_runtime", "_per_second"))]
+    assert actual == expected | {name: actual[name] for name in (*timings, "refit_samples")}
+    assert actual["refit_samples"] == 120
+    weights = [load_file(f / "model.safetensors") for f in (trained[architecture], tmp_path)]
+    assert weights[0].keys() == weights[1].keys()
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert "was then fitted on all 120" in (tmp_path / "README.md").read_text("utf-8")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("checkpoint", "."))]
+    assert load_tagger(tmp_path)("crash error segfault")["labels"]
 
 
 def predicted(folder):

@@ -71,6 +71,26 @@ def predicted(folder):
 # --- a finished run ------------------------------------------------------------------------------
 
 
+def test_a_refit_trains_as_many_epochs_on_more_rows(recipe, tiny_classes, tmp_path, monkeypatch):
+    train, trainers = recipe.module.LengthGroupedTrainer.train, []
+
+    def spy(trainer, **options):
+        trainers.append(trainer)
+        return train(trainer, **options)
+
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "train", spy)
+    recipe("--data", tiny_classes, "--refit", "true")
+    first, second = trainers
+    n_train, n_all = len(first.train_dataset), len(second.train_dataset)
+    assert (n_train, n_all) == (48, 96)
+    assert second.state.global_step == 2 * first.state.best_global_step
+    log = read_json(tmp_path / "out" / "training_log.json")["log_history"]
+    assert log[: len(first.state.log_history)] == first.state.log_history  # not that of the second
+    assert read_json(tmp_path / "out" / "metrics.json")["refit_samples"] == 96
+    assert not (tmp_path / "out" / ".refit").exists()
+    assert "all 96 labelled texts" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
 ARCHITECTURES = {
     **{name: ["--architecture", name] for name in ("ngrams", "cnn", "rnn", "lstm", "gru")},
     "several widths": ["--filter_widths", 1, 2, 3],

@@ -1,12 +1,14 @@
 """Ways of tuning from the command line: one table, adapters that merge, mistakes."""
 
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
 from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 from peft import AutoPeftModelForSequenceClassification
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
 from shared.taggers import load_tagger
@@ -115,6 +117,36 @@ def test_an_adapter_loads_with_what_it_sits_on(recipe, tmp_path, monkeypatch, ca
     np.testing.assert_allclose(adapted, merged, atol=1e-4)
     model = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out" / "prompt")
     assert model.config.id2label[0] == "bug"
+
+
+def test_an_adapter_names_and_checks_the_model_below_it(
+    recipe, tmp_path, monkeypatch, capfd, tiny_issues
+):
+    monkeypatch.chdir(tmp_path)
+    recipe("--methods", "lora", "prompt", "--output_dir", "relative")
+    monkeypatch.chdir("/")  # the folder of the adapter holds a relative path
+    folders = [tmp_path / "relative" / method for method in ("lora", "prompt")]
+    scores = [load_tagger(folder).scores(["crash error"]) for folder in folders]
+    base = (tmp_path / "relative" / "base").rename(tmp_path / "moved")
+    tag = Recipe("tag", monkeypatch, capfd, "--use_cpu", "--data", tiny_issues)
+    output = tmp_path / "tagged.jsonl"
+    for folder, expected in zip(folders, scores, strict=True):
+        line = tag.mistake("--model", folder, "--output", output)
+        assert line.startswith(f"the encoder {tmp_path / 'relative' / 'base'} that the tagger was")
+        tag("--model", folder, "--output", output, "--encoder", base)
+        moved = load_tagger(folder, encoder=str(base))
+        np.testing.assert_array_equal(moved.scores(["crash error"]), expected)
+    moved.save(copy := shutil.copytree(folder, tmp_path / "copy"))
+    assert read_json(copy / "tagger.json") == read_json(folder / "tagger.json")
+
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors")
+    line = tag.mistake("--model", folders[0], "--output", output, "--encoder", base)
+    assert f"--encoder {base}: not the encoder that the tagger was fitted on" in line
+    assert "(different: weights)" in line
+    manifest = folders[0] / "tagger.json"
+    manifest.write_text(json.dumps(read_json(manifest) | {"encoder": None}), encoding="utf-8")
+    assert "encoder is missing" in tag.mistake("--model", folders[0], "--output", output)
 
 
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):

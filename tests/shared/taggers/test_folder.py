@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from command_line import change_json, write
 
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
@@ -119,3 +120,49 @@ def test_another_encoder_is_refused(tiny_model, tiny_nli, tmp_path):
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="holds no safetensors file"):
         EncoderReference.of(str(tmp_path / "empty"), 48)
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("config.json", {"hidden_act": "relu"}),
+        ("config.json", {"layer_norm_eps": 0.1}),
+        ("tokenizer_config.json", {"do_lower_case": False}),
+        ("tokenizer.json", {"normalizer": None}),
+        ("special_tokens_map.json", {"cls_token": "[MASK]"}),
+    ],
+)
+def test_an_encoder_with_another_config_or_tokenizer_is_refused(file, values, tiny_model, tmp_path):
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    encoder = EncoderReference.of(str(moved), 48)
+    if not (moved / file).exists():
+        write(moved / file, "{}")
+    change_json(moved / file, **values)
+    with pytest.raises(UserError, match=f"was fitted on .different: {file}.; name that encoder"):
+        encoder.resolve()
+
+
+def test_differences_that_change_no_score_are_accepted(tiny_model, tmp_path):
+    encoder = EncoderReference.of(str(tiny_model), 48)
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    for name, values in (
+        ("config.json", {"transformers_version": "4.8.2", "_name_or_path": "elsewhere"}),
+        ("tokenizer_config.json", {"model_max_length": 7, "name_or_path": "elsewhere"}),
+        ("tokenizer.json", {"truncation": {"max_length": 5}, "padding": {"pad_id": 0}}),
+    ):
+        content = json.loads((moved / name).read_text("utf-8"))
+        write(moved / name, json.dumps(values | content | values, indent=7))
+    (moved / "vocab.txt").unlink()  # tokenizer.json holds the words, too
+    (moved / "README.md").write_text("A card.")
+    assert encoder.resolve(str(moved)) == str(moved)
+
+
+def test_the_vocabulary_counts_where_it_is_in_a_file_of_its_own(tiny_model, tmp_path):
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    (moved / "tokenizer.json").unlink()
+    encoder = EncoderReference.of(str(moved), 48)
+    assert encoder.resolve() == str(moved)
+    words = (moved / "vocab.txt").read_text("utf-8").splitlines()
+    (moved / "vocab.txt").write_text("\n".join([*words[:-2], words[-1], words[-2]]), "utf-8")
+    with pytest.raises(UserError, match=r"different: vocab.txt"):
+        encoder.resolve()

@@ -1,13 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import COLLATOR, history, make_rows, make_trainer, weights
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from shared.cli.errors import UserError
 from shared.models.loading import load_sequence_classifier
+from shared.training.checkpoints import find_checkpoint
 from shared.training.losses import MultilabelLoss
 from shared.training.trainer import LengthGroupedBatches
 
@@ -103,6 +106,39 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         assert resumed.state.global_step == 12
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("save_total_limit", [1, 9])
+def test_a_complete_training_is_not_repeated(save_total_limit, tiny_model, tmp_path):
+    def trainer():
+        flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 9}
+        flags |= {"load_best_model_at_end": True, "learning_rate": 0.1}
+        stop = EarlyStoppingCallback(early_stopping_patience=2)
+        flags |= {"save_total_limit": save_total_limit}
+        return make_trainer(tiny_model, tmp_path, callbacks=[stop], **flags)
+
+    first, second = trainer(), trainer()
+    expected = first.train()
+    assert first.state.best_global_step < expected.global_step < 9 * 6
+    checkpoint = find_checkpoint(tmp_path, "true")
+    assert second.train(resume_from_checkpoint=checkpoint) == expected
+    assert second.state.log_history == first.state.log_history
+    np.testing.assert_array_equal(weights(second.model), weights(first.model))
+
+    # Without the record, for example after a full disk, the last epochs are trained again.
+    (Path(checkpoint) / "end_of_training.json").unlink()
+    assert trainer().train(resume_from_checkpoint=checkpoint).metrics != expected.metrics
+
+
+def test_a_schedule_may_be_longer_than_the_training(tiny_model, tmp_path):
+    rates = []
+    for steps, schedule in ((8, None), (4, 8)):
+        trainer = make_trainer(tiny_model, tmp_path, max_steps=steps)
+        trainer.schedule_steps = schedule
+        trainer.train()
+        log = trainer.state.log_history
+        rates.append([entry["learning_rate"] for entry in log if "loss" in entry])
+    assert rates[1] == rates[0][:4]
 
 
 def test_all_pieces_of_a_step_hold_texts_of_similar_length(tiny_model, tmp_path):

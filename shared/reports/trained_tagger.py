@@ -1,0 +1,73 @@
+"""Save a model that was trained as a tagger, with its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.reports.cards import TaggerCard
+from shared.reports.results import write_results
+from shared.taggers.trained_model import save_trained_model
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from shared.data.splits import Split
+    from shared.evaluation.rules import DecisionRule
+
+
+def save_trained_tagger(
+    trainer: Trainer,
+    output_dir: Path,
+    metrics: Mapping[str, Any],
+    *,
+    split: Split,
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    rule: DecisionRule,
+    card: TaggerCard,
+    log_history: Sequence[Mapping[str, Any]] = (),
+    all_rows: Split | None = None,
+) -> str:
+    """Save the model of a Trainer as a tagger, with its results; return the report to print.
+
+    All processes of a launch must call this; the first one writes. ``tagger.json`` is written last:
+    a folder that holds parts of two taggers, after an interruption, is no tagger.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    output_dir, metrics, split, scores, predicted, card, log_history
+        As in `write_results`: those of the model that was evaluated.
+    rule : DecisionRule
+        Also of a model that is trained again.
+    all_rows : Split, optional
+        If the model was trained again after the evaluation: the rows it learned from. Card and
+        metrics then say that the figures are not those of this model.
+    """
+    config = trainer.model.config
+    config.one_label_each = rule.top_k == 1
+    if rule.thresholds:
+        config.thresholds = list(rule.thresholds)
+    trainer.save_model(str(output_dir))
+    if trainer.args.process_index != 0:
+        return ""
+    if all_rows is not None:
+        metrics = {**metrics, "refit_samples": len(all_rows.labels["train"])}
+        card = replace(card, evaluation=split.explain(all_rows))
+    report = write_results(
+        output_dir,
+        split,
+        scores,
+        predicted,
+        metrics,
+        card=card,
+        thresholds=rule.thresholds or None,
+        log_history=log_history,
+    )
+    save_trained_model(output_dir, split.corpus.label_names, rule)
+    return report
