@@ -12,7 +12,8 @@ texts. One sentence says what was taken, and why.
 
 Candidates: naive Bayes, TF-IDF with logistic regression (both recipes/naive_bayes.py), the probe
 (recipes/few_label_probe.py), and fine-tuning (recipes/document_classification.py, the mean of the
-models of all folds). Fine-tuning is left out if it would take longer than the rest of --minutes.
+models of all folds, each of which has learned from the other folds). Fine-tuning is left out if it
+would take longer than the rest of --minutes; its time is estimated from that of the probe.
 
 Data: as for recipes/github_tagger.py, at least two labelled texts for each fold. To continue a
 stopped run, repeat the command: a finished candidate is evaluated again only if its flags or the
@@ -41,15 +42,15 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import DataArguments, TaggingArguments, cross_validation, load_corpus
-from shared.models import DEFAULT_MODEL
+from shared.models import DEFAULT_MODEL, resolve_model
 from shared.reports import (
     TaggerCard,
-    choose,
+    candidates_table,
+    choose_candidate,
     describe_output,
     mean_candidates,
     read_candidate,
     split_metrics,
-    table,
     tag_unlabelled,
     write_results,
 )
@@ -95,7 +96,9 @@ class BestArguments(TaggingArguments, DataArguments):
         list(METHODS), f"Methods to try (default: all, {', '.join(METHODS)})."
     )
     minutes: float = flag(
-        30.0, "Time for all candidates; those that would take longer are left out (default: 30)."
+        30.0,
+        "Time for all candidates. Fine-tuning is left out if it would take longer, as far as the "
+        "time of few_label_probe tells (default: 30).",
     )
     folds: int = flag(5, "Folds of the cross-validation (default: 5).")
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -107,6 +110,8 @@ class BestArguments(TaggingArguments, DataArguments):
         if self.minutes <= 0:
             raise UserError(f"--minutes {self.minutes:g}: must be above 0")
         self.candidates = list(dict.fromkeys(self.candidates))
+        if not self.candidates:
+            raise UserError(f"--candidates: name at least one of {', '.join(METHODS)}")
         if wrong := [name for name in self.candidates if name not in METHODS]:
             raise UserError(f"--candidates {wrong[0]}: there are {', '.join(METHODS)}")
 
@@ -120,6 +125,7 @@ def main() -> None:
 
     # Prepare the data and the folds here, once: the candidates then read the data from the cache,
     # and mistakes in data or flags stop the run before any training.
+    resolve_model(args.model)
     corpus, _ = load_corpus(args)
     resampling = cross_validation(corpus, args.folds, seed=args.seed)
     split, names = resampling.tested, corpus.label_names
@@ -131,7 +137,8 @@ def main() -> None:
         if method.length_flag:
             common += [f"--model={args.model}", f"--{method.length_flag}={args.max_length}"]
         command = (method.script, *common, *shlex.split(method.flags))
-        return Job(name, output_dir / "cells" / name, command, (corpus.fingerprint,))
+        folder = output_dir / "cells" / name
+        return Job(name, folder, command, (corpus.fingerprint,), resumable=method.trains)
 
     def run(jobs, n_parallel):
         to_run = [job for job in jobs if not job.finished]
@@ -144,19 +151,17 @@ def main() -> None:
     slow = {name: job(name) for name in args.candidates if METHODS[name].trains}
     print(f"\nCandidates, each by cross-validation: {', '.join(args.candidates)}")
     run(fast.values(), None)
-    finished = fast
+    finished = dict(fast)
     for name, candidate in slow.items():
-        minutes = 0.0
-        if "few_label_probe" in fast and not candidate.finished:
+        minutes, left = 0.0, args.minutes - (perf_counter() - started) / 60
+        if "few_label_probe" in fast:
             probe = fast["few_label_probe"].metrics()
             per_text = probe["test_runtime"] / probe["test_samples"]
             reads = args.folds * (1 + 3 * EPOCHS * (1 - 1 / args.folds))
             minutes = per_text * reads * len(corpus.labelled) / 60
-        left = args.minutes - (perf_counter() - started) / 60
-        if minutes > left:
-            print(
-                f"  {name} is left out: it takes about {minutes:.0f} minutes, {left:.0f} are left"
-            )
+        if minutes > left and not candidate.finished:
+            about = f"about {minutes:.0f} minutes, and {max(left, 0):.0f} are left"
+            print(f"  {name} is left out: it takes {about}; see --minutes")
             continue
         run([candidate], 1)
         finished[name] = candidate
@@ -174,7 +179,7 @@ def main() -> None:
         for name, cell in finished.items()
     ]
     candidates = [*singles, *mean_candidates(singles)]
-    best, reason = choose(candidates)
+    best, reason = choose_candidate(candidates)
 
     # Save the best tagger, which its recipe has fitted on all labelled texts; report; tag.
     if len(best.names) == 1:
@@ -183,11 +188,14 @@ def main() -> None:
         for name in best.names:
             copy_tagger(finished[name].folder, output_dir / name)
         save_mean(output_dir, best.names, names, best.rule)
-    comparison = f"{table(candidates, best)}\n\n{reason}"
+    comparison = f"{candidates_table(candidates, best)}\n\n{reason}"
     scores, predicted = {"valid": best.scores[:0]}, {"valid": best.predicted[:0]}
     scores["test"], predicted["test"] = best.scores, best.predicted
     metrics = split_metrics(split, scores, predicted) | {"seed": args.seed}
-    card = TaggerCard(evaluation=f"{resampling.explain()}\n\n{comparison}")
+    explanation = resampling.explain()
+    if any(METHODS[name].trains for name in best.names):
+        explanation += " Fine-tuning is the mean of the models of all folds."
+    card = TaggerCard(evaluation=f"{explanation}\n\n{comparison}")
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, card=card)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)

@@ -1,4 +1,4 @@
-"""Classify texts with 8 to a few thousand labels: logistic regression and self-training.
+"""Classify texts with 8 to a thousand or two labels: logistic regression and self-training.
 
 Why: this is the best recipe when labels are few. Each text gets two vectors: the embedding of a
 sentence encoder, and a vector of its words, from latent semantic analysis (Deerwester et al. 1990)
@@ -91,7 +91,7 @@ from shared.reports import (
 from shared.taggers import EmbeddingScorer, EncoderReference, Tagger
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
-WIDE_FROM = 200  # training texts from which --features auto is wide
+WIDE_FROM, WIDE_TO = 200, 5000  # training texts with which --features auto is wide
 MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
@@ -102,8 +102,8 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
     features: Literal["auto", "narrow", "wide"] = flag(
         "auto",
         "narrow: embeddings of texts and vectors of their words; wide: also embeddings of titles, "
-        "and TF-IDF of all words and pairs of words; auto: wide from 200 training texts, with "
-        "--train_size narrow below them (default: auto).",
+        "and TF-IDF of all words and pairs of words, in memory that grows with the square of the "
+        "texts; auto: wide with 200 to 5,000 training texts (default: auto).",
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     encoder: Literal["transformer", "static"] = flag(
@@ -171,7 +171,7 @@ def main() -> None:
         trainer = LengthGroupedTrainer(model=StaticEncoder(token_vectors), **options)
     embed = embedder = CachedEmbedder(trainer, tokenizer, model_folder, cache)
     n_train = min(len(split.labels["train"]) for split in resampling.splits)
-    wide = args.features == "wide" or (args.features == "auto" and n_train >= WIDE_FROM)
+    wide = args.features == "wide" or (args.features == "auto" and WIDE_FROM <= n_train <= WIDE_TO)
     title_weight = TITLE_WEIGHT if wide and have_titles(corpus.dataset["text"][:]) else 0.0
     if title_weight:
         embed = TitledEmbedder(embedder, title_weight)

@@ -41,6 +41,8 @@ class Job:
     data : fingerprints of the rows; a job on other rows is another job.
     after : a job that must have ended before this one starts.
     needs_it : whether the job in `after` must also have been successful.
+    resumable : the recipe has the flag ``--resume_from_checkpoint``: a job that was stopped goes on
+        from its checkpoints, if it is the same job.
     """
 
     name: str
@@ -49,24 +51,27 @@ class Job:
     data: tuple[str, ...] = ()
     after: Job | None = None
     needs_it: bool = False
+    resumable: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether the same command on the same data has been successful before."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.folder / "cell.json").read_text("utf-8")) == self._record()
-        return False
+        return self._is_record_in("cell.json")
 
     def metrics(self) -> dict[str, Any]:
         """Return the metrics of a finished job."""
         return json.loads((self.folder / "metrics.json").read_text("utf-8"))
 
     def start(self, threads: int) -> subprocess.Popen:
-        """Start the command in an empty folder with a number of threads."""
-        if (self.folder / "log.txt").exists():  # part of an earlier run, or of another command
+        """Start the command with a number of threads, in an empty folder unless it is resumed."""
+        script, *flags = self.command
+        if self.resumable and self._is_record_in("started.json"):
+            flags.append("--resume_from_checkpoint=true")
+        elif (self.folder / "log.txt").exists():  # part of an earlier run, or of another command
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        script, *flags = self.command
+        if self.resumable:
+            write_json(self.folder / "started.json", self._record())
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -96,6 +101,12 @@ class Job:
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return (errors or lines or [f"exit code {code}"])[-1] if code else "left no metrics.json"
+
+    def _is_record_in(self, name: str) -> bool:
+        """Return whether a file in the folder holds the record of the same job."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((self.folder / name).read_text("utf-8")) == self._record()
+        return False
 
     def _record(self) -> dict[str, Any]:
         """Return what was run, as ``cell.json`` holds it."""

@@ -130,8 +130,8 @@ class CachedEmbedder(Embedder):
             self.tokenizer.model_max_length,
             self.trainer.bf16_predictions,
         )
-        if not isinstance(self.trainer.model, MeanPooling):
-            settings += (type(self.trainer.model).__name__,)
+        if (fingerprint := getattr(self.trainer.model, "fingerprint", None)) is not None:
+            settings += (fingerprint,)  # of static embeddings
         vectors, seconds = cached_vectors(
             texts, self.model_folder, settings, self.cache_dir, lambda: self._compute(texts)
         )

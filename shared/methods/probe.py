@@ -96,7 +96,8 @@ class LatentSemanticAnalysis:
         if min(tfidf.shape) < 2:
             return too_small
         decomposition = TruncatedSVD(min(n_components, *tfidf.shape), random_state=seed).fit(tfidf)
-        return build(WordFeatures.of(vectorizer, *options), decomposition.components_)
+        components = decomposition.components_.astype(np.float32)
+        return build(WordFeatures.of(vectorizer, *options), components)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Project texts: float32, of shape (texts, dimensions), or twice as wide with titles.
@@ -214,7 +215,8 @@ def _coordinates(x: Features) -> tuple[np.ndarray, Callable[[np.ndarray], np.nda
 
     The weights of a regularised linear model lie in the span of its rows (representer theorem). In
     orthonormal coordinates of that span, the rows are the Cholesky factor of their inner products:
-    as wide as there are rows, instead of words. Fits are fast then. It takes 8 rows^2 bytes.
+    as wide as there are rows, instead of words. Fits are fast then. It takes several matrices of
+    rows^2 numbers.
     """
     if isinstance(x, np.ndarray):
         return x, lambda weights: weights

@@ -9,6 +9,7 @@ of transformers that the recipes need.
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +35,17 @@ class StaticEncoder(torch.nn.Module):
     ----------
     vectors : array of shape (vocabulary, dimensions)
         float16. Special tokens have zeros.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Another one for other vectors.
     """
 
     def __init__(self, vectors: np.ndarray):
         super().__init__()
         self.vectors = torch.nn.Embedding.from_pretrained(torch.tensor(vectors).float())
+        self.fingerprint = hashlib.sha256(vectors.tobytes()).hexdigest()
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -83,8 +90,11 @@ def distil(
     # The special tokens around a token are those around a text of one token.
     example = tokenizer("a", return_special_tokens_mask=True)
     special = np.asarray(example["special_tokens_mask"], dtype=bool)
-    ids = np.tile(example["input_ids"], (len(tokenizer), 1))
-    ids[:, ~special] = np.arange(len(tokenizer))[:, None]
+    place = int(np.flatnonzero(~special)[0])
+    special[place] = True  # to keep it; some tokenizers make two tokens of the text
+    size = max(tokenizer.get_vocab().values()) + 1
+    ids = np.tile(np.asarray(example["input_ids"])[special], (size, 1))
+    ids[:, place] = np.arange(size)
 
     def compute() -> np.ndarray:
         rows = {"input_ids": ids, "length": np.full(len(ids), ids.shape[1])}
@@ -101,11 +111,13 @@ def distil(
             .predictions
         )
 
-    words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    vectors, _ = cached_vectors(words, model_folder, "static", cache_dir, compute)
+    # A number that is no token, between two that are, has no text.
+    words = [word or "" for word in tokenizer.convert_ids_to_tokens(list(range(size)))]
+    settings = ("static", trainer.bf16_predictions)
+    vectors, _ = cached_vectors(words, model_folder, settings, cache_dir, compute)
     # The vocabulary of BERT begins with a thousand tokens that stand for nothing.
     unused = re.compile(r"\[unused\d+\]")
-    special_words = {*tokenizer.all_special_tokens}
+    special_words = {"", *tokenizer.all_special_tokens}
     known = np.array([w not in special_words and not unused.fullmatch(w) for w in words])
     n_known = int(known.sum())
     pca = PCA(min(DIMENSIONS, n_known, vectors.shape[1]), svd_solver="full")

@@ -18,7 +18,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "candidates": ["Candidate", "choose", "mean_candidates", "read_candidate", "table"],
+        "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
         "cards": ["TaggerCard", "command_line", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -100,17 +100,22 @@ def read_candidate(
 
 
 def mean_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the mean of every two candidates, with the mean of their thresholds."""
+    """Return the mean of every two candidates; its thresholds are .5.
+
+    The mean of thresholds that were tuned on the same rows would favour it.
+    """
     means = []
     for pair in combinations(candidates, 2):
         scores = np.mean([candidate.scores for candidate in pair], axis=0)
         rule = DecisionRule.mean([candidate.rule for candidate in pair])
+        if rule.thresholds:
+            rule = replace(rule, thresholds=(0.5,) * len(rule.thresholds))
         names = tuple(name for candidate in pair for name in candidate.names)
         means.append(Candidate(names, pair[0].labels, scores, rule.choose(scores), rule))
     return means
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
+def choose_candidate(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """Return the best candidate, and a sentence that says why.
 
     The best is that with the highest mean of micro and macro F1. A mean of two methods must be
@@ -118,9 +123,11 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     """
     singles = [candidate for candidate in candidates if len(candidate.names) == 1]
     best = max(singles, key=lambda candidate: candidate.quality)
-    best_of_all = max(candidates, key=lambda candidate: candidate.quality)
+    best_of_all, note = max(candidates, key=lambda candidate: candidate.quality), ""
     if best_of_all.quality >= best.quality + MEAN_MUST_GAIN:
         best = best_of_all
+    elif best_of_all is not best:
+        note = f" The {best_of_all.name} is not better by {MEAN_MUST_GAIN}."
     scores = "micro F1 {micro_f1:.3f} and macro F1 {macro_f1:.3f}".format(**best.f1)
     sentence = f"The {best.name} was taken" if len(best.names) > 1 else f"{best.name} was taken"
     others = [candidate for candidate in singles if candidate is not best]
@@ -130,14 +137,15 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     test = paired_bootstrap(best.labels, best.predicted, second.predicted)
     interval = f"{test['difference']:+.3f}, 95 % interval {test['low']:+.3f} to {test['high']:+.3f}"
     chance = "" if test["low"] > 0 else ", which may be chance"
+    of_all = "of all" if len(best.names) > 1 else "of the single methods"
     compared = "best single method" if len(best.names) > 1 else "second method"
     return best, (
-        f"{sentence}: it has the highest mean of {scores} out of fold; the {compared}, "
-        f"{second.name}, differs in micro F1 by {interval}{chance}."
+        f"{sentence}: {of_all} it has the highest mean of {scores} out of fold; the {compared}, "
+        f"{second.name}, differs in micro F1 by {interval}{chance}.{note}"
     )
 
 
-def table(candidates: Sequence[Candidate], chosen: Candidate) -> str:
+def candidates_table(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     """Return Markdown: a row per candidate, best first, with 95 % intervals; `chosen` is bold."""
     lines = ["| method | micro F1 | macro F1 |", "|---|---|---|"]
     for candidate in sorted(candidates, key=lambda candidate: -candidate.quality):

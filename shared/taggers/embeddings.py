@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from shared.taggers.tagger import Loading
 
 
+TOKENIZER = "tokenizer"  # the folder below that of the tagger, for static embeddings
+
+
 class EmbeddingScorer:
     """A classifier of sentence embeddings, to which vectors of words may be appended.
 
@@ -73,8 +76,9 @@ class EmbeddingScorer:
         if self.encoder is None:
             embedder = self.embed.embed if isinstance(self.embed, TitledEmbedder) else self.embed
             contents.arrays["static"] = embedder.trainer.model.vectors.weight.half().cpu().numpy()
-            paths = map(Path, embedder.tokenizer.save_pretrained(folder))
-            contents.files = [path.name for path in paths if path.is_file()]
+            embedder.tokenizer.save_pretrained(folder / TOKENIZER)
+            paths = sorted((folder / TOKENIZER).iterdir())
+            contents.files = [f"{TOKENIZER}/{path.name}" for path in paths]
         if isinstance(self.classifier, NeighbourVote):
             lookup = self.classifier.lookup
             contents.arrays |= {"vectors": lookup.vectors, "labels": lookup.labels}
@@ -94,7 +98,7 @@ class EmbeddingScorer:
         encoder, arrays, settings = contents.encoder, contents.arrays, contents.settings
         model: torch.nn.Module
         if "static" in arrays:
-            source = str(folder)
+            source = str(folder / TOKENIZER)
             tokenizer, model = load_tokenizer(source), StaticEncoder(arrays["static"])
         elif encoder is not None:
             source = encoder.resolve(loading.encoder)

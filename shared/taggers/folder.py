@@ -28,10 +28,15 @@ from shared.cli.files import ROOT, atomic_write, folder_fingerprint, write_json
 from shared.evaluation.rules import DecisionRule
 from shared.models.sources import resolve_model
 
-FORMAT = 1  # raise it whenever a folder of an older version cannot be read any more
+FORMAT = 2  # raise it whenever a folder of an older version cannot be read any more
 MANIFEST = "tagger.json"
 ARRAYS = "tagger.safetensors"
 WORDS = "words.json"
+# What transformers and peft write beside the weights.
+_TRANSFORMERS_FILES = (
+    *("config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+)
 
 
 # --- encoder -------------------------------------------------------------------------------------
@@ -305,6 +310,25 @@ def read_tagger(folder: Path) -> TaggerContents:
         raise UserError(f"{folder}/{MANIFEST}: damaged: {error}") from error
 
 
+def transformers_files(folder: Path) -> list[str]:
+    """Return the names of all files in a folder that transformers and peft read."""
+    weights = [path.name for path in folder.glob("*.safetensors") if path.name != ARRAYS]
+    others = [path.name for name in _TRANSFORMERS_FILES for path in folder.glob(name)]
+    return sorted({*weights, *others})
+
+
+def refuse_other_files(folder: Path, contents: TaggerContents) -> None:
+    """Check that the manifest of a tagger names all files of transformers in its folder.
+
+    Raises
+    ------
+    UserError
+        If there is another one. transformers would obey it, too.
+    """
+    if contents.files and (extra := {*transformers_files(folder)} - {*contents.files}):
+        raise UserError(f"{folder}: {min(extra)} does not belong to the tagger; remove it")
+
+
 def copy_tagger(source: Path, target: Path) -> None:
     """Copy the files of a tagger, and of its members if it is a mean, to another folder.
 
@@ -318,6 +342,7 @@ def copy_tagger(source: Path, target: Path) -> None:
         if Path(name).name == MANIFEST:
             copy_tagger((source / name).parent, (target / name).parent)
         else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
     shutil.copy2(source / MANIFEST, target / MANIFEST)
 

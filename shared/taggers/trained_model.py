@@ -13,7 +13,13 @@ from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
 from shared.methods.windows import Windows
 from shared.models.loading import base_of_adapter, load_sequence_classifier, load_tokenizer
-from shared.taggers.folder import ARRAYS, EncoderReference, TaggerContents, write_tagger
+from shared.taggers.folder import (
+    EncoderReference,
+    TaggerContents,
+    refuse_other_files,
+    transformers_files,
+    write_tagger,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,11 +29,6 @@ if TYPE_CHECKING:
 
 METHOD = "trained_model"
 _ADAPTER = "adapter_config.json"
-# What transformers and peft write beside the weights.
-_FILES = (
-    *("config.json", _ADAPTER, "*.safetensors.index.json", "*.model"),
-    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-)
 
 
 def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionRule) -> None:
@@ -35,16 +36,11 @@ def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionR
 
     If the model is an adapter, the tagger refers to the model below it.
     """
-    contents = TaggerContents(METHOD, list(label_names), rule, files=_model_files(folder))
+    contents = TaggerContents(METHOD, list(label_names), rule, files=transformers_files(folder))
     if (base := base_of_adapter(str(folder))) is not None:
         max_length = load_tokenizer(str(folder)).model_max_length
         contents.encoder = EncoderReference.of(base, max_length)
     write_tagger(folder, contents)
-
-
-def _model_files(folder: Path) -> list[str]:
-    weights = [path.name for path in folder.glob("*.safetensors") if path.name != ARRAYS]
-    return sorted({*weights, *(path.name for name in _FILES for path in folder.glob(name))})
 
 
 class TrainedModelScorer:
@@ -81,18 +77,16 @@ class TrainedModelScorer:
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Save the model, unless the Trainer has done it before, and record its files."""
-        if not any(name.endswith(".safetensors") for name in _model_files(folder)):
+        if not any(name.endswith(".safetensors") for name in transformers_files(folder)):
             self.trainer.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        contents.method, contents.files = METHOD, _model_files(folder)
+        contents.method, contents.files = METHOD, transformers_files(folder)
         contents.encoder = self.base if _ADAPTER in contents.files else None
 
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> TrainedModelScorer:
         """Load the model and its tokenizer; of an adapter, also the model below it."""
-        # The manifest names all files of a tagger; transformers would obey others, too.
-        if contents.files and (extra := {*_model_files(folder)} - {*contents.files}):
-            raise UserError(f"{folder}: {min(extra)} does not belong to the tagger; remove it")
+        refuse_other_files(folder, contents)
         tokenizer = load_tokenizer(str(folder))
         encoder = contents.encoder
         if encoder is None and _ADAPTER in contents.files:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,13 +274,14 @@ class LengthGroupedTrainer(Trainer):
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
             check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
-            if end := read_end(resume_from_checkpoint):
+            end = read_end(resume_from_checkpoint)
+            if end and end[1].num_train_epochs >= math.ceil(self.args.num_train_epochs):
                 folder, self.state, output = end
                 self._load_from_checkpoint(folder)
                 return output
         with self.fast_attention():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        # In one process only. FSDP can load weights only when it trains.
+        # One process records it. FSDP can load weights only when it trains.
         if self.args.should_save and not self.is_fsdp_enabled:
             best = self.args.load_best_model_at_end
             record_end(self.args.output_dir, self.state, output, best=best)

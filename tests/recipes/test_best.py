@@ -1,7 +1,7 @@
 """The best tagger for one's labels: candidates, choice, resumption."""
 
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run
+from command_line import PYTHON, Recipe, read_json, read_lines, run, write
 
 from shared.taggers import load_tagger
 
@@ -62,13 +62,13 @@ def test_a_second_run_keeps_finished_candidates(finished, flags, monkeypatch, ca
 def test_a_mean_of_two_methods_is_one_tagger(finished, flags, monkeypatch, capfd, tmp_path):
     folder, _ = finished
     recipe = Recipe("best", monkeypatch, capfd, *flags, *FAST, "--output_dir", folder)
-    choose = recipe.module.choose
+    choose = recipe.module.choose_candidate
 
     def take_the_mean(candidates):
         means = [c for c in candidates if c.names == ("tfidf", "few_label_probe")]
         return choose(means + candidates)[0] and (means[0], "It was taken.")
 
-    monkeypatch.setattr(recipe.module, "choose", take_the_mean)
+    monkeypatch.setattr(recipe.module, "choose_candidate", take_the_mean)
     recipe()
     lines = read_lines(folder / "unlabelled_predictions.jsonl")
     tags = load_tagger(folder)([line["text"] for line in lines])
@@ -100,3 +100,9 @@ def test_fine_tuning_is_a_candidate(flags, monkeypatch, capfd, tmp_path):
     printed = recipe("--candidates", "tfidf", "fine_tuning", "--folds", 2)
     assert "mean of tfidf and fine_tuning" in printed
     assert load_tagger(tmp_path / "out")("the memory is too slow")["scores"]
+
+
+def test_there_must_be_a_candidate(flags, monkeypatch, capfd, tmp_path):
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
+    config = write(tmp_path / "none.yaml", "candidates: []\n")
+    assert "--candidates: name at least one of" in recipe.mistake("--config", config)

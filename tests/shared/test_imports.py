@@ -19,7 +19,8 @@ ROOMS = sorted(path.parent.name for path in SHARED.glob("*/__init__.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are of no use without a heavy library, and import it at the top.
 WITH_TORCH = {
-    *("methods.embeddings", "methods.zero_shot", "models.heads", "models.networks"),
+    *("methods.embeddings", "methods.static_embeddings", "methods.zero_shot"),
+    *("models.heads", "models.networks"),
     *("training.adapters", "training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
 }

@@ -172,3 +172,18 @@ def test_a_cell_counts_as_another_if_what_it_builds_on_does(make):
     assert not make("second", after=changed, needs_it=True).finished
     assert faults([make("third", after=plain)], 1) == {"third": None}
     assert make("third", after=changed).finished  # it only waits for it
+
+
+def test_a_resumable_job_keeps_its_folder_if_it_is_the_same_job(make):
+    def start(*flags):
+        job = make("a", *flags, resumable=True)
+        faults([job], 1)
+        return job.folder / "checkpoint"
+
+    start("--fail", "full disk").write_text("")
+    kept = start("--fail", "full disk")
+    assert kept.exists()
+    assert not start("--fail", "other").exists()
+    # The flag of a resumed run is not part of the record.
+    record = json.loads((kept.parent / "started.json").read_text())
+    assert "--resume_from_checkpoint=true" not in record["command"]

@@ -7,7 +7,13 @@ import pytest
 
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
-from shared.reports.candidates import Candidate, choose, mean_candidates, read_candidate, table
+from shared.reports.candidates import (
+    Candidate,
+    candidates_table,
+    choose_candidate,
+    mean_candidates,
+    read_candidate,
+)
 
 RULE = DecisionRule((0.5, 0.5))
 RNG = np.random.default_rng(0)
@@ -23,9 +29,11 @@ def candidate(name, noise):
 def test_the_best_single_method_is_taken_unless_a_mean_is_clearly_better():
     good, bad = candidate("good", 0.3), candidate("bad", 3.0)
     everything = [good, bad, *mean_candidates([good, bad])]
-    best, reason = choose(everything)
+    best, reason = choose_candidate(everything)
     assert best is good
-    assert reason.startswith("good was taken: it has the highest mean of micro F1 0.9")
+    assert reason.startswith(
+        "good was taken: of the single methods it has the highest mean of micro F1 0.9"
+    )
     assert "bad, differs in micro F1 by +" in reason
     assert "may be chance" not in reason
 
@@ -35,26 +43,26 @@ def test_the_mean_of_two_equal_methods_with_independent_errors_is_better():
     (mean,) = mean_candidates(pair)
     np.testing.assert_allclose(mean.scores, (pair[0].scores + pair[1].scores) / 2)
     assert mean.f1["micro_f1"] > max(c.f1["micro_f1"] for c in pair) + 0.005
-    best, reason = choose([*pair, mean])
+    best, reason = choose_candidate([*pair, mean])
     assert best is mean
     assert reason.startswith("The mean of one and two was taken")
     no_better = Candidate(("a", "b"), LABELS, pair[0].scores, pair[0].predicted, RULE)
-    assert choose([*pair, no_better])[0] in pair
+    assert choose_candidate([*pair, no_better])[0] in pair
 
 
 def test_one_method_needs_no_comparison():
     only = candidate("only", 0.5)
-    assert choose([only])[1].startswith("only was taken, the only method: micro F1 0.")
+    assert choose_candidate([only])[1].startswith("only was taken, the only method: micro F1 0.")
 
 
 def test_a_difference_that_may_be_chance_is_called_so():
     first, second = candidate("first", 0.6), candidate("second", 0.6)
-    assert choose([first, second])[1].endswith("which may be chance.")
+    assert choose_candidate([first, second])[1].endswith("which may be chance.")
 
 
 def test_the_table_shows_intervals_best_first():
     good, bad = candidate("good", 0.3), candidate("bad", 3.0)
-    lines = table([bad, good], good).splitlines()
+    lines = candidates_table([bad, good], good).splitlines()
     assert lines[2].startswith("| **good** | 0.9")
     assert lines[3].startswith("| bad | 0.")
     assert lines[2].count(" to ") == 2
