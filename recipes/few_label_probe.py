@@ -3,12 +3,13 @@
 Why: this is the best recipe when labels are few. Each text gets two vectors: the embedding of a
 sentence encoder, and a vector of its words, from latent semantic analysis (Deerwester et al. 1990)
 of your own texts, also unlabelled ones, which covers the terms of your domain. With 200 training
-texts, and 20 for each label (--features wide), titles get such vectors of their own, and all words and pairs of words
-join as TF-IDF: a wide part beside the deep one (Cheng et al. 2016). One logistic regression per
-label, with more weight on rare labels, is fitted in seconds. The name of a label counts as one more
-training text for it, so that even labels without a labelled text can be predicted. Then comes
-self-training (Scudder 1965): the unlabelled texts with the most confident predictions become
-training texts with less weight, in two rounds, and the probabilities of all rounds are averaged.
+texts, and 20 for each label (--features wide), titles get such vectors of their own, and all words
+and pairs of words join as TF-IDF: a wide part beside the deep one (Cheng et al. 2016). One logistic
+regression per label, with more weight on rare labels, is fitted in seconds. The name of a label
+counts as one more training text for it, so that even labels without a labelled text can be
+predicted. Then comes self-training (Scudder 1965): the unlabelled texts with the most confident
+predictions become training texts with less weight, in two rounds, and the probabilities of all
+rounds are averaged.
 
 With fewer than 500 labelled texts, every text is tested by cross-validation. Settings are fixed
 (chosen on the sample, arXiv, cooking.stackexchange.com, GoEmotions and AG News; with one label per
@@ -91,8 +92,8 @@ from shared.reports import (
 from shared.taggers import EmbeddingScorer, EncoderReference, Tagger
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
-# Training texts with which --features auto is wide. Fewer for each label are too few to weigh single
-# words: the wide probe lost .04 with 3 on cooking questions, and with 5 and 10 on BANKING77.
+# Training texts with which --features auto is wide. Fewer for each label are too few to weigh
+# single words: the wide probe lost .04 with 3 on cooking questions, and with 5 and 10 on BANKING77.
 WIDE_FROM, WIDE_TO, WIDE_PER_LABEL = 200, 5000, 20
 MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
