@@ -206,7 +206,7 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
     if n_groups < n_splits:
         raise UserError(
             f"--folds {n_splits}: the {len(y):,} texts are in only {n_groups} groups, and a group "
-            "cannot be divided between folds; choose fewer folds, or another --group_column"
+            "cannot be divided between folds; choose fewer folds, or smaller groups"
         )
     fold_of = np.empty(len(y), np.int64)
     splitter = MultilabelStratifiedKFold(n_splits, random_state=seed)
