@@ -110,8 +110,6 @@ class BestArguments(TaggingArguments, DataArguments):
         if self.minutes <= 0:
             raise UserError(f"--minutes {self.minutes:g}: must be above 0")
         self.candidates = list(dict.fromkeys(self.candidates))
-        if not self.candidates:
-            raise UserError(f"--candidates: name at least one of {', '.join(METHODS)}")
         if wrong := [name for name in self.candidates if name not in METHODS]:
             raise UserError(f"--candidates {wrong[0]}: there are {', '.join(METHODS)}")
 

@@ -1,7 +1,7 @@
 """The best tagger for one's labels: candidates, choice, resumption."""
 
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import PYTHON, Recipe, read_json, read_lines, run
 
 from shared.taggers import load_tagger
 
@@ -100,9 +100,3 @@ def test_fine_tuning_is_a_candidate(flags, monkeypatch, capfd, tmp_path):
     printed = recipe("--candidates", "tfidf", "fine_tuning", "--folds", 2)
     assert "mean of tfidf and fine_tuning" in printed
     assert load_tagger(tmp_path / "out")("the memory is too slow")["scores"]
-
-
-def test_there_must_be_a_candidate(flags, monkeypatch, capfd, tmp_path):
-    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
-    config = write(tmp_path / "none.yaml", "candidates: []\n")
-    assert "--candidates: name at least one of" in recipe.mistake("--config", config)

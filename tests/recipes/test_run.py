@@ -338,12 +338,14 @@ def test_help_says_how_to_do_without_bash(run_sh, copy):
     powershell = readme.split("```powershell\n")[1].split("```")[0].splitlines()
     assert len(powershell) == 3
     help_of_copy = run_copy(copy, "bash", "run.sh", "--help").stdout
-    for text in (run_sh("--help").stdout, help_of_copy):
+    tagger = r".venv\Scripts\accelerate launch recipes\github_tagger.py"
+    of_copy = [*powershell[:2], rf"{tagger} --config recipes\configs\sample.yaml"]
+    for text, lines in ((run_sh("--help").stdout, powershell), (help_of_copy, of_copy)):
         assert ".venv/bin/accelerate launch recipes/NAME.py" in text
         for system in ("macOS", "Windows", "WSL"):
             assert system in text
-        # Both run the tagger on the sample.
-        assert [line.strip() for line in text.splitlines()[-3:]] == powershell
+        # Each runs its first recipe on the sample.
+        assert [line.strip() for line in text.splitlines()[-3:]] == lines
         assert "./run.sh setup " in text
     # A recipe without a config for the sample.
     for line in run_copy(copy.parent / "my tag", "bash", "run.sh", "--help").stdout.splitlines():

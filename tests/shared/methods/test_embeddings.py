@@ -118,7 +118,7 @@ class CountingTrainer:
 
     def __init__(self, bf16_predictions=False):
         self.bf16_predictions = bf16_predictions
-        self.n_rows = 0
+        self.model, self.n_rows = None, 0
 
     def predict(self, rows):
         self.n_rows += len(rows)
