@@ -157,7 +157,7 @@ def main() -> None:
             per_text = probe["test_runtime"] / probe["test_samples"]
             reads = args.folds * (1 + 3 * EPOCHS * (1 - 1 / args.folds))
             minutes = per_text * reads * len(corpus.labelled) / 60
-        if minutes > left and not candidate.finished:
+        if minutes > max(left, 0) and not candidate.finished:
             about = f"about {minutes:.0f} minutes, and {max(left, 0):.0f} are left"
             print(f"  {name} is left out: it takes {about}; see --minutes")
             continue
