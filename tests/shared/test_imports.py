@@ -49,20 +49,25 @@ def fresh_import(*names):
     return json.loads(run.stdout)
 
 
+def seconds_allowed():
+    """Return a third of a second, or on a slow or busy machine three times that of numpy alone."""
+    return max(0.3, 3 * fresh_import("numpy")[0])
+
+
 def test_importing_shared_and_its_rooms_takes_under_a_third_of_a_second():
     rooms = ["shared", *(f"shared.{room}" for room in ROOMS)]
-    assert min(fresh_import(*rooms)[0] for _ in range(3)) < 0.3
+    assert min(fresh_import(*rooms)[0] for _ in range(3)) < seconds_allowed()
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_light_modules_of_a_room_are_quick_and_import_nothing_heavy(room):
     names = [f"shared.{name}" for name in sorted(LIGHT) if name.startswith(f"{room}.")]
     for _ in range(3):  # the first run may write byte code
-        seconds, heavy = fresh_import(*names)
-        if seconds < 0.3:
+        (seconds, heavy), limit = fresh_import(*names), seconds_allowed()
+        if seconds < limit:
             break
     assert heavy == {}
-    assert seconds < 0.3
+    assert seconds < limit
 
 
 def test_most_modules_are_light():
