@@ -29,7 +29,7 @@ Data: as for recipes/github_tagger.py. With --evaluate held_out, the split and t
 as unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
 
 Expect on one CPU core with the default encoder: embedding 1,000 texts of at most 256 tokens takes
-41 seconds in bfloat16, or less than one with --encoder static; fits take seconds. Issues of
+41 seconds in bfloat16, or about one with --encoder static; fits take seconds. Issues of
 huggingface/datasets (12 labels, five seeds, no validation texts) have micro / macro F1 .57 / .30
 with 8 training texts, .74 / .36 with 16, .79 / .41 with 64 and .83 / .56 with 1,152.
 """
@@ -113,7 +113,7 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
     encoder: Literal["transformer", "static"] = flag(
         "transformer",
         "static: the mean of vectors of tokens, which are distilled from the encoder once: about "
-        "a hundred times as fast, and less exact (default: transformer).",
+        "thirty times as fast, and less exact (default: transformer).",
     )
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     vocabulary_size: int = flag(256, "Maximum dimensions of the word vectors (default: 256).")
