@@ -26,7 +26,7 @@ Expect on two CPU cores: the sample (441 texts) takes three minutes without fine
 """
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -179,7 +179,8 @@ def main() -> None:
     candidates = [*singles, *mean_candidates(singles)]
     best, reason = choose_candidate(candidates)
 
-    # Save the best tagger, which its recipe has fitted on all labelled texts; report; tag.
+    # Save the best tagger; its recipe has fitted it on all labelled texts, or, for fine-tuning, on
+    # those of each fold. Report, and tag the unlabelled texts.
     if len(best.names) == 1:
         copy_tagger(finished[best.name].folder, output_dir)
     else:
@@ -192,7 +193,11 @@ def main() -> None:
     metrics = split_metrics(split, scores, predicted) | {"seed": args.seed}
     explanation = resampling.explain()
     if any(METHODS[name].trains for name in best.names):
-        explanation += " Fine-tuning is the mean of the models of all folds."
+        explanation = replace(resampling, all_rows=None).explain()
+        explanation += (
+            " The tagger in this folder holds, for fine-tuning, the models of all folds; other "
+            "methods in it were fitted on all labelled texts."
+        )
     card = TaggerCard(evaluation=f"{explanation}\n\n{comparison}")
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, card=card)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")

@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[3]
 # Writes metrics.json unless told to fail; notes its start and end in one log for all.
 SCRIPT = """
 import json, os, pathlib, signal, sys
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+words = [word for word in sys.argv[1:] if word != "--resume_from_checkpoint=true"]
+flags = dict(zip(words[::2], words[1::2]))
 folder = pathlib.Path(flags["--output_dir"])
 note = lambda word: open(flags["--notes"], "a").write(f"{word} {folder.name}\\n")
-note("start")
+note("start" if len(words) == len(sys.argv) - 1 else "resume")
 if "--block" in flags:
     print(os.getpid(), flush=True)
     signal.pause()
@@ -184,6 +185,7 @@ def test_a_resumable_job_keeps_its_folder_if_it_is_the_same_job(make):
     kept = start("--fail", "full disk")
     assert kept.exists()
     assert not start("--fail", "other").exists()
+    assert make.notes() == ["start a", "resume a", "start a"]
     # The flag of a resumed run is not part of the record.
     record = json.loads((kept.parent / "started.json").read_text())
     assert "--resume_from_checkpoint=true" not in record["command"]
