@@ -42,7 +42,7 @@ from shared.data import (
     cache_folder,
     load_resampling,
 )
-from shared.evaluation import DecisionRule, tune_thresholds
+from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fixed_threshold
 from shared.methods import (
     CachedEmbedder,
     MeanPooling,
@@ -63,6 +63,7 @@ from shared.models import (
 from shared.plots import plot_neighbour_grid
 from shared.reports import (
     TaggerCard,
+    describe_neighbours,
     describe_output,
     split_metrics,
     tag_unlabelled,
@@ -82,12 +83,19 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
         "neighbours", "Vote of the nearest texts, or logistic regression (default: neighbours)."
     )
     max_neighbours: int = flag(50, "Largest k to try, at most the training rows (default: 50).")
+    index: Literal["flat", "ivf", "hnsw"] = flag(
+        "flat",
+        "Search: exact; in the nearest clusters of texts; or along a graph of neighbours. The last "
+        "two are faster from about 100,000 training texts on, and miss some neighbours (default: "
+        "flat).",
+    )
+    query: str | None = flag(
+        None, "Text whose nearest training texts are shown (default: the first test text)."
+    )
     label_name_rows: int = flag(
         0, "Add each label's name this many times to its training texts (default: 0)."
     )
-    thresholds: Literal["global", "per_label"] = flag(
-        "global", "Logistic head: one tuned decision threshold, or one per label (default: global)."
-    )
+    thresholds: str = flag("global", f"Logistic head: {THRESHOLDS_HELP} (default: global).")
     bf16: bool | None = flag(
         None,
         "Compute in bfloat16; false for exact figures (default: if the hardware supports it).",
@@ -101,6 +109,7 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
         for name, least in (("max_neighbours", 1), ("label_name_rows", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
+        fixed_threshold(self.thresholds)  # checks the flag
         choose_precision(self)
         super().__post_init__()
 
@@ -134,6 +143,7 @@ def main() -> None:
     # The names of the labels may be training texts, too.
     names = corpus.label_names * args.label_name_rows
     name_vectors = embed(names) if names else embeddings[0]["train"][:0]
+    query_vector = embed([args.query]) if args.query else embeddings[0]["test"][:1]
     y_names = np.tile(np.eye(len(corpus.label_names), dtype=np.uint8), (args.label_name_rows, 1))
     started = perf_counter()
     if args.process_index != 0:
@@ -150,7 +160,7 @@ def main() -> None:
         if args.head == "neighbours":
             # Choose k, and also m if a text can have several labels, on validation. Without a
             # validation set, each training text is classified by the others.
-            lookup = NearestNeighbours(x, y)
+            lookup = NearestNeighbours(x, y, args.index)
             groups = np.concatenate(
                 [corpus.groups[split.sources["train"][1]], -1 - np.arange(len(y_names))]
             )
@@ -161,13 +171,14 @@ def main() -> None:
             thresholds = (chosen.m or 0) / chosen.k
         else:
             classifier = fit_linear(logistic_probe(), x, y)
-            per_label = args.thresholds == "per_label"
             if chosen is None:
                 scores, y_valid = classifier(valid[0]), valid[1]
-                chosen = tune_thresholds(scores, y_valid, per_label=per_label, tolerance=2)
+                options = {"setting": args.thresholds, "tolerance": 2}
+                chosen = find_thresholds(scores, y_valid, **options)
             thresholds = chosen
         # Untuned thresholds are .5; a text has its best label, too.
         untuned = args.head == "logistic" and not len(valid[1])
+        untuned = untuned and fixed_threshold(args.thresholds) is None
         at_least_one = untuned and args.empty_labels == "unlabelled"
         options = {"single_label": single_label, "at_least_one": at_least_one}
         rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
@@ -225,6 +236,13 @@ def main() -> None:
     if args.head == "neighbours" and chosen.grid is not None:
         plot_neighbour_grid(chosen.grid, (chosen.k, chosen.m), grid_plot)
     print(f"\n{resampling.title()}\n\n{report}")
+
+    # Show the training texts that decide on one text.
+    first, vectors = folds[0]
+    query = args.query or first.rows["test"]["text"][0]
+    texts, y = [*first.rows["train"]["text"], *names], [*first.labels["train"], *y_names]
+    x = np.concatenate([vectors["train"], name_vectors])
+    print(f"\n{describe_neighbours(query, query_vector[0], texts, x, y, corpus.label_names)}")
     tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")
 

@@ -26,7 +26,7 @@ from functools import partial
 from time import perf_counter
 from typing import Literal
 
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -37,7 +37,15 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import SplitArguments, TaggingArguments, load_and_split
-from shared.evaluation import DecisionRule, multilabel_metrics, sigmoid, tune_thresholds
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    find_thresholds,
+    fixed_threshold,
+    multilabel_metrics,
+    sigmoid,
+    softmax,
+)
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
@@ -59,14 +67,15 @@ from shared.reports import (
 )
 from shared.training import (
     CheckpointOnSignal,
+    EarlyStoppingArguments,
     EpochTrainingArguments,
     LengthGroupedTrainer,
     MultilabelCollator,
-    MultilabelLoss,
     ReadableProgress,
     RefitArguments,
-    balanced_pos_weight,
     check_health,
+    classification_loss,
+    early_stopping,
     find_checkpoint,
     refit_arguments,
     remove_checkpoints,
@@ -75,7 +84,13 @@ from shared.training import (
 
 
 @dataclass
-class TaggerArguments(RefitArguments, TaggingArguments, SplitArguments, EpochTrainingArguments):
+class TaggerArguments(
+    RefitArguments,
+    TaggingArguments,
+    EarlyStoppingArguments,
+    SplitArguments,
+    EpochTrainingArguments,
+):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
@@ -94,19 +109,19 @@ class TaggerArguments(RefitArguments, TaggingArguments, SplitArguments, EpochTra
         "different dropout, and the two predictions are pulled together. Doubles the training "
         "time; useful with a thousand training rows or fewer (default: 0, off).",
     )
+    loss: Literal["sigmoid", "softmax"] = flag(
+        "sigmoid",
+        "Binary cross-entropy of each label, or cross-entropy over labels that exclude each other, "
+        "for data with exactly one label per text (default: sigmoid).",
+    )
     pos_weight: Literal["none", "balanced"] = flag(
         "balanced",
-        "Weight of the positive examples of a label in the loss: all 1, or higher for rarer labels "
-        "(default: balanced).",
+        "Weight of the positive examples of a label in the loss (softmax: of the texts of a "
+        "label): all 1, or higher for rarer labels (default: balanced).",
     )
-    thresholds: Literal["global", "per_label"] = flag(
-        "global", "Tune one decision threshold on validation, or one per label (default: global)."
-    )
+    thresholds: str = flag("global", f"{THRESHOLDS_HELP} (default: global).")
     health_check: bool = flag(
         False, "Only check the data, the model and the learning rate (default: false)."
-    )
-    patience: int = flag(
-        4, "Early stopping: epochs without a better validation micro F1 (default: 4)."
     )
     num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
     learning_rate: float = flag(
@@ -120,6 +135,7 @@ class TaggerArguments(RefitArguments, TaggingArguments, SplitArguments, EpochTra
         for name, end in (("dropout", 1), ("r_drop", 100), ("seed", 2**32)):
             if not 0 <= (getattr(self, name) or 0) < end:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
+        fixed_threshold(self.thresholds)  # checks the flag
         super().__post_init__()
 
 
@@ -134,6 +150,10 @@ def main() -> None:
     corpus, split = load_and_split(args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     rows, y = split.rows, split.labels
+    exclusive = args.loss == "softmax"
+    if exclusive and not single_label:
+        raise UserError("--loss softmax: a text of --data has several labels; use --loss sigmoid")
+    to_scores = softmax if exclusive else sigmoid
 
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
     model_folder = resolve_model(args.model)
@@ -143,7 +163,10 @@ def main() -> None:
         """Return the encoder with a new head; the seed decides its weights."""
         set_seed(args.seed)
         options = {"tokenizer": tokenizer, "dropout": args.dropout}
-        return load_sequence_classifier(model_folder, label_names, **options)
+        model = load_sequence_classifier(model_folder, label_names, **options)
+        if exclusive:
+            model.config.problem_type = "single_label_classification"
+        return model
 
     model = load_model()
     limit_length(tokenizer, model, args.max_length)
@@ -154,17 +177,20 @@ def main() -> None:
 
     # Every evaluation tunes a threshold first, so that epochs are compared at their best threshold.
     collator = MultilabelCollator(tokenizer, len(label_names))
-    tune = partial(tune_thresholds, tolerance=2)
+    tune = partial(find_thresholds, setting=args.thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     def build_trainer(run_args, model, train, labels, checkpoint):
         """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""
-        # The loss: binary cross-entropy for each label, rare labels with a higher weight.
-        pos_weight = None
-        if args.pos_weight == "balanced":
-            pos_weight = balanced_pos_weight(labels.sum(axis=0), len(labels))
-        smoothing = args.label_smoothing_factor
-        loss = MultilabelLoss(pos_weight, r_drop=args.r_drop, label_smoothing=smoothing)
+        # The loss: rare labels have a higher weight.
+        loss = classification_loss(
+            labels,
+            label_names,
+            single_label=exclusive,
+            balanced=args.pos_weight == "balanced",
+            r_drop=args.r_drop,
+            label_smoothing=args.label_smoothing_factor,
+        )
         # Fit the head to the features of the unchanged encoder before all weights are trained: with
         # a random head the first epochs would disturb the encoder (Kumar et al. 2022).
         if args.pooling == "mean":
@@ -172,7 +198,7 @@ def main() -> None:
         if checkpoint is None and not args.health_check:
             options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **options)
-        trainer = LengthGroupedTrainer(
+        return LengthGroupedTrainer(
             model=model,
             args=run_args,
             train_dataset=train,
@@ -182,11 +208,8 @@ def main() -> None:
             compute_loss_func=loss,
             passes=2 if args.r_drop else 1,
             compute_metrics=compute_metrics,
-            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+            callbacks=[CheckpointOnSignal(), ReadableProgress(), *early_stopping(run_args)],
         )
-        if run_args.load_best_model_at_end:
-            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=args.patience))
-        return trainer
 
     started = perf_counter()
     trainer = build_trainer(args, model, tokens["train"], y["train"], checkpoint)
@@ -199,16 +222,15 @@ def main() -> None:
     training = trainer.train(resume_from_checkpoint=checkpoint)
 
     # Tune the thresholds on the validation set.
-    scores = {"valid": sigmoid(trainer.predict(tokens["valid"]).predictions)}
-    per_label = args.thresholds == "per_label"
-    thresholds = tune_thresholds(scores["valid"], y["valid"], per_label=per_label, tolerance=2)
+    scores = {"valid": to_scores(trainer.predict(tokens["valid"]).predictions)}
+    thresholds = tune(scores["valid"], y["valid"])
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
 
     # Evaluate on the test set, once, with these thresholds.
     trainer.compute_metrics = None  # it would tune thresholds on the test set
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
-    scores["test"] = sigmoid(test.predictions)
+    scores["test"] = to_scores(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
 
     # Save the tagger with metrics, predictions, plots and the card.

@@ -25,7 +25,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -36,7 +36,14 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import SplitArguments, TaggingArguments, load_and_split
-from shared.evaluation import DecisionRule, multilabel_metrics, sigmoid, tune_thresholds
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    find_thresholds,
+    fixed_threshold,
+    multilabel_metrics,
+    sigmoid,
+)
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
@@ -63,6 +70,7 @@ from shared.reports import (
 from shared.training import (
     LOSS_SETTINGS,
     CheckpointOnSignal,
+    EarlyStoppingArguments,
     EpochTrainingArguments,
     LengthGroupedTrainer,
     MultilabelCollator,
@@ -73,6 +81,7 @@ from shared.training import (
     balanced_pos_weight,
     check_health,
     check_tuning,
+    early_stopping,
     find_checkpoint,
     freeze,
     grouped_optimizer,
@@ -93,6 +102,7 @@ class EmotionArguments(
     TransformerArguments,
     HeadArguments,
     TuningArguments,
+    EarlyStoppingArguments,
     SplitArguments,
     EpochTrainingArguments,
 ):
@@ -117,9 +127,7 @@ class EmotionArguments(
     layer_decay: float | None = flag(
         None, "Factor of the learning rate per layer downwards (default: .85; from scratch: 1)."
     )
-    thresholds: Literal["global", "per_label"] = flag(
-        "per_label", "Tune one threshold on validation, or one per label (default: per_label)."
-    )
+    thresholds: str = flag("per_label", f"{THRESHOLDS_HELP} (default: per_label).")
     threshold_metric: Literal["micro_f1", "macro_f1"] = flag(
         "macro_f1", "Metric that the thresholds maximise (default: macro_f1)."
     )
@@ -137,6 +145,7 @@ class EmotionArguments(
         for name, end in (("dropout", 1), ("pos_weight", 10)):
             if not 0 <= getattr(self, name) < end:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
+        fixed_threshold(self.thresholds)  # checks the flag
         scratch = self.architecture == "scratch"
         self.pooling = self.pooling or ("max" if scratch else "mean")
         if self.layer_decay is None:
@@ -188,10 +197,8 @@ def main() -> None:
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
     # Every evaluation tunes the thresholds first, so that epochs are compared at their best ones.
-    def tune(scores, labels):
-        metric, per_label = args.threshold_metric, args.thresholds == "per_label"
-        return tune_thresholds(scores, labels, metric=metric, per_label=per_label, tolerance=2)
-
+    options = {"setting": args.thresholds, "metric": args.threshold_metric, "tolerance": 2}
+    tune = partial(find_thresholds, **options)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
     collator = MultilabelCollator(tokenizer, len(label_names))
 
@@ -204,9 +211,8 @@ def main() -> None:
         if not (checkpoint or from_scratch or args.health_check):
             options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **options)
-        callbacks = [CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)]
-        if run_args.load_best_model_at_end:
-            callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
+        callbacks = [CheckpointOnSignal(), ReadableProgress(), *early_stopping(run_args)]
+        callbacks += unfreezing_callbacks(args.freeze)
         return LengthGroupedTrainer(
             model=model,
             args=run_args,

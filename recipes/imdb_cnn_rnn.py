@@ -30,7 +30,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -42,11 +42,13 @@ from shared.cli import (
 )
 from shared.data import SplitArguments, TaggingArguments, load_and_split
 from shared.evaluation import (
+    THRESHOLDS_HELP,
     DecisionRule,
+    find_thresholds,
+    fixed_threshold,
     multilabel_metrics,
     sigmoid,
     softmax,
-    tune_thresholds,
 )
 from shared.methods import naive_bayes_labels
 from shared.models import (
@@ -65,16 +67,16 @@ from shared.reports import (
 )
 from shared.training import (
     CheckpointOnSignal,
+    EarlyStoppingArguments,
     EpochTrainingArguments,
     LengthGroupedTrainer,
     MultilabelCollator,
-    MultilabelLoss,
     ReadableProgress,
     RefitArguments,
-    SingleLabelLoss,
     TrainingLog,
-    balanced_pos_weight,
     check_health,
+    classification_loss,
+    early_stopping,
     find_checkpoint,
     refit_arguments,
     remove_checkpoints,
@@ -84,7 +86,12 @@ from shared.training import (
 
 @dataclass
 class ImdbArguments(
-    RefitArguments, TaggingArguments, NetworkArguments, SplitArguments, EpochTrainingArguments
+    RefitArguments,
+    TaggingArguments,
+    NetworkArguments,
+    EarlyStoppingArguments,
+    SplitArguments,
+    EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -95,6 +102,14 @@ class ImdbArguments(
     max_length: int = flag(128, "Tokens per text; longer texts are truncated (default: 128).")
     truncation_side: Literal["right", "left"] = flag(
         "right", "Side to truncate; left keeps the end of a text (default: right)."
+    )
+    class_weight: Literal["none", "balanced"] | None = flag(
+        None,
+        "Weight of the labels in the loss: all equal, or higher if rarer (default: none if each "
+        "text has one label, else balanced).",
+    )
+    thresholds: str = flag(
+        "global", f"With several labels per text: {THRESHOLDS_HELP} (default: global)."
     )
     patience: int = flag(5, "Early stopping: evaluations without improvement (default: 5).")
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
@@ -115,6 +130,7 @@ class ImdbArguments(
 
     def __post_init__(self):
         NetworkArguments.__post_init__(self)
+        fixed_threshold(self.thresholds)  # checks the flag
         if self.max_length < 3:  # room for [CLS], one token and [SEP]
             raise UserError(f"--max_length {self.max_length}: must be 3 or more")
         if self.embeddings and self.algorithm not in ("words", "wordpiece"):
@@ -149,14 +165,16 @@ def main() -> None:
         token_ids, vectors = read_word_vectors(args.embeddings, tokenizer.get_vocab())
         print_once(f"{args.embeddings}: vectors of {len(token_ids):,} of {len(tokenizer):,} tokens")
     to_scores = softmax if single_label else sigmoid
+    class_weight = args.class_weight or ("none" if single_label else "balanced")
+
+    # Every evaluation tunes a threshold first, so that evaluations are compared at their best one.
+    tune = partial(find_thresholds, setting=args.thresholds, tolerance=2)
 
     def compute_metrics(prediction):
         if single_label:
             figures = multilabel_metrics(label_names, single_label=True)(prediction)
             return figures | {"accuracy": figures["subset_accuracy"]}
-        # Tune the threshold first, so that evaluations are compared at their best threshold.
-        best = tune_thresholds(sigmoid(prediction.predictions), prediction.label_ids, tolerance=2)
-        return multilabel_metrics(label_names, thresholds=best)(prediction)
+        return multilabel_metrics(label_names, thresholds=tune)(prediction)
 
     def build_trainer(run_args, train, labels):
         """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""
@@ -174,16 +192,16 @@ def main() -> None:
         with torch.no_grad():
             model.get_input_embeddings().weight[token_ids] = torch.from_numpy(vectors).float()
         # The loss: cross-entropy over classes if a text has one label, else binary cross-entropy
-        # per label, with more weight on rare labels.
-        smoothing = {"label_smoothing": args.label_smoothing_factor}
-        loss = SingleLabelLoss(**smoothing)
-        if not single_label:
-            loss = MultilabelLoss(balanced_pos_weight(labels.sum(axis=0), len(labels)), **smoothing)
+        # per label.
+        loss = classification_loss(
+            labels,
+            label_names,
+            single_label=single_label,
+            balanced=class_weight == "balanced",
+            label_smoothing=args.label_smoothing_factor,
+        )
         metric = "eval_accuracy" if single_label else "eval_micro_f1"
         log = TrainingLog(Path(run_args.output_dir), metric)
-        callbacks = [CheckpointOnSignal(), ReadableProgress(), log]
-        if run_args.load_best_model_at_end:
-            callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
         return LengthGroupedTrainer(
             model=model,
             args=run_args,
@@ -193,7 +211,7 @@ def main() -> None:
             data_collator=MultilabelCollator(tokenizer, len(label_names)),
             compute_loss_func=loss,
             compute_metrics=compute_metrics,
-            callbacks=callbacks,
+            callbacks=[CheckpointOnSignal(), ReadableProgress(), log, *early_stopping(run_args)],
         )
 
     trainer = build_trainer(args, tokens["train"], y["train"])
@@ -213,7 +231,7 @@ def main() -> None:
     scores = {"valid": to_scores(trainer.predict(tokens["valid"]).predictions)}
     thresholds = np.full(len(label_names), 0.5)
     if not single_label:
-        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
+        thresholds = tune(scores["valid"], y["valid"])
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     train_seconds = perf_counter() - started
     test = trainer.predict(tokens["test"], metric_key_prefix="test")

@@ -46,7 +46,7 @@ from shared.data import (
     TaggingArguments,
     load_resampling,
 )
-from shared.evaluation import DecisionRule, tune_thresholds
+from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fixed_threshold
 from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
@@ -77,14 +77,16 @@ class NaiveBayesArguments(
     classifier: Literal["naive_bayes", "logistic_regression"] = flag(
         "naive_bayes", "The classifier (default: naive_bayes)."
     )
-    thresholds: Literal["global", "per_label"] = flag(
-        "global", "Tune one decision threshold on validation, or one per label (default: global)."
-    )
+    thresholds: str = flag("global", f"{THRESHOLDS_HELP} (default: global).")
     augment: list[str] = flag(
         [], f"Also train on augmented copies of the texts: {NAMES_HELP} (default: none)."
     )
     output_dir: str = flag("outputs/naive_bayes", "Output folder (default: outputs/naive_bayes).")
     seed: int = flag(42, "Random seed of the split (default: 42).")
+
+    def __post_init__(self):
+        fixed_threshold(self.thresholds)  # checks the flag
+        super().__post_init__()
 
 
 def main() -> None:
@@ -107,10 +109,11 @@ def main() -> None:
         classifier = fit_words(CLASSIFIERS[args.classifier](), *train)
         if rule is None:
             scores, y_valid = classifier(split.rows["valid"]["text"]), split.labels["valid"]
-            per_label = args.thresholds == "per_label"
-            thresholds = tune_thresholds(scores, y_valid, per_label=per_label, tolerance=2)
+            options = {"setting": args.thresholds, "tolerance": 2}
+            thresholds = find_thresholds(scores, y_valid, **options)
             # Without a validation set, the thresholds are .5, and a text has its best label, too.
-            untuned = not len(y_valid) and args.empty_labels == "unlabelled"
+            untuned = fixed_threshold(args.thresholds) is None and not len(y_valid)
+            untuned = untuned and args.empty_labels == "unlabelled"
             options = {"single_label": corpus.single_label, "at_least_one": untuned}
             rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
         return Tagger(corpus.label_names, rule, WordScorer(classifier))

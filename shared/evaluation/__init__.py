@@ -52,5 +52,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "single_label_metrics",
         ],
         "rules": ["DecisionRule", "prediction_records"],
+        "thresholds": ["THRESHOLDS_HELP", "find_thresholds", "fixed_threshold"],
     },
 )

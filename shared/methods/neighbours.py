@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ _BLOCK = 1024
 # It is below one vote, so that it never changes the order of labels with different votes.
 _TIE_BREAK = 0.01
 
+IndexType = Literal["flat", "ivf", "hnsw"]
+
 
 # --- lookup --------------------------------------------------------------------------------------
 
@@ -26,8 +28,7 @@ class NearestNeighbours:
     """Labelled vectors in a FAISS index, and labels by vote of the nearest vectors.
 
     The score of a text for a label is the share of its k nearest neighbours that have the label.
-    "Natural Language Processing with Transformers", chapter 9 (embeddings as a lookup table). The
-    index is flat, so the search is exact; this is right below about a million rows.
+    "Natural Language Processing with Transformers", chapter 9 (embeddings as a lookup table).
 
     Parameters
     ----------
@@ -36,16 +37,21 @@ class NearestNeighbours:
         `shared.methods.embeddings.normalized`.
     labels : array of shape (rows, labels)
         Multi-hot.
+    index_type : {"flat", "ivf", "hnsw"}
+        flat: the search compares all vectors and is exact. ivf: the vectors are divided into about
+        √rows clusters by k-means, and a search reads the nearest sixteenth of them (Jégou et al.
+        2011, "Product Quantization for Nearest Neighbor Search", section IV, without the
+        quantization of the vectors). hnsw: the search follows a graph of 32 neighbours per vector
+        (Malkov and Yashunin 2020, "Efficient and robust approximate nearest neighbor search using
+        Hierarchical Navigable Small World graphs").
     """
 
     index: faiss.Index
 
-    def __init__(self, vectors: np.ndarray, labels: np.ndarray):
-        import faiss
-
+    def __init__(self, vectors: np.ndarray, labels: np.ndarray, index_type: IndexType = "flat"):
         self.labels = np.asarray(labels, dtype=np.uint8)
-        self.index = faiss.IndexFlatIP(vectors.shape[1])
-        self.index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        self.index_type = index_type
+        self.index = _build_index(np.ascontiguousarray(vectors, dtype=np.float32), index_type)
 
     def search(self, vectors: np.ndarray, k: int) -> np.ndarray:
         """Return the rows of the k nearest neighbours of each vector: int64, (vectors, k).
@@ -57,7 +63,16 @@ class NearestNeighbours:
         """
         if not 1 <= k <= self.index.ntotal:
             raise UserError(f"k = {k}: must be 1 to {self.index.ntotal}, the rows of the index")
-        return self.index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)[1]
+        import faiss
+
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        rows = self.index.search(vectors, k)[1]
+        # The clusters read, or the part of the graph reached, may hold fewer than k vectors: -1.
+        short = (rows < 0).any(axis=1)
+        if short.any():
+            metric = faiss.METRIC_INNER_PRODUCT
+            rows[short] = faiss.knn(vectors[short], self.vectors, k, metric=metric)[1]
+        return rows
 
     def search_outside_groups(self, groups: np.ndarray, k: int) -> np.ndarray:
         """Return the k nearest neighbours of each vector of the index, outside of its group.
@@ -112,6 +127,32 @@ class NearestNeighbours:
     def vectors(self) -> np.ndarray:
         """The vectors in the index: float32, of shape (rows, width)."""
         return self.index.reconstruct_n(0, self.index.ntotal)
+
+
+def _build_index(vectors: np.ndarray, index_type: IndexType) -> faiss.Index:
+    """Return an index of vectors, (rows, width); the same vectors give the same index."""
+    import faiss
+
+    n_rows, width = vectors.shape
+    n_clusters = max(1, min(round(n_rows**0.5), n_rows // 39))  # k-means needs 39 rows for each
+    description = {"flat": "Flat", "ivf": f"IVF{n_clusters},Flat", "hnsw": "HNSW32"}[index_type]
+    index = faiss.index_factory(width, description, faiss.METRIC_INNER_PRODUCT)
+    parameters = {
+        "flat": {},
+        # How many clusters a search reads.
+        "ivf": {"nprobe": max(8, n_clusters // 16)},
+        # How many candidates are kept while a vector is added, and in a search.
+        "hnsw": {"efConstruction": 128, "efSearch": 128},
+    }[index_type]
+    for name, value in parameters.items():
+        faiss.ParameterSpace().set_index_parameter(index, name, value)
+    index.train(vectors)
+    # Several threads add to a graph in an order that is left to chance.
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if index_type == "hnsw" else threads)
+    index.add(vectors)
+    faiss.omp_set_num_threads(threads)
+    return index
 
 
 @dataclass(frozen=True)

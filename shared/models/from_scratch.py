@@ -57,6 +57,10 @@ class NetworkArguments:
         "max", "cnn: keep the maximum of each filter, or maximum and mean (default: max)."
     )
     hidden_size: int = flag(96, "rnn, lstm, gru: width of the state (default: 96).")
+    num_layers: int = flag(1, "rnn, lstm, gru: number of layers (default: 1).")
+    nonlinearity: Literal["tanh", "relu"] = flag(
+        "tanh", "rnn: function that the state passes (default: tanh)."
+    )
     bidirectional: bool = flag(
         False, "rnn, lstm, gru: read the text backwards, too (default: false)."
     )
@@ -66,7 +70,8 @@ class NetworkArguments:
     word_dropout: float = flag(0.0, "Share of the tokens to hide in training (default: 0).")
 
     def __post_init__(self):
-        for name in ("embedding_size", "ngram_size", "buckets", "num_filters", "hidden_size"):
+        sizes = ("embedding_size", "ngram_size", "buckets", "num_filters", "hidden_size")
+        for name in (*sizes, "num_layers"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if not self.filter_widths or min(self.filter_widths) < 1:
@@ -109,7 +114,9 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
         return networks.TextCNNForSequenceClassification(config)
     config = networks.TextRNNConfig(
         cell=args.architecture,
+        nonlinearity=args.nonlinearity,
         hidden_size=args.hidden_size,
+        num_layers=args.num_layers,
         bidirectional=args.bidirectional,
         **settings,
     )

@@ -13,6 +13,8 @@ this file beside it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import (
@@ -81,8 +83,11 @@ class TextRNNConfig(PretrainedConfig):
 
     Attributes
     ----------
-    cell : "rnn" (Elman network, with tanh), "lstm" or "gru".
-    hidden_size : width of the state, per direction.
+    cell : "rnn" (Elman network), "lstm" or "gru".
+    nonlinearity : "tanh" or "relu", for the cell "rnn".
+    hidden_size : width of the state, per layer and direction.
+    num_layers : number of layers; each reads the states of the layer below. Between two layers
+        `dropout` applies.
     bidirectional : whether a second network reads the text backwards.
     vocab_size, embedding_size, dropout, word_dropout, pad_token_id : as in `TextCNNConfig`.
     """
@@ -92,7 +97,9 @@ class TextRNNConfig(PretrainedConfig):
     vocab_size: int = 30_000
     embedding_size: int = 64
     cell: str = "lstm"
+    nonlinearity: str = "tanh"
     hidden_size: int = 96
+    num_layers: int = 1
     bidirectional: bool = False
     dropout: float | int = 0.0
     word_dropout: float | int = 0.0
@@ -291,18 +298,24 @@ class TextRNNForSequenceClassification(TextNetwork):
 
     def __init__(self, config: TextRNNConfig):
         super().__init__(config)
-        sizes = (config.embedding_size, config.hidden_size)
-        self.forwards = CELLS[config.cell](*sizes, batch_first=True)
-        self.backwards = None
-        if config.bidirectional:
-            self.backwards = CELLS[config.cell](*sizes, batch_first=True)
+        self.forwards = self._stack(config)
+        self.backwards = self._stack(config) if config.bidirectional else None
         self.classifier = nn.Linear(
             config.hidden_size * (1 + config.bidirectional), config.num_labels
         )
         self.post_init()
 
+    @staticmethod
+    def _stack(config: TextRNNConfig) -> nn.RNNBase:
+        options: dict[str, Any] = {"num_layers": config.num_layers, "batch_first": True}
+        if config.num_layers > 1:  # torch warns of a dropout between layers that do not exist
+            options["dropout"] = config.dropout
+        if config.cell == "rnn":
+            options["nonlinearity"] = config.nonlinearity
+        return CELLS[config.cell](config.embedding_size, config.hidden_size, **options)
+
     def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the last state of each direction: (rows, hidden size x directions)."""
+        """Return the last state of the top layer, per direction: (rows, size x directions)."""
         rows = torch.arange(len(vectors), device=vectors.device)
         last = (lengths - 1).clamp(min=0)  # 0 in a row that holds only padding
         states = [self.forwards(vectors)[0][rows, last]]

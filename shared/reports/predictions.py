@@ -103,6 +103,39 @@ def format_labels(scores: np.ndarray, predicted: np.ndarray, label_names: Sequen
 # --- unlabelled rows -----------------------------------------------------------------------------
 
 
+def describe_neighbours(
+    query: str,
+    query_vector: np.ndarray,
+    texts: Sequence[str],
+    vectors: np.ndarray,
+    labels: Sequence[np.ndarray],
+    label_names: Sequence[str],
+    *,
+    n_shown: int = 5,
+) -> str:
+    """Return the texts nearest to a query, as text: cosine, first line and labels of each.
+
+    Parameters
+    ----------
+    query : str
+    query_vector : array of shape (width,)
+        Of length one, as the rows of `vectors`.
+    texts : sequence of str
+    vectors : array of shape (texts, width)
+    labels : sequence of arrays of shape (labels,)
+        Multi-hot, one for each text.
+    label_names : sequence of str
+    n_shown : int
+        Number of texts.
+    """
+    cosines = vectors @ query_vector
+    lines = [f"Training texts nearest to: {headline(query, 60)}"]
+    for row in np.argsort(-cosines, kind="stable")[:n_shown].tolist():
+        names = ", ".join(label_names[i] for i in np.flatnonzero(labels[row])) or "no label"
+        lines.append(f"  {cosines[row]:.3f}  {headline(texts[row], 60):60}  {names}")
+    return "\n".join(lines)
+
+
 def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
     """Tag the unlabelled rows of the data; print the surest and the most doubtful ones.
 

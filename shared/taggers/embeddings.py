@@ -84,6 +84,7 @@ class EmbeddingScorer:
             contents.arrays |= {"vectors": lookup.vectors, "labels": lookup.labels}
             contents.settings |= {"neighbours": self.classifier.k}
             contents.settings |= {"single_label": self.classifier.single_label}
+            contents.settings |= {"index": lookup.index_type}
         elif isinstance(self.classifier, (LinearClassifier, LinearEnsemble)):
             add_linear(contents, self.classifier)
         if self.analysis is not None:
@@ -116,7 +117,8 @@ class EmbeddingScorer:
             embed = CachedEmbedder(trainer, tokenizer, source, loading.cache_dir)
         classifier: Callable[[Any], np.ndarray]
         if "neighbours" in settings:
-            lookup = NearestNeighbours(arrays["vectors"], arrays["labels"])
+            index_type = settings.get("index", "flat")  # older taggers do not name it
+            lookup = NearestNeighbours(arrays["vectors"], arrays["labels"], index_type)
             classifier = NeighbourVote(lookup, settings["neighbours"], settings["single_label"])
         else:
             classifier = read_linear(contents)

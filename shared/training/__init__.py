@@ -22,7 +22,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "adapters": ["activation_bytes", "adapt", "save_merged", "training_footprint"],
-        "callbacks": ["CheckpointOnSignal", "ReadableProgress", "TrainingLog"],
+        "callbacks": [
+            "CheckpointOnSignal",
+            "EarlyStoppingArguments",
+            "ReadableProgress",
+            "TrainingLog",
+            "early_stopping",
+        ],
         "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
         "collators": [
             "AugmentingCollator",

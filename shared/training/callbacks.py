@@ -1,4 +1,4 @@
-"""Trainer callbacks: a checkpoint on Ctrl-C, readable progress, and the log of a training."""
+"""Trainer callbacks: a checkpoint on Ctrl-C, early stopping, readable progress, training log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments
 
+from shared.cli.arguments import flag
 from shared.cli.files import write_json
 from shared.cli.launch import max_over_processes
 from shared.plots import plot_training_curve
@@ -94,6 +96,31 @@ class CheckpointOnSignal(TrainerCallback):
             signal.signal(number, handler)
         if received:
             sys.exit(128 + received)
+
+
+@dataclass
+class EarlyStoppingArguments:
+    """Flags of recipes that stop a training which no longer improves."""
+
+    patience: int = flag(
+        4, "Early stopping: evaluations in a row without a better metric (default: 4)."
+    )
+    early_stopping_threshold: float = flag(
+        0.0,
+        "Early stopping: a metric is better only if it is higher by more than this (default: 0).",
+    )
+
+
+def early_stopping(args: TrainingArguments) -> list[TrainerCallback]:
+    """Return the callback of early stopping; none if no best checkpoint is kept.
+
+    Parameters
+    ----------
+    args : EarlyStoppingArguments and EpochTrainingArguments
+    """
+    if not args.load_best_model_at_end:
+        return []
+    return [EarlyStoppingCallback(args.patience, args.early_stopping_threshold)]
 
 
 class ReadableProgress(TrainerCallback):

@@ -148,6 +148,8 @@ class SingleLabelLoss:
     ----------
     weight : torch.Tensor of shape (classes,), optional
         Weight of the rows of each class; see `balanced_class_weight`. None: 1 for all.
+    r_drop : float
+        Weight of the divergence between two passes of the same text, as for `MultilabelLoss`.
     focus : float
         Focusing exponent: the higher it is, the less a row counts that the model already predicts
         well (focal loss, Lin et al. 2017, equation 4). 0: plain cross-entropy.
@@ -160,10 +162,12 @@ class SingleLabelLoss:
         self,
         weight: torch.Tensor | None = None,
         *,
+        r_drop: float = 0.0,
         focus: float = 0.0,
         label_smoothing: float = 0.0,
     ):
         self.weight = weight
+        self.r_drop = r_drop
         self.focus = focus
         self.label_smoothing = label_smoothing
 
@@ -188,10 +192,15 @@ class SingleLabelLoss:
         if self.weight is not None:
             self.weight = self.weight.to(terms.device)
             terms = terms * self.weight
+        loss = terms.sum() / passes
+        if passes == 2 and self.r_drop:
+            # KL(p, q) + KL(q, p), with the same factor as in `MultilabelLoss`.
+            log_a, log_b = log_p.chunk(2)
+            loss = loss + self.r_drop / 4 * ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum()
         # The Trainer counts the elements of `labels`, that is rows * classes. The loss is a mean
         # over rows, so the number of classes cancels out.
         n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
-        return terms.sum() / passes * n_classes / n_items
+        return loss * n_classes / n_items
 
 
 class RegressionLoss:
@@ -332,6 +341,7 @@ def classification_loss(
     balanced: bool,
     totals: np.ndarray | None = None,
     focus: float = 0.0,
+    r_drop: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> MultilabelLoss | SingleLabelLoss:
     """Return the loss function that fits the labels of the training rows.
@@ -348,7 +358,7 @@ def classification_loss(
     totals : array of shape (labels,), optional
         Rows of each label in all folds. A label that only other folds have gets the weight of a
         label with one row.
-    focus, label_smoothing : float
+    focus, r_drop, label_smoothing : float
         As in these losses.
 
     Raises
@@ -357,16 +367,17 @@ def classification_loss(
         With `balanced` and `single_label`, if a class has no row.
     """
     counts, weight = labels.sum(axis=0), None
+    options = {"r_drop": r_drop, "label_smoothing": label_smoothing}
     if totals is not None:
         # At least 1 for every label that any fold has; 0 stays 0 and raises below.
         counts = np.maximum(counts, np.minimum(totals, 1))
     if single_label:
         if balanced:
             weight = balanced_class_weight(counts, label_names)
-        return SingleLabelLoss(weight, focus=focus, label_smoothing=label_smoothing)
+        return SingleLabelLoss(weight, focus=focus, **options)
     if balanced:
         weight = balanced_pos_weight(counts, len(labels))
-    return MultilabelLoss(weight, focus=(focus, focus), label_smoothing=label_smoothing)
+    return MultilabelLoss(weight, focus=(focus, focus), **options)
 
 
 def balanced_pos_weight(

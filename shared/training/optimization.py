@@ -1,14 +1,14 @@
 """Optimisation: which weights train, their learning rates, and training on perturbed inputs.
 
-In order: the flags; learning rate and weight decay per parameter; freezing and gradual unfreezing;
-the depth of a parameter, on which both depend; adversarial weights; mixup.
+In order: the flags; learning rate and weight decay per parameter; warm-up; freezing and gradual
+unfreezing; the depth of a parameter; adversarial weights; mixup.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,6 +166,43 @@ def grouped_optimizer(
     )
     # The Trainer uses these groups instead of its own because of the key "params".
     return optimizer, {**settings, "params": groups}
+
+
+# --- warm-up -------------------------------------------------------------------------------------
+
+
+def warm_up_at_constant_rate(
+    schedule: torch.optim.lr_scheduler.LRScheduler, n_steps: int, factor: float
+) -> None:
+    """Keep the learning rate constant during the warm-up, instead of raising it from 0.
+
+    Parameters
+    ----------
+    schedule : LambdaLR
+        As transformers makes it, before its first step. Changed in place.
+    n_steps : int
+        Number of warm-up steps.
+    factor : float
+        Learning rate of these steps, as a share of the peak (`torch.optim.lr_scheduler.ConstantLR`
+        does the same on a schedule without decay).
+
+    Raises
+    ------
+    UserError
+        If the schedule has no warm-up steps.
+    """
+    if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+        raise UserError("--warmup_factor: this --lr_scheduler_type has no warm-up")
+
+    def warmed_up(share_at: Callable[[int], float]) -> Callable[[int], float]:
+        return lambda step: factor if step < n_steps else share_at(step)
+
+    schedule.lr_lambdas = [warmed_up(share_at) for share_at in schedule.lr_lambdas]
+    # The schedule has already set the rate of the first step.
+    for group, base, share_at in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * share_at(0)
 
 
 # --- freezing and gradual unfreezing -------------------------------------------------------------

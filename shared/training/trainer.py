@@ -33,7 +33,7 @@ from shared.training.checkpoints import (
     record_end,
     record_rows,
 )
-from shared.training.optimization import AdversarialWeights, Mixup
+from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_constant_rate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,7 +48,7 @@ class EpochTrainingArguments(TrainingArguments):
     Raises
     ------
     UserError
-        If a learning rate, number of epochs, batch size or patience is not above 0.
+        If a value is out of its range.
     """
 
     num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
@@ -57,6 +57,11 @@ class EpochTrainingArguments(TrainingArguments):
     )
     warmup_steps: float = flag(
         0.1, "Number of warm-up steps; below 1: their share of all steps (default: .1)."
+    )
+    warmup_factor: float | None = flag(
+        None,
+        "Learning rate of all warm-up steps, as a share of --learning_rate (default: it rises in "
+        "equal steps from 0).",
     )
     per_device_train_batch_size: int = flag(16, "Texts per training step and device (default: 16).")
     per_device_eval_batch_size: int = flag(
@@ -104,6 +109,10 @@ class EpochTrainingArguments(TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
         if getattr(self, "patience", 1) < 1:
             raise UserError(f"--patience {self.patience}: must be 1 or more")
+        if not 0 <= (threshold := getattr(self, "early_stopping_threshold", 0)) < 1:
+            raise UserError(f"--early_stopping_threshold {threshold}: must be 0 or more, below 1")
+        if self.warmup_factor is not None and not 0 <= self.warmup_factor <= 1:
+            raise UserError(f"--warmup_factor {self.warmup_factor}: must be 0 to 1")
         if getattr(self, "valid_size", None) == 0 and getattr(self, "valid_data", None) is None:
             # Nothing to evaluate on: train all epochs and keep the last one.
             self.eval_strategy, self.load_best_model_at_end = "no", False
@@ -289,7 +298,11 @@ class LengthGroupedTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Create the learning rate schedule, for `schedule_steps` if they are set."""
-        return super().create_scheduler(self.schedule_steps or num_training_steps, optimizer)
+        n_steps = self.schedule_steps or num_training_steps
+        schedule = super().create_scheduler(n_steps, optimizer)
+        if (factor := getattr(self.args, "warmup_factor", None)) is not None:
+            warm_up_at_constant_rate(schedule, self.args.get_warmup_steps(n_steps), factor)
+        return schedule
 
     @contextlib.contextmanager
     def fast_attention(self) -> Iterator[None]:

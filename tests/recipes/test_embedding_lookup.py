@@ -182,6 +182,28 @@ def test_texts_are_tokenised_in_batches_and_their_tokens_kept_nowhere(
         assert rows["length"] == [len(ids) for ids in rows["input_ids"]]
 
 
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_an_approximate_index_is_saved_with_the_tagger(index, recipe, tmp_path):
+    recipe("--index", index)
+    tagger = load_tagger(tmp_path / "out")
+    assert tagger.scorer.classifier.lookup.index_type == index
+    lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")[:5]
+    scores = tagger.scores([line["text"] for line in lines])
+    for line, row in zip(lines, scores, strict=True):
+        saved = [line["scores"][name] for name in tagger.label_names]
+        assert row == pytest.approx(saved, abs=1e-5)
+
+
+def test_the_nearest_training_texts_are_shown(recipe):
+    printed = recipe("--query", "zzz", "--label_name_rows", 1)
+    assert "Training texts nearest to: zzz" in printed
+    table = recipe().partition("Training texts nearest to: ")[2].splitlines()
+    cosines = [float(line.split()[0]) for line in table[1:6]]
+    assert cosines == sorted(cosines, reverse=True)
+    labels = ("bug", "documentation", "feature", "speed", "no label")
+    assert all(line.rstrip().endswith(labels) for line in table[1:6])
+
+
 def test_names_of_labels_stand_among_the_texts(recipe, tmp_path):
     recipe("--train_size", 8, "--label_name_rows", 2)
     lookup = load_tagger(tmp_path / "out").scorer.classifier.lookup

@@ -340,13 +340,49 @@ def test_positives_weigh_more_the_rarer_the_label(trainer_of):
     assert trainer_of("--pos_weight", "none").compute_loss_func.pos_weight is None
 
 
-@pytest.mark.parametrize(("thresholds", "different"), [("global", 1), ("per_label", 4)])
+@pytest.mark.parametrize(("thresholds", "different"), [("global", 1), ("per_label", 4), (0.3, 1)])
 def test_one_threshold_for_all_labels_or_one_for_each(
     thresholds, different, tagger, tagger_flags, tmp_path
 ):
     flags = ["--thresholds", thresholds, "--max_steps", 2, "--output_dir", tmp_path]
     tagger(*tagger_flags, *flags)
-    assert len(set(read_json(tmp_path / "config.json")["thresholds"])) == different
+    values = read_json(tmp_path / "config.json")["thresholds"]
+    assert len(set(values)) == different
+    assert thresholds != 0.3 or values == [0.3] * 4
+
+
+def test_early_stopping_ignores_a_small_improvement(trainer_of):
+    trainer = trainer_of("--patience", 7, "--early_stopping_threshold", 0.02)
+    (stop,) = (c for c in trainer.callback_handler.callbacks if "Stopping" in type(c).__name__)
+    assert (stop.early_stopping_patience, stop.early_stopping_threshold) == (7, 0.02)
+
+
+def test_rare_classes_weigh_more(trainer_of, tiny_issues, tmp_path):
+    rows = [row for row in read_lines(tiny_issues) if len(row["labels"]) == 1]
+    flags = ["--data", write(tmp_path / "classes.jsonl", rows), "--loss", "softmax"]
+    trainer = trainer_of(*flags)
+    counts = np.bincount([labels[0] for labels in trainer.train_dataset["labels"]])
+    expected = counts.sum() / (4 * counts)
+    assert trainer.compute_loss_func.weight.tolist() == pytest.approx(expected.tolist())
+    assert trainer_of(*flags, "--pos_weight", "none").compute_loss_func.weight is None
+
+
+def test_labels_that_exclude_each_other(tagger, tagger_flags, tiny_issues, tmp_path):
+    """Softmax: one label each, probabilities that add up to 1, the same ones from the folder."""
+    rows = [row for row in read_lines(tiny_issues) if len(row["labels"]) == 1]
+    data = write(tmp_path / "classes.jsonl", rows)
+    out = tmp_path / "out"
+    tagger(*tagger_flags, "--data", data, "--loss", "softmax", "--output_dir", out)
+    lines = read_lines(out / "test_predictions.jsonl")
+    assert [len(line["labels"]) for line in lines] == [1] * len(lines)
+    totals = [sum(line["scores"].values()) for line in lines]
+    assert totals == pytest.approx([1] * len(lines), abs=1e-5)  # scores are rounded to 1e-6
+    assert read_json(out / "config.json")["problem_type"] == "single_label_classification"
+    again = load_tagger(out).scores([line["text"] for line in lines[:5]])
+    assert again.sum(axis=1) == pytest.approx(np.ones(5))
+    names = load_tagger(out).label_names
+    for line, scores in zip(lines, again, strict=False):
+        assert dict(zip(names, scores, strict=True)) == pytest.approx(line["scores"], abs=1e-4)
 
 
 @pytest.mark.parametrize("separate", [["valid"], ["test"], ["valid", "test"]])
@@ -744,6 +780,11 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
             ["--metric_for_best_model", "f1"],
             "--metric_for_best_model f1: no such metric; choose from loss, micro_f1",
         ),
+        (["--loss", "softmax"], "--loss softmax: a text of --data has several labels"),
+        (["--thresholds", 1], "--thresholds 1: must be global, per_label or a number between 0"),
+        (["--thresholds", "all"], "--thresholds all: must be global, per_label or a number"),
+        (["--early_stopping_threshold", -1], "--early_stopping_threshold -1.0: must be 0 or more"),
+        (["--warmup_factor", 2], "--warmup_factor 2.0: must be 0 to 1"),
         (["--seed", -1], "--seed -1: must be 0 or more, below 4294967296"),
         (["--dropout", "1"], "--dropout 1.0: must be 0 or more, below 1"),
         (["--dropout", "nan"], "--dropout nan: must be 0 or more"),

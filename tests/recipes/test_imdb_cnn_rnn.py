@@ -285,6 +285,17 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, monkeypatch,
     assert len(losses[0]) == 2
 
 
+@pytest.mark.parametrize("class_weight", [None, "none", "balanced"])
+@pytest.mark.parametrize("data", ["tiny_issues", "tiny_classes"])
+def test_class_weights(data, class_weight, trainer_of, request):
+    flags = ["--data", request.getfixturevalue(data)]
+    flags += ["--class_weight", class_weight] if class_weight else []
+    loss = trainer_of(*flags).compute_loss_func
+    weight = loss.weight if data == "tiny_classes" else loss.pos_weight
+    default = "none" if data == "tiny_classes" else "balanced"
+    assert (weight is not None) == ((class_weight or default) == "balanced")
+
+
 def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
     flags = ["--eval_steps", 10, "--save_steps", 10, "--max_steps", 2000, "--patience", 2]
     recipe(*flags)
@@ -304,6 +315,8 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
         (["--filter_widths", 0], "--filter_widths: name widths of 1 token or more"),
         (["--ngram_size", 0], "--ngram_size 0: must be 1 or more"),
         (["--num_filters", 0], "--num_filters 0: must be 1 or more"),
+        (["--num_layers", 0], "--num_layers 0: must be 1 or more"),
+        (["--thresholds", 0], "--thresholds 0: must be global, per_label or a number"),
         (["--hidden_size", -1], "--hidden_size -1: must be 1 or more"),
         (["--embedding_size", 0], "--embedding_size 0: must be 1 or more"),
         (["--dropout", 1], "--dropout 1.0: must be 0 or more, below 1"),

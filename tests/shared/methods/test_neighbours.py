@@ -33,6 +33,29 @@ def test_neighbours_equal_those_of_brute_force():
     np.testing.assert_array_equal(neighbours, brute.kneighbors(queries, return_distance=False))
 
 
+@pytest.mark.parametrize("index_type", ["ivf", "hnsw"])
+def test_an_approximate_search_has_few_misses_and_repeats(index_type):
+    vectors, labels, queries = example(rows=2000, queries=200)
+    exact = NearestNeighbours(vectors, labels).search(queries, 10)
+    lookup, again = (NearestNeighbours(vectors, labels, index_type) for _ in range(2))
+    rows = lookup.search(queries, 10)
+    recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, rows, strict=True)])
+    assert 0.8 < recall <= 1
+    np.testing.assert_array_equal(again.search(queries, 10), rows)
+    np.testing.assert_array_equal(lookup.vectors, vectors)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["ivf", "hnsw"]), st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_an_approximate_search_returns_k_different_rows(index_type, seed, k):
+    """Also where the clusters that it reads, or the graph, hold fewer vectors."""
+    vectors, labels, queries = example(queries=5, seed=seed)
+    vectors[20:] = vectors[:1]  # duplicates, far from each other in no cluster
+    for row in NearestNeighbours(vectors, labels, index_type).search(queries, k):
+        assert len(set(row)) == k
+        assert row.min() >= 0
+
+
 def test_scores_are_shares_of_the_neighbours():
     vectors, labels, queries = example(queries=2500)  # more than one block
     lookup = NearestNeighbours(vectors, labels)

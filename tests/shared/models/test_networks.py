@@ -27,6 +27,7 @@ CONFIGS = {
         num_filters=4, filter_widths=[1, 3], pooling="mean_max", **SIZES
     ),
     **{cell: TextRNNConfig(cell=cell, hidden_size=6, **SIZES) for cell in CELLS},
+    "two layers": TextRNNConfig(cell="gru", num_layers=2, hidden_size=6, **SIZES),
     **{
         f"{cell}, both ways": TextRNNConfig(cell=cell, hidden_size=6, bidirectional=True, **SIZES)
         for cell in CELLS
@@ -149,8 +150,9 @@ def test_filters_are_reduced_to_the_maximum_or_to_maximum_and_mean(width, poolin
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_states_are_those_of_packed_sequences(cell, bidirectional):
     """Compare with the final states of torch's bidirectional network on packed texts."""
-    model = build(cell, bidirectional=bidirectional)
-    reference = CELLS[cell](8, 6, batch_first=True, bidirectional=bidirectional)
+    options = {"nonlinearity": "relu"} if cell == "rnn" else {}
+    model = build(cell, bidirectional=bidirectional, **options)
+    reference = CELLS[cell](8, 6, batch_first=True, bidirectional=bidirectional, **options)
     weights = {**model.forwards.state_dict()}
     if bidirectional:
         other = model.backwards.state_dict().items()
@@ -164,6 +166,24 @@ def test_states_are_those_of_packed_sequences(cell, bidirectional):
     state = state[0] if cell == "lstm" else state
     expected = model.classifier(torch.cat(list(state), dim=1))
     torch.testing.assert_close(logits(model, rows.tolist()), expected.detach())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_head_reads_the_top_layer(cell):
+    model = build(cell, num_layers=2)
+    reference = CELLS[cell](8, 6, num_layers=2, batch_first=True)
+    reference.load_state_dict(model.forwards.state_dict())
+    ids = [5, 6, 7]
+    states, _ = reference(model.embeddings(torch.tensor([ids])))
+    expected = model.classifier(states[:, -1]).detach()
+    torch.testing.assert_close(logits(model, [[*ids, 1, 1]]), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dropout_between_layers_only(layers):
+    config = TextRNNConfig(num_layers=layers, dropout=0.5, hidden_size=6, **SIZES)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert model.forwards.dropout == (0.5 if layers > 1 else 0)
 
 
 def test_only_vectors_of_tokens_in_the_text_are_trained():

@@ -115,6 +115,18 @@ def test_single_label_loss_is_cross_entropy_over_classes(weight, focus, smoothin
     assert loss(outputs(logits), labels, 48).item() == pytest.approx(rows.sum() / 12, rel=1e-5)
 
 
+def test_r_drop_of_classes_adds_the_divergence_of_two_passes():
+    logits = np.random.default_rng(0).normal(size=(2, 6, 4))
+    labels = torch.eye(4)[[0, 1, 2, 3, 0, 1]]
+    first, second = (SingleLabelLoss()(outputs(z), labels).item() for z in logits)
+    p, q = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
+    divergence = ((p - q) * np.log(p / q)).sum(1).mean() / 2
+    loss = SingleLabelLoss(r_drop=3)
+    value = loss(outputs(logits.reshape(12, 4)), labels).item()
+    assert value == pytest.approx((first + second + 3 * divergence) / 2, rel=1e-5)
+    assert loss(outputs(logits[0]), labels).item() == pytest.approx(first)  # as in an evaluation
+
+
 def test_regression_loss_is_squared_error():
     values, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     assert RegressionLoss()(outputs(values), labels).item() == pytest.approx(2.5)
@@ -284,15 +296,15 @@ def test_a_loss_that_fails_in_one_process_stops_all_with_one_line(two_processes)
 @pytest.mark.parametrize("single_label", [False, True])
 def test_classification_loss_fits_the_labels(single_label, balanced):
     y = np.eye(3, dtype=int)[[0, 0, 0, 1, 1, 2]]
-    settings = {"focus": 2.0, "label_smoothing": 0.1}
+    settings = {"focus": 2.0, "label_smoothing": 0.1, "r_drop": 0.5}
     loss = classification_loss(y, "abc", single_label=single_label, balanced=balanced, **settings)
     if single_label:
         weight = balanced_class_weight(y.sum(axis=0), "abc") if balanced else None
         expected = SingleLabelLoss(weight, **settings)
     else:
         weight = balanced_pos_weight(y.sum(axis=0), 6) if balanced else None
-        expected = MultilabelLoss(weight, focus=(2, 2), label_smoothing=0.1)
-    logits = np.random.default_rng(0).normal(size=y.shape)
+        expected = MultilabelLoss(weight, focus=(2, 2), label_smoothing=0.1, r_drop=0.5)
+    logits = np.random.default_rng(0).normal(size=(2 * len(y), 3))  # two passes
     targets = torch.as_tensor(y)
     assert type(loss) is type(expected)
     assert loss(outputs(logits), targets) == expected(outputs(logits), targets)

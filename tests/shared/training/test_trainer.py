@@ -141,6 +141,35 @@ def test_a_schedule_may_be_longer_than_the_training(tiny_model, tmp_path):
     assert rates[1] == rates[0][:4]
 
 
+@pytest.mark.parametrize("factor", [0, 0.25])
+def test_the_learning_rate_of_a_warm_up_may_be_constant(factor, tiny_model, tmp_path):
+    class Rates(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.seen = []
+
+        def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+            self.seen.append(optimizer.param_groups[0]["lr"])
+
+    rates = []
+    for warmup_factor in (None, factor):
+        callback = Rates()
+        flags = {"max_steps": 8, "warmup_steps": 3, "callbacks": [callback]}
+        trainer = make_trainer(tiny_model, tmp_path, **flags)
+        trainer.args.warmup_factor = warmup_factor
+        trainer.train()
+        rates.append(callback.seen)
+    assert rates[1][:3] == [pytest.approx(1e-3 * factor)] * 3
+    assert rates[1][3:] == rates[0][3:]
+
+
+def test_a_schedule_without_a_warm_up_is_refused(tiny_model, tmp_path):
+    flags = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}
+    trainer = make_trainer(tiny_model, tmp_path, **flags)
+    trainer.args.warmup_factor = 0.5
+    with pytest.raises(UserError, match="--warmup_factor: this --lr_scheduler_type has no"):
+        trainer.train()
+
+
 def test_all_pieces_of_a_step_hold_texts_of_similar_length(tiny_model, tmp_path):
     rows = make_rows()
     trainer = make_trainer(

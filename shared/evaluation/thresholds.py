@@ -1,0 +1,62 @@
+"""The flag ``--thresholds``: decision thresholds that are tuned, or one fixed number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.cli.errors import UserError
+from shared.evaluation.decisions import tune_thresholds
+
+THRESHOLDS_HELP = (
+    "Decision thresholds: global (one for all labels, tuned on the validation set), per_label (one "
+    "per label, tuned there), or a number between 0 and 1, such as .5, for all labels"
+)
+
+
+def fixed_threshold(setting: str) -> float | None:
+    """Return the number of a value of ``--thresholds``; None if the thresholds are to be tuned.
+
+    Raises
+    ------
+    UserError
+        If the value is neither global nor per_label nor a number between 0 and 1.
+    """
+    if setting in ("global", "per_label"):
+        return None
+    try:
+        number = float(setting)
+    except ValueError:
+        number = np.nan
+    if not 0 < number < 1:
+        raise UserError(
+            f"--thresholds {setting}: must be global, per_label or a number between 0 and 1"
+        )
+    return number
+
+
+def find_thresholds(
+    scores: np.ndarray,
+    y_true: np.ndarray,
+    *,
+    setting: str = "global",
+    metric: str = "micro_f1",
+    tolerance: float = 0.0,
+) -> np.ndarray:
+    """Return the thresholds of a value of ``--thresholds``: shape (labels,).
+
+    Parameters
+    ----------
+    scores, y_true, metric, tolerance
+        As in `tune_thresholds`.
+    setting : str
+        global or per_label tunes; a number is the threshold of all labels.
+
+    Raises
+    ------
+    UserError
+        As `fixed_threshold` and `tune_thresholds`.
+    """
+    if (number := fixed_threshold(setting)) is not None:
+        return np.full(np.shape(scores)[1], number)
+    per_label = setting == "per_label"
+    return tune_thresholds(scores, y_true, metric=metric, per_label=per_label, tolerance=tolerance)
