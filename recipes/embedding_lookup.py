@@ -65,6 +65,7 @@ from shared.reports import (
     TaggerCard,
     describe_neighbours,
     describe_output,
+    repeat_metrics,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -201,11 +202,13 @@ def main() -> None:
     scores = {"valid": tagger.scorer.classifier(folds[0][1]["valid"])}
     scores["test"] = resampling.join([fold_scores for _, fold_scores in tested])
     predicted = {"valid": tagger.rule.choose(scores["valid"])}
-    predicted["test"] = resampling.join([t.rule.choose(fold_scores) for t, fold_scores in tested])
+    chosen_labels = [t.rule.choose(fold_scores) for t, fold_scores in tested]
+    predicted["test"] = resampling.join(chosen_labels)
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     split = resampling.tested
     figures = split_metrics(split, scores, predicted)
+    figures |= repeat_metrics(resampling, chosen_labels)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
 

@@ -85,6 +85,7 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    repeat_metrics,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -262,6 +263,7 @@ def main() -> None:
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     figures = split_metrics(split, scores, predicted)
+    figures |= repeat_metrics(resampling, [rule.choose(values) for values in tested])
     figures |= {"embed_runtime": embedder.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
 

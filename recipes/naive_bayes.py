@@ -59,6 +59,7 @@ from shared.methods import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    repeat_metrics,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -127,9 +128,11 @@ def main() -> None:
     parts = [t.scores(s.rows["test"]["text"][:]) for t, s in zip(taggers, splits, strict=True)]
     scores = {"valid": taggers[0].scores(split.rows["valid"]["text"][:])}
     scores["test"] = resampling.join(parts)
-    predicted = {part: taggers[0].rule.choose(values) for part, values in scores.items()}
+    choose = taggers[0].rule.choose
+    predicted = {part: choose(values) for part, values in scores.items()}
     runtimes = {"train_runtime": trained - started, "test_runtime": perf_counter() - trained}
     metrics = split_metrics(split, scores, predicted)
+    metrics |= repeat_metrics(resampling, [choose(values) for values in parts])
 
     # Fit on all labelled rows and save; then metrics, predictions, plots and the card. Tag the
     # unlabelled texts.

@@ -37,6 +37,11 @@ class EvaluationArguments:
         "(default: auto).",
     )
     folds: int = flag(5, "Folds of a cross-validation (default: 5).")
+    repeats: int = flag(
+        1,
+        "Number of cross-validations, each with other folds; the figures then have a mean and a "
+        "standard deviation (default: 1).",
+    )
     refit: bool = flag(
         True,
         "Fit the saved tagger on all labelled rows after the evaluation; not with a part of the "
@@ -52,14 +57,23 @@ class Resampling:
     ----------
     corpus : Corpus
     splits : list of Split
-        One, or one for each fold: the test set is the fold, there is no validation set.
+        One, or one for each fold of each repeat: the test set is the fold, there is no validation
+        set.
     all_rows : Split, optional
         Its training set has all labelled rows. None: the tagger of the only split is saved.
+    repeats : int
+        Number of cross-validations. Predictions and figures are those of the first one.
     """
 
     corpus: Corpus
     splits: list[Split]
     all_rows: Split | None
+    repeats: int = 1
+
+    @property
+    def folds(self) -> int:
+        """Number of splits of a repeat."""
+        return len(self.splits) // self.repeats
 
     @property
     def cross_validated(self) -> bool:
@@ -76,21 +90,37 @@ class Resampling:
         """The split to report on: that of the evaluation, or all rows as test set of all folds."""
         if not self.cross_validated:
             return self.splits[0]
-        rows = np.sort(np.concatenate([split.sources["test"][1] for split in self.splits]))
+        first = self.splits[: self.folds]
+        rows = np.sort(np.concatenate([split.sources["test"][1] for split in first]))
         return split_without_validation(self.corpus, train=rows, test=rows)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the rows of the test sets of all splits in the order of those of `tested`."""
+        """Return the rows of the test sets of the first repeat in the order of `tested`.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays of shape (test rows, ...)
+            One for each split.
+        """
+        return self.join_repeats(arrays)[0]
+
+    def join_repeats(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the same as `join` for every repeat."""
         if not self.cross_validated:
-            return arrays[0]
-        rows = np.concatenate([split.sources["test"][1] for split in self.splits])
-        return np.concatenate(arrays)[np.argsort(rows)]
+            return [arrays[0]]
+        joined = []
+        for start in range(0, len(self.splits), self.folds):
+            repeat = slice(start, start + self.folds)
+            rows = np.concatenate([split.sources["test"][1] for split in self.splits[repeat]])
+            joined.append(np.concatenate(arrays[repeat])[np.argsort(rows)])
+        return joined
 
     def title(self) -> str:
         """Return the title of a report: what the figures are measured on."""
         n = len(self.tested.labels["test"])
         if self.cross_validated:
-            return f"Out of fold ({n:,} texts, {len(self.splits)} folds)"
+            repeats = f", first of {self.repeats} repeats" if self.repeats > 1 else ""
+            return f"Out of fold ({n:,} texts, {self.folds} folds{repeats})"
         return f"Test ({n:,} texts)"
 
     def explain(self) -> str:
@@ -101,7 +131,7 @@ class Resampling:
         text = (
             f"The figures are out of fold: each of the {n_tested:,} labelled "
             "texts was tested by a classifier that was fitted on the texts of the other folds "
-            f"({len(self.splits)} folds)."
+            f"({self.folds} folds)."
         )
         return text if self.all_rows is None else f"{text} {self.all_rows.explain_last_fit()}"
 
@@ -121,6 +151,8 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         As `shared.data.splits.split_corpus` and `shared.data.folds.assign_folds`; or if a
         cross-validation is wanted together with held-out files or a part of the training rows.
     """
+    if args.repeats < 1:
+        raise UserError(f"--repeats {args.repeats}: must be 1 or more")
     corpus, held_out = load_corpus(args)
     partial = args.train_size is not None or args.train_per_label is not None
     evaluate = args.evaluate
@@ -135,15 +167,21 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         evaluate = "cross_validation" if few and free and args.refit else "held_out"
 
     if evaluate == "cross_validation":
-        return cross_validation(corpus, args.folds, seed=seed)
+        return cross_validation(corpus, args.folds, seed=seed, repeats=args.repeats)
+    if args.repeats > 1:
+        raise UserError(
+            "--repeats: only a cross-validation is repeated; add --evaluate cross_validation"
+        )
     split = split_corpus(corpus, held_out, args, seed=seed)
     print_once(split.describe())
     all_rows = split.all_labelled() if args.refit and not partial else None
     return Resampling(corpus, [split], all_rows)
 
 
-def cross_validation(corpus: Corpus, folds: int, *, seed: int) -> Resampling:
-    """Assign the labelled rows to folds, and print a summary of them.
+def cross_validation(corpus: Corpus, folds: int, *, seed: int, repeats: int = 1) -> Resampling:
+    """Assign the labelled rows to folds, once for each repeat, and print a summary of them.
+
+    Repeat r has the folds of the seed `seed` + r.
 
     Raises
     ------
@@ -151,11 +189,14 @@ def cross_validation(corpus: Corpus, folds: int, *, seed: int) -> Resampling:
         As `shared.data.folds.assign_folds`.
     """
     rows, y = corpus.labelled, corpus.label_matrix(corpus.labelled)
-    fold_of = assign_folds(y, folds, groups=corpus.groups[rows], seed=seed)
-    print_once(describe_folds(fold_of, y, corpus.label_names))
-    parts = [fold_of == number for number in range(folds)]
+    parts = []
+    for repeat in range(repeats):
+        fold_of = assign_folds(y, folds, groups=corpus.groups[rows], seed=seed + repeat)
+        if repeat == 0:
+            print_once(describe_folds(fold_of, y, corpus.label_names))
+        parts += [fold_of == number for number in range(folds)]
     splits = [
         split_without_validation(corpus, train=rows[~part], test=rows[part]) for part in parts
     ]
     all_rows = split_without_validation(corpus, train=rows, test=rows[:0])
-    return Resampling(corpus, splits, all_rows)
+    return Resampling(corpus, splits, all_rows, repeats)

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "results": [
             "describe_output",
             "interval_metrics",
+            "repeat_metrics",
             "split_metrics",
             "write_results",
         ],

@@ -131,7 +131,9 @@ def describe_neighbours(
     cosines = vectors @ query_vector
     lines = [f"Training texts nearest to: {headline(query, 60)}"]
     for row in np.argsort(-cosines, kind="stable")[:n_shown].tolist():
-        names = ", ".join(label_names[i] for i in np.flatnonzero(labels[row])) or "no label"
+        names = (
+            ", ".join(label_names[i] for i in np.flatnonzero(labels[row]).tolist()) or "no label"
+        )
         lines.append(f"  {cosines[row]:.3f}  {headline(texts[row], 60):60}  {names}")
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ from shared.reports.cards import TaggerCard
 from shared.reports.predictions import write_predictions
 
 if TYPE_CHECKING:
+    from shared.data.resampling import Resampling
     from shared.data.splits import Split
 
 # --- metrics -------------------------------------------------------------------------------------
@@ -92,6 +93,32 @@ def split_metrics(
         part_metrics["subset_accuracy"] = subset_accuracy(y, y_pred)
         metrics |= {f"{part}_{name}": value for name, value in part_metrics.items()}
     return metrics | {f"{part}_samples": len(y) for part, y in split.labels.items()}
+
+
+def repeat_metrics(resampling: Resampling, predicted: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return mean and standard deviation of the F1 over the repeats of a cross-validation.
+
+    Parameters
+    ----------
+    resampling : Resampling
+    predicted : sequence of bool arrays of shape (test rows, labels)
+        The predicted labels of each split.
+
+    Returns
+    -------
+    dict of float
+        ``repeats`` and ``test_{micro,macro}_f1_{mean,std}``; empty without repeats.
+    """
+    if resampling.repeats == 1:
+        return {}
+    y = resampling.tested.labels["test"]
+    f1 = [f1_scores(y, repeat) for repeat in resampling.join_repeats(predicted)]
+    metrics: dict[str, float] = {"repeats": resampling.repeats}
+    for name in ("micro_f1", "macro_f1"):
+        values = [scores[name] for scores in f1]
+        metrics |= {f"test_{name}_mean": float(np.mean(values))}
+        metrics |= {f"test_{name}_std": float(np.std(values, ddof=1))}
+    return metrics
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -179,6 +206,9 @@ def summary(metrics: Mapping[str, float]) -> str:
     for name, key in ((micro_name, "micro_f1"), ("macro F1", "macro_f1")):
         value, low, high = (metrics[f"test_{key}{bound}"] for bound in ("", "_low", "_high"))
         line = f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        if f"test_{key}_std" in metrics:
+            mean, std = metrics[f"test_{key}_mean"], metrics[f"test_{key}_std"]
+            line += f"; {mean:.3f} ± {std:.3f} over {metrics['repeats']} repeats"
         if f"baseline_{key}" in metrics:
             line += f"; naive Bayes on the same rows {metrics[f'baseline_{key}']:.3f}"
         lines.append(line)

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "multilabel": [
             "MultilabelStratifiedKFold",
             "MultilabelStratifiedShuffleSplit",
+            "RepeatedMultilabelStratifiedKFold",
             "label_distribution_error",
             "nested_slice",
             "nested_slices",

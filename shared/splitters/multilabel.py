@@ -112,6 +112,52 @@ class MultilabelStratifiedKFold:
 
 
 @dataclass(eq=False)
+class RepeatedMultilabelStratifiedKFold:
+    """`MultilabelStratifiedKFold`, several times, with other folds each time.
+
+    Parameters
+    ----------
+    n_splits : int, default 5
+        Number of folds, at least 2.
+    n_repeats : int, default 10
+        Number of times, at least 1.
+    order, random_state
+        As for `MultilabelStratifiedKFold`. The first folds are those it has with the same seed.
+
+    Raises
+    ------
+    UserError
+        As `MultilabelStratifiedKFold`.
+    """
+
+    n_splits: int = 5
+    _: KW_ONLY
+    n_repeats: int = 10
+    order: int = 1
+    random_state: RandomSource = None
+
+    def __post_init__(self) -> None:
+        _check_n_splits(self.n_splits, 2)
+        if not isinstance(self.n_repeats, Integral) or self.n_repeats < 1:
+            raise UserError(
+                f"n_repeats must be a whole number of at least 1, not {self.n_repeats!r}"
+            )
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds of all repeats; the arguments are ignored."""
+        return self.n_splits * self.n_repeats
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (train, test) for each fold of each repeat; see `MultilabelStratifiedKFold`."""
+        generator = _generator(self.random_state)
+        for _ in range(self.n_repeats):
+            folds = MultilabelStratifiedKFold(
+                self.n_splits, order=self.order, random_state=generator
+            )
+            yield from folds.split(X, y, groups)
+
+
+@dataclass(eq=False)
 class MultilabelStratifiedShuffleSplit:
     """Random splits into train and test with every label spread in proportion.
 

@@ -29,6 +29,21 @@ def labels_of(lines, names):
     return np.array([[name in line["true_labels"] for name in names] for line in lines])
 
 
+def test_a_repeated_cross_validation_has_a_mean_and_a_deviation(recipe, tmp_path):
+    flags = ["--evaluate", "cross_validation", "--refit", "true", "--folds", 3, "--seed"]
+    single = []
+    for seed in (1, 2):
+        recipe(*flags, seed)
+        single.append(read_json(tmp_path / "metrics.json")["test_micro_f1"])
+    printed = recipe(*flags, 1, "--repeats", 2)
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["test_micro_f1"] == single[0]
+    assert metrics["test_micro_f1_mean"] == pytest.approx(np.mean(single))
+    assert metrics["test_micro_f1_std"] == pytest.approx(np.std(single, ddof=1))
+    assert f"{np.mean(single):.3f} ± {np.std(single, ddof=1):.3f} over 2 repeats" in printed
+    assert "Out of fold (120 texts, 3 folds, first of 2 repeats)" in printed
+
+
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_figures_and_files(classifier, recipe, tmp_path):
     printed = recipe("--classifier", classifier)

@@ -17,9 +17,9 @@ class Arguments(EvaluationArguments, SplitArguments):
 
 @pytest.fixture
 def resample(tiny_issues, tmp_path):
-    def call(data=tiny_issues, **flags):
+    def call(data=tiny_issues, seed=1, **flags):
         arguments = Arguments(data=str(data), cache_dir=str(tmp_path / "cache"), **flags)
-        return load_resampling(arguments, seed=1)
+        return load_resampling(arguments, seed=seed)
 
     return call
 
@@ -49,6 +49,30 @@ def test_values_of_the_folds_are_joined_in_the_order_of_the_tested_rows(resample
     y = resampling.join([split.labels["test"] for split in resampling.splits])
     np.testing.assert_array_equal(y, tested.labels["test"])
     assert resampling.title() == "Out of fold (120 texts, 3 folds)"
+
+
+def test_a_repeat_has_the_folds_of_another_seed(resample):
+    resampling = resample(folds=3, repeats=2)
+    values = [split.sources["test"][1] * 10 for split in resampling.splits]
+    expected = (resampling.tested.sources["test"][1] * 10).tolist()
+    assert [part.tolist() for part in resampling.join_repeats(values)] == [expected] * 2
+    assert resampling.join(values).tolist() == expected
+    other = resample(folds=3, repeats=1, seed=2)
+    for split, again in zip(other.splits, resampling.splits[3:], strict=True):
+        assert split.sources["test"][1].tolist() == again.sources["test"][1].tolist()
+    assert resampling.title() == "Out of fold (120 texts, 3 folds, first of 2 repeats)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"repeats": 0}, "--repeats 0: must be 1 or more"),
+        ({"repeats": 2, "test_size": 0.4}, "--repeats: only a cross-validation is repeated"),
+    ],
+)
+def test_repeats_that_cannot_be(resample, flags, message):
+    with pytest.raises(UserError, match=message):
+        resample(**flags)
 
 
 @pytest.mark.parametrize(

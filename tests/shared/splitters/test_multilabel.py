@@ -26,6 +26,7 @@ from shared.splitters._kernels import Items, State, distribute
 from shared.splitters.multilabel import (
     MultilabelStratifiedKFold,
     MultilabelStratifiedShuffleSplit,
+    RepeatedMultilabelStratifiedKFold,
     label_distribution_error,
     nested_slice,
     nested_slices,
@@ -569,3 +570,18 @@ def test_a_part_of_no_rows_is_empty(valid_size, test_size):
     parts = train_valid_test_split(y, valid_size=valid_size, test_size=test_size, random_state=0)
     assert [len(part) for part in parts[1:]] == [valid_size * 40, test_size * 40]
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(40))
+
+
+def test_repeated_folds_differ_and_the_first_are_those_without_repeats():
+    y = np.random.default_rng(0).random((60, 4)) < 0.3
+    splitter = RepeatedMultilabelStratifiedKFold(3, n_repeats=4, random_state=5)
+    parts = [test.tolist() for _, test in splitter.split(None, y)]
+    assert len(parts) == splitter.get_n_splits() == 12
+    for start in range(0, 12, 3):
+        assert sorted(np.concatenate(parts[start : start + 3])) == list(range(60))
+    assert len({tuple(part) for part in parts}) == 12
+    single = MultilabelStratifiedKFold(3, random_state=5).split(None, y)
+    assert parts[:3] == [test.tolist() for _, test in single]
+    assert parts == [test.tolist() for _, test in splitter.split(None, y)]
+    with pytest.raises(UserError, match="n_repeats must be a whole number of at least 1, not 0"):
+        RepeatedMultilabelStratifiedKFold(n_repeats=0)
