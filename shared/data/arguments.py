@@ -14,6 +14,12 @@ UNKNOWN_LABELS_HELP = (
     "labels that were not predicted) or 'error' (stop, and name them) (default: miss)."
 )
 
+# The end of messages where all rows have the same labels.
+NEGATIVE_HINT = (
+    "rows without a label count as unlabelled; if no label applies to them, give --empty_labels "
+    "negative"
+)
+
 
 @dataclass
 class DataArguments:
@@ -34,6 +40,18 @@ class DataArguments:
         "Column names of a CSV or TSV file that has no header line (default: the first line is "
         "the header).",
     )
+    delimiter: str | None = flag(
+        None,
+        "Separator of the columns of a CSV or TSV file, such as ';', or tab (default: a comma in "
+        ".csv, a tab in .tsv; if the first line has none, another that it has).",
+    )
+    quoting: Literal["auto", "double", "backslash", "none"] = flag(
+        "auto",
+        "Quotation marks in a CSV or TSV file: 'double' (a cell in marks may hold delimiters and "
+        "line breaks, its own marks are doubled), 'backslash' (its own marks have a backslash "
+        "before them), 'none' (marks are plain characters, each line is a row) or 'auto' (what "
+        "fits the whole file; an error if two of them fit and differ in rows) (default: auto).",
+    )
     text_columns: list[str] = flag(
         list(DEFAULT_TEXT_COLUMNS),
         "Columns that make up the text. They are joined by a blank line, without the empty ones "
@@ -44,10 +62,21 @@ class DataArguments:
         "Column with the labels of a row: a name, a whole number, a list of these, or GitHub's "
         "label objects (default: labels; if it does not exist, label).",
     )
-    label_separator: str = flag(
-        ",",
+    label_columns: list[str] = flag(
+        [],
+        "Columns that stand for one label each, with 1 where it applies and 0 where it does not, "
+        "in place of --label_column (default: none).",
+    )
+    label_separator: str | None = flag(
+        None,
         "Separator between several labels in one string; '' if each string is one label "
-        "(default: a comma).",
+        "(default: a comma, semicolon or bar, if the parts are also labels of other rows).",
+    )
+    duplicate_labels: Literal["auto", "merge", "first"] = flag(
+        "auto",
+        "Rows with the same text and different labels: 'merge' (the text gets the labels of all), "
+        "'first' (those of its first labelled row) or 'auto' ('merge' in a table with one row per "
+        "text and label, else 'first') (default: auto).",
     )
     class_names: str | None = flag(
         None,

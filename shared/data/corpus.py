@@ -23,7 +23,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import DataArguments
 from shared.data.preparation import join_counts, prepare
-from shared.data.readers import Source, expand_path, open_source
+from shared.data.readers import Source, expand_path, open_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,6 +152,7 @@ class Corpus:
         conflicts = _counts(
             {"sets of exact duplicates with different labels": r["label_conflicts"]}
         )
+        notes = [f"note: {note}" for note in r["notes"]]
         words, labels = r["words"], r["labels"]
         per_text = sum(labels.values()) / max(r["labelled"], 1)
         lines = [
@@ -164,6 +165,7 @@ class Corpus:
             f"near duplicates: {r['near_duplicates']:,} texts in {r['near_duplicate_groups']:,} "
             "groups, each kept on one side of a split",
             *conflicts,
+            *notes,
         ]
         if r["labelled"]:
             lines += [
@@ -172,7 +174,7 @@ class Corpus:
                 _wrapped(labels, 20),
             ]
         if brief:
-            lines = lines[:2]
+            lines = [*lines[:2], *notes]
         if r["labels_left_out"]:
             lines += [f"{len(r['labels_left_out'])} labels left out:"]
             lines += [_wrapped(r["labels_left_out"], 10)]
@@ -315,7 +317,8 @@ def load_data(
     1. Leave out pull requests and blank texts.
     2. Rename and select labels (`label_map`), then drop some (`drop_labels`).
     3. Of texts that differ only in white space, keep the first labelled one, or the first if none
-       of them is labelled.
+       of them is labelled. In a table with one row per text and label, it gets the labels of all
+       (`duplicate_labels`).
     4. Leave out labels that occur on too few of the remaining rows (`min_label_count`).
     5. Group near duplicates (see `shared.data.near_duplicates`).
 
@@ -337,9 +340,7 @@ def load_data(
     """
     if args.min_label_count < 1:
         raise UserError(f"--min_label_count {args.min_label_count}: must be at least 1")
-    source = open_source(
-        args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
-    )
+    source = open_data(args)
     if args.class_names:
         # The names apply to the label column; `prepare` finds out which column that is.
         names = _read_class_names(args.class_names)
@@ -400,9 +401,11 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     # it. A name that is also the new name of a label in `corpus` must not be dropped.
     absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
     drop_labels = [*args.drop_labels, *absent]
+    # Strings of labels are split in the same way.
+    separator = corpus.report["label_separator"]
     return {
         part: load_data(
-            replace(args, data=data, drop_labels=drop_labels),
+            replace(args, data=data, drop_labels=drop_labels, label_separator=separator),
             label_names=corpus.label_names or None,
             labels_required=bool(corpus.label_names),
             keep_unknown_labels=getattr(args, "unknown_labels", "error") == "miss",
@@ -461,7 +464,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 2  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 3  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:
@@ -485,9 +488,13 @@ def _cache_key(
         source.version,
         source.class_names,
         args.column_names,
+        args.delimiter,
+        args.quoting,
         args.text_columns,
         args.label_column,
+        args.label_columns,
         args.label_separator,
+        args.duplicate_labels,
         list(label_map.items()) if label_map else None,  # the order of the map counts
         args.drop_labels,
         args.min_label_count,

@@ -15,8 +15,9 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
+from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import load_corpus
-from shared.data.readers import open_source
+from shared.data.readers import open_data
 from shared.splitters.multilabel import MultilabelStratifiedKFold
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     UserError
         If the column does not exist, or a labelled row has no value.
     """
-    source = open_source(
-        args.data, column_names=args.column_names, config=args.data_config, split=args.data_split
-    )
+    source = open_data(args)
     if column not in source.columns:
         raise UserError(f"{source.name}: no column {column!r} (found: {', '.join(source.columns)})")
     source_values = [row.get(column) for row in source.read([column])]
@@ -199,7 +198,9 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
             "--data; remove them from one of the two files"
         )
     if y.all():
-        raise UserError("every labelled text has every label: there is nothing to learn")
+        raise UserError(
+            f"every labelled text has every label: there is nothing to learn; {NEGATIVE_HINT}"
+        )
     if n_splits < 2:
         raise UserError(f"--folds {n_splits}: must be 2 or more")
     n_groups = len(np.unique(groups))

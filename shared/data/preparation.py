@@ -12,15 +12,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
 from shared.data.arguments import DEFAULT_LABEL_COLUMN, DEFAULT_TEXT_COLUMNS
+from shared.data.labels import (
+    LabelCells,
+    LabelEncoder,
+    columns_of_zeros_and_ones,
+    describe_value,
+    is_missing,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +70,10 @@ def prepare(
     from shared.data.near_duplicates import near_duplicate_groups
 
     # 1. Stream the rows into an Arrow file, and map that file into memory.
-    label_column = find_label_column(
-        source.columns, args.label_column, source.name, required=labels_required
-    )
-    class_names = None if label_column is None else source.class_names.get(label_column)
-    encoder = LabelEncoder(args.label_separator, class_names)
-    counts = _stream_rows(source, args, label_column, encoder, folder / "rows.arrow")
+    cells = _label_cells(source, args, labels_required)
+    class_names = source.class_names.get(cells.label_column) if cells.label_column else None
+    encoder = LabelEncoder(args.label_separator, class_names, label_names or ())
+    counts = _stream_rows(source, args, cells, encoder, folder / "rows.arrow")
     with pa.memory_map(str(folder / "rows.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
     if not len(table):
@@ -78,16 +83,26 @@ def prepare(
             f"{counts['blank_texts']:,} are blank"
         )
 
-    # 2. Rename and select labels. This comes before duplicates are dropped, because a row whose
-    # labels are all left out counts as unlabelled, and a labelled duplicate replaces it.
+    # 2. Split strings of several labels. Rename and select labels. This comes before duplicates are
+    # dropped, because a row whose labels are all left out counts as unlabelled, and a labelled
+    # duplicate replaces it.
+    try:
+        source_labels = RowLabels.from_arrow(table["labels"]).split(encoder.split_strings())
+    except ValueError as error:
+        raise UserError(f"{source.name}: {error}") from error
     names, new_ids = _select_labels(encoder, source, args, label_map, label_names)
-    source_labels = RowLabels.from_arrow(table["labels"])
     labels = source_labels.renumber(new_ids)
 
-    # 3. Drop exact duplicates.
-    kept, conflicts = _drop_duplicates(
-        table["key"].to_numpy(), labels, labels.known(args.empty_labels)
-    )
+    # 3. Drop exact duplicates, or join their labels.
+    first = _first_of_duplicates(table["key"].to_numpy(), labels.known(args.empty_labels))
+    kept = first == np.arange(len(first))
+    joined = 0
+    if args.duplicate_labels == "merge" or (
+        args.duplicate_labels == "auto" and (cells.answers or _is_long_table(first, source_labels))
+    ):
+        joined = int((labels.listed & ~kept).sum())
+        source_labels, labels = source_labels.join(first), labels.join(first)
+    conflicts = _count_conflicts(first, labels, labels.known(args.empty_labels))
     if len(kept) > 1 and kept.sum() == 1:
         raise UserError(f"{source.name}: all {len(kept):,} texts are the same; nothing to learn")
 
@@ -103,8 +118,7 @@ def prepare(
     if label_names is None:
         names = [name for name in names if frequency[name] >= args.min_label_count]
         if not names and labels_required:
-            assert label_column is not None  # else find_label_column has raised an error
-            raise _no_labels(source, label_column, frequency, args)
+            raise _no_labels(source, cells.needed, frequency, args)
         left_out |= {name: count for name, count in frequency.items() if name not in names}
     else:
         names = list(label_names)
@@ -129,7 +143,10 @@ def prepare(
     report = {
         "source": source.name,
         **counts,
-        "exact_duplicates": int((~kept).sum()),
+        "notes": [*source.notes, *cells.notes(), *encoder.notes(), *_joined_note(joined)],
+        "label_separator": encoder.separator,
+        "joined_rows": joined,
+        "exact_duplicates": int((~kept).sum()) - joined,
         "label_conflicts": conflicts,
         "rows": int(kept.sum()),
         "labelled": int(known[kept].sum()),
@@ -157,6 +174,9 @@ def prepare(
 
 
 # --- columns -------------------------------------------------------------------------------------
+
+
+ROWS_TO_RECOGNISE = 1000  # of a layout without a column of labels
 
 
 def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) -> list[str]:
@@ -198,6 +218,50 @@ def find_label_column(
     raise _missing_column(wanted, columns, "--label_column", source)
 
 
+def _label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
+    """Return what takes the labels from the rows of a source.
+
+    Raises
+    ------
+    UserError : a column of labels is missing; the message names the layouts that are recognised.
+    """
+    for name in args.label_columns:
+        if name not in source.columns:
+            raise _missing_column(name, source.columns, "--label_columns", source.name)
+    if args.label_columns and args.label_column != DEFAULT_LABEL_COLUMN:
+        raise UserError("--label_columns and --label_column: give one of them")
+    label_column = None
+    if not args.label_columns:
+        try:
+            label_column = find_label_column(
+                source.columns, args.label_column, source.name, required=required
+            )
+        except UserError as error:
+            raise UserError(f"{error}{_layout_hint(source)}") from error
+    unlabelled_zeros = args.empty_labels == "unlabelled"
+    return LabelCells(
+        source.columns, label_column, args.label_columns, unlabelled_zeros=unlabelled_zeros
+    )
+
+
+def _layout_hint(source: Source) -> str:
+    """Return what to do with a layout that has no column of labels, as the end of a message."""
+    if {"accept", "answer"} <= set(source.columns):
+        return "; for choices made with Prodigy: --label_column accept"
+    if {"annotations", "data"} <= set(source.columns):
+        return (
+            "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
+            "named by --label_column"
+        )
+    rows = list(islice(source.read(None), ROWS_TO_RECOGNISE))
+    flags = columns_of_zeros_and_ones(rows, source.columns)
+    if len(flags) > 1:
+        return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"
+    if len(rows) == 1 and any(isinstance(value, (list, dict)) for value in rows[0].values()):
+        return "; the file is one object: write one object per row"
+    return ""
+
+
 def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
     close = difflib.get_close_matches(name, columns, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"name the right one with {flag}"
@@ -210,8 +274,8 @@ def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -
 def join_text(row: dict, columns: Sequence[str]) -> str:
     """Return the text of a row: its text columns, joined by a blank line.
 
-    Columns that are null or blank are left out. Half a surrogate pair is replaced by U+FFFD: JSON
-    can hold one, but UTF-8 and tokenizers cannot.
+    Columns that are null, NaN or blank are left out. Half a surrogate pair is replaced by U+FFFD:
+    JSON can hold one, but UTF-8 and tokenizers cannot.
 
     Raises
     ------
@@ -220,10 +284,10 @@ def join_text(row: dict, columns: Sequence[str]) -> str:
     parts = []
     for column in columns:
         value = row.get(column)
-        if value is None:
+        if is_missing(value):
             continue
         if not isinstance(value, str):
-            raise ValueError(f"column {column!r} holds {_describe_value(value)}, not text")
+            raise ValueError(f"column {column!r} holds {describe_value(value)}, not text")
         if value and not value.isspace():
             parts.append(value)
     text = "\n\n".join(parts)
@@ -235,112 +299,6 @@ def join_text(row: dict, columns: Sequence[str]) -> str:
     return text
 
 
-def _describe_value(value: Any) -> str:
-    """Return the words for a value in an error message."""
-    words = {dict: "an object", list: "a list", str: "text", type(None): "null"}
-    return words.get(type(value)) or f"{json.dumps(value, default=str)} ({type(value).__name__})"
-
-
-# --- the labels of a row -------------------------------------------------------------------------
-
-
-# Class numbers look like this once a table of floats has been written as CSV.
-_FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
-
-
-class LabelEncoder:
-    """Turn cells of the label column into codes, numbered in order of first appearance.
-
-    Parameters
-    ----------
-    separator : separates several labels in one string; "" if each string is one label.
-    class_names : name of each class number; None if labels are not class numbers.
-
-    Attributes
-    ----------
-    first_rows : for each code, the 1-based row in which it first occurred.
-    """
-
-    def __init__(self, separator: str, class_names: list[str] | None) -> None:
-        self.separator = separator
-        self.class_names = class_names
-        self.first_rows: list[int] = []
-        self._codes: dict[str, int] = {}
-        self._type: type | None = None  # type of the first label; all others must have it, too
-
-    @property
-    def names(self) -> list[str]:
-        """Label of each code."""
-        return list(self._codes)
-
-    def encode(self, cell: Any, row: int) -> list[int] | None:
-        """Return the codes of the labels in a cell; None if the row is unlabelled.
-
-        Raises
-        ------
-        ValueError : the cell holds something other than labels.
-        """
-        # Hub data sets write -1 for hidden test labels.
-        if cell is None or (cell == -1 and self.class_names):
-            return None
-        items: list[Any]
-        if isinstance(cell, str):
-            if cell.startswith(("['", '["')):
-                raise ValueError(
-                    f"the label {cell[:40]!r} is a printed list; write the labels with "
-                    f"{self.separator!r} between them (--label_separator)"
-                )
-            if _FRACTION.fullmatch(cell.strip()):
-                raise ValueError(f"the label is {cell.strip()}; give names or whole numbers")
-            items = cell.split(self.separator) if self.separator else [cell]
-        else:
-            items = cell if isinstance(cell, list) else [cell]
-            # Repeated numbers are most likely one 0 or 1 per label, which would be read as ids.
-            if len(items) > 1 and type(items[0]) is int and len(set(items)) < len(items):
-                raise ValueError(
-                    f"labels {str(items)[:40]} repeat; list the names or ids of the labels that "
-                    "apply, not a 0 or 1 for each label"
-                )
-        return [self._code(name, row) for item in items if (name := self._name(item))]
-
-    def _code(self, name: str, row: int) -> int:
-        code = self._codes.setdefault(name, len(self._codes))
-        if code == len(self.first_rows):  # a new label
-            self.first_rows.append(row)
-        return code
-
-    def _name(self, item: Any) -> str:
-        """Return the name of one label; "" for an empty string, which is no label."""
-        if isinstance(item, dict):  # GitHub's label objects
-            item = item.get("name")
-        if isinstance(item, bool) or not isinstance(item, (str, int)):
-            raise ValueError(f"the label is {_describe_value(item)}; give names or whole numbers")
-        if self._type is None:
-            self._type = type(item)
-        if type(item) is not self._type:
-            raise ValueError(
-                f"the label is {_describe_value(item)}, but the labels before it are not; "
-                "use only names or only whole numbers"
-            )
-        if isinstance(item, str):
-            item = item.strip()
-            if not (item and self.class_names):
-                return item
-            if not item.isdecimal():
-                raise ValueError(
-                    f"the label is {item[:40]!r}; labels with class names must be whole numbers"
-                )
-            item = int(item)
-        if self.class_names:
-            if not 0 <= item < len(self.class_names):
-                raise ValueError(
-                    f"there is no class {item}; the {len(self.class_names)} classes are numbered "
-                    "from 0"
-                )
-            return self.class_names[item]
-        return str(item)
-
-
 # --- from rows to an Arrow file ------------------------------------------------------------------
 
 
@@ -350,7 +308,7 @@ BATCH_ROWS, BATCH_CHARACTERS = 1000, 1 << 24
 
 
 def _stream_rows(
-    source: Source, args: DataArguments, label_column: str | None, encoder: LabelEncoder, path: Path
+    source: Source, args: DataArguments, cells: LabelCells, encoder: LabelEncoder, path: Path
 ) -> dict[str, Any]:
     """Write every row that has a text to an Arrow file; return counts of all other rows.
 
@@ -360,9 +318,7 @@ def _stream_rows(
     import pyarrow as pa
 
     text_columns = find_text_columns(source.columns, args.text_columns, source.name)
-    columns = list(text_columns)
-    if label_column is not None:
-        columns.append(label_column)
+    columns = [*text_columns, *cells.needed]
     if "pull_request" in source.columns:
         columns.append("pull_request")
     schema = pa.schema(
@@ -395,8 +351,7 @@ def _stream_rows(
                 continue
             try:
                 text = join_text(row, text_columns)
-                cell = None if label_column is None else row.get(label_column)
-                codes = encoder.encode(cell, number)
+                codes = encoder.encode(cells(row), number)
             except ValueError as error:
                 raise UserError(f"{source.name}, row {number}: {error}") from error
             words = text.split()
@@ -462,6 +417,29 @@ class RowLabels:
         row_labels = cls(rows, ids, column.is_valid().to_numpy())
         # Renumbering each id to itself sorts the pairs and removes repeated ones.
         return row_labels.renumber(np.arange(ids.max(initial=-1) + 1))
+
+    def split(self, parts: Sequence[Sequence[int]]) -> RowLabels:
+        """Replace each id i by the ids in ``parts[i]``."""
+        import numpy as np
+
+        lengths = np.array([len(ids) for ids in parts], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        repeats = lengths[self.ids]
+        # Position of each new pair within the parts of its old one.
+        within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        flat = np.array([i for ids in parts for i in ids], np.int64)
+        ids = flat[np.repeat(starts[self.ids], repeats) + within]
+        row_labels = RowLabels(np.repeat(self.rows, repeats), ids, self.listed)
+        return row_labels.renumber(np.arange(len(flat)))
+
+    def join(self, first: np.ndarray) -> RowLabels:
+        """Give the labels of each row to the row ``first[row]``, which has them in addition."""
+        import numpy as np
+
+        listed = np.zeros_like(self.listed)
+        listed[first[self.listed]] = True
+        row_labels = RowLabels(first[self.rows], self.ids, listed)
+        return row_labels.renumber(np.arange(self.ids.max(initial=-1) + 1))
 
     def renumber(self, new_ids: np.ndarray) -> RowLabels:
         """Replace each id i by `new_ids[i]`; -1 removes the label.
@@ -577,11 +555,11 @@ def join_counts(counts: dict[str, int]) -> str:
 
 
 def _no_labels(
-    source: Source, column: str, frequency: dict[str, int], args: DataArguments
+    source: Source, columns: Sequence[str], frequency: dict[str, int], args: DataArguments
 ) -> UserError:
     if not frequency:
         return UserError(
-            f"{source.name}: no row has a label to learn in column {column!r}; check "
+            f"{source.name}: no row has a label to learn in column {columns[0]!r}; check "
             "--label_column, --label_map and --drop_labels"
         )
     name = max(frequency, key=lambda name: frequency[name])
@@ -594,21 +572,17 @@ def _no_labels(
 # --- exact duplicates ----------------------------------------------------------------------------
 
 
-def _drop_duplicates(
-    keys: np.ndarray, labels: RowLabels, labelled: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """Choose one row of each set of exact duplicates: the first labelled one, else the first.
+def _first_of_duplicates(keys: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Return the row to keep of each set of exact duplicates: the first labelled one, or the first.
 
     Parameters
     ----------
     keys : uint64 array of shape (n,); rows with the same key are duplicates.
-    labels : labels of the n rows.
     labelled : bool array of shape (n,).
 
     Returns
     -------
-    kept : bool array of shape (n,).
-    conflicts : number of sets of duplicates in which two labelled rows have different labels.
+    int64 array of shape (n,) : the kept row of the set that each row belongs to.
     """
     import numpy as np
 
@@ -617,8 +591,15 @@ def _drop_duplicates(
     order = np.lexsort((~labelled, keys))
     is_first = np.ones(len(keys), bool)  # whether a row in sorted order is the first with its key
     is_first[1:] = keys[order][1:] != keys[order][:-1]
-    kept = np.zeros(len(keys), bool)
-    kept[order[is_first]] = True
+    duplicate_set = np.cumsum(is_first) - 1  # number of the set, per row in sorted order
+    first = np.empty(len(keys), np.int64)
+    first[order] = order[is_first][duplicate_set]
+    return first
+
+
+def _count_conflicts(first: np.ndarray, labels: RowLabels, labelled: np.ndarray) -> int:
+    """Return the number of sets of duplicates in which two labelled rows have different labels."""
+    import numpy as np
 
     # Compare sets of labels by one number each: give every label a random 64-bit number and add
     # those of a row (modulo 2^64). Equal sets have equal sums; different sets have, in practice,
@@ -626,14 +607,48 @@ def _drop_duplicates(
     label_numbers = np.random.default_rng(0).integers(
         2**64, size=labels.ids.max(initial=0) + 1, dtype=np.uint64
     )
-    label_sums = np.zeros(len(keys), np.uint64)
+    label_sums = np.zeros(len(first), np.uint64)
     np.add.at(label_sums, labels.rows, label_numbers[labels.ids])
     # A labelled row conflicts if its sum differs from that of the kept row of its set. If the set
     # has a labelled row, the kept row is labelled, too.
-    duplicate_set = np.cumsum(is_first) - 1  # number of the set, per row in sorted order
-    kept_sums = label_sums[order[is_first]][duplicate_set]
-    differs = labelled[order] & (label_sums[order] != kept_sums)
-    return kept, len(np.unique(duplicate_set[differs]))
+    return len(np.unique(first[labelled & (label_sums != label_sums[first])]))
+
+
+# In a table with one row per text and label, at least this share of the labelled texts have several
+# rows, and in this share of their sets each row has another label.
+LONG_TABLE_SHARE, LONG_TABLE_DIFFERENT = 0.05, 0.9
+
+
+def _is_long_table(first: np.ndarray, labels: RowLabels) -> bool:
+    """Return whether the source has one row per text and label ("long format").
+
+    Each row then has one label, and no pair of text and label occurs twice. Where annotators
+    disagree, or texts were collected twice, some duplicates agree.
+
+    Parameters
+    ----------
+    first : int64 array of shape (n,), from `_first_of_duplicates`.
+    labels : labels of the n rows.
+    """
+    import numpy as np
+
+    if not len(labels.rows) or np.bincount(labels.rows).max() > 1:
+        return False
+    rows_per_set = np.bincount(first[labels.rows])
+    labels_per_set = np.bincount(labels.join(first).rows, minlength=len(rows_per_set))
+    several = rows_per_set > 1
+    different = several & (labels_per_set == rows_per_set)
+    often = several.sum() >= max(LONG_TABLE_SHARE * (rows_per_set > 0).sum(), 1)
+    return bool(often and different.sum() >= LONG_TABLE_DIFFERENT * several.sum())
+
+
+def _joined_note(rows: int) -> list[str]:
+    if not rows:
+        return []
+    return [
+        f"one row per text and label: the labels of {rows:,} rows were added to the first row of "
+        "the same text (--duplicate_labels)"
+    ]
 
 
 # --- the prepared file ---------------------------------------------------------------------------

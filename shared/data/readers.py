@@ -8,7 +8,6 @@ the file and, where the format has lines, the line.
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import itertools
 import json
@@ -23,12 +22,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.files import ROOT
+from shared.data.delimited import Dialect, find_dialect, parse_delimiter, read_delimited
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
+    from shared.data.arguments import DataArguments
+
 SAMPLE = ROOT / "recipes" / "data" / "issues.jsonl"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+USUAL_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 # JSON rows may have different keys. The columns are the keys of this many first rows.
 ROWS_TO_FIND_COLUMNS = 1000
@@ -56,6 +59,8 @@ class Source:
         lack all others; with None, it has all columns.
     class_names : dict of str to list of str
         Class names of each column of a hub data set that holds class ids.
+    notes : list of str
+        What a user should know about the way in which the file is read.
     """
 
     name: str
@@ -63,12 +68,15 @@ class Source:
     columns: list[str]
     read: Callable[[Sequence[str] | None], Iterator[dict]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def open_source(
     data: str,
     *,
     column_names: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    quoting: str = "auto",
     config: str | None = None,
     split: str = "train",
 ) -> Source:
@@ -81,6 +89,12 @@ def open_source(
         is a path if a file of this name exists, or if it looks like a path.
     column_names : sequence of str, optional
         Names of the columns of a CSV or TSV file that has no header line.
+    delimiter : str, optional
+        What separates the columns of a CSV or TSV file (default: see
+        `shared.data.delimited.find_dialect`).
+    quoting : str, default="auto"
+        How quotation marks in such a file are read: "double", "backslash", "none" (see
+        `shared.data.delimited.Dialect`), or "auto" to find it out.
     config : str, optional
         Configuration of a hub data set.
     split : str, default="train"
@@ -107,12 +121,26 @@ def open_source(
     if not path.exists():
         raise UserError(f"{path}: no such file")
 
+    dialect, notes = _find_dialect(path, column_names, parse_delimiter(delimiter), quoting)
+
     def read(columns: Sequence[str] | None = None) -> Iterator[dict]:
-        return read_rows(path, columns=columns, column_names=column_names)
+        return read_rows(path, columns=columns, column_names=column_names, dialect=dialect)
 
     status = path.stat()
     version = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return Source(str(path), version, _find_columns(path, read), read)
+    return Source(str(path), version, _find_columns(path, read), read, notes=notes)
+
+
+def open_data(args: DataArguments) -> Source:
+    """Open the file or the hub data set that the flags of a recipe name; see `open_source`."""
+    return open_source(
+        args.data,
+        column_names=args.column_names,
+        delimiter=args.delimiter,
+        quoting=args.quoting,
+        config=args.data_config,
+        split=args.data_split,
+    )
 
 
 def expand_path(path: str) -> Path:
@@ -157,12 +185,13 @@ def read_rows(
     *,
     columns: Sequence[str] | None = None,
     column_names: Sequence[str] | None = None,
+    dialect: Dialect | None = None,
 ) -> Iterator[dict]:
     """Yield each row of a file as a dict, in order.
 
     The suffix gives the type: .jsonl, .ndjson and .json (an array of objects, or one object per
-    line; the first character decides), .csv, .tsv (with the quoting rules of CSV), and .parquet.
-    All but Parquet may be compressed (.gz). Text is UTF-8, with or without a byte order mark.
+    line; the first character decides), .csv, .tsv, and .parquet. All but Parquet may be compressed
+    (.gz). Text is UTF-8, with or without a byte order mark.
 
     Parameters
     ----------
@@ -171,15 +200,17 @@ def read_rows(
         The columns needed. Only Parquet uses this: it reads no others.
     column_names : sequence of str, optional
         Names of the columns of a CSV or TSV file that has no header line.
+    dialect : Dialect, optional
+        How the cells of such a file are separated and quoted (default: found out).
 
     Raises
     ------
     UserError
         If the file type is unknown; if the file is empty, truncated or damaged; if it has another
-        encoding or invalid JSON; if a row is not an object; if a CSV row has more or fewer cells
-        than the header.
+        encoding or invalid JSON; if a row is not an object; if a CSV or TSV file cannot be read
+        (see `shared.data.delimited`).
     """
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = _suffix(path)
     compressed = path.name.lower().endswith(".gz")
     if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
         known = ", ".join(SUFFIXES)
@@ -188,9 +219,35 @@ def read_rows(
         )
     if suffix == ".parquet":
         return _read_parquet(path, columns)
-    if suffix in (".csv", ".tsv"):
-        return _read_delimited(path, "," if suffix == ".csv" else "\t", column_names)
+    if suffix in USUAL_DELIMITERS:
+        dialect = dialect or _find_dialect(path, column_names)[0]
+        assert dialect is not None  # the file is CSV or TSV
+        return read_delimited(path, _lines(path), dialect, column_names)
     return _read_json(path)
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _find_dialect(
+    path: Path,
+    column_names: Sequence[str] | None,
+    delimiter: str | None = None,
+    quoting: str = "auto",
+) -> tuple[Dialect | None, list[str]]:
+    """Return how the cells of a CSV or TSV file are separated and quoted, and notes about it."""
+    usual = USUAL_DELIMITERS.get(_suffix(path))
+    if usual is None:
+        return None, []
+    return find_dialect(
+        path,
+        lambda: _lines(path),
+        usual_delimiter=usual,
+        delimiter=delimiter,
+        quoting=quoting,
+        column_names=column_names,
+    )
 
 
 # --- bytes and lines -----------------------------------------------------------------------------
@@ -343,36 +400,6 @@ def _checked_row(row: Any, location: str) -> dict:
             'write rows as {"title": ..., "labels": [...]}'
         )
     return row
-
-
-# --- CSV and TSV ---------------------------------------------------------------------------------
-
-
-def _read_delimited(
-    path: Path, delimiter: str, column_names: Sequence[str] | None
-) -> Iterator[dict]:
-    # The default limit, 131,072 characters per cell, is too low for a text of 100,000 words.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
-    try:
-        header = list(column_names) if column_names else next(reader, None)
-        if header is None:
-            raise UserError(f"{path}: the file is empty")
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}, line 1: the header names a column twice: {header}")
-        for cells in reader:
-            if not cells:  # a blank line
-                continue
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{path}, line {reader.line_num}: {len(cells)} cells, but {len(header)} "
-                    f"columns ({', '.join(header)}); quote cells that contain {delimiter!r}"
-                )
-            yield dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(
-            f'{path}, line {reader.line_num}: {error}; quote cells as in "He said ""no"", twice"'
-        ) from error
 
 
 # --- Parquet -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
+from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
 
@@ -164,7 +165,9 @@ def split_corpus(
         hint = f" ({repeated} more repeat held-out rows)" if repeated else ""
         raise UserError(f"{args.data}: {len(y)} labelled rows are too few for {n_sets} parts{hint}")
     if y.all():
-        raise UserError(f"{args.data}: every labelled row has every label: nothing to learn")
+        raise UserError(
+            f"{args.data}: every labelled row has every label: nothing to learn; {NEGATIVE_HINT}"
+        )
 
     # Split. train, valid, test and pool are positions in `labelled`, not rows of the corpus.
     train, valid, test = train_valid_test_split(

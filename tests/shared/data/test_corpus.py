@@ -29,7 +29,8 @@ from shared.data.corpus import (
     load_held_out,
     unknown_label_names,
 )
-from shared.data.preparation import LabelEncoder, join_text
+from shared.data.labels import LabelEncoder
+from shared.data.preparation import join_text
 from shared.data.readers import ROOT
 
 # No lone surrogates, which UTF-8 cannot hold, nor null characters, which CSV before Python 3.11
@@ -125,7 +126,7 @@ def test_every_format_gives_the_same_texts_and_labels(load, tmp_path, rows, name
         cells = [row | {"labels": ",".join(row["labels"])} for row in rows]
         write(path, to_csv(cells, "," if path.suffix == ".csv" else "\t"))
     # One cache per example: two files of the same size may get the same time stamp.
-    corpus = load(path, cache_dir=tempfile.mkdtemp(dir=tmp_path))
+    corpus = load(path, cache_dir=tempfile.mkdtemp(dir=tmp_path), label_separator=",")
     expected = [
         row["body"] if not row["title"].strip() else f"{row['title']}\n\n{row['body']}"
         for row in rows
@@ -582,9 +583,9 @@ def test_rows_are_not_held_as_python_objects(load, tmp_path):
     ("bad", "expected"),
     [
         ({"text": 5}, "column 'text' holds 5 (int), not text"),
-        ({"text": float("nan")}, "column 'text' holds NaN (float), not text"),
+        ({"text": float("inf")}, "column 'text' holds Infinity (float), not text"),
         ({"text": ["a"]}, "column 'text' holds a list, not text"),
-        ({"labels": float("nan")}, "the label is NaN (float); give names or whole numbers"),
+        ({"labels": [float("nan")]}, "the label is NaN (float); give names or whole numbers"),
         ({"labels": 1.0}, "the label is 1.0 (float)"),
         ({"labels": True}, "the label is true (bool)"),
         ({"labels": ["a", None]}, "the label is null"),

@@ -108,6 +108,7 @@ def split(labels):
         **dict.fromkeys(("unlabelled", "pull_requests", "blank_texts", "exact_duplicates"), 0),
         **dict.fromkeys(("label_conflicts", "near_duplicates", "near_duplicate_groups"), 0),
         "first_blank_rows": [],
+        "notes": [],
         "multilabel": 3,
         "words": {"p5": 2, "p50": 2, "p95": 2, "max": 2},
         "labels": dict.fromkeys(NAMES, 16),

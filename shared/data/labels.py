@@ -1,0 +1,391 @@
+"""The labels of one row: from the cells of a source to names.
+
+A cell is one label, several in one string, a list, or what an annotation tool writes. What looks
+like labels but is not understood is refused with a `ValueError`; nothing is learned from a guess.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+SEPARATORS = (",", ";", "|")  # of several labels in one string
+
+# The answers of Prodigy's binary interfaces: the label applies, does not apply, is not known.
+ANSWERS = ("accept", "reject", "ignore")
+
+# Class numbers look like this once a table of floats has been written as CSV.
+_FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
+_ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;| ]\s*[01])+")
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value is null, or the NaN that pandas writes for a missing one."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def describe_value(value: Any) -> str:
+    """Return the words for a value in an error message."""
+    words = {dict: "an object", list: "a list", str: "text", type(None): "null"}
+    return words.get(type(value)) or f"{json.dumps(value, default=str)} ({type(value).__name__})"
+
+
+# --- which cell of a row -------------------------------------------------------------------------
+
+
+class LabelCells:
+    """Take the cell of labels from each row of a source.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        All columns of the source.
+    label_column : str, optional
+        The column that holds the labels; None: there is none.
+    label_columns : sequence of str
+        Columns that each stand for one label, with 0 or 1 in each row. They take the place of
+        `label_column`.
+    unlabelled_zeros : bool
+        Whether a row of zeros would count as unlabelled; it is an error then.
+
+    Attributes
+    ----------
+    needed : list of str
+        The columns that are read.
+    answers : Counter
+        Number of rows with each of Prodigy's answers; empty if the source is not from Prodigy.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        label_column: str | None,
+        label_columns: Sequence[str] = (),
+        *,
+        unlabelled_zeros: bool = True,
+    ) -> None:
+        self.label_column, self.label_columns = label_column, label_columns
+        self.needed = [*label_columns, *([] if label_column is None else [label_column])]
+        self.answers: Counter[str] = Counter()
+        self._unlabelled_zeros = unlabelled_zeros
+        # The first answer tells whether the column is that of Prodigy.
+        self._may_be_answered = label_column is not None and "answer" in columns
+        if self._may_be_answered:
+            self.needed = list(dict.fromkeys([*self.needed, "answer"]))
+
+    def __call__(self, row: dict) -> Any:
+        """Return the cell of a row: its labels, [] if none of them applies, None if unlabelled.
+
+        Raises
+        ------
+        ValueError
+            If a value is not one that the column can have.
+        """
+        if self.label_columns:
+            return self._labels_with_one(row)
+        if self.label_column is None:
+            return None
+        cell, answer = row.get(self.label_column), row.get("answer")
+        if self._may_be_answered and not is_missing(answer):
+            if answer in ANSWERS:
+                self.answers[answer] += 1
+                # A label that was rejected does not apply; of a rejected choice, nothing is known.
+                rejected: list | None = [] if isinstance(cell, str) else None
+                return {"accept": cell, "reject": rejected, "ignore": None}[answer]
+            if self.answers:
+                raise ValueError(
+                    f"the answer is {str(answer)[:40]!r}; Prodigy writes {', '.join(ANSWERS)}"
+                )
+            self._may_be_answered = False
+        return None if self.answers else cell
+
+    def _labels_with_one(self, row: dict) -> list[str] | None:
+        flags = {name: _zero_or_one(name, row.get(name)) for name in self.label_columns}
+        blank = [name for name, value in flags.items() if value is None]
+        if len(blank) == len(flags):
+            return None
+        if blank:
+            raise ValueError(f"column {blank[0]!r} is blank, but others are not; write 0 or 1")
+        if not any(flags.values()) and self._unlabelled_zeros:
+            raise ValueError(
+                "all columns of --label_columns are 0: no label applies; give --empty_labels "
+                "negative"
+            )
+        return [name for name, value in flags.items() if value]
+
+    def notes(self) -> list[str]:
+        """Return what a user should know about the cells read so far."""
+        if not self.answers:
+            return []
+        counts = {answer: f"{self.answers[answer]:,}" for answer in ANSWERS}
+        return [
+            f"answers of Prodigy: {counts['accept']} accepted, {counts['reject']} rejected (the "
+            f"label does not apply), {counts['ignore']} ignored (unlabelled)"
+        ]
+
+
+def _zero_or_one(column: str, value: Any) -> bool | None:
+    """Return whether a cell of a column of zeros and ones is 1; None if it is blank."""
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    text = str(value).strip().lower()
+    if text in ("1", "1.0", "true"):
+        return True
+    if text in ("0", "0.0", "false"):
+        return False
+    raise ValueError(f"column {column!r} of --label_columns holds {str(value)[:40]!r}, not 0 or 1")
+
+
+def columns_of_zeros_and_ones(rows: Sequence[dict], columns: Sequence[str]) -> list[str]:
+    """Return the columns that hold nothing but 0 and 1, and both of them."""
+
+    def flags(name: str) -> set[bool | None]:
+        try:
+            return {_zero_or_one(name, row.get(name)) for row in rows}
+        except ValueError:
+            return set()
+
+    return [name for name in columns if flags(name) >= {True, False}]
+
+
+# --- which labels are in a cell ------------------------------------------------------------------
+
+
+class LabelEncoder:
+    """Turn cells of the label column into codes, numbered in order of first appearance.
+
+    Parameters
+    ----------
+    separator : separates several labels in one string; "" if each string is one label; None to
+        find out: `split_strings` then decides when all cells have been seen.
+    class_names : name of each class number; None if labels are not class numbers.
+    known_names : labels that there are in any case, for this decision.
+
+    Attributes
+    ----------
+    first_rows : for each code, the 1-based row in which it first occurred.
+    """
+
+    def __init__(
+        self,
+        separator: str | None,
+        class_names: list[str] | None,
+        known_names: Sequence[str] = (),
+    ) -> None:
+        # Numbers of classes have no comma in them.
+        self.separator = "," if separator is None and class_names else separator
+        self.class_names = class_names
+        self.known_names = known_names
+        self.first_rows: list[int] = []
+        self._codes: dict[str, int] = {}
+        self._strings: set[str] = set()  # that may have to be split
+        self._type: type | None = None  # type of the first label; all others must have it, too
+
+    @property
+    def names(self) -> list[str]:
+        """Label of each code."""
+        return list(self._codes)
+
+    def encode(self, cell: Any, row: int) -> list[int] | None:
+        """Return the codes of the labels in a cell; None if the row is unlabelled.
+
+        Raises
+        ------
+        ValueError : the cell holds something other than labels.
+        """
+        # Hub data sets write -1 for hidden test labels.
+        if is_missing(cell) or (cell == -1 and self.class_names):
+            return None
+        if isinstance(cell, str):
+            cell = _parse_json(cell)
+        if isinstance(cell, dict) and isinstance(cell.get("choices"), list):  # Label Studio
+            cell = cell["choices"]
+        items: list[Any]
+        if isinstance(cell, str):
+            self._check_string(cell)
+            items = cell.split(self.separator) if self.separator else [cell]
+            if self.separator is None and any(s in cell for s in SEPARATORS):
+                self._strings.add(cell.strip())
+        else:
+            items = cell if isinstance(cell, list) else [cell]
+            # Repeated numbers are most likely one 0 or 1 per label, which would be read as ids.
+            if len(items) > 1 and type(items[0]) is int and len(set(items)) < len(items):
+                raise _multi_hot(items)
+        return [self._code(name, row) for item in items if (name := self._name(item))]
+
+    def split_strings(self) -> list[list[int]]:
+        """Split the strings that hold several labels, once all cells have been encoded.
+
+        Returns
+        -------
+        For each code so far, the new codes of its labels. `names`, `first_rows` and `separator` are
+        those after the split.
+
+        Raises
+        ------
+        ValueError : it is not clear whether strings hold several labels.
+        """
+        if self._strings:
+            self.separator = find_separator({*self.names, *self.known_names}, self._strings)
+        old = list(zip(self.names, self.first_rows, strict=True))
+        self._codes, self.first_rows = {}, []
+        new_codes = []
+        for name, row in old:
+            if self.separator and name in self._strings:
+                parts = _parts(name, self.separator)
+            else:
+                parts = [name]
+            new_codes.append([self._code(part, row) for part in parts])
+        return new_codes
+
+    def notes(self) -> list[str]:
+        """Return what a user should know about strings that could hold several labels."""
+        if not self._strings:
+            return []
+        if self.separator:
+            parts = (part for text in self._strings for part in _parts(text, self.separator))
+            names = list(dict.fromkeys(sorted(parts)))
+            more = ", ..." if len(names) > 10 else ""
+            return [
+                f"labels in one string are separated by {self.separator!r}: "
+                f"{', '.join(names[:10])}{more} (--label_separator)"
+            ]
+        return [
+            f"labels are kept whole, such as {min(self._strings)!r} (--label_separator ',' would "
+            "split them)"
+        ]
+
+    def _check_string(self, cell: str) -> None:
+        """Refuse strings that are not names or class numbers."""
+        text = cell.strip()
+        if _is_printed_value(text):
+            raise ValueError(
+                f"the label {cell[:40]!r} is a printed list or object; write a list of names as "
+                'JSON, such as ["a", "b"], or names with a separator between them '
+                "(--label_separator)"
+            )
+        if _FRACTION.fullmatch(text):
+            raise ValueError(f"the label is {text}; give names or whole numbers")
+        if _ZEROS_AND_ONES.fullmatch(text):
+            digits = re.findall("[01]", text)
+            if len(set(digits)) < len(digits):
+                raise _multi_hot(digits)
+
+    def _code(self, name: str, row: int) -> int:
+        code = self._codes.setdefault(name, len(self._codes))
+        if code == len(self.first_rows):  # a new label
+            self.first_rows.append(row)
+        return code
+
+    def _name(self, item: Any) -> str:
+        """Return the name of one label; "" for an empty string, which is no label."""
+        if isinstance(item, dict):  # GitHub's label objects
+            item = item.get("name")
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise ValueError(f"the label is {describe_value(item)}; give names or whole numbers")
+        if self._type is None:
+            self._type = type(item)
+        if type(item) is not self._type:
+            raise ValueError(
+                f"the label is {describe_value(item)}, but the labels before it are not; "
+                "use only names or only whole numbers"
+            )
+        if isinstance(item, str):
+            item = item.strip()
+            if not (item and self.class_names):
+                return item
+            if not item.isdecimal():
+                raise ValueError(
+                    f"the label is {item[:40]!r}; labels with class names must be whole numbers"
+                )
+            item = int(item)
+        if self.class_names:
+            if not 0 <= item < len(self.class_names):
+                raise ValueError(
+                    f"there is no class {item}; the {len(self.class_names)} classes are numbered "
+                    "from 0"
+                )
+            return self.class_names[item]
+        return str(item)
+
+
+def find_separator(labels: Collection[str], strings: Collection[str]) -> str:
+    """Return the character that separates several labels in one string; "" if there is none.
+
+    A part that is a label of its own, or also a part of another string, shows that its string was
+    several labels; parts of a name such as "Books, Music & Film" occur nowhere else.
+
+    Parameters
+    ----------
+    labels : all distinct labels, the strings not yet split.
+    strings : those of them that hold one of `SEPARATORS`.
+
+    Raises
+    ------
+    ValueError : fewer than half of the parts occur elsewhere, but some do; or two characters could
+        separate labels.
+    """
+    clear = []
+    for separator in SEPARATORS:
+        split = [_parts(text, separator) for text in strings if separator in text]
+        parts = [part for text in split for part in text]
+        whole = Counter({label: 1 for label in labels if separator not in label})
+        counts = whole + Counter(part for text in split for part in set(text))
+        recurring = sum(counts[part] > 1 or part.isdecimal() for part in parts)
+        if recurring and 2 * recurring >= len(parts):
+            clear.append(separator)
+        elif recurring:
+            example = min(text for text in strings if separator in text)
+            raise ValueError(
+                f"labels such as {example[:60]!r} may be one label or several; give "
+                f"--label_separator {separator!r} to split them there, or --label_separator '' to "
+                "keep them whole"
+            )
+    if len(clear) > 1:
+        raise ValueError(
+            f"labels could be separated by {' or '.join(map(repr, clear))}; give one of them, or "
+            "'', with --label_separator"
+        )
+    return clear[0] if clear else ""
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    return [part for item in text.split(separator) if (part := item.strip())]
+
+
+def _multi_hot(items: Sequence[Any]) -> ValueError:
+    return ValueError(
+        f"labels {str(list(items))[:40]} repeat; list the names or ids of the labels that apply, "
+        "not a 0 or 1 for each label"
+    )
+
+
+def _parse_json(text: str) -> Any:
+    """Return the JSON list or object of choices that a string holds; else the string."""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        is_names = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if is_names or (isinstance(value, dict) and isinstance(value.get("choices"), list)):
+            return value
+    return text
+
+
+def _is_printed_value(text: str) -> bool:
+    """Return whether a string is a list, tuple, set or object as JSON, Python or NumPy print it."""
+    if text.startswith(("['", '["', "{'", '{"', "array(")):
+        return True
+    if text[:1] + text[-1:] not in ("[]", "{}", "()"):
+        return False
+    try:
+        literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        # Numbers without commas are an array of NumPy; anything else is a name in brackets.
+        return re.fullmatch(r"\[[\d.\s]+\]", text) is not None
+    return True
