@@ -12,7 +12,7 @@ Output: the rows with two more columns. `labels` are those that the rule of the 
 (usually a score at or above a threshold), best first; `scores` are the scores of all labels. Input
 columns of these names are kept as `input_labels` and `input_scores`. A row without text gets no
 labels and no scores. JSON lines and Parquet hold `labels` as a list and `scores` as an object; CSV
-holds `labels` in one cell, separated as training data are, and one column for each score.
+and TSV hold `labels` in one cell, separated as training data are, and one column for each score.
 
 A run that was stopped goes on when the same command is repeated (--resume false: from the start).
 
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 from transformers import TrainingArguments
 
@@ -34,6 +35,7 @@ from shared.cli import (
     exit_on_user_error,
     flag,
     parse_arguments,
+    print_once,
     progress,
     quiet_libraries,
 )
@@ -41,10 +43,11 @@ from shared.data import (
     DEFAULT_TEXT_COLUMNS,
     find_label_column,
     find_text_columns,
+    is_missing,
     join_text,
     open_source,
 )
-from shared.reports import TaggedFile, kept_columns
+from shared.reports import TaggedFile, check_output, kept_columns
 from shared.taggers import load_tagger, mean_tagger, tagger_fingerprint
 
 DEFAULT_TAGGER = "outputs/github_tagger"
@@ -53,6 +56,8 @@ FLAGS_OF_A_RUN = (
     "model",
     "text_columns",
     "column_names",
+    "delimiter",
+    "quoting",
     "only_unlabelled",
     "label_column",
     "threshold",
@@ -69,13 +74,18 @@ class TagArguments(TrainingArguments):
     )
     data: str = flag("sample", "File to tag, as for training (default: the sample).")
     output: str = flag(
-        "tagged.jsonl", "File to write: .jsonl, .csv or .parquet (default: tagged.jsonl)."
+        "tagged.jsonl",
+        "File to write: .jsonl, .csv, .tsv (also with .gz) or .parquet (default: tagged.jsonl).",
     )
     text_columns: list[str] = flag(
         list(DEFAULT_TEXT_COLUMNS), "Columns joined to the text (default: title body, or text)."
     )
     label_column: str = flag("labels", "Column for --only_unlabelled (default: labels, or label).")
     column_names: list[str] | None = flag(None, "Columns of a CSV or TSV file without a header.")
+    delimiter: str | None = flag(None, "Separator of columns (default: as for training).")
+    quoting: Literal["auto", "double", "backslash", "none"] = flag(
+        "auto", "Quotation marks in a CSV or TSV file, as for training (default: auto)."
+    )
     only_unlabelled: bool = flag(False, "Leave out rows that have labels (default: false).")
     threshold: float | None = flag(
         None, "One decision threshold for all labels (default: the rule saved with the tagger)."
@@ -107,7 +117,11 @@ def main() -> None:
     """Load the taggers; then read and tag one block of rows after another; write the output."""
     args = parse_arguments(TagArguments, description=__doc__)
     quiet_libraries()
-    source = open_source(args.data, column_names=args.column_names)
+    reading = {name: getattr(args, name) for name in ("column_names", "delimiter", "quoting")}
+    source = open_source(args.data, **reading)
+    check_output(args.output, source.name)
+    for note in source.notes:
+        print_once(f"note: {note}")
     columns = find_text_columns(source.columns, args.text_columns, source.name)
     label_column = None
     if args.only_unlabelled:
@@ -116,7 +130,8 @@ def main() -> None:
     def read_rows():
         """Yield each row to tag with its number."""
         for number, row in enumerate(source.read(), 1):
-            if label_column is None or row.get(label_column) in (None, "", []):
+            cell = None if label_column is None else row.get(label_column)
+            if is_missing(cell) or cell in ("", []):
                 yield number, row
 
     # Check all rows before any is tagged: a mistake in the last row must not cost hours.

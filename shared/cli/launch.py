@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shared.cli.errors import UserError
 from shared.cli.files import make_output_dir
 
 if TYPE_CHECKING:
@@ -27,14 +28,23 @@ def start_recipe(args: Any) -> Path:
     Parameters
     ----------
     args : dataclass
-        The recipe's arguments; ``output_dir`` is read.
+        The recipe's arguments; ``output_dir`` and those that name files of rows are read.
 
     Raises
     ------
     UserError
-        If the folder cannot be written.
+        If the folder cannot be written, or if a file of rows lies in it: the files that the recipe
+        writes could replace it.
     """
     quiet_libraries()
+    folder = Path(args.output_dir)
+    for name in ("data", "valid_data", "test_data"):
+        file = Path(os.path.expandvars(os.path.expanduser(getattr(args, name, None) or "")))
+        if file.is_file() and file.resolve().parent == folder.resolve():
+            raise UserError(
+                f"--{name} {file}: lies in --output_dir, where files are replaced; move it, or "
+                "choose another folder"
+            )
     return make_output_dir(args.output_dir)
 
 

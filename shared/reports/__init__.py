@@ -31,6 +31,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_results",
         ],
         "trained_tagger": ["save_trained_tagger"],
-        "tagged_file": ["TaggedFile", "kept_columns"],
+        "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
     },
 )

@@ -1,4 +1,4 @@
-"""The file that `recipes/tag.py` writes: rows with their tags, as JSON lines, CSV or Parquet.
+"""The file that `recipes/tag.py` writes: rows with their tags, as JSON lines, CSV, TSV or Parquet.
 
 Tagging a large file takes hours, so the records (labels and scores of a row) are kept block by
 block in a hidden file beside the output: a run that was stopped can go on at the next block. At the
@@ -9,10 +9,12 @@ complete.
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,9 +26,43 @@ from shared.cli.launch import is_main_process, print_once, wait_for_all_processe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = (",", ";", "|")  # of labels in one cell of a CSV file; the first that no label holds
 BLOCK_ROWS = 4096
+
+
+def check_output(path: str, data: str | Path) -> None:
+    """Refuse an output that cannot be written or would replace the input; before any work.
+
+    Parameters
+    ----------
+    path : str
+        The output.
+    data : str or Path
+        The input.
+
+    Raises
+    ------
+    UserError
+        For a suffix that is not in `SUFFIXES`, a folder in the place of the file, or a path that
+        leads to the input, also through a link.
+    """
+    suffix, compressed = _format(path)
+    if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
+        known = ", ".join(SUFFIXES)
+        raise UserError(f"--output {path}: must end with {known} (all but the last also with .gz)")
+    with suppress(OSError):  # one of them does not exist
+        if os.path.samefile(path, data):
+            raise UserError(f"--output {path}: is the same file as --data; choose another name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"--output {path}: not a file; choose another name")
+
+
+def _format(path: str | Path) -> tuple[str, bool]:
+    """Return the suffix that chooses the format, and whether the file is compressed."""
+    name = Path(path).name.lower()
+    return Path(name.removesuffix(".gz")).suffix, name.endswith(".gz")
 
 
 # --- records that survive an interruption --------------------------------------------------------
@@ -42,7 +78,7 @@ class TaggedFile:
     Parameters
     ----------
     path : str
-        The output; its suffix chooses the format.
+        The output; its suffix chooses the format. See `check_output`.
     run : mapping
         JSON values that identify the run: flags, data and taggers.
     columns, label_names : sequences of str
@@ -53,8 +89,7 @@ class TaggedFile:
     Raises
     ------
     UserError
-        For another suffix, a folder in the place of the file, a place that cannot be written, a
-        column of the input that a CSV file could not hold.
+        For a place that cannot be written, or a column of the input that a CSV file could not hold.
     """
 
     def __init__(
@@ -67,13 +102,10 @@ class TaggedFile:
         resume: bool,
     ):
         self.path = Path(path)
-        if self.path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"--output {path}: must end with {', '.join(SUFFIXES)}")
-        if self.path.exists() and not self.path.is_file():
-            raise UserError(f"--output {path}: not a file; choose another name")
+        self._suffix, self._compressed = _format(path)
         self._records = self.path.with_name(f".{self.path.name}.records")
         self._state = self.path.with_name(f".{self.path.name}.state")
-        if self.path.suffix.lower() == ".csv":
+        if self._suffix in DELIMITERS:
             for name in map(_score_column, label_names):
                 if name in columns:
                     raise UserError(f"--output {path}: the input has a column {name!r}; rename it")
@@ -135,15 +167,16 @@ class TaggedFile:
             for row, record in zip(read_rows(), self._read_records(), strict=True):
                 yield kept_columns(row) | record
 
-        suffix = self.path.suffix.lower()
         try:
-            with atomic_write(self.path, "wb" if suffix == ".parquet" else "w") as file:
-                if suffix == ".csv":
-                    _write_csv(file, tagged_rows, self._label_names)
-                elif suffix == ".parquet":
+            with atomic_write(self.path, "wb") as file:
+                if self._suffix == ".parquet":
                     _write_parquet(file, tagged_rows, self._label_names)
-                else:
-                    _write_json_lines(file, tagged_rows())
+                    return
+                with _as_text(file, self._compressed) as text:
+                    if delimiter := DELIMITERS.get(self._suffix):
+                        _write_csv(text, tagged_rows, self._label_names, delimiter)
+                    else:
+                        _write_json_lines(text, tagged_rows())
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -194,6 +227,18 @@ def kept_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 # --- formats -------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _as_text(file: IO[bytes], compressed: bool) -> Iterator[IO[str]]:
+    """Write UTF-8 text to a file, compressed or not; the file stays open."""
+    # Without a time and a name, the same rows give the same bytes.
+    binary = gzip.GzipFile("", "wb", 6, file, mtime=0) if compressed else file
+    text = io.TextIOWrapper(binary, "utf-8", newline="\n")
+    yield text
+    text.detach()
+    if compressed:
+        binary.close()
+
+
 def _write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
     for row in rows:
         line = json.dumps(row, ensure_ascii=False, default=str)
@@ -202,7 +247,10 @@ def _write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
 
 
 def _write_csv(
-    file: IO[str], read_rows: Callable[[], Iterable[dict]], label_names: Sequence[str]
+    file: IO[str],
+    read_rows: Callable[[], Iterable[dict]],
+    label_names: Sequence[str],
+    delimiter: str,
 ) -> None:
     """Write the columns of the input, ``labels``, and a column ``scores.LABEL`` for each label."""
     added = ("labels", "scores")
@@ -210,7 +258,14 @@ def _write_csv(
     scores = {name: _score_column(name) for name in label_names}
     separators = (s for s in SEPARATORS if not any(s in name for name in label_names))
     separator = next(separators, None)
-    writer = csv.DictWriter(file, [*columns, "labels", *scores.values()], lineterminator="\n")
+    # All texts are quoted: some versions of Python do not quote one with a carriage return.
+    writer = csv.DictWriter(
+        file,
+        [*columns, "labels", *scores.values()],
+        delimiter=delimiter,
+        lineterminator="\n",
+        quoting=csv.QUOTE_NONNUMERIC,
+    )
     writer.writeheader()
     for row in read_rows():
         cells = {name: _cell(value) for name, value in row.items() if name != "scores"}

@@ -26,6 +26,7 @@ from command_line import (
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from shared.data import open_source
 from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
 from shared.reports import TaggedFile
@@ -297,7 +298,9 @@ def test_an_encoder_without_a_head_is_no_tagger(tag, tiny_model, tmp_path):
         (["--block_size", 0], "--block_size 0: must be 1 or more"),
         (["--threshold", 1.5], "--threshold 1.5: must be from 0 to 1"),
         (["--threshold", "nan"], "--threshold nan: must be from 0 to 1"),
-        (["--output", "."], "--output .: must end with .jsonl, .ndjson, .csv, .parquet"),
+        (["--output", "."], "--output .: must end with .jsonl, .ndjson, .csv, .tsv, .parquet"),
+        (["--output", "a.xlsx"], "--output a.xlsx: must end with .jsonl, "),
+        (["--output", "a.parquet.gz"], "--output a.parquet.gz: must end with .jsonl, "),
         (["--output", "new.jsonl/a.csv"], "--output new.jsonl/a.csv: cannot be written"),
         (["--output", "/proc/nowhere.jsonl"], "--output /proc/nowhere.jsonl: cannot be written"),
     ],
@@ -353,10 +356,17 @@ def test_ctrl_c_leaves_no_output(tag, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
 
 
-def test_the_input_may_be_the_output(tag, tmp_path):
+def test_the_output_never_replaces_the_input(tag, tmp_path):
     data = write(tmp_path / "new.jsonl", ROWS)
-    tag("--data", data, "--output", data, "--block_size", 1)
-    assert [line["number"] for line in read_lines(data)] == [7, 8, 9]
+    (tmp_path / "link.jsonl").symlink_to(data)
+    (tmp_path / "hard.jsonl").hardlink_to(data)
+    (tmp_path / "below").mkdir()
+    before = data.read_bytes()
+    for output in ("new.jsonl", "below/../new.jsonl", data, "link.jsonl", "hard.jsonl"):
+        line = tag.mistake("--data", data, "--output", output, "--model", "no such model")
+        assert line == f"--output {output}: is the same file as --data; choose another name"
+    tag.mistake("--data", "link.jsonl", "--output", "new.jsonl")
+    assert data.read_bytes() == before
 
 
 def test_odd_texts_come_back_as_they_were(tag, tmp_path):
@@ -442,6 +452,31 @@ def test_csv_and_parquet_hold_what_json_lines_hold(tag, words, tmp_path):
             assert (row["scores"] or {}).get(name) == score
     assert json.loads(cells[2]["nested"]) == ROWS[2]["nested"]
     assert table[2]["input_scores"] == "own"
+
+
+def test_every_ending_is_read_back_as_it_was_written(tag, words, tmp_path):
+    texts = ["crash\rfails", 'he said "no"', '"quoted"', "a\tb, c;\nd", " x ", "\\"]
+    data = write(tmp_path / "new.jsonl", [{"text": text} for text in texts])
+    names = ["out.jsonl.gz", "out.ndjson", "out.csv", "out.csv.gz", "out.tsv", "out.TSV.GZ"]
+    labels = {}
+    for name in names:
+        tag("--data", data, "--model", words, "--output", name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == ("gz" in name.lower())
+        rows = list(open_source(str(tmp_path / name)).read())
+        assert [row["text"] for row in rows] == texts
+        labels[name] = [row["labels"] for row in rows]
+    assert labels["out.csv"] == labels["out.TSV.GZ"]
+    assert labels["out.csv"] == [",".join(row) for row in labels["out.jsonl.gz"]]
+
+
+def test_tables_of_other_programs_are_tagged(tag, words, tmp_path):
+    data = write(tmp_path / "new.tsv", 'text\tid\n"crash\t1\nok\t2\nfails"\t3\n6" pipe\t4\n')
+    printed = tag("--data", data, "--model", words)
+    assert "note: quotation marks are read as plain characters (--quoting none)" in printed
+    assert [line["id"] for line in read_lines(tmp_path / "tagged.jsonl")] == ["1", "2", "3", "4"]
+    data = write(tmp_path / "new.csv", "text:id\na:1\n")
+    tag("--data", data, "--model", words, "--delimiter", ":")
+    assert [line["text"] for line in read_lines(tmp_path / "tagged.jsonl")] == ["a"]
 
 
 def test_parquet_keeps_the_types_of_the_input(tag, words, tmp_path):

@@ -2,10 +2,13 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
+import pytest
 import torch
 
-from shared.cli.launch import has_fast_bf16, machine, progress, runs_on_cpu
+from shared.cli.errors import UserError
+from shared.cli.launch import has_fast_bf16, machine, progress, runs_on_cpu, start_recipe
 
 # --- hardware ------------------------------------------------------------------------------------
 
@@ -48,6 +51,28 @@ def test_the_flag_accelerate_and_the_want_of_a_gpu_choose_the_cpu(monkeypatch):
 def test_the_machine_is_described_without_its_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert machine().startswith(f"CPU, {torch.get_num_threads()} threads, ")
+
+
+# --- output folder -------------------------------------------------------------------------------
+
+
+def test_files_of_rows_that_a_run_could_replace_are_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    rows = folder / "unlabelled_predictions.jsonl"
+    rows.write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    monkeypatch.setenv("OUT", str(folder))
+    for name, path in [
+        ("data", rows),
+        ("valid_data", tmp_path / "link.jsonl"),
+        ("test_data", "$OUT/../out/unlabelled_predictions.jsonl"),
+    ]:
+        args = SimpleNamespace(output_dir=str(folder), **{name: str(path)})
+        with pytest.raises(UserError, match=rf"--{name} .*: lies in --output_dir, where files are"):
+            start_recipe(args)
+    args = SimpleNamespace(output_dir=str(folder / "below"), data=str(rows), test_data=None)
+    assert start_recipe(args) == folder / "below"
 
 
 # --- progress ------------------------------------------------------------------------------------
