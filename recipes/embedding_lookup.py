@@ -124,8 +124,7 @@ def main() -> None:
     resampling = load_resampling(args, seed=args.seed)
     corpus, single_label = resampling.corpus, resampling.corpus.single_label
 
-    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here. All
-    # labelled rows are embedded, so that runs with other seeds and training sizes find them cached.
+    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)

@@ -162,8 +162,15 @@ def main() -> None:
     if args.name_weight:
         phrases, label_of = flatten_phrases(label_phrases(corpus.label_names, args.descriptions))
 
-    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here. All
-    # labelled rows are embedded, so that runs with other seeds and training sizes find them cached.
+    def used_rows(split):
+        """Return the unlabelled rows that a fit uses, and those of them that were left out."""
+        rows = split.unlabelled
+        if len(rows) > args.max_unlabelled:
+            rng = np.random.default_rng(args.seed)
+            rows = np.sort(rng.choice(rows, args.max_unlabelled, replace=False))
+        return rows, split.left_out[np.isin(split.left_out, rows) & (args.self_training > 0)]
+
+    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
     model_folder, cache = resolve_model(args.model), cache_folder(args.cache_dir)
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
@@ -183,13 +190,16 @@ def main() -> None:
     if title_weight:
         embed = TitledEmbedder(embedder, title_weight)
     labelled_vectors = {}
-    embeddings = [embed_split(s, embed, labelled_vectors) for s in resampling.all_splits]
+    embeddings = [
+        embed_split(split, embed, labelled_vectors, left_out=used_rows(split)[1])
+        for split in resampling.all_splits
+    ]
     name_vectors = embed(phrases) if phrases else embeddings[0]["train"][:0]
 
     # Unlabelled texts for self-training: every n-th, the same for all seeds, so that they are
     # cached. Training rows that --train_size leaves out come on top.
     sampled, sampled_vectors = corpus.unlabelled[:0], embeddings[0]["train"][:0]
-    if args.self_training and len(corpus.unlabelled):
+    if args.self_training and args.max_unlabelled and len(corpus.unlabelled):
         sampled = corpus.unlabelled[:: -(-len(corpus.unlabelled) // args.self_training)]
         sampled_vectors = embed(corpus.dataset.select(sampled)["text"])
     started = perf_counter()
@@ -208,11 +218,8 @@ def main() -> None:
 
     def fit(split, embeddings, settings=None):
         """Return the tagger of a split, and its settings: as given, or chosen."""
-        unlabelled = split.unlabelled
-        if len(unlabelled) > args.max_unlabelled:
-            rng = np.random.default_rng(args.seed)
-            unlabelled = np.sort(rng.choice(unlabelled, args.max_unlabelled, replace=False))
-        extra = np.concatenate([split.left_out, sampled])
+        unlabelled, left_out = used_rows(split)
+        extra = np.concatenate([left_out, sampled])
         usable = np.isin(extra, unlabelled)  # not those that repeat a test text
         texts = {part: split.rows[part]["text"] for part in ("train", "valid")}
         texts |= {"extra": corpus.dataset.select(extra[usable])["text"], "names": phrases}

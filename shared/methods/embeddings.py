@@ -22,8 +22,11 @@ from shared.models.tokenizers import tokenize_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from shared.data.corpus import Corpus
     from shared.data.splits import Split
     from shared.training.trainer import LengthGroupedTrainer
+
+EMBED_ALL = 5000  # labelled texts up to which all are embedded, also those that a run does not use
 
 
 # --- pooling -------------------------------------------------------------------------------------
@@ -140,15 +143,46 @@ class CachedEmbedder(Embedder):
         return normalized(vectors)
 
 
+class SourceVectors:
+    """Vectors of the labelled texts of a data set, embedded when they are first asked for.
+
+    Of at most `EMBED_ALL` labelled texts, all are embedded in one call: the cache then serves runs
+    with another seed or training size.
+
+    Parameters
+    ----------
+    source : Corpus
+    embed : callable
+        Maps texts to an array of shape (texts, width), such as a `CachedEmbedder`.
+    """
+
+    def __init__(self, source: Corpus, embed: Callable[[Sequence[str]], np.ndarray]):
+        self.source, self.embed = source, embed
+        self._vectors: np.ndarray | None = None  # (texts embedded so far, width)
+        self._position = np.full(len(source.dataset), -1)  # of each row in `_vectors`
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of labelled rows, given as int64 indices: shape (rows, width)."""
+        new = rows[self._position[rows] < 0]
+        if self._vectors is None or len(new):
+            if len(self.source.labelled) <= EMBED_ALL:
+                new = self.source.labelled
+            vectors = self.embed(self.source.dataset.select(new)["text"])
+            n_before = 0 if self._vectors is None else len(self._vectors)
+            self._position[new] = n_before + np.arange(len(new))
+            parts = [vectors] if self._vectors is None else [self._vectors, vectors]
+            self._vectors = np.concatenate(parts)
+        return self._vectors[self._position[rows]]
+
+
 def embed_split(
     split: Split,
     embed: Callable[[Sequence[str]], np.ndarray],
-    known: dict[int, np.ndarray] | None = None,
+    known: dict[int, SourceVectors] | None = None,
+    *,
+    left_out: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return one vector per row of "train", "valid", "test" and "left_out": shape (rows, width).
-
-    All labelled texts of a source are embedded in one call, also those that the split leaves out:
-    the cache then serves runs with another seed or training size.
 
     Parameters
     ----------
@@ -158,16 +192,18 @@ def embed_split(
     known : dict, optional
         Receives the vectors of each source. Pass the same one for several splits of a source, such
         as folds, so that its texts are embedded once.
+    left_out : int64 array, optional
+        Those rows of ``split.left_out`` that are needed (default: none).
     """
     vectors: dict[str, np.ndarray] = {}
     source_vectors = {} if known is None else known
-    left_out = (split.corpus, split.left_out)
-    for part, (source, indices) in {**split.sources, "left_out": left_out}.items():
+    left_out = split.left_out[:0] if left_out is None else left_out
+    parts = {**split.sources, "left_out": (split.corpus, left_out)}
+    for part, (source, rows) in parts.items():
         # Parts of one source share its vectors. A `Corpus` is not hashable, hence its id.
         if id(source) not in source_vectors:
-            source_vectors[id(source)] = embed(source.dataset.select(source.labelled)["text"])
-        # `labelled` is sorted, so a binary search turns a row of the source into a row of vectors.
-        vectors[part] = source_vectors[id(source)][np.searchsorted(source.labelled, indices)]
+            source_vectors[id(source)] = SourceVectors(source, embed)
+        vectors[part] = source_vectors[id(source)](rows)
     return vectors
 
 

@@ -96,7 +96,8 @@ def tokenize_texts(
 
     columns: dict[str, list] = {"input_ids": []}
     # In batches: the tokenizer keeps the tokens beyond the truncation until a call ends.
-    for start in range(0, len(texts), TEXTS_PER_CALL):
+    starts = range(0, len(texts), TEXTS_PER_CALL)
+    for start in progress(starts, "tokenising", unit="batches"):
         batch = list(texts[start : start + TEXTS_PER_CALL])
         if sentences is None:
             tokens = tokenizer(batch, truncation=True, return_token_type_ids=False)

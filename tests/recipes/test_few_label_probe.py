@@ -3,6 +3,7 @@ import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
+from shared.methods import CachedEmbedder
 from shared.taggers import load_tagger
 
 SCRIPT = "recipes/few_label_probe.py"
@@ -139,6 +140,28 @@ def test_it_teaches_itself_with_unlabelled_texts(recipe, inputs):
     sizes = [(len(i.labels["train"]), len(i.embeddings["extra"])) for i in inputs]
     assert sizes == [(8, 64), (8, 58), (8, 5), (60, 12)]
     assert "0 rounds of self-training" in recipe("--train_size", 8, "--self_training", 0)
+
+
+@pytest.mark.parametrize(
+    ("used", "texts"),
+    [
+        (["--train_size", 8], 8 + 60 + 52 + 12),  # training, held-out, left-out, unlabelled texts
+        (["--train_size", 8, "--max_unlabelled", 5], 8 + 60 + 5 + 12),
+        (["--train_size", 8, "--max_unlabelled", 0], 8 + 60),
+        (["--train_size", 8, "--self_training", 0], 8 + 60),
+        (FOLDS, 120 + 12),
+    ],
+)
+def test_only_the_texts_that_are_used_are_embedded(recipe, monkeypatch, used, texts):
+    monkeypatch.setattr("shared.methods.embeddings.EMBED_ALL", 10)
+    embedded, compute = [], CachedEmbedder._compute
+    monkeypatch.setattr(
+        CachedEmbedder, "_compute", lambda self, rows: embedded.extend(rows) or compute(self, rows)
+    )
+    recipe(*used, "--name_weight", 0, "--tag_unlabelled", 0, "--features", "narrow")
+    assert len(embedded) == len(set(embedded)) <= texts
+    # Of 12 unlabelled texts, those that repeat a held-out text are used, too.
+    assert len(embedded) >= texts - 12
 
 
 def test_cross_validation_tests_every_text_and_all_texts_teach_the_tagger(recipe, inputs, tmp_path):

@@ -6,9 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModel, GPT2Config, GPT2Model, TrainingArguments
 
-from shared.methods.embeddings import CachedEmbedder, MeanPooling, cached_vectors, normalized
+from shared.methods import embeddings
+from shared.methods.embeddings import (
+    CachedEmbedder,
+    MeanPooling,
+    cached_vectors,
+    embed_split,
+    normalized,
+)
 from shared.models.loading import load_encoder, load_tokenizer
 from shared.training.collators import PaddingCollator
 from shared.training.trainer import LengthGroupedTrainer
@@ -201,3 +209,41 @@ def test_embeddings_equal_those_of_the_encoder(make_embedder, tiny_model, tmp_pa
         with torch.no_grad():
             mean = encoder.eval()(**tokens).last_hidden_state.mean(1)
         np.testing.assert_allclose(vector, normalized(mean.numpy())[0], atol=1e-5)
+
+
+# --- the rows of a split -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("all_at_once", [True, False])
+def test_the_rows_of_splits_are_embedded_once(all_at_once, monkeypatch):
+    monkeypatch.setattr(embeddings, "EMBED_ALL", 20 if all_at_once else 19)
+    texts = [f"text {number}" for number in range(30)]
+    labelled = np.arange(0, 30, 3)
+    labelled = np.sort(np.concatenate([labelled, labelled + 1]))  # 20 rows
+    source = SimpleNamespace(dataset=Dataset.from_dict({"text": texts}), labelled=labelled)
+    calls = []
+
+    def embed(part):
+        calls.append(list(part))
+        return np.array([[int(text.split()[1])] for text in part])
+
+    def split(train, test, left_out):
+        parts = {"train": train, "valid": [], "test": test}
+        sources = {part: (source, labelled[np.array(rows, int)]) for part, rows in parts.items()}
+        rows = labelled[np.array(left_out, int)]
+        return SimpleNamespace(corpus=source, sources=sources, left_out=rows)
+
+    known = {}
+    first, second = split([9, 2], [4, 5], [0, 1]), split([4, 9], [7], [])
+    vectors = embed_split(first, embed, known, left_out=first.left_out[:1])
+    again = embed_split(second, embed, known)
+    for part, rows in (*first.sources.items(), ("left_out", (source, first.left_out[:1]))):
+        np.testing.assert_array_equal(vectors[part][:, 0], rows[1])
+    for part, (_, rows) in second.sources.items():
+        np.testing.assert_array_equal(again[part][:, 0], rows)
+    assert again["left_out"].shape == (0, 1)
+    if all_at_once:
+        assert calls == [[texts[row] for row in labelled]]
+    else:
+        expected = [[9, 2], [4, 5], [0], [7]]
+        assert calls == [[texts[row] for row in labelled[rows]] for rows in expected]
