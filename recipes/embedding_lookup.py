@@ -50,7 +50,7 @@ from shared.methods import (
     NeighbourVote,
     choose_votes,
     embed_split,
-    fit_linear,
+    fit_strategy,
     logistic_probe,
 )
 from shared.models import (
@@ -170,7 +170,7 @@ def main() -> None:
             classifier = NeighbourVote(lookup, chosen.k, single_label)
             thresholds = (chosen.m or 0) / chosen.k
         else:
-            classifier = fit_linear(logistic_probe(), x, y)
+            classifier = fit_strategy(logistic_probe(), x, y)
             if chosen is None:
                 scores, y_valid = classifier(valid[0]), valid[1]
                 options = {"setting": args.thresholds, "tolerance": 2}

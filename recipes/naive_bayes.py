@@ -1,19 +1,22 @@
-"""Classify texts by their words: naive Bayes, or TF-IDF with logistic regression.
+"""Classify texts by their words: naive Bayes, logistic regression, a linear SVM or boosted trees.
 
 Why: it takes seconds on any machine, is hard to beat with very few labels, and is the baseline for
 every model that needs training time. `naive_bayes` is the baseline of "Natural Language Processing
-with Transformers", chapter 9 (word counts, one multinomial classifier per label);
-`logistic_regression` uses TF-IDF of words and word pairs and is stronger with a few dozen labels or
-more.
+with Transformers", chapter 9 (word counts, one multinomial classifier per label); the other
+classifiers use TF-IDF of words and word pairs and are stronger with a few dozen labels or more.
+Boosted trees take a hundred times as long. --strategy says how a classifier gives several labels
+(Read et al. 2011); recipes/FIGURES.md compares all combinations.
 
     accelerate launch recipes/naive_bayes.py --config recipes/configs/naive_bayes_sample.yaml
-    accelerate launch recipes/naive_bayes.py --classifier logistic_regression --data issues.jsonl
+    accelerate launch recipes/naive_bayes.py --classifier linear_svm --min_df 5 --data issues.jsonl
+    accelerate launch recipes/naive_bayes.py --classifier logistic_regression --analyzer char_wb
     accelerate launch recipes/naive_bayes.py --data issues.jsonl --augment swap delete
 
 Data: as for recipes/github_tagger.py. With fewer than 500 labelled texts, every text is tested by
 cross-validation; with more, or with --evaluate held_out, the split and the nested --train_size are
 those of that recipe, so that figures are comparable. In the end the tagger is fitted on all
-labelled texts.
+labelled texts. The terms that speak for and against each label are printed, and written to
+terms.csv.
 
 Expect on the sample, in a few seconds: micro / macro F1 .65 / .44 out of fold (441 texts, naive
 Bayes). With --evaluate held_out (219 training texts, mean of three seeds): .60 / .39 with naive
@@ -33,6 +36,7 @@ from time import perf_counter
 from typing import Literal
 
 from shared.cli import (
+    UserError,
     exit_on_user_error,
     flag,
     is_main_process,
@@ -50,11 +54,12 @@ from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fi
 from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
+    WordArguments,
     add_augmented_copies,
+    feature_weights,
     fit_words,
     load_augmentations,
-    naive_bayes,
-    tfidf_logistic_regression,
+    word_pipeline,
 )
 from shared.reports import (
     TaggerCard,
@@ -63,31 +68,33 @@ from shared.reports import (
     split_metrics,
     tag_unlabelled,
     write_results,
+    write_terms,
 )
 from shared.taggers import Tagger, WordScorer
-
-CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
 
 
 @dataclass
 class NaiveBayesArguments(
-    TaggingArguments, EvaluationArguments, AugmentationArguments, SplitArguments
+    TaggingArguments, EvaluationArguments, AugmentationArguments, WordArguments, SplitArguments
 ):
     """The flags of this recipe, which uses no Trainer."""
 
-    classifier: Literal["naive_bayes", "logistic_regression"] = flag(
-        "naive_bayes", "The classifier (default: naive_bayes)."
-    )
     thresholds: str = flag("global", f"{THRESHOLDS_HELP} (default: global).")
     augment: list[str] = flag(
         [], f"Also train on augmented copies of the texts: {NAMES_HELP} (default: none)."
     )
+    terms: int = flag(
+        5, "Terms for and against each label to print; 0: none, and no terms.csv (default: 5)."
+    )
     output_dir: str = flag("outputs/naive_bayes", "Output folder (default: outputs/naive_bayes).")
-    seed: int = flag(42, "Random seed of the split (default: 42).")
+    seed: int = flag(42, "Random seed of the split, and of boosted trees (default: 42).")
 
     def __post_init__(self):
+        AugmentationArguments.__post_init__(self)
+        WordArguments.__post_init__(self)
+        if self.terms < 0:
+            raise UserError(f"--terms {self.terms}: must be 0 or more")
         fixed_threshold(self.thresholds)  # checks the flag
-        super().__post_init__()
 
 
 def main() -> None:
@@ -107,7 +114,7 @@ def main() -> None:
         train = split.rows["train"]["text"], split.labels["train"]
         if augmentations:
             train = add_augmented_copies(*train, augmentations, copies=args.copies, seed=args.seed)
-        classifier = fit_words(CLASSIFIERS[args.classifier](), *train)
+        classifier = fit_words(word_pipeline(args, seed=args.seed), *train)
         if rule is None:
             scores, y_valid = classifier(split.rows["valid"]["text"]), split.labels["valid"]
             options = {"setting": args.thresholds, "tolerance": 2}
@@ -150,6 +157,18 @@ def main() -> None:
         thresholds=tagger.rule.thresholds or None,
     )
     print(f"\n{resampling.title()}\n\n{report}")
+    if args.terms:
+        words, classifier = tagger.scorer.classifier.features.words, tagger.scorer.classifier
+        table = write_terms(
+            output_dir,
+            corpus.label_names,
+            words,
+            feature_weights(classifier.classifier, len(words)),
+            counts=[corpus.report["labels"][name] for name in corpus.label_names],
+            n_terms=args.terms,
+            signed=args.classifier != "boosted_trees",
+        )
+        print(f"\nTerms\n{table}")
     tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")
 

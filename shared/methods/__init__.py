@@ -39,7 +39,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "baselines": [
             "fit_and_score",
-            "fit_linear",
             "fit_words",
             "logistic_probe",
             "naive_bayes",
@@ -78,9 +77,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_settings",
             "fit_with_self_training",
         ],
+        "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],
         "titles": ["TitledEmbedder", "have_titles"],
+        "trees": ["BoostedTrees"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
+        "word_pipelines": ["WordArguments", "word_pipeline"],
         "zero_shot": [
             "CalibratedMean",
             "Calibration",

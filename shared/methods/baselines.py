@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.cli.errors import UserError
 from shared.evaluation.decisions import choose_labels
 from shared.methods.linear import LinearClassifier, WordClassifier, WordFeatures
+from shared.methods.strategies import fit_strategy
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import Pipeline
     from skmultilearn.problem_transform import BinaryRelevance
 
@@ -75,7 +74,7 @@ def logistic_probe() -> BinaryRelevance:
 def fit_words(
     pipeline: Pipeline, train_texts: Sequence[str], train_labels: np.ndarray
 ) -> WordClassifier:
-    """Fit `naive_bayes` or `tfidf_logistic_regression` to texts.
+    """Fit a pipeline to texts: `naive_bayes`, `tfidf_logistic_regression` or `word_pipeline`.
 
     A label that every training text has scores 1 for every text, a label that no training text has
     scores 0. If no training text holds a word, all other labels score 0, too.
@@ -86,52 +85,29 @@ def fit_words(
     train_texts : sequence of str
     train_labels : array of shape (train texts, labels)
         Multi-hot.
+
+    Raises
+    ------
+    UserError
+        If the options of the pipeline leave out all terms.
     """
     vectorizer, classifier = (step for _, step in pipeline.steps)
     try:
         counts = vectorizer.fit_transform(train_texts)
     except ValueError as error:
+        if "no terms remain" in str(error) or "max_df corresponds" in str(error):
+            raise UserError(
+                f"--min_df, --max_df: no term of the {len(train_texts):,} training texts is left; "
+                "change them"
+            ) from error
         if "empty vocabulary" not in str(error):
             raise
         always = np.asarray(np.all(train_labels, axis=0))
         return WordClassifier(WordFeatures([], {}, None), LinearClassifier.of_labels({}, always, 0))
-    options = [name for name in ("ngram_range", "sublinear_tf") if hasattr(vectorizer, name)]
-    linear = fit_linear(classifier, counts, train_labels)
-    return WordClassifier(WordFeatures.of(vectorizer, *options), linear)
-
-
-def fit_linear(
-    classifier: BinaryRelevance, features: np.ndarray | csr_matrix, labels: np.ndarray
-) -> LinearClassifier:
-    """Fit one linear classifier per label.
-
-    Parameters
-    ----------
-    classifier : BinaryRelevance
-        Of `LogisticRegression` or `MultinomialNB`, such as `logistic_probe` returns.
-    features : array or sparse array of shape (rows, width)
-    labels : array of shape (rows, labels)
-        Multi-hot.
-    """
-    labels = np.asarray(labels, dtype=np.int64)
-    # Constant labels are left out of the fit: a classifier needs both classes of a label.
-    always = np.asarray(labels.all(axis=0))  # (labels,)
-    learnable = np.flatnonzero(labels.any(axis=0) & ~always)
-    fitted = {}
-    if len(learnable):
-        classifier.fit(features, labels[:, learnable])
-        for label, model in zip(learnable.tolist(), classifier.classifiers_, strict=True):
-            fitted[label] = _logit_weights(model)
-    return LinearClassifier.of_labels(fitted, always, features.shape[1])
-
-
-def _logit_weights(model: LogisticRegression | MultinomialNB) -> tuple[np.ndarray, float]:
-    """Return the weights (width,) and the bias of the logit of the second of two classes."""
-    if hasattr(model, "feature_log_prob_"):
-        # The log-odds of naive Bayes: the difference of the log-likelihoods of its two classes.
-        weights, bias = model.feature_log_prob_, model.class_log_prior_
-        return weights[1] - weights[0], bias[1] - bias[0]
-    return model.coef_[0], model.intercept_[0]
+    options = ["analyzer"] if vectorizer.analyzer != "word" else []
+    options += [name for name in ("ngram_range", "sublinear_tf") if hasattr(vectorizer, name)]
+    fitted = fit_strategy(classifier, counts, train_labels)
+    return WordClassifier(WordFeatures.of(vectorizer, *options), fitted)
 
 
 def fit_and_score(

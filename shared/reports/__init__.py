@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "split_metrics",
             "write_results",
         ],
+        "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
         "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
     },

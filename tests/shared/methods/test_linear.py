@@ -6,7 +6,6 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from shared.methods.baselines import (
-    fit_linear,
     fit_words,
     logistic_probe,
     naive_bayes,
@@ -14,6 +13,7 @@ from shared.methods.baselines import (
 )
 from shared.methods.linear import LinearClassifier, MixedFeatures, WordFeatures, stack
 from shared.methods.probe import fit_probe
+from shared.methods.strategies import fit_strategy
 
 TEXTS = ["red apple pie", "blue car road", "red car", "apple tree", "blue sky road", "green pie"]
 LABELS = np.array(
@@ -35,7 +35,7 @@ def test_words_score_as_the_pipeline_does(pipeline):
 
 def test_vectors_score_as_logistic_regression_does():
     vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    classifier = fit_linear(logistic_probe(), vectors, LABELS)
+    classifier = fit_strategy(logistic_probe(), vectors, LABELS)
     for label in (0, 1):
         model = LogisticRegression(class_weight="balanced", max_iter=500)
         expected = model.fit(vectors, LABELS[:, label]).predict_proba(vectors)[:, 1]

@@ -9,8 +9,10 @@ from datasets import Dataset
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
 from shared.methods.baselines import fit_words, naive_bayes
+from shared.methods.word_pipelines import WordArguments, word_pipeline
 from shared.taggers import MeanScorer, Tagger, WordScorer, load_tagger, mean_tagger
 from shared.taggers import tagger as module
+from shared.taggers.folder import read_tagger, write_tagger
 
 TEXTS = ["crash error crash", "typo docs page", "crash in docs", "docs typo", "error crash", "page"]
 LABELS = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0], [0, 1]])
@@ -44,6 +46,38 @@ def test_the_type_of_the_texts_is_that_of_the_tags(tagger):
     assert tagged["scores"][:] == [tag["scores"] for tag in many]
     with pytest.raises(ValueError, match="no column 'body'"):
         tagger(dataset, column="body")
+
+
+@pytest.mark.parametrize("strategy", ["binary_relevance", "label_powerset", "classifier_chain"])
+@pytest.mark.parametrize("classifier", ["naive_bayes", "linear_svm", "boosted_trees"])
+def test_classifiers_of_words_are_saved_as_arrays(strategy, classifier, tmp_path):
+    args = WordArguments(classifier=classifier, strategy=strategy, analyzer="char_wb")
+    scorer = WordScorer(fit_words(word_pipeline(args), TEXTS, LABELS))
+    saved = Tagger(["bug", "docs"], DecisionRule((0.5, 0.5)), scorer)
+    saved.save(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    np.testing.assert_array_equal(load_tagger(tmp_path).scores(NEW), saved.scores(NEW))
+
+
+def test_arrays_of_another_classifier_are_refused(tmp_path):
+    """Nothing that an edited folder holds makes a tree run forever or read other memory."""
+    args = WordArguments(classifier="boosted_trees", strategy="classifier_chain")
+    scorer = WordScorer(fit_words(word_pipeline(args), TEXTS, LABELS))
+    tagger = Tagger(["bug", "docs"], DecisionRule((0.5, 0.5)), scorer)
+    tagger.save(tmp_path)
+    contents = read_tagger(tmp_path)
+    for name, value in {
+        "tree_left": 0,  # a node whose child is the root
+        "tree_feature": 99,
+        "tree_column": -1,
+        "order": 7,
+    }.items():
+        array = contents.arrays[name]
+        contents.arrays[name] = np.full_like(array, value)
+        write_tagger(tmp_path, contents)
+        with pytest.raises(UserError, match="arrays of the"):
+            load_tagger(tmp_path)
+        contents.arrays[name] = array
 
 
 def test_a_generator_is_read_in_blocks(tagger, monkeypatch):
