@@ -84,6 +84,9 @@ METHODS = {
         "recipes/zero_shot.py", "--method nli", encoder=False, uses_labels=False
     ),
     "naive_bayes": Method(NAIVE_BAYES, HELD_OUT, encoder=False),
+    "augmented_naive_bayes": Method(
+        NAIVE_BAYES, f"--augment swap delete {HELD_OUT}", encoder=False
+    ),
     "tfidf": Method(NAIVE_BAYES, f"--classifier logistic_regression {HELD_OUT}", encoder=False),
     "embedding_lookup": Method(LOOKUP, HELD_OUT, embeds=True),
     "embedding_probe": Method(LOOKUP, f"--head logistic {HELD_OUT}", embeds=True),
@@ -92,6 +95,7 @@ METHODS = {
         "recipes/few_label_probe.py", f"--encoder static {HELD_OUT}", embeds=True
     ),
     "fine_tuning": Method("recipes/github_tagger.py"),
+    "augmented_fine_tuning": Method("recipes/augmentation.py"),
     "adapted_fine_tuning": Method(
         "recipes/github_tagger.py",
         "--model {prepared}",

@@ -95,7 +95,7 @@ class ImdbArguments(
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    algorithm: Literal["words", "wordpiece", "bpe", "unigram"] = flag(
+    algorithm: Literal["words", "wordpiece", "bpe", "unigram", "byte_bpe", "characters"] = flag(
         "words", "Tokenisation algorithm (default: words)."
     )
     vocab_size: int = flag(30_000, "Maximum size of the vocabulary (default: 30,000).")

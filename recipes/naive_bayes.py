@@ -166,7 +166,6 @@ def main() -> None:
             feature_weights(classifier.classifier, len(words)),
             counts=[corpus.report["labels"][name] for name in corpus.label_names],
             n_terms=args.terms,
-            signed=args.classifier != "boosted_trees",
         )
         print(f"\nTerms\n{table}")
     tag_unlabelled(output_dir, corpus, args)

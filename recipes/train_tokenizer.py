@@ -1,4 +1,4 @@
-"""Train a tokenizer on your texts: BPE, WordPiece, Unigram or whole words.
+"""Train a tokenizer on your texts: BPE, byte-level BPE, WordPiece, Unigram, words or characters.
 
 Why: a network trained from scratch needs a vocabulary of its own texts, and a small one, because
 most weights of a small network are token embeddings. For fine-tuning, keep the tokenizer of the
@@ -59,15 +59,18 @@ WORDS_SHOWN = 15  # of the example that both tokenizers split
 class TokenizerArguments(DataArguments):
     """The flags of this recipe, which uses no Trainer."""
 
-    algorithm: Literal["bpe", "wordpiece", "unigram", "words"] = flag(
-        "wordpiece", "Tokenisation algorithm; words: whole words (default: wordpiece)."
+    algorithm: Literal["bpe", "wordpiece", "unigram", "words", "byte_bpe", "characters"] = flag(
+        "wordpiece",
+        "Tokenisation algorithm; byte_bpe: BPE of bytes, which knows every text; words: whole "
+        "words (default: wordpiece).",
     )
     vocab_size: int = flag(
         8000, "Maximum size of the vocabulary, with five special tokens (default: 8000)."
     )
     lowercase: bool = flag(True, "Convert texts to lower case (default: true).")
+    strip_accents: bool = flag(False, "Remove accents: é becomes e (default: false).")
     min_frequency: int = flag(
-        2, "Minimum count of a pair or word; not used by unigram (default: 2)."
+        2, "Minimum count of a pair, word or character; not used by unigram (default: 2)."
     )
     max_length: int = flag(512, "Tokens per text that the model will read (default: 512).")
     model: str = flag(
@@ -122,6 +125,7 @@ def main() -> None:
         args.algorithm,
         args.vocab_size,
         lowercase=args.lowercase,
+        strip_accents=args.strip_accents,
         min_frequency=args.min_frequency,
         max_length=args.max_length,
     )

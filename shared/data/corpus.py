@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+MOST_LABELS_PER_TEXT = 6  # the summary counts texts with so many labels or more together
+
+
 # --- a loaded data set ---------------------------------------------------------------------------
 
 
@@ -169,9 +172,9 @@ class Corpus:
         ]
         if r["labelled"]:
             lines += [
-                f"{len(labels)} labels, {per_text:.2f} per labelled text, two or more on "
-                f"{r['multilabel']:,} texts:",
-                _wrapped(labels, 20),
+                self._labels_per_text(),
+                f"{len(labels)} labels, {per_text:.2f} per labelled text:",
+                _wrapped(labels, 20, total=r["labelled"]),
             ]
         if brief:
             lines = [*lines[:2], *notes]
@@ -181,6 +184,24 @@ class Corpus:
         if note := self.describe_unknown_labels():
             lines += [note]
         return "\n".join(lines)
+
+    def _labels_per_text(self) -> str:
+        """Return how many labelled texts have no label, one, two and so on, and their shares."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        numbers = pc.list_value_length(self.dataset.data["labels"]).drop_null().to_numpy()
+        counts = np.bincount(np.minimum(numbers, MOST_LABELS_PER_TEXT))
+        names = [*map(str, range(MOST_LABELS_PER_TEXT)), f"{MOST_LABELS_PER_TEXT} or more"]
+        parts = [
+            f"{name} on {count:,} ({count / len(numbers):.0%})"
+            for name, count in zip(names, counts.tolist(), strict=False)
+            if count
+        ]
+        if len(counts) > MOST_LABELS_PER_TEXT:
+            parts.append(f"at most {numbers.max():,}")
+        text = f"labels per labelled text: {', '.join(parts)}"
+        return textwrap.fill(text, 98, subsequent_indent="  ")
 
     def describe_unknown_labels(self) -> str:
         """Return a note about the labels that only this file of held-out rows has; "" if none."""
@@ -251,13 +272,22 @@ def _counts(numbers: dict[str, int]) -> list[str]:
     return [f"{name} {number:,}" for name, number in numbers.items() if number]
 
 
-def _wrapped(numbers: dict[str, int], most: int) -> str:
-    """Return the largest numbers (at most `most`) with their names, wrapped and indented."""
-    largest = dict(sorted(numbers.items(), key=lambda item: -item[1])[:most])
+def _wrapped(numbers: dict[str, int], most: int, *, total: int | None = None) -> str:
+    """Return the largest numbers (at most `most`) with their names, wrapped and indented.
+
+    With `total`, the numbers have their shares of it, and the range of the others is named.
+    """
+    ranked = sorted(numbers.items(), key=lambda item: -item[1])
+    items = _counts(dict(ranked[:most]))
+    if total:
+        shares = [f"{number / total:.0%}" for _, number in ranked[:most] if number]
+        items = [f"{item} ({share})" for item, share in zip(items, shares, strict=True)]
     # No-break spaces inside an item, so that a label name is never broken over two lines.
-    items = [item.replace(" ", "\u00a0") for item in _counts(largest)]
+    items = [item.replace(" ", "\u00a0") for item in items]
     if len(numbers) > most:
-        items.append(f"and {len(numbers) - most:,} more")
+        others = [number for _, number in ranked[most:]]
+        span = f" with {others[-1]:,} to {others[0]:,} texts" if total else ""
+        items.append(f"and {len(others):,} more{span}")
     text = textwrap.fill(
         ", ".join(items), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )

@@ -89,8 +89,12 @@ class LinearClassifier:
 
     def __call__(self, features: Features | csr_matrix) -> np.ndarray:
         """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
-        logits = features @ self.weights.T + self.bias
+        logits = self.logits(features)
         return softmax(logits) if self.single_label else sigmoid(logits)
+
+    def logits(self, features: Features | csr_matrix) -> np.ndarray:
+        """Return the weighted sums of features (rows, width): of shape (rows, labels)."""
+        return features @ self.weights.T + self.bias
 
     def select(self, label: int) -> LinearClassifier:
         """Return the classifier of one label."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.evaluation.decisions import sigmoid
 from shared.methods.linear import LinearClassifier
 from shared.methods.trees import BoostedTrees
 
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelPowerset:
-    """The probability of each label, from those of the sets of labels.
+    """The score of each label, from those of the sets of labels.
+
+    If the classifier gives the sets probabilities (``single_label``), a label has the sum over its
+    sets. If it gives them margins, a label has the sigmoid of the difference between the best set
+    with it and the best set without it: it is above .5 if the label is in the best set.
 
     Attributes
     ----------
     classifier : LinearClassifier or BoostedTrees
-        Of the sets, which exclude each other.
+        Of the sets.
     label_sets : float array of shape (sets, labels)
         Multi-hot.
     """
@@ -44,9 +49,16 @@ class LabelPowerset:
     label_sets: np.ndarray
 
     def __call__(self, features: csr_matrix) -> np.ndarray:
-        """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
-        # The sum of a label's sets can exceed 1 by a rounding error.
-        return np.minimum(self.classifier(features) @ self.label_sets, 1.0)
+        """Return scores of features (rows, width): float64, of shape (rows, labels)."""
+        if self.classifier.single_label:
+            # The sum can exceed 1 by a rounding error.
+            return np.minimum(self.classifier(features) @ self.label_sets, 1.0)
+        margins = self.classifier.logits(features)  # (rows, sets)
+        logits = np.empty((len(margins), self.label_sets.shape[1]))
+        for label, members in enumerate(self.label_sets.T > 0):
+            best = [margins[:, each].max(axis=1, initial=-np.inf) for each in (members, ~members)]
+            logits[:, label] = best[0] - best[1]
+        return sigmoid(logits)
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,9 @@ def _of_classes(model: Any, n_classes: int, width: int) -> LinearClassifier | Bo
     weights, intercept = _linear_logits(model)
     missing = n_classes - len(weights)  # 1, if there are two classes
     weights = np.pad(weights, ((missing, 0), (0, 0)))
-    return LinearClassifier(weights, np.pad(intercept, (missing, 0)), single_label=True)
+    # A support vector machine has margins, and no probabilities.
+    options = {"single_label": hasattr(model, "predict_proba")}
+    return LinearClassifier(weights, np.pad(intercept, (missing, 0)), **options)
 
 
 def _linear_logits(model: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +189,9 @@ def feature_weights(classifier: MultilabelClassifier, width: int) -> np.ndarray:
     """Return how much each feature speaks for each label: float64, of shape (labels, width).
 
     Of a linear classifier, the weight in the logit. Of a label powerset, the mean weight over the
-    sets with the label minus that over the sets without it. Of trees, the number of nodes that ask
-    for the feature, which does not say whether it speaks for or against the label. Labels that all
-    texts or no texts have get zeros.
+    sets with the label minus that over the sets without it. Of trees, the change of the logit at
+    the nodes that ask for the feature (`BoostedTrees.effects`). Labels that all texts or no texts
+    have get zeros.
 
     Parameters
     ----------
@@ -186,7 +200,7 @@ def feature_weights(classifier: MultilabelClassifier, width: int) -> np.ndarray:
         Number of features, without the labels that a chain adds.
     """
     if isinstance(classifier, BoostedTrees):
-        return classifier.counts().astype(np.float64)[:, :width]
+        return classifier.effects()[:, :width]
     if isinstance(classifier, LinearClassifier):
         return classifier.weights[:, :width]
     inner = feature_weights(classifier.classifier, width)
@@ -196,6 +210,4 @@ def feature_weights(classifier: MultilabelClassifier, width: int) -> np.ndarray:
         return weights
     sets = classifier.label_sets.T  # (labels, sets)
     means = [each / np.maximum(each.sum(axis=1, keepdims=True), 1) for each in (sets, 1 - sets)]
-    if isinstance(classifier.classifier, BoostedTrees):
-        return means[0] @ inner
     return (means[0] - means[1]) @ inner

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tokenizers.trainers import Trainer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-ALGORITHMS = ("bpe", "wordpiece", "unigram", "words")
+ALGORITHMS = ("bpe", "wordpiece", "unigram", "words", "byte_bpe", "characters")
 SPECIAL_TOKENS = {  # in the order of their ids, 0 to 4
     "unk_token": "[UNK]",
     "pad_token": "[PAD]",
@@ -116,6 +116,7 @@ def train_tokenizer(
     vocab_size: int,
     *,
     lowercase: bool = True,
+    strip_accents: bool = False,
     min_frequency: int = 2,
     max_length: int = 512,
 ) -> PreTrainedTokenizerFast:
@@ -130,7 +131,7 @@ def train_tokenizer(
     ----------
     texts : iterable of str
         Read once. Only its distinct words are kept in memory.
-    algorithm : {"bpe", "wordpiece", "unigram", "words"}
+    algorithm : {"bpe", "wordpiece", "unigram", "words", "byte_bpe", "characters"}
         - "bpe" merges pairs of symbols, the most frequent pair first (Sennrich et al. 2016). ▁ at
           the start of a token stands for a space before it, so that decoding returns the normalised
           text.
@@ -139,13 +140,21 @@ def train_tokenizer(
         - "unigram" keeps the pieces that make the texts most likely (Kudo 2018). ▁ stands for a
           space, and is also put before the first word.
         - "words" keeps whole words and punctuation marks, the most frequent first.
+        - "byte_bpe" merges bytes of UTF-8 as "bpe" merges characters (Radford et al. 2019). All 256
+          bytes are tokens, so that no text has an unknown token.
+        - "characters" keeps the characters, the most frequent first. ▁ stands for a space.
     vocab_size : int
-        Maximum number of tokens, special ones included. Except for "words", all characters of the
-        texts are tokens, for "wordpiece" twice (with and without ##).
+        Maximum number of tokens, special ones included. Except for "words" and "characters", all
+        characters of the texts are tokens (for "byte_bpe", all bytes), for "wordpiece" twice (with
+        and without ##).
     lowercase : bool
         Whether to convert texts to lower case.
+    strip_accents : bool
+        Whether to remove accents from letters: "é" becomes "e". The vowel signs of Thai, Hindi and
+        other scripts stay.
     min_frequency : int
-        Pairs that are less frequent are not merged, words that are less frequent are left out.
+        Pairs that are less frequent are not merged, words and characters that are less frequent are
+        left out.
         "unigram" ignores this.
     max_length : int
         Tokens at which the tokenizer truncates on request, special ones included.
@@ -173,7 +182,7 @@ def train_tokenizer(
         raise UserError("no text to learn a vocabulary from: there is none, or all are blank")
 
     tokenizer, trainer = _untrained(algorithm, vocab_size, min_frequency)
-    tokenizer.normalizer = _normalizer(lowercase)
+    tokenizer.normalizer = _normalizer(lowercase, strip_accents)
     tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
     # The models of WordPiece and Unigram are replaced; the end of this file says why.
     if algorithm == "wordpiece":
@@ -183,18 +192,22 @@ def train_tokenizer(
     elif algorithm == "unigram":
         tokenizer.model = _unigram(tokenizer, vocab_size)
         tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="always")
-    elif algorithm == "bpe":
+    elif algorithm in ("bpe", "characters"):
         tokenizer.decoder = decoders.Metaspace(_SPACE, prepend_scheme="never")
+    elif algorithm == "byte_bpe":
+        tokenizer.decoder = decoders.ByteLevel()
 
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
+        alphabet = "bytes" if algorithm == "byte_bpe" else "characters of the texts"
         raise UserError(
-            f"--vocab_size {vocab_size}: the special tokens and the characters of the texts alone "
-            f"are {size}; raise it, or learn whole words"
+            f"--vocab_size {vocab_size}: the special tokens and the {alphabet} alone are {size}; "
+            "raise it, or learn whole words"
         )
     if size == len(_SPECIAL):
         raise UserError(
-            f"nothing to learn: no word occurs {min_frequency} times or more; use more texts"
+            f"nothing to learn: no {'character' if algorithm == 'characters' else 'word'} occurs "
+            f"{min_frequency} times or more; use more texts"
         )
 
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -281,7 +294,13 @@ def tokenization_statistics(
 def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tokenizer, Trainer]:
     """Return a tokenizer that splits texts into words, and the trainer of its vocabulary."""
     from tokenizers import Regex, Tokenizer, models, trainers
-    from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace, Sequence, Split
+    from tokenizers.pre_tokenizers import (
+        BertPreTokenizer,
+        ByteLevel,
+        Metaspace,
+        Sequence,
+        Split,
+    )
 
     unknown = SPECIAL_TOKENS["unk_token"]
     common: dict[str, Any] = {
@@ -306,6 +325,17 @@ def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tok
         tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
         trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **common)
         tokenizer.pre_tokenizer = BertPreTokenizer()
+    elif algorithm == "characters":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
+        trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **common)
+        spaces = Metaspace(_SPACE, prepend_scheme="never", split=False)
+        tokenizer.pre_tokenizer = Sequence([spaces, Split(Regex(r"[\s\S]"), "isolated")])
+    elif algorithm == "byte_bpe":
+        tokenizer = Tokenizer(models.BPE())
+        alphabet = sorted(ByteLevel.alphabet())
+        common |= {"initial_alphabet": alphabet, "min_frequency": min_frequency}
+        trainer = trainers.BpeTrainer(**common)
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     else:
         # The library's WordPiece trainer breaks ties between equally frequent pairs at random, so
         # that its vocabulary differs from run to run. The BPE trainer breaks them by token id.
@@ -320,14 +350,17 @@ def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tok
     return tokenizer, trainer
 
 
-def _normalizer(lowercase: bool) -> Normalizer:
-    """Return the normalisation of texts: NFKC, lower case if wanted, single spaces."""
+def _normalizer(lowercase: bool, strip_accents: bool) -> Normalizer:
+    """Return the normalisation: NFKC, lower case and no accents if wanted, single spaces."""
     from tokenizers import Regex, normalizers
 
+    # Not the library's StripAccents: it also removes vowel signs, which are letters of their own.
+    accents = [normalizers.NFD(), normalizers.Replace(Regex("[\u0300-\u036f]"), "")]
     return normalizers.Sequence(
         [
             normalizers.NFKC(),
             *([normalizers.Lowercase()] if lowercase else []),
+            *(accents if strip_accents else []),
             normalizers.NFC(),  # lower-casing can separate a letter from its accent
             # ▁ in a text becomes a space, too: in a token it could not be told from one.
             normalizers.Replace(Regex(rf"[\s{_SPACE}]+"), " "),

@@ -21,7 +21,6 @@ def write_terms(
     *,
     counts: Sequence[int],
     n_terms: int,
-    signed: bool = True,
 ) -> str:
     """Write ``terms.csv``; return a table of the strongest terms of each label.
 
@@ -37,8 +36,6 @@ def write_terms(
         Number of texts of each label. The table has the 20 most frequent labels.
     n_terms : int
         Terms for, and as many against, each label in the table. The file has 50.
-    signed : bool
-        Whether a weight has a sign. False: it counts how often trees ask for the term.
 
     Returns
     -------
@@ -50,12 +47,11 @@ def write_terms(
     width = max(map(len, label_names))
     for label, name in enumerate(label_names):
         strongest = np.argsort(-weights[label], kind="stable")
-        sides = {"for": [i for i in strongest[:TERMS_IN_FILE] if weights[label, i] > 0]}
-        if signed:
-            weakest = strongest[: -TERMS_IN_FILE - 1 : -1]
-            sides["against"] = [i for i in weakest if weights[label, i] < 0]
-        else:
-            sides = {"asked for": sides["for"]}
+        weakest = strongest[: -TERMS_IN_FILE - 1 : -1]
+        sides = {
+            "for": [i for i in strongest[:TERMS_IN_FILE] if weights[label, i] > 0],
+            "against": [i for i in weakest if weights[label, i] < 0],
+        }
         heading = f"  {name:{width}}"
         for side, terms in sides.items():
             entries = [(words[i], float(weights[label, i])) for i in terms]
@@ -65,7 +61,7 @@ def write_terms(
             ]
             if label in shown and entries:
                 text = ", ".join(f"{term} {weight:.3g}" for term, weight in entries[:n_terms])
-                lines.append(f"{heading}  {side:9}  {text}")
+                lines.append(f"{heading}  {side:7}  {text}")
                 heading = " " * len(heading)
     if not rows:
         return ""

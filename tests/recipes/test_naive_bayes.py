@@ -6,7 +6,7 @@ from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, r
 
 from shared.evaluation.decisions import tune_thresholds
 from shared.evaluation.metrics import f1_scores
-from shared.methods.baselines import fit_words, naive_bayes, tfidf_logistic_regression
+from shared.methods.baselines import fit_words, naive_bayes
 from shared.methods.linear import WordClassifier
 from shared.taggers import load_tagger
 
@@ -15,7 +15,7 @@ LAUNCH = (
     *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
 )
 LABELS = ("bug", "documentation", "feature", "speed")  # the labels of tiny_issues
-CLASSIFIERS = {"naive_bayes": naive_bayes, "logistic_regression": tfidf_logistic_regression}
+CLASSIFIERS = ("naive_bayes", "logistic_regression")
 
 
 @pytest.fixture
@@ -75,6 +75,45 @@ def test_figures_and_files(classifier, recipe, tmp_path):
     tagger = load_tagger(tmp_path)
     for line in lines:
         assert tagger(line["text"]) == {name: line[name] for name in ("labels", "scores")}
+
+
+@pytest.mark.parametrize(
+    ("classifier", "strategy"),
+    [("linear_svm", "label_powerset"), ("boosted_trees", "classifier_chain")],
+)
+def test_options_of_words_and_the_terms_of_the_labels(classifier, strategy, recipe, tmp_path):
+    options = ("--analyzer", "char_wb", "--ngram_range", 2, 4, "--min_df", 3, "--max_features", 600)
+    printed = recipe("--classifier", classifier, "--strategy", strategy, *options, "--terms", 2)
+    tagger = load_tagger(tmp_path)
+    words = tagger.scorer.classifier.features.words
+    assert len(words) == 600
+    assert {len(word) for word in words} == {2, 3, 4}
+    lines = read_lines(tmp_path / "test_predictions.jsonl")
+    scores = tagger.scores([line["text"] for line in lines])
+    names = tagger.label_names
+    expected = [[line["scores"][name] for name in names] for line in lines]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert read_json(tmp_path / "metrics.json")["test_micro_f1"] > 0.4
+    with (tmp_path / "terms.csv").open(encoding="utf-8", newline="") as file:
+        terms = list(csv.DictReader(file))
+    assert {row["label"] for row in terms} == {*LABELS}
+    for row in terms:
+        assert row["term"] in words
+        assert (float(row["weight"]) > 0) == (row["side"] == "for")
+    strongest = [row["term"] for row in terms if (row["label"], row["side"]) == ("bug", "for")]
+    table = printed[printed.index("\nTerms\n") :]
+    assert f"bug            for      {strongest[0]} " in table
+    assert table.count(" for  ") == len(LABELS)
+
+
+def test_counts_and_tfidf_are_options_of_every_classifier(recipe, tmp_path):
+    recipe("--tfidf", "true", "--ngram_range", 1, 2, "--terms", 0)
+    assert (tmp_path / "terms.csv").exists() is False
+    features = load_tagger(tmp_path).scorer.classifier.features
+    assert features.idf is not None
+    assert any(" " in word for word in features.words)
+    recipe("--classifier", "linear_svm", "--tfidf", "false")
+    assert load_tagger(tmp_path).scorer.classifier.features.idf is None
 
 
 def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
@@ -218,6 +257,13 @@ def test_through_a_launcher(launcher, tiny_issues, tmp_path):
         (["--train_size", 61], "--train_size 61: the pool has 60 rows"),
         (["--label_column", "tags"], "no column 'tags'"),
         (["--classifier", "svm"], "--classifier"),
+        (["--ngram_range", 2, 1], "--ngram_range 2 1: must be two numbers"),
+        (["--ngram_range", 1], "--ngram_range 1: must be two numbers"),
+        (["--min_df", "nan"], "--min_df nan: must be a share between 0 and 1, or a whole number"),
+        (["--max_df", 1.5], "--max_df 1.5: must be a share"),
+        (["--min_df", 500], "--min_df, --max_df: no term of the 60 training texts is left"),
+        (["--max_features", 0], "--max_features 0: must be 1 or more"),
+        (["--terms", -1], "--terms -1: must be 0 or more"),
         (["--seed", -1], "--seed -1: must be 0 or more"),
         (["--augment", "shuffle"], "no augmentation 'shuffle'; there are synonym, swap"),
         (["--augment", "swap", "--copies", 0], "--copies 0: must be 1 or more"),

@@ -480,6 +480,28 @@ def test_report_and_description(load):
     assert max(map(len, description.splitlines()[1:])) <= 100
 
 
+def test_summary_counts_labels_and_texts_with_their_shares(load):
+    rows = [issue(n, *[f"l{i}" for i in range(n % 9)]) for n in range(1, 91)]
+    description = load(rows, empty_labels="negative").describe()
+    # 90 texts with 0 to 8 labels, ten of each number.
+    assert (
+        "labels per labelled text: 0 on 10 (11%), 1 on 10 (11%), 2 on 10 (11%), 3 on 10 (11%), "
+        "4 on 10 (11%), 5 on 10 (11%), 6 or more on 30 (33%), at most 8"
+    ) in " ".join(description.split())
+    assert "8 labels, 4.00 per labelled text:\n  l0 80 (89%), l1 70 (78%), l2 60" in description
+    assert max(map(len, description.splitlines()[1:])) <= 100
+
+
+def test_summary_of_hundreds_of_labels_is_short(load):
+    rows = [issue(n, f"label {n % 300}") for n in range(700)]
+    lines = load(rows).describe().splitlines()
+    assert "labels per labelled text: 1 on 700 (100%)" in lines
+    assert "300 labels, 1.00 per labelled text:" in lines
+    assert " ".join(" ".join(lines).split()).endswith("and 280 more with 2 to 3 texts")
+    assert len(lines) < 12
+    assert max(map(len, lines[1:])) <= 100
+
+
 # The cache
 
 

@@ -1,5 +1,8 @@
+import json
+import re
 import socket
 import threading
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -68,6 +71,15 @@ def test_combined_modules_equal_the_metric_function(rows, thresholds):
     result = modules.compute(predictions=sigmoid(logits), references=y_true)
     assert result == pytest.approx(expected, abs=1e-12)
     assert {type(value) for value in result.values()} == {float}
+
+
+def test_the_example_of_the_readme():
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import evaluate\n.*?)```", readme, re.DOTALL)
+    variables = {}
+    exec(example, variables)
+    rounded = {name: round(value, 3) for name, value in variables["results"].items()}
+    assert example.rstrip().endswith(f"# {json.dumps(rounded)}")
 
 
 def test_batches_and_single_rows_add_up_and_modules_can_be_used_again(rows):

@@ -16,6 +16,12 @@ from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_
 HUGS = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
 SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 every = pytest.mark.parametrize("algorithm", ALGORITHMS)
+BYTES = 261  # the smallest vocabulary of byte_bpe: all bytes, and the special tokens
+
+
+def size_for(algorithm, size):
+    """Return a vocabulary size: `size`, or as much above the smallest one of bytes."""
+    return BYTES + size if algorithm == "byte_bpe" else size
 
 
 def prose(n=300, seed=0):
@@ -127,7 +133,7 @@ def test_unigram_takes_the_most_likely_pieces():
 
 @every
 def test_special_tokens_and_templates(algorithm):
-    tokenizer = train_tokenizer(prose(), algorithm, 200, max_length=9)
+    tokenizer = train_tokenizer(prose(), algorithm, size_for(algorithm, 200), max_length=9)
     assert vocabulary(tokenizer)[:5] == SPECIAL
     assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
     for i, name in enumerate(("unk", "pad", "cls", "sep", "mask")):
@@ -151,7 +157,7 @@ def test_special_tokens_and_templates(algorithm):
 @every
 def test_a_saved_tokenizer_loads_unchanged(algorithm, tmp_path):
     texts = prose()
-    tokenizer = train_tokenizer(texts, algorithm, 200, max_length=77)
+    tokenizer = train_tokenizer(texts, algorithm, size_for(algorithm, 200), max_length=77)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     odd = [*texts, "naïve 日本 😀 [MASK]", "", "A\tB\n\n c"]
@@ -171,7 +177,7 @@ def test_the_same_texts_give_the_same_tokenizer(algorithm, size, monkeypatch):
     for order in (texts, texts[::-1], sorted(texts)):
         for parallel in ("false", "true"):
             monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
-            tokenizer = train_tokenizer(iter(order), algorithm, size)
+            tokenizer = train_tokenizer(iter(order), algorithm, size_for(algorithm, size))
             results.add(tokenizer.backend_tokenizer.to_str())
     assert len(results) == 1
 
@@ -199,7 +205,7 @@ def test_any_text_can_be_learned_and_decoded(algorithm, texts, other, lowercase)
     # not count that character as white space, and it may be unknown.
     for text in filter(str.strip, texts):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if algorithm in ("bpe", "unigram"):
+        if algorithm in ("bpe", "unigram", "byte_bpe", "characters"):
             normalized = tokenizer.backend_tokenizer.normalizer.normalize_str(text)
             assert tokenizer.decode(ids) == normalized
             assert 0 not in ids
@@ -212,6 +218,34 @@ def test_lower_case_is_optional():
     assert train_tokenizer(texts, "words", 10).tokenize("HUG Hug") == ["hug", "hug"]
     kept = train_tokenizer(texts, "words", 10, lowercase=False)
     assert kept.tokenize("HUG Hug") == ["[UNK]", "Hug"]
+
+
+def test_accents_are_stripped_on_request_and_vowel_signs_stay():
+    texts = ["Café Ünal naïve кафе ทำที่นี่ हिन्दी"] * 2
+    plain = train_tokenizer(texts, "characters", 100, strip_accents=True)
+    normalize = plain.backend_tokenizer.normalizer.normalize_str
+    assert normalize(texts[0]) == normalize("cafe unal naive кафе ทำที่นี่ हिन्दी")
+    assert normalize("ทำที่นี่ हिन्दी é e\u0301") == normalize("ทำที่นี่ हिन्दी") + " e e"
+    assert plain.tokenize("É") == ["e"]
+    assert train_tokenizer(texts, "characters", 100).tokenize("É") == ["é"]
+
+
+def test_bytes_know_every_text():
+    tokenizer = train_tokenizer(["hug the bug"] * 3, "byte_bpe", BYTES + 4)
+    assert len(tokenizer) == BYTES + 4
+    for text in ("bug hugs", "日本 😀", "naïve\u0000"):
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert len(tokenizer("日", add_special_tokens=False)["input_ids"]) == 3
+
+
+def test_characters_are_the_most_frequent_ones():
+    tokenizer = train_tokenizer(["aab b", "a c"], "characters", 8)
+    assert vocabulary(tokenizer) == [*SPECIAL, "a", "b", "▁"]
+    assert tokenizer.tokenize("ab ca") == ["a", "b", "▁", "[UNK]", "a"]
+    with pytest.raises(UserError, match="no character occurs 9 times"):
+        train_tokenizer(["aab"], "characters", 8, min_frequency=9)
 
 
 @every
@@ -241,6 +275,7 @@ def test_texts_are_not_kept_in_memory(algorithm):
         (HUGS, "bpe", 11, "--vocab_size 11: the special tokens and the characters .* are 12;"),
         (HUGS, "wordpiece", 18, "--vocab_size 18: .* are 19;"),
         (HUGS, "unigram", 12, "--vocab_size 12: .* are 13;"),
+        (HUGS, "byte_bpe", 60, "--vocab_size 60: .* and the bytes alone are 261;"),
         (HUGS, "bpr", 15, "--algorithm bpr: must be one of bpe, wordpiece, unigram, words"),
         ([], "bpe", 15, "no text to learn a vocabulary from"),
         (["", " \n"], "unigram", 15, "no text to learn a vocabulary from"),
@@ -258,7 +293,8 @@ def test_the_smallest_vocabulary_has_special_tokens_and_characters(algorithm):
     if algorithm == "words":
         assert vocabulary(train_tokenizer(HUGS, "words", 6)) == [*SPECIAL, "pun"]
         return
-    size = {"bpe": 12, "wordpiece": 19, "unigram": 13}[algorithm]
+    sizes = {"bpe": 12, "wordpiece": 19, "unigram": 13, "byte_bpe": BYTES, "characters": 12}
+    size = sizes[algorithm]
     tokens = vocabulary(train_tokenizer(HUGS, algorithm, size))
     assert len(tokens) == size
     assert set("bghnpsu") < set(tokens)
@@ -266,7 +302,7 @@ def test_the_smallest_vocabulary_has_special_tokens_and_characters(algorithm):
 
 @every
 def test_statistics_agree_with_a_plain_count(algorithm):
-    tokenizer = train_tokenizer(prose(), algorithm, 100)
+    tokenizer = train_tokenizer(prose(), algorithm, size_for(algorithm, 100))
     texts = [*prose(40, seed=1), "日本 x_y", "(?!)"]
     words = split = tokens = unknown = truncated = 0
     for text in texts:
