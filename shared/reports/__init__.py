@@ -4,6 +4,7 @@
 - `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `cards`: model cards.
+- `terms`: the terms that speak for and against each label.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.

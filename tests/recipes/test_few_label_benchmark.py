@@ -237,12 +237,13 @@ def test_mistakes(wrong, expected, recipe):
 
 
 def test_the_recipes_themselves(recipe, tiny_model, tmp_path):
+    methods = ["augmented_naive_bayes", "embedding_probe"]
     printed = recipe(
-        *("--methods", "naive_bayes", "embedding_probe", "--sizes", 8, "--seeds", 1),
-        *("--model", tiny_model, "--max_length", 48),
+        *("--methods", *methods, "--sizes", 8, "--seeds", 1, "--model", tiny_model),
+        *("--max_length", 48),
     )
     assert "Everything is in" in printed
-    assert [row["method"] for row in results(tmp_path)] == ["naive_bayes", "embedding_probe"]
+    assert [row["method"] for row in results(tmp_path)] == methods
     for row in results(tmp_path):
         folder = tmp_path / "out" / "cells" / row["method"] / "8" / "1"
         metrics = read_json(folder / "metrics.json")

