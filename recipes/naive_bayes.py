@@ -33,7 +33,6 @@ when words count twice. Logistic regression gains .00, .02 and .02, and loses .0
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
 
 from shared.cli import (
     UserError,
