@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
-from shared.evaluation.decisions import tune_thresholds
 from shared.evaluation.metrics import f1_scores
+from shared.evaluation.thresholds import find_thresholds
 from shared.methods.baselines import fit_words, naive_bayes
 from shared.methods.linear import WordClassifier
 from shared.taggers import load_tagger
@@ -129,11 +129,11 @@ def test_scores_are_those_of_the_classifier_and_thresholds_those_of_validation(
 
     def spy_tune(scores, labels, **options):
         assert scores is seen["scores"][0]
-        seen["thresholds"] = tune_thresholds(scores, labels, **options)
+        seen["thresholds"] = find_thresholds(scores, labels, **options)
         return seen["thresholds"]
 
     monkeypatch.setattr(WordClassifier, "__call__", spy)
-    monkeypatch.setattr(recipe.module, "tune_thresholds", spy_tune)
+    monkeypatch.setattr(recipe.module, "find_thresholds", spy_tune)
     for thresholds in ("global", "per_label"):
         seen["scores"] = []
         recipe("--thresholds", thresholds)
