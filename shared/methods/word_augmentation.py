@@ -177,7 +177,8 @@ class WordNet:
 
 
 WORD_AUGMENTATIONS = ("synonym", "swap", "delete", "spelling", "keyboard", "ocr", "random_chars")
-_DELETED = "\0"  # marks the place of a deleted word until the text is put together again
+# Marks the place of a deleted word until the text is put together again. No word is white space.
+_DELETED = " "
 
 
 class WordFlow:
@@ -211,11 +212,28 @@ class WordFlow:
         from nlpaug.augmenter.word import RandomWordAug, SpellingAug, SynonymAug
         from nlpaug.flow import Sequential
         from nlpaug.model.word_dict import Spelling
+        from nlpaug.util import Action
 
         class Synonyms(SynonymAug):
             @classmethod
             def get_model(cls, *_):  # instead of nlpaug's model; see `WordNet`
                 return wordnet
+
+        class Swaps(RandomWordAug):
+            def change_case(self, doc, original_word_idx, swap_word_idx, change_seq):
+                """Swap two words of a document as they are.
+
+                nlpaug changes their case at the start of a text, which is wrong for identifiers and
+                for letters without a single counterpart, such as ß.
+                """
+                words = [
+                    doc.get_token(index).get_latest_token().token
+                    for index in (swap_word_idx, original_word_idx)
+                ]
+                step = {"action": Action.SWAP, "change_seq": self.parent_change_seq + change_seq}
+                for index, word in zip((original_word_idx, swap_word_idx), words, strict=True):
+                    doc.add_change_log(index, new_token=word, **step)
+                return doc
 
         class Misspellings(SpellingAug):
             def get_model(self, *_, **__):
@@ -243,7 +261,7 @@ class WordFlow:
             if name == "random_chars":
                 return RandomCharAug(action="substitute", spec_char="", **letters, **chars)
             if name == "swap":
-                return RandomWordAug(action="swap", **words)
+                return Swaps(action="swap", **words)
             # nlpaug's own deletion does not tell which words are left, and `join` needs to know.
             return RandomWordAug(action="substitute", target_words=[_DELETED], **words)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoTokenizer,
@@ -42,6 +42,7 @@ for batch in   loader:
   2. run training again
 """
 TEXTS = [ISSUE, "", " \n", "slow", "memory of the server is slow", "model!", "`x y`", "a-b c_d 1.2"]
+seeds = st.integers(0, 2**32 - 1)
 odd_texts = st.lists(
     st.one_of(
         st.text(max_size=30),
@@ -179,6 +180,19 @@ def test_code_and_layout_do_not_change(name, load):
         assert "`num workers`" in augmented
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=odd_texts, seed=seeds)
+def test_every_text_has_its_own_row(name, load, texts, seed):
+    together = augment(texts, range(len(texts)), load[name], seed=seed)
+    assert len(together) == len(texts)
+    for sample, (text, changed) in enumerate(zip(texts, together, strict=True)):
+        assert augment([text], [sample], load[name], seed=seed) == [changed]
+        assert bool(changed.strip()) == bool(text.strip())
+
+
 @settings(max_examples=60, deadline=None)
 @given(odd_texts, st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_rows_and_labels_stay_aligned(texts, copies, seed):
@@ -205,8 +219,22 @@ FLOW = {}
 def test_swap_only_moves_words(load):
     for sample in range(20):
         (text,) = augment([ISSUE], [sample], load["swap"], seed=0)
-        assert Counter(words(text.lower())) == Counter(words(ISSUE.lower()))
+        assert Counter(words(text)) == Counter(words(ISSUE))
         assert text.split() != ISSUE.split()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(st.text(max_size=30), st.text("aB ßéÉǆ `\n\t\0.\x1c\x85\u2028", max_size=30)), seeds
+)
+@example("é é ß", 1)
+@example("\0 a b", 0)
+def test_swap_keeps_every_word_of_any_script(text, seed):
+    swap = FLOW.setdefault(
+        "swap", load_augmentations(["swap"], AugmentationArguments(augment_share=0.5))
+    )
+    (augmented,) = augment([text], [0], swap, seed=seed)
+    assert Counter(words(augmented)) == Counter(words(text))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
