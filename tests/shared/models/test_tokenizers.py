@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from shared.cli.errors import UserError
 from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
 
+CHINESE = "".join(map(chr, range(0x4E00, 0x4F00)))  # 256 characters
 HUGS = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
 SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 every = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -241,6 +242,7 @@ def test_texts_are_not_kept_in_memory(algorithm):
         (HUGS, "bpe", 11, "--vocab_size 11: the special tokens and the characters .* are 12;"),
         (HUGS, "wordpiece", 18, "--vocab_size 18: .* are 19;"),
         (HUGS, "unigram", 12, "--vocab_size 12: .* are 13;"),
+        ([CHINESE], "unigram", 100, "--vocab_size 100: the texts have more different characters"),
         (HUGS, "bpr", 15, "--algorithm bpr: must be one of bpe, wordpiece, unigram, words"),
         ([], "bpe", 15, "no text to learn a vocabulary from"),
         (["", " \n"], "unigram", 15, "no text to learn a vocabulary from"),
