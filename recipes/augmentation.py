@@ -58,7 +58,9 @@ from shared.methods import (
 )
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
     append_mean_pooling,
+    choose_text_prefix,
     fit_head,
     limit_length,
     load_encoder,
@@ -112,6 +114,7 @@ class AugmentationRecipeArguments(
         None, "Example to print augmented (default: first sentence of the first training text)."
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/augmentation", "Output folder (default: outputs/augmentation).")
@@ -147,7 +150,8 @@ def main() -> None:
 
     # Tokenise.
     model_folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(model_folder)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
     limit_length(tokenizer, load_encoder(model_folder, tokenizer=tokenizer), args.max_length)
     collator = MultilabelCollator(tokenizer, len(label_names))
     with args.main_process_first(desc="tokenising"):

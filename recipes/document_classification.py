@@ -62,8 +62,10 @@ from shared.evaluation import (
 from shared.methods import MeanPooling, WindowArguments, Windows, fold_baselines, limit_windows
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
     HeadArguments,
     PooledForSequenceClassification,
+    choose_text_prefix,
     fit_head,
     head_settings,
     load_encoder,
@@ -103,6 +105,7 @@ class DocumentArguments(
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     folds: int = flag(3, "Number of cross-validation folds (default: 3).")
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
@@ -152,7 +155,8 @@ def main() -> None:
     checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
 
     # Cut documents into windows; a window has the labels of its document.
-    tokenizer = load_tokenizer(model_folder)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
     cutting = {"stride": args.stride, "max_windows": args.max_windows}
@@ -228,7 +232,7 @@ def main() -> None:
         windows,
         embedder,
         model_folder=model_folder,
-        settings=(args.window, cutting, args.bf16),
+        settings=(args.window, cutting, args.bf16, prefix),
         cache_dir=cache_folder(args.cache_dir),
     )
     if args.process_index != 0:

@@ -55,6 +55,8 @@ from shared.methods import (
 )
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
+    choose_text_prefix,
     limit_length,
     load_encoder,
     load_tokenizer,
@@ -79,6 +81,7 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     head: Literal["neighbours", "logistic"] = flag(
         "neighbours", "Vote of the nearest texts, or logistic regression (default: neighbours)."
@@ -126,7 +129,8 @@ def main() -> None:
 
     # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
     model_folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(model_folder)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
     trainer = LengthGroupedTrainer(
@@ -150,7 +154,7 @@ def main() -> None:
         tag_unlabelled(output_dir, corpus, args)
         return
 
-    encoder_reference = EncoderReference.of(args.model, args.max_length)
+    encoder_reference = EncoderReference.of(args.model, args.max_length, prefix)
 
     def fit(split, vectors, chosen=None):
         """Return the tagger of a split, and its votes or thresholds: as given, or chosen."""

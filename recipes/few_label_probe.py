@@ -77,6 +77,8 @@ from shared.methods import (
 )
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
+    choose_text_prefix,
     limit_length,
     load_encoder,
     load_tokenizer,
@@ -111,6 +113,7 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
         "auto).",
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     encoder: Literal["transformer", "static"] = flag(
         "transformer",
         "static: the mean of vectors of tokens, which are distilled from the encoder once: about "
@@ -172,7 +175,10 @@ def main() -> None:
 
     # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
     model_folder, cache = resolve_model(args.model), cache_folder(args.cache_dir)
-    tokenizer = load_tokenizer(model_folder)
+    prefix = None  # static embeddings have no use for one
+    if args.encoder == "transformer":
+        prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
     options = {"args": args, "data_collator": PaddingCollator(tokenizer)}
@@ -209,7 +215,7 @@ def main() -> None:
 
     reference = None  # static vectors are part of the tagger
     if args.encoder == "transformer":
-        reference = EncoderReference.of(args.model, args.max_length)
+        reference = EncoderReference.of(args.model, args.max_length, prefix)
     rule = DecisionRule.of(
         *(0.5, len(corpus.label_names)),
         single_label=single_label,

@@ -49,7 +49,9 @@ from shared.evaluation import (
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
     append_mean_pooling,
+    choose_text_prefix,
     fit_head,
     has_dropout,
     limit_length,
@@ -94,6 +96,7 @@ class TaggerArguments(
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     pooling: Literal["mean", "first"] = flag(
         "mean",
@@ -157,7 +160,8 @@ def main() -> None:
 
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
     model_folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(model_folder)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
 
     def load_model():
         """Return the encoder with a new head; the seed decides its weights."""

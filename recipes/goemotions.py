@@ -47,10 +47,12 @@ from shared.evaluation import (
 from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
     HeadArguments,
     PooledForSequenceClassification,
     TransformerArguments,
     build_transformer,
+    choose_text_prefix,
     fit_head,
     head_settings,
     limit_length,
@@ -113,6 +115,7 @@ class EmotionArguments(
         "pretrained", "Fine-tune --model, or train from random weights (default: pretrained)."
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(64, "Tokens per text; longer texts are truncated (default: 64).")
     pooling: Literal["first", "last", "mean", "max", "mean_max", "attention"] | None = flag(
         None, "Pooling of the hidden states of a text (default: mean; from scratch: max)."
@@ -176,7 +179,8 @@ def main() -> None:
         tokenizer = train_tokenizer(rows["train"]["text"], "wordpiece", args.vocab_size)
     else:
         folder = resolve_model(args.model)
-        tokenizer = load_tokenizer(folder)
+        prefix = choose_text_prefix(args.model, args.text_prefix)
+        tokenizer = load_tokenizer(folder, prefix)
 
     def load_model():
         """Return the encoder with a new head; the seed decides its weights."""

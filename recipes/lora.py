@@ -44,7 +44,9 @@ from shared.evaluation import DecisionRule, f1_scores, sigmoid, tune_thresholds
 from shared.models import (
     DEFAULT_MODEL,
     PADDING_MULTIPLE,
+    TEXT_PREFIX_HELP,
     PooledForSequenceClassification,
+    choose_text_prefix,
     fit_head,
     limit_length,
     load_encoder,
@@ -94,6 +96,7 @@ class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
 
     methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
     rank: int = flag(16, "Rank of the matrices of LoRA and DoRA (default: 16).")
     prompt_tokens: int = flag(16, "Virtual tokens of prompt tuning (default: 16).")
@@ -130,7 +133,8 @@ def main() -> None:
 
     # All methods share one encoder. Virtual tokens and padded text must fit into its input.
     folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(folder)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(folder, prefix)
     encoder = load_encoder(folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
     padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE

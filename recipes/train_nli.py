@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 from datasets import concatenate_datasets
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from transformers import TrainingArguments, set_seed
 
 from shared.cli import (
@@ -58,6 +58,7 @@ from shared.training import (
     LengthGroupedTrainer,
     PaddingCollator,
     ReadableProgress,
+    add_adapter,
     check_health,
     find_checkpoint,
     remove_checkpoints,
@@ -162,7 +163,7 @@ def main() -> None:
     config.problem_type = "single_label_classification"
     limit_length(tokenizer, model, args.max_length)
     size = {"r": args.rank, "lora_alpha": 2 * args.rank, "target_modules": "all-linear"}
-    model = get_peft_model(model, LoraConfig(**size, modules_to_save=new, exclude_modules=new))
+    model = add_adapter(model, LoraConfig(**size, modules_to_save=new, exclude_modules=new))
     train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for _, pairs in sets])
 
     trainer = LengthGroupedTrainer(

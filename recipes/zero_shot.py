@@ -53,7 +53,7 @@ from shared.methods import (
     load_scoring_model,
     note_crowding,
 )
-from shared.models import DEFAULT_MODEL, resolve_model
+from shared.models import DEFAULT_MODEL, TEXT_PREFIX_HELP, choose_text_prefix, resolve_model
 from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
@@ -107,6 +107,7 @@ class ZeroShotArguments(TaggingArguments, SplitArguments, TrainingArguments):
     )
     top_k: int | None = flag(None, "Labels per text (default: tuned; without labelled texts: 1).")
     threshold: float | None = flag(None, "Score from which a label applies (default: tuned).")
+    text_prefix: str | None = flag(None, f"embedding: {TEXT_PREFIX_HELP}")
     max_length: int = flag(256, "Tokens of a text and its sentence together (default: 256).")
     bf16: bool | None = flag(None, "Compute in bfloat16 (default: if the hardware supports it).")
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
@@ -135,7 +136,9 @@ def load_scorer(
 ) -> SentenceScorer:
     """Load the model of a method, and fill each of its templates with each phrase."""
     source = resolve_model(model)
-    network, tokenizer = load_scoring_model(method, source, phrases, args.max_length)
+    # Sentences and texts are embedded alike; the other methods read pairs, which need no prefix.
+    prefix = choose_text_prefix(model, args.text_prefix) if method == "embedding" else None
+    network, tokenizer = load_scoring_model(method, source, phrases, args.max_length, prefix)
     trainer = LengthGroupedTrainer(
         model=network,
         args=args,
@@ -170,7 +173,12 @@ def main() -> None:
         return [scorer(texts) for scorer in scorers]
 
     def save_tagger(mean, rule):
-        encoders = [EncoderReference.of(model, args.max_length) for model in models.values()]
+        encoders = [
+            EncoderReference.of(
+                model, args.max_length, scorer.tokenizer.init_kwargs.get("text_prefix")
+            )
+            for model, scorer in zip(models.values(), scorers, strict=True)
+        ]
         parts = zip(scorers, encoders, mean.calibrations, strict=True)
         members = [
             Tagger(names, rule, ZeroShotScorer(scorer, encoder, phrases, calibration))

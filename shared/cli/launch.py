@@ -106,7 +106,8 @@ def max_over_processes(number: int) -> int:
 
     if not torch.distributed.is_initialized():
         return number
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    on_cpu = torch.distributed.get_backend() in ("gloo", "mpi")
+    device = "cpu" if on_cpu else _accelerator()
     highest = torch.tensor(number, device=device)
     torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
     return int(highest)
@@ -119,27 +120,40 @@ def wait_for_all_processes() -> None:
         distributed.barrier()
 
 
+def _accelerator() -> str | None:
+    """Return the type of the accelerator of this machine: cuda, xpu, mps, ...; None without one."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        return None
+    device = torch.accelerator.current_accelerator()
+    return device.type if device else None
+
+
 def runs_on_cpu(use_cpu: bool) -> bool:
     """Return whether a run uses the CPU.
 
-    It does with ``--use_cpu``, if accelerate's config says so, and without a CUDA device.
+    It does with ``--use_cpu``, if accelerate's config says so, and without an accelerator: a GPU
+    (CUDA, ROCm, XPU, MPS) or another device that torch knows.
     """
-    import torch
-
     configured = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
-    return use_cpu or configured or not torch.cuda.is_available()
+    return use_cpu or configured or _accelerator() is None
 
 
 def has_fast_bf16(*, on_cpu: bool) -> bool:
-    """Return whether the CPU, or the GPU, has native bfloat16 arithmetic.
+    """Return whether the CPU, or the accelerator, has native bfloat16 arithmetic.
 
     On a CPU with AVX-512 BF16 or AMX a small encoder trains about twice as fast in bfloat16; other
     CPUs emulate it, which is slower.
     """
     import torch
 
-    if not on_cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    name = _accelerator()
+    if not on_cpu and name is not None:
+        if name == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        # MPS does not say, and XPU, NPU and HPU do.
+        return bool(getattr(torch.get_device_module(name), "is_bf16_supported", bool)())
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -162,4 +176,6 @@ def machine() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    if (name := _accelerator()) is not None:
+        return f"{torch.accelerator.device_count()} x {name.upper()}"
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"

@@ -133,6 +133,8 @@ class CachedEmbedder(Embedder):
             self.tokenizer.model_max_length,
             self.trainer.bf16_predictions,
         )
+        if prefix := self.tokenizer.init_kwargs.get("text_prefix"):
+            settings += (prefix,)
         if (fingerprint := getattr(self.trainer.model, "fingerprint", None)) is not None:
             settings += (fingerprint,)  # of static embeddings
         vectors, seconds = cached_vectors(

@@ -11,7 +11,7 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.models.loading import limit_length
-from shared.models.tokenizers import TEXTS_PER_CALL
+from shared.models.tokenizers import TEXTS_PER_CALL, with_prefix
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +95,10 @@ def split_into_windows(
     documents : int array of shape (windows,), ascending: the text of each window.
     """
     encoded = tokenizer(
-        list(texts), truncation=True, stride=stride, return_overflowing_tokens=max_windows != 1
+        with_prefix(tokenizer, texts),
+        truncation=True,
+        stride=stride,
+        return_overflowing_tokens=max_windows != 1,
     )
     ids = encoded["input_ids"]
     if max_windows == 1:

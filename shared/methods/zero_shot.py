@@ -224,7 +224,11 @@ class MaskedWords(torch.nn.Module):
 
 
 def load_scoring_model(
-    method: str, source: str, phrases: Sequence[str], max_length: int
+    method: str,
+    source: str,
+    phrases: Sequence[str],
+    max_length: int,
+    text_prefix: str | None = None,
 ) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     """Load the model of a method, as `SentenceScorer` needs it, and its tokenizer.
 
@@ -237,13 +241,15 @@ def load_scoring_model(
         The words of "fill_mask"; else not used.
     max_length : int
         Tokens of a text and its sentence together.
+    text_prefix : str, optional
+        As in `shared.models.load_tokenizer`, for "embedding".
 
     Raises
     ------
     UserError
         If the model has no head for the method.
     """
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, text_prefix)
     model: Any
     if method == "nli":
         model = base = load_sequence_classifier(source, tokenizer=tokenizer)

@@ -5,6 +5,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 
 - `sources`: turn the value of ``--model`` into a folder or a hub id.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
+- `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
 - `heads`: classification heads on an encoder or decoder, and how they start.
 - `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
@@ -52,6 +53,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources": [
             "DEFAULT_MODEL",
             "DEFAULT_MODEL_ON_HUB",
+            "TEXT_PREFIX_HELP",
+            "choose_text_prefix",
             "resolve_model",
         ],
         "tokenizers": [

@@ -266,7 +266,6 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     config_class = PooledClassifierConfig
     base_model_prefix = "encoder"
-    supports_gradient_checkpointing = True
     # The loss below is a plain mean and takes no item count. False makes the Trainer divide it by
     # the number of gradient accumulation steps.
     accepts_loss_kwargs = False
@@ -279,11 +278,16 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: PooledClassifierConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.text_config) if encoder is None else encoder
+        if encoder is None:
+            encoder = AutoModel.from_config(config.text_config)
+            if encoder.config.is_encoder_decoder:
+                encoder = encoder_of(encoder)
+        self.encoder = encoder
+        self.supports_gradient_checkpointing = encoder.supports_gradient_checkpointing
         if getattr(self.encoder, "pooler", None) is not None:
             # BERT's layer for the first token. The head does not read it, so that it would never
-            # get a gradient.
-            self.encoder.pooler = None
+            # get a gradient. Not None: some encoders call it without asking.
+            self.encoder.pooler = torch.nn.Identity()
         encoder_config = config.text_config = self.encoder.config
         width, depth = encoder_config.hidden_size, encoder_config.num_hidden_layers
         if not 1 <= config.n_layers <= depth:
@@ -392,6 +396,17 @@ class PooledForSequenceClassification(PreTrainedModel):
             init.zeros_(module.weights)
         elif isinstance(module, Pooling) and module.method == "attention":
             init.zeros_(module.context.weight)
+
+
+def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the encoder of an encoder-decoder such as T5 or BART.
+
+    Its config stays that of an encoder-decoder, from which `PooledForSequenceClassification` builds
+    the same encoder again.
+    """
+    encoder = model.get_encoder()
+    encoder.config.is_encoder_decoder = True
+    return encoder
 
 
 AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig)

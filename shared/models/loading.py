@@ -8,12 +8,16 @@ Every folder is treated as data that somebody else wrote:
   them at random and only print a warning, and the results would be wrong.
 - A tokenizer without its vocabulary, or with more tokens than the model has embeddings, is an
   error.
+- Each model computes a short text with and without padding (`shared.models.padding`), so that the
+  scores of a text never depend on the texts beside it, and an architecture that cannot read plain
+  texts is refused before anything is trained.
 
 Each refusal is a `UserError` of one line that names the folder.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +36,14 @@ _DROPOUT = {
     *("embedding_dropout", "mlp_dropout", "embd_pdrop", "resid_pdrop", "pooler_dropout"),
     "seq_classif_dropout",
 }
+_TASKS = {
+    "AutoModel": "encoder",
+    "AutoModelForSequenceClassification": "text classifier",
+    "AutoModelForMaskedLM": "masked language model",
+    "AutoModelForSeq2SeqLM": "translator",
+}
+# Outputs that a config may ask for and that nothing here reads. The Trainer would collect them.
+_PLAIN_OUTPUTS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 # What from_pretrained raises for files that are damaged or of another format.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 
@@ -39,7 +51,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 # --- tokenizers ----------------------------------------------------------------------------------
 
 
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a resolved model and make sure that it can pad.
 
     A tokenizer without a padding token, as that of GPT-2, pads with its end-of-text token.
@@ -48,6 +60,9 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     ----------
     folder : str
         What `resolve_model` returned.
+    text_prefix : str, optional
+        Put before each text by the functions of `shared.models.tokenizers`, and saved with the
+        tokenizer. None: the prefix that was saved with it, usually none.
 
     Raises
     ------
@@ -58,9 +73,16 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
+    settings = {} if text_prefix is None else {"text_prefix": text_prefix}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **settings)
     except (*_UNREADABLE, StrictDataclassError) as error:
+        if not _reads_sentencepiece() and list(Path(folder).glob("*.model")):
+            # transformers names another library here, which cannot read the file.
+            raise UserError(
+                f"{folder}: the tokenizer is a SentencePiece model; install what reads it: "
+                "pip install sentencepiece protobuf"
+            ) from error
         raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
     # If the vocabulary file is missing, transformers builds a tokenizer of special tokens only, to
     # which every word is unknown.
@@ -71,6 +93,15 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
             raise UserError(f"{folder}: the tokenizer has neither a padding nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _reads_sentencepiece() -> bool:
+    """Return whether the libraries that read a SentencePiece model are installed."""
+    try:
+        names = ("sentencepiece", "google.protobuf")
+        return all(importlib.util.find_spec(name) for name in names)
+    except ModuleNotFoundError:  # no package at all begins with google
+        return False
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -165,6 +196,8 @@ def load_encoder(
 ) -> PreTrainedModel:
     """Load an encoder or a decoder without a head, to use its hidden states.
 
+    Of an encoder-decoder such as T5 or BART, the encoder is returned.
+
     Parameters
     ----------
     folder : str
@@ -180,6 +213,10 @@ def load_encoder(
     from transformers import AutoModel
 
     model, missing = _load(AutoModel, folder, dropout=dropout)
+    if model.config.is_encoder_decoder:
+        from shared.models.heads import encoder_of
+
+        model = encoder_of(model)
     # Hidden states do not pass through the pooler, so it may be missing.
     _check(model, [key for key in missing if "pooler" not in key], tokenizer, folder)
     return model
@@ -206,18 +243,28 @@ def load_masked_language_model(
         For a tokenizer without a mask token, another architecture, a missing head, or missing,
         truncated or mismatched weights.
     """
+    import torch
     from transformers import AutoModelForMaskedLM
 
     if tokenizer.mask_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no mask token; name an encoder such as BERT")
     model, missing = _load(AutoModelForMaskedLM, folder)
+    if model.config.is_encoder_decoder:
+        raise UserError(
+            f"{folder}: an encoder-decoder ({model.config.model_type}) is not trained on single "
+            "masked tokens; name an encoder"
+        )
     missing_in_encoder = [k for k in missing if k.startswith(f"{model.base_model_prefix}.")]
     if missing and not missing_in_encoder and not new_head:
         raise UserError(
             f"{folder}: has no head for masked-language modelling; train one with "
             "recipes/domain_adaptation.py, or name a model that has one"
         )
-    _check(model, missing_in_encoder, tokenizer, folder)
+    # transformers leaves the bias of some new heads (Longformer, FNet) as the memory was.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in missing and name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+    _check(model, missing_in_encoder, tokenizer, folder, part=model.base_model)
     return model
 
 
@@ -310,7 +357,12 @@ def _load(
                 config_changes[name] = 0.0
             elif name in _DROPOUT and dropout is not None and value is not None:
                 config_changes[name] = dropout
+        if config.model_type in ("big_bird", "bigbird_pegasus"):
+            # The sparse attention is random, and a short batch turns it off for all that follow.
+            config_changes["attention_type"] = "original_full"
         config.update(config_changes)
+        for part in {id(c): c for c in (config, config.get_text_config())}.values():
+            part.update(_PLAIN_OUTPUTS)
         if base is None and (name := base_of_adapter(folder)) is not None:
             base = resolve_model(name)
         model, report = auto_class.from_pretrained(
@@ -323,6 +375,12 @@ def _load(
             output_loading_info=True,
         )
     except (*_UNREADABLE, StrictDataclassError, RuntimeError, SafetensorError) as error:
+        if "Unrecognized configuration class" in str(error):
+            raise UserError(
+                f"{folder}: transformers has no {_TASKS[auto_class.__name__]} for "
+                f"{config.model_type} models; name another model"
+            ) from error
+        _refuse_pickles(folder, error)
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
@@ -331,6 +389,20 @@ def _load(
     if base:
         model, missing = _merge_adapter(model, folder, missing)
     return model, missing
+
+
+def _refuse_pickles(folder: str, error: Exception) -> None:
+    """Say how to convert a folder whose weights are pickles only."""
+    files = sorted(path.name for path in Path(folder).glob("pytorch_model*.bin"))
+    if not files or list(Path(folder).glob("*.safetensors")):
+        return
+    architectures = getattr(load_config(folder), "architectures", None) or ["AutoModel"]
+    raise UserError(
+        f"{folder}: the weights are a pickle ({files[0]}), which can run code when it is read and "
+        'is refused; if you trust its source, convert it: python -c "import transformers; '
+        f"m = transformers.{architectures[0]}.from_pretrained('{folder}'); "
+        f"m.save_pretrained('{folder}')\""
+    ) from error
 
 
 def _register_architecture(folder: str) -> None:
@@ -373,25 +445,42 @@ def _check(
     missing: list[str],
     tokenizer: PreTrainedTokenizerBase | None,
     folder: str,
+    part: PreTrainedModel | None = None,
 ) -> None:
-    """Refuse a model that lacks weights, is an encoder-decoder, or does not fit its tokenizer.
+    """Refuse a model that lacks weights or does not fit its tokenizer; make both fit otherwise.
 
-    If the config names no padding token, set that of the tokenizer.
+    The config gets the padding token of the tokenizer. `part` is the part of the model whose
+    outputs must not depend on padding; None: the whole model.
     """
     _check_weights(missing, folder)
-    if model.config.is_encoder_decoder:
-        raise UserError(
-            f"{folder}: an encoder-decoder ({model.config.model_type}); name an encoder"
-        )
+    if tokenizer is None:
+        return
     # Fewer tokens than embeddings are fine: some models round the number of embeddings up.
-    n_embeddings = model.get_input_embeddings().num_embeddings
-    if tokenizer is not None and len(tokenizer) > n_embeddings:
+    n_embeddings = _number_of_embeddings(model)
+    if n_embeddings is not None and len(tokenizer) > n_embeddings:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only "
             f"{n_embeddings} embeddings; they do not belong together"
         )
-    if model.config.pad_token_id is None and tokenizer is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    # The heads of encoder-decoders read the end token, of which each text must hold one.
+    if model.config.is_encoder_decoder:
+        tokenizer.split_special_tokens = True
+        if tokenizer.pad_token_id == tokenizer.eos_token_id:
+            tokenizer.pad_token = tokenizer.unk_token
+    # The heads of decoders read the last token that is no padding, by the config.
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
+    from shared.models.padding import fit_to_padding
+
+    fit_to_padding(part or model, tokenizer, folder, longest_input(model))
+
+
+def _number_of_embeddings(model: PreTrainedModel) -> int | None:
+    """Return the size of the vocabulary; None if the model hashes characters, as CANINE."""
+    try:
+        return len(model.get_input_embeddings().weight)
+    except NotImplementedError:
+        return None
 
 
 def _check_weights(missing: list[str], folder: str) -> None:

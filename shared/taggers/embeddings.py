@@ -103,7 +103,7 @@ class EmbeddingScorer:
             tokenizer, model = load_tokenizer(source), StaticEncoder(arrays["static"])
         elif encoder is not None:
             source = encoder.resolve(loading.encoder)
-            tokenizer = load_tokenizer(source)
+            tokenizer = load_tokenizer(source, encoder.text_prefix)
             transformer = load_encoder(source, tokenizer=tokenizer)
             limit_length(tokenizer, transformer, encoder.max_length)
             model = MeanPooling(transformer)

@@ -71,21 +71,24 @@ class EncoderReference:
         Of each of its parts, from `encoder_sha256`.
     max_length : int
         Tokens per text.
+    text_prefix : str, optional
+        What stands before each text. None: what was saved with its tokenizer, usually nothing.
     """
 
     model: str
     sha256: dict[str, str]
     max_length: int
+    text_prefix: str | None = None
 
     @classmethod
-    def of(cls, model: str, max_length: int) -> EncoderReference:
+    def of(cls, model: str, max_length: int, text_prefix: str | None = None) -> EncoderReference:
         """Return the reference of a model that `resolve_model` can find."""
         name, folder = model, Path(model).expanduser()
         if folder.is_dir():
             folder = folder.resolve()
             own = folder.is_relative_to(ROOT / "recipes")
             name = folder.relative_to(ROOT).as_posix() if own else str(folder)
-        return cls(name, encoder_sha256(resolve_model(model)), max_length)
+        return cls(name, encoder_sha256(resolve_model(model)), max_length, text_prefix)
 
     def resolve(self, moved_to: str | None = None) -> str:
         """Return the folder or hub id of the encoder.

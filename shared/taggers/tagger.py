@@ -401,7 +401,12 @@ def _load_transformers_model(name: str, loading: Loading, threshold: float | Non
 def _rule_of_config(folder: str, config: PreTrainedConfig, threshold: float | None) -> DecisionRule:
     """Return the decision rule of a model that has no ``tagger.json``."""
     n = config.num_labels
-    if config.id2label == {i: f"LABEL_{i}" for i in range(n)}:
+    # transformers makes these names up if there are none. A rule for as many labels says that they
+    # are the real ones.
+    saved = getattr(config, "thresholds", None)
+    has_rule = isinstance(saved, list) and len(saved) == n
+    has_rule = has_rule or getattr(config, "one_label_each", False)
+    if config.id2label == {i: f"LABEL_{i}" for i in range(n)} and not has_rule:
         raise UserError(f"{folder}: the config names no labels; train a tagger with a recipe")
     if threshold is not None and config.problem_type in (_SINGLE_LABEL, _MULTI_LABEL):
         return DecisionRule.of(threshold, n)

@@ -62,7 +62,7 @@ class ZeroShotScorer:
             raise ValueError("encoder is missing")
         source, phrases = encoder.resolve(loading.encoder), settings["phrases"]
         model, tokenizer = load_scoring_model(
-            settings["scoring"], source, phrases, encoder.max_length
+            settings["scoring"], source, phrases, encoder.max_length, encoder.text_prefix
         )
         scorer = SentenceScorer(
             settings["scoring"],

@@ -21,7 +21,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "adapters": ["activation_bytes", "adapt", "save_merged", "training_footprint"],
+        "adapters": [
+            "activation_bytes",
+            "adapt",
+            "add_adapter",
+            "save_merged",
+            "training_footprint",
+        ],
         "callbacks": [
             "CheckpointOnSignal",
             "EarlyStoppingArguments",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import torch
     from datasets import Dataset
+    from peft import PeftConfig
     from transformers import PreTrainedModel, Trainer
 
     from shared.training.trainer import LengthGroupedTrainer
@@ -65,7 +66,7 @@ def adapt(
         freeze(model, {"full": "none", "head": "all"}.get(method, str(n_frozen)))
         return model
 
-    from peft import IA3Config, LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+    from peft import IA3Config, LoraConfig, PromptTuningConfig, TaskType
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as feedforward
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as targets
 
@@ -101,7 +102,28 @@ def adapt(
         # LoRA scales its updates by lora_alpha / r, here 2 for every rank.
         size = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
         config = LoraConfig(use_dora=method == "dora", **size, **task)
-    return get_peft_model(model, config)
+    return add_adapter(model, config)
+
+
+def add_adapter(model: PreTrainedModel, config: PeftConfig) -> PreTrainedModel:
+    """Return a model with an adapter of peft.
+
+    Raises
+    ------
+    UserError
+        If peft finds no layer to adapt, as in models with convolutions in the place of linear
+        layers.
+    """
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        architecture = model.config.get_text_config().model_type
+        raise UserError(
+            f"peft finds no layers to adapt in {architecture!r} models; name another model, or "
+            "tune all weights"
+        ) from error
 
 
 def training_footprint(trainer: Trainer) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.models.tokenizers import PADDING_MULTIPLE
+from shared.models.tokenizers import PADDING_MULTIPLE, with_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,8 @@ class PaddingCollator:
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        Gives the padding token and the side to pad.
+        Gives the padding token and the side to pad, which `shared.models.load_encoder` and the
+        other loading functions set as the model needs it.
     pad_to_multiple_of : int
         The length is rounded up to a multiple of this number, which suits the tile sizes of matrix
         units.
@@ -39,8 +40,7 @@ class PaddingCollator:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int = PADDING_MULTIPLE
     ):
-        self.pad_id = tokenizer.pad_token_id
-        self.pad_left = tokenizer.padding_side == "left"
+        self._tokenizer = tokenizer  # the Trainer would save a public one
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -51,11 +51,12 @@ class PaddingCollator:
         # Ceiling division, with integers only.
         width = -(-lengths.max() // self.pad_to_multiple_of) * self.pad_to_multiple_of
         positions = np.arange(width)
+        pad_left = self._tokenizer.padding_side == "left"
         mask = (  # (rows, width)
-            positions >= width - lengths[:, None] if self.pad_left else positions < lengths[:, None]
+            positions >= width - lengths[:, None] if pad_left else positions < lengths[:, None]
         )
         batch = {"attention_mask": mask.astype(np.int64)}
-        for name, padding in (("input_ids", self.pad_id), ("token_type_ids", 0)):
+        for name, padding in (("input_ids", self._tokenizer.pad_token_id), ("token_type_ids", 0)):
             if name in features[0]:
                 batch[name] = np.full(mask.shape, padding, dtype=np.int64)
                 # NumPy fills the true places of a mask row by row and from left to right. This is
@@ -213,7 +214,7 @@ class AugmentingCollator:
         if copies:
             texts = [features[i]["text"] for i in copies]
             texts = self.augment(texts, [features[i]["sample"] for i in copies])
-            ids = self.tokenizer(texts, truncation=True)["input_ids"]
+            ids = self.tokenizer(with_prefix(self.tokenizer, texts), truncation=True)["input_ids"]
             for i, row in zip(copies, ids, strict=True):
                 # A new dict: the features of the caller stay as they are.
                 features[i] = {**features[i], "input_ids": row}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
@@ -243,7 +244,7 @@ class LengthGroupedTrainer(Trainer):
     ------
     UserError
         For ``--label_smoothing_factor`` with a loss function that does not smooth labels by this
-        factor.
+        factor, and for ``--gradient_checkpointing`` with a model to train that does not support it.
     """
 
     def __init__(
@@ -267,6 +268,8 @@ class LengthGroupedTrainer(Trainer):
             kwargs["args"] = copy.copy(kwargs["args"])
             kwargs["args"].label_smoothing_factor = 0.0
         super().__init__(*args, **kwargs)
+        if self.args.gradient_checkpointing and self.train_dataset is not None:
+            _check_gradient_checkpointing(self.model)
         self.passes = passes
         self.adversary = adversary
         self.mixup = mixup
@@ -318,11 +321,16 @@ class LengthGroupedTrainer(Trainer):
         if not (fused and self.args.bf16 and self.args.device.type == "cpu"):
             yield
             return
+        # A head that supports the kernel can have an encoder that does not.
+        parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+        before = [part.config._attn_implementation for part in parts]
         model.set_attn_implementation("eager")
         try:
             yield
         finally:
-            model.set_attn_implementation("sdpa")
+            for part, implementation in zip(parts, before, strict=True):
+                # `set_attn_implementation` would set those of all parts below, too.
+                part.config._attn_implementation_internal = implementation
 
     # --- training batches ---
 
@@ -472,6 +480,15 @@ class LengthGroupedTrainer(Trainer):
             output.metrics[f"{metric_key_prefix}_loss"] = float(loss)
         return output
 
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple:
+        """Predict a batch; keep the logits only.
+
+        The Trainer collects all outputs of an evaluation. Encoder-decoders also return the states
+        of the encoder, which would fill the memory.
+        """
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        return loss, logits[0] if isinstance(logits, tuple) else logits, labels
+
     def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
         """Predict from the longest row to the shortest; return outputs in the order of the rows.
 
@@ -511,3 +528,17 @@ class LengthGroupedTrainer(Trainer):
         if self.args.should_save:  # in one process only
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             record_rows(folder, self._lengths(self.train_dataset))
+
+
+def _check_gradient_checkpointing(model: Any) -> None:
+    """Refuse a model that cannot compute its activations again in the backward pass."""
+    try:
+        with warnings.catch_warnings():  # newer versions have another name for it
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable()
+            model.gradient_checkpointing_disable()
+    except ValueError as error:
+        name = model.config.get_text_config().model_type
+        raise UserError(
+            f"--gradient_checkpointing: {name} models do not support it; remove the flag"
+        ) from error

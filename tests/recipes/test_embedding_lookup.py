@@ -272,3 +272,18 @@ def test_cross_validation_tests_every_text_and_all_texts_are_looked_up(head, rec
         # The k that is reported is that of the tagger, not that of a fold.
         assert read_json(tmp_path / "out" / "metrics.json")["neighbours"] == classifier.k
         assert (tmp_path / "out" / "plots" / "neighbours.png").is_file()
+
+
+def test_a_prefix_of_the_texts_is_a_part_of_the_tagger(recipe, tmp_path):
+    scores = []
+    for number, prefix in enumerate(("", "crash slow crash ")):
+        folder = tmp_path / f"out{number}"
+        out = recipe("--text_prefix", prefix, "--output_dir", folder)
+        assert ("before each text: 'crash slow crash '" in out) is bool(prefix)
+        assert read_json(folder / "tagger.json")["encoder"]["text_prefix"] == prefix
+        lines = read_lines(folder / "test_predictions.jsonl")
+        tags = load_tagger(folder)([line["text"] for line in lines])
+        scores.append([[line["scores"][name] for name in sorted(line["scores"])] for line in lines])
+        again = [[tag["scores"][name] for name in sorted(tag["scores"])] for tag in tags]
+        np.testing.assert_allclose(again, scores[-1], atol=1e-4)
+    assert not np.allclose(*scores)  # the second run found no vectors of the first one

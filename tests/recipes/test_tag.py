@@ -243,8 +243,18 @@ def rename_labels(folder):
     )
 
 
+def test_labels_that_are_called_as_transformers_would_call_them(tag, tagger_copy, tmp_path):
+    rename_labels(tagger_copy)
+    data = write(tmp_path / "new.jsonl", ROWS)
+    tag("--model", tagger_copy, "--data", data)
+    first = read_lines(tmp_path / "tagged.jsonl")[0]
+    assert set(first["scores"]) == {f"LABEL_{i}" for i in range(4)}
+    # The same names in a classifier without a rule of its own are made up.
+    change_json(tagger_copy / "config.json", thresholds=None)
+    assert "the config names no labels" in tag.mistake("--model", tagger_copy, "--data", data)
+
+
 BROKEN_TAGGERS = {
-    "no label names": (rename_labels, "the config names no labels"),
     "no labels": (
         lambda folder: change_json(folder / "config.json", id2label=None, label2id=None),
         "the config names no labels",

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from shared.cli.errors import UserError
-from shared.cli.launch import has_fast_bf16, machine, progress, runs_on_cpu, start_recipe
+from shared.cli.launch import (
+    choose_precision,
+    has_fast_bf16,
+    machine,
+    progress,
+    runs_on_cpu,
+    start_recipe,
+)
 
 # --- hardware ------------------------------------------------------------------------------------
 
@@ -25,6 +32,8 @@ def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     for native in (True, False):
         # Emulated bfloat16 is slower than single precision.
         monkeypatch.setattr(
@@ -38,14 +47,34 @@ def test_a_graphics_processor_decides_where_there_is_one(monkeypatch):
 
 def test_the_flag_accelerate_and_the_want_of_a_gpu_choose_the_cpu(monkeypatch):
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     assert runs_on_cpu(use_cpu=True)
     assert not runs_on_cpu(use_cpu=False)
     for value, expected in (("True", True), ("False", False)):  # as `accelerate launch` sets it
         monkeypatch.setenv("ACCELERATE_USE_CPU", value)
         assert runs_on_cpu(use_cpu=False) is expected
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert runs_on_cpu(use_cpu=False)
+
+
+def test_other_accelerators_than_cuda_are_used(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    # XPU says whether it has bfloat16, MPS does not: then only --bf16 true turns it on.
+    for name, native in (("xpu", True), ("xpu", False), ("mps", False)):
+        device = torch.device(name)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda device=device: device)
+        monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda native=native: native)
+        assert not runs_on_cpu(use_cpu=False)
+        for wanted in (None, True, False):
+            args = SimpleNamespace(use_cpu=False, bf16=wanted, fp16=False)
+            choose_precision(args)
+            assert not args.use_cpu
+            assert args.bf16 is (native if wanted is None else wanted)
+        assert machine() == f"1 x {name.upper()}"
 
 
 def test_the_machine_is_described_without_its_name(monkeypatch):

@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from tiny_models import save_tiny_model
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -19,16 +22,20 @@ from transformers import (
     ModernBertConfig,
     RobertaConfig,
     T5Config,
-    T5ForSequenceClassification,
 )
 
 from shared.cli.errors import UserError
+from shared.methods.windows import split_into_windows
 from shared.models.loading import (
     limit_length,
+    load_encoder,
+    load_masked_language_model,
     load_sequence_classifier,
     load_tokenizer,
+    load_translator,
     longest_input,
 )
+from shared.models.tokenizers import tokenize, tokenize_texts
 
 ROOT = Path(__file__).parents[3]
 LABELS = ["bug", "docs", "speed"]
@@ -208,7 +215,8 @@ def test_a_pickle_is_refused(folder):
     torch.save({"x": Trap()}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     message = refusal(load_sequence_classifier, str(folder), LABELS)
-    assert "no file named model.safetensors" in message
+    assert "pickle (pytorch_model.bin)" in message
+    assert "transformers.Bert" in message  # how to convert it
 
 
 def test_code_in_the_folder_does_not_run(folder):
@@ -315,10 +323,11 @@ def test_dropout_is_set_in_all_layers_but_the_attention(config, tmp_path):
     assert {round(p, 1) for name, p in rates.items() if "attention" not in name} == {0.3}
 
 
-def test_an_encoder_decoder_is_refused(tmp_path):
+def test_the_pickle_of_a_translator_is_refused_with_the_way_out(tmp_path):
     config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    T5ForSequenceClassification(config).save_pretrained(tmp_path)
-    assert "an encoder-decoder (t5)" in refusal(load_sequence_classifier, str(tmp_path), LABELS)
+    config.save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert "transformers.AutoModel.from_pretrained" in refusal(load_translator, str(tmp_path))
 
 
 def test_the_length_limit_leaves_room_for_padding():
@@ -327,3 +336,96 @@ def test_the_length_limit_leaves_room_for_padding():
     limit_length(tokenizer, model, 48)
     with pytest.raises(UserError, match="--max_length 50: must be 3 to 48 tokens"):
         limit_length(tokenizer, model, 50)
+
+
+# --- outputs, padding, prefixes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "setting", [{"output_hidden_states": True}, {"output_attentions": True}, {"return_dict": False}]
+)
+def test_outputs_that_a_config_asks_for_change_nothing(setting, folder):
+    edit_config(folder, **setting)
+    tokenizer = load_tokenizer(str(folder))
+    ids = tokenizer("a crash", return_tensors="pt")["input_ids"]
+    for load, output in (
+        (lambda: load_sequence_classifier(str(folder), LABELS, tokenizer=tokenizer), "logits"),
+        (lambda: load_encoder(str(folder), tokenizer=tokenizer), "last_hidden_state"),
+        (lambda: load_masked_language_model(str(folder), tokenizer=tokenizer, new_head=True), None),
+    ):
+        model = load()
+        result = model(input_ids=ids)
+        assert result[output or "logits"] is not None
+        assert not {"hidden_states", "attentions"} & set(result)
+
+
+def test_a_new_masked_language_head_has_no_uninitialised_weights(tmp_path):
+    for name in ("longformer", "fnet", "nystromformer", "bert"):
+        folder = save_tiny_model(tmp_path / name, name, ["crash", "docs"])
+        tokenizer = load_tokenizer(str(folder))
+        # Fresh memory is filled with NaN.
+        torch.use_deterministic_algorithms(True)
+        try:
+            model = load_masked_language_model(str(folder), tokenizer=tokenizer, new_head=True)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        for key, parameter in model.named_parameters():
+            assert torch.isfinite(parameter).all(), f"{name}: {key}"
+
+
+def test_what_transformers_cannot_do_with_an_architecture_is_named(tmp_path):
+    folder = str(save_tiny_model(tmp_path, "llama", ["crash", "docs"]))
+    tokenizer = load_tokenizer(folder)
+    message = refusal(load_masked_language_model, folder, tokenizer=tokenizer)
+    assert "transformers has no masked language model for llama models" in message
+
+
+def test_nothing_that_is_measured_when_loading_changes_the_random_numbers(folder):
+    tokenizer = load_tokenizer(str(folder))
+    heads = []
+    for options in ({}, {"tokenizer": tokenizer}):
+        torch.manual_seed(0)
+        load_sequence_classifier(str(folder), LABELS, **options)
+        heads.append(torch.rand(3))
+    torch.testing.assert_close(heads[0], heads[1])
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    def spoil(tensors):
+        name = next(name for name in tensors if "layer.0" in name)
+        return {**tensors, name: torch.full_like(tensors[name], float("nan"))}
+
+    edit_weights(folder, spoil)
+    message = refusal(load_encoder, str(folder), tokenizer=load_tokenizer(str(folder)))
+    assert "not finite" in message
+
+
+def test_models_that_cannot_compute_in_bfloat16_compute_in_single_precision(tmp_path, capsys):
+    folder = str(save_tiny_model(tmp_path, "deberta", ["crash", "docs"]))
+    tokenizer = load_tokenizer(folder)
+    model = load_sequence_classifier(folder, LABELS, tokenizer=tokenizer)
+    assert "deberta models cannot compute in bfloat16" in capsys.readouterr().out
+    ids = tokenizer("crash docs", return_tensors="pt")
+    expected = model(**ids).logits
+    for copy in (model, deepcopy(model)):
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(copy(**ids).logits, expected, rtol=0, atol=0)
+    model.save_pretrained(tmp_path / "saved")  # the config names the class, which has not changed
+    assert model.config.architectures == ["DebertaForSequenceClassification"]
+
+
+def test_a_prefix_stands_before_each_text_and_is_saved(folder, tmp_path):
+    tokenizer = load_tokenizer(str(folder), "docs crash ")
+    plain = load_tokenizer(str(folder))
+    expected = plain("docs crash slow")["input_ids"]
+    assert tokenize_texts(tokenizer, ["slow"])["input_ids"] == [expected]
+    assert split_into_windows(tokenizer, ["slow"], stride=0)[0] == [expected]
+    rows = tokenize(Dataset.from_dict({"text": ["slow"]}), tokenizer)
+    assert rows["input_ids"][:] == [expected]
+    # Pairs of sentences have none.
+    pair = plain("slow", "crash")["input_ids"]
+    assert tokenize_texts(tokenizer, ["slow"], ["crash"])["input_ids"] == [pair]
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for prefix, ids in ((None, expected), ("", plain("slow")["input_ids"])):
+        again = load_tokenizer(str(tmp_path / "saved"), prefix)
+        assert tokenize_texts(again, ["slow"])["input_ids"] == [ids]

@@ -11,7 +11,7 @@ import pytest
 
 from shared.cli.errors import UserError
 from shared.models import sources
-from shared.models.sources import DEFAULT_MODEL, resolve_model
+from shared.models.sources import DEFAULT_MODEL, choose_text_prefix, resolve_model
 
 
 def refusal(name, **kwargs):
@@ -209,3 +209,32 @@ def test_a_hub_id_in_the_cache_needs_no_network(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["a b", "owner/na me", "x--y"])
 def test_a_name_that_is_no_id_either(name):
     assert refusal(name) == f"--model {name}: neither a folder nor a model id"
+
+
+# --- prefixes of texts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("intfloat/e5-base-v2", "query: "),
+        ("intfloat/multilingual-e5-small", "query: "),
+        ("models/E5-large/", "query: "),
+        ("/cache/models--intfloat--e5-small/snapshots/0123abcd", "query: "),
+        ("nomic-ai/nomic-embed-text-v1.5", "classification: "),
+        # Models that name their tasks, have instructions for searches only, or have none.
+        ("intfloat/multilingual-e5-large-instruct", None),
+        ("BAAI/bge-base-en-v1.5", None),
+        ("thenlper/gte-base", None),
+        (DEFAULT_MODEL, None),
+        ("outputs/domain_adaptation", None),
+        ("files5-small", None),
+    ],
+)
+def test_models_that_want_a_prefix_are_known_by_name(model, expected, capsys):
+    assert choose_text_prefix(model, None) == expected
+    assert (repr(expected) in capsys.readouterr().out) is bool(expected)
+    assert choose_text_prefix(model, "topic: ") == "topic: "
+    assert "'topic: '" in capsys.readouterr().out
+    assert choose_text_prefix(model, "") == ""
+    assert not capsys.readouterr().out

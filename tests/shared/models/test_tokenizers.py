@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from shared.cli.errors import UserError
 from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
 
+CHINESE = "".join(map(chr, range(0x4E00, 0x4F00)))  # 256 characters
 HUGS = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
 SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 every = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -276,6 +277,7 @@ def test_texts_are_not_kept_in_memory(algorithm):
         (HUGS, "wordpiece", 18, "--vocab_size 18: .* are 19;"),
         (HUGS, "unigram", 12, "--vocab_size 12: .* are 13;"),
         (HUGS, "byte_bpe", 60, "--vocab_size 60: .* and the bytes alone are 261;"),
+        ([CHINESE], "unigram", 100, "--vocab_size 100: the texts have more different characters"),
         (HUGS, "bpr", 15, "--algorithm bpr: must be one of bpe, wordpiece, unigram, words"),
         ([], "bpe", 15, "no text to learn a vocabulary from"),
         (["", " \n"], "unigram", 15, "no text to learn a vocabulary from"),

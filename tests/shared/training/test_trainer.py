@@ -5,14 +5,47 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import save_tiny_model
 from tiny_training import COLLATOR, history, make_rows, make_trainer, weights
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from shared.cli.errors import UserError
-from shared.models.loading import load_sequence_classifier
+from shared.models.heads import PooledForSequenceClassification
+from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
 from shared.training.checkpoints import find_checkpoint
 from shared.training.losses import MultilabelLoss
-from shared.training.trainer import LengthGroupedBatches
+from shared.training.trainer import LengthGroupedBatches, LengthGroupedTrainer
+
+# --- models that cannot do everything ------------------------------------------------------------
+
+
+def test_gradient_checkpointing_is_refused_by_models_that_do_not_support_it(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", "albert", ["crash"])
+    with pytest.raises(UserError, match="--gradient_checkpointing: albert models do not support"):
+        make_trainer(folder, tmp_path, gradient_checkpointing=True)
+    # The same encoder below a head of ours.
+    tokenizer = load_tokenizer(str(folder))
+    encoder = load_encoder(str(folder), tokenizer=tokenizer)
+    model = PooledForSequenceClassification.from_encoder(encoder, list("abcd"))
+    args = TrainingArguments(str(tmp_path), use_cpu=True, gradient_checkpointing=True)
+    with pytest.raises(UserError, match="--gradient_checkpointing: albert models do not support"):
+        LengthGroupedTrainer(model=model, args=args, train_dataset=make_rows(8))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "fnet"])
+def test_training_in_bfloat16_puts_back_the_attention_of_each_part(name, tmp_path):
+    folder = str(save_tiny_model(tmp_path / "model", name, ["crash"]))
+    encoder = load_encoder(folder, tokenizer=load_tokenizer(folder))
+    before = encoder.config._attn_implementation
+    model = PooledForSequenceClassification.from_encoder(encoder, list("abcd"))
+    model.config._attn_implementation_internal = "sdpa"
+    args = TrainingArguments(str(tmp_path), use_cpu=True, bf16=True)
+    trainer = LengthGroupedTrainer(model=model, args=args)
+    with trainer.fast_attention():
+        assert encoder.config._attn_implementation == "eager"
+    assert encoder.config._attn_implementation == before
+    assert model.config._attn_implementation == "sdpa"
+
 
 # --- LengthGroupedBatches ------------------------------------------------------------------------
 
