@@ -94,7 +94,7 @@ tagger = pipeline("text-classification", model="{folder}", top_k=None)
 class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    methods: list[str] = flag([*METHODS], f"Any of {', '.join(METHODS)} (default: all).")
+    methods: list[str] = flag([], f"Any of {', '.join(METHODS)} (default: all that fit the model).")
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
@@ -139,20 +139,28 @@ def main() -> None:
     limit_length(tokenizer, encoder, args.max_length)
     padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE
     room = (longest_input(encoder) or padded + args.prompt_tokens) - padded
-    if "prompt" in args.methods and args.prompt_tokens > room:
+    if "prompt" in (args.methods or METHODS) and args.prompt_tokens > room:
         raise UserError(f"--prompt_tokens {args.prompt_tokens}: --max_length leaves only {room}")
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in split.rows.items()}
 
-    # They also share the head and the loss. A method that does not fit the model is refused now.
+    # They also share the head and the loss. A method that does not fit the model is left out, or
+    # refused if a flag names it.
     set_seed(args.seed)
     start = PooledForSequenceClassification.from_encoder(encoder, label_names)
     pos_weight = balanced_pos_weight(y["train"].sum(axis=0), len(y["train"]))
     loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
     collator = MultilabelCollator(tokenizer, len(label_names))
     settings = {name: getattr(args, name) for name in ("rank", "prompt_tokens", "frozen_layers")}
-    for method in args.methods:
-        adapt(deepcopy(start), method, **settings)
+    methods = []
+    for method in args.methods or METHODS:
+        try:
+            adapt(deepcopy(start), method, **settings)
+            methods.append(method)
+        except UserError as error:
+            if args.methods:
+                raise
+            print_once(f"note: {METHODS[method][0]} is left out; {error}")
     if not args.health_check:
         run = {"flags": result_flags(args, LoraArguments, "methods")}
         run |= {"model": folder_fingerprint(folder), "data": split.fingerprints}
@@ -166,7 +174,7 @@ def main() -> None:
     # Methods that an earlier run has finished are not trained again.
     files = {method: output_dir / method / "metrics.json" for method in METHODS}
     rows = {method: json.loads(p.read_text("utf-8")) for method, p in files.items() if p.is_file()}
-    for method in args.methods:
+    for method in methods:
         if method in rows and not args.health_check:
             continue
         # The same start, rows and seed for each method; only the trained weights differ.

@@ -309,7 +309,8 @@ def load_config(folder: str) -> PreTrainedConfig:
 def base_of_adapter(folder: str) -> str | None:
     """Return the model that an adapter was trained on, a name for `resolve_model`.
 
-    None if the folder holds no adapter.
+    None if the folder holds no adapter. If the path that the adapter names does not exist, as after
+    both were moved, a folder of the same name beside the adapter is taken.
 
     Raises
     ------
@@ -323,7 +324,11 @@ def base_of_adapter(folder: str) -> str | None:
         base: str = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except _UNREADABLE as error:
         raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
-    return DEFAULT_MODEL if base == DEFAULT_MODEL_ON_HUB else base
+    if base == DEFAULT_MODEL_ON_HUB:
+        return DEFAULT_MODEL
+    beside = Path(folder).resolve().parent / Path(base).name
+    is_moved = not Path(base).is_dir() and (beside / "config.json").is_file()
+    return str(beside) if is_moved else base
 
 
 def _load(

@@ -65,8 +65,9 @@ class EncoderReference:
     Attributes
     ----------
     model : str
-        The name of the default encoder, a hub id, or the path of a folder: absolute, or below the
-        project for a model that the project holds.
+        The name of the default encoder, a hub id, or the path of a folder: absolute, below the
+        project for a model that the project holds, or for the model below an adapter that lies
+        beside it (``../base``) relative to the folder of the tagger.
     sha256 : dict of str to str
         Of each of its parts, from `encoder_sha256`.
     max_length : int
@@ -112,7 +113,8 @@ class EncoderReference:
                 return source
             # Of several taggers, one may have been fitted on another encoder, which did not move.
         saved = str(ROOT / self.model) if (ROOT / self.model).is_dir() else self.model
-        if os.path.isabs(saved) and not Path(saved).is_dir():
+        is_path = os.path.isabs(saved) or saved.startswith(os.pardir)
+        if is_path and not Path(saved).is_dir():
             if moved_to is not None:
                 raise self._other(moved_to, differences)
             raise UserError(

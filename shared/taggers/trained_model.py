@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,9 @@ def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionR
     if (base := base_of_adapter(str(folder))) is not None:
         max_length = load_tokenizer(str(folder)).model_max_length
         contents.encoder = EncoderReference.of(base, max_length)
+        place = Path(contents.encoder.model)
+        if place.parent == folder.resolve().parent:  # both can be moved together
+            contents.encoder = replace(contents.encoder, model=f"{os.pardir}/{place.name}")
     write_tagger(folder, contents)
 
 
@@ -91,7 +96,11 @@ class TrainedModelScorer:
         encoder = contents.encoder
         if encoder is None and _ADAPTER in contents.files:
             raise ValueError("encoder is missing")
-        base = None if encoder is None else encoder.resolve(loading.encoder)
+        base = None
+        if encoder is not None:
+            beside = folder / encoder.model
+            is_beside = encoder.model.startswith(os.pardir) and beside.is_dir()
+            base = encoder.resolve(loading.encoder or (str(beside) if is_beside else None))
         model = load_sequence_classifier(str(folder), tokenizer=tokenizer, base=base)
         if model.config.num_labels != len(contents.label_names):
             raise UserError(f"{folder}: the model and tagger.json have other numbers of labels")

@@ -83,7 +83,8 @@ def adapt(
         sizes = {  # peft reads them from the config of some architectures only
             "num_layers": encoder.num_hidden_layers,
             "num_attention_heads": encoder.num_attention_heads,
-            "token_dim": encoder.hidden_size,
+            # Narrower than the layers in some architectures, such as ALBERT and ELECTRA.
+            "token_dim": model.get_input_embeddings().weight.shape[1],
         }
         config = PromptTuningConfig(num_virtual_tokens=prompt_tokens, **sizes, **task)
     elif method == "ia3":
