@@ -51,6 +51,7 @@ from shared.models import (
     PooledForSequenceClassification,
     TransformerArguments,
     build_transformer,
+    check_n_layers,
     fit_head,
     head_settings,
     limit_length,
@@ -185,6 +186,7 @@ def main() -> None:
             encoder = build_transformer(args, tokenizer)
         else:
             encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)
+        check_n_layers(args.n_layers, encoder)
         model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
         freeze(model, args.freeze)
         return model
