@@ -71,7 +71,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import tag_unlabelled, write_out_of_fold
+from shared.reports import push_to_hub, reading_metrics, tag_unlabelled, write_out_of_fold
 from shared.taggers import save_mean, save_trained_model
 from shared.training import (
     CheckpointOnSignal,
@@ -251,6 +251,7 @@ def main() -> None:
             config.save_pretrained(fold.folder)
         save_trained_model(fold.folder, names, rule)
     save_mean(output_dir, [fold.folder.name for fold in folds], names, rule)
+    reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
@@ -258,10 +259,12 @@ def main() -> None:
         labels=y,
         fold_of=fold_of,
         scores=scores,
-        settings={"folds": args.folds, "seed": args.seed},
+        settings={"folds": args.folds, "seed": args.seed} | reading,
+        top_scores=args.top_scores,
     )
     print(f"\n{report}")
     tag_unlabelled(output_dir, data.corpus, args)
+    push_to_hub(output_dir, args)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ from shared.reports import (
     TaggerCard,
     describe_neighbours,
     describe_output,
+    push_to_hub,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -232,6 +233,7 @@ def main() -> None:
         figures,
         card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
+        top_scores=args.top_scores,
     )
     grid_plot = output_dir / "plots" / "neighbours.png"
     grid_plot.unlink(missing_ok=True)  # left by an earlier run with another --head
@@ -246,6 +248,7 @@ def main() -> None:
     x = np.concatenate([vectors["train"], name_vectors])
     print(f"\n{describe_neighbours(query, query_vector[0], texts, x, y, corpus.label_names)}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

@@ -85,6 +85,7 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -284,10 +285,18 @@ def main() -> None:
         f"settings: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
         f"{settings.balance:g}, {settings.rounds} rounds of self-training"
     )
-    card = TaggerCard(evaluation=resampling.explain())
-    report = write_results(output_dir, split, scores["test"], predicted["test"], figures, card=card)
+    report = write_results(
+        output_dir,
+        split,
+        scores["test"],
+        predicted["test"],
+        figures,
+        card=TaggerCard(evaluation=resampling.explain()),
+        top_scores=args.top_scores,
+    )
     print(f"\n{resampling.title()}\n\n{report}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

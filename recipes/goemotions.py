@@ -64,6 +64,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
@@ -254,6 +256,7 @@ def main() -> None:
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
+        **reading_metrics(tokenizer, rows["train"]["text"]),
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
@@ -268,9 +271,10 @@ def main() -> None:
         card=TaggerCard(
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
-            register_module="shared.models.heads",
+            own_architecture=True,
         ),
         log_history=trainer.state.log_history,
+        top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
@@ -285,6 +289,7 @@ def main() -> None:
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")
 
 

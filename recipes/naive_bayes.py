@@ -154,6 +154,7 @@ def main() -> None:
         metrics | runtimes | {"seed": args.seed},
         card=TaggerCard(evaluation=resampling.explain()),
         thresholds=tagger.rule.thresholds or None,
+        top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")
     if args.terms:

@@ -51,7 +51,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import write_model_card
+from shared.reports import push_to_hub, write_model_card
 from shared.training import (
     CheckpointOnSignal,
     EntailmentLoss,
@@ -225,6 +225,7 @@ def main() -> None:
         "and classify texts better. Texts longer than the training pairs are scored less well.",
     )
     remove_checkpoints(args.output_dir)
+    push_to_hub(output_dir, args)
     print(f"\n{report}\n\nEverything is in {output_dir}; to classify texts with it:")
     print(f"  accelerate launch recipes/zero_shot.py --model {output_dir} --data FILE")
 

@@ -58,6 +58,7 @@ from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -234,11 +235,13 @@ def main() -> None:
     metrics |= {"test_runtime": test_runtime, "seed": args.seed}
     save_tagger(mean, rule)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
-    test, card = (scores["test"], predicted["test"]), TaggerCard(limits=limits)
-    report = write_results(output_dir, split, *test, metrics, card=card)
+    test = scores["test"], predicted["test"]
+    options = {"card": TaggerCard(limits=limits), "top_scores": args.top_scores}
+    report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

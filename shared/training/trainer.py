@@ -266,6 +266,11 @@ class LengthGroupedTrainer(Trainer):
                 )
             kwargs["args"] = copy.copy(kwargs["args"])
             kwargs["args"].label_smoothing_factor = 0.0
+        if getattr(kwargs.get("args"), "push_to_hub", False):
+            # The Trainer would send pickles and an empty card, at each checkpoint; see
+            # `shared.reports.hub`.
+            kwargs["args"] = copy.copy(kwargs["args"])
+            kwargs["args"].push_to_hub = False
         super().__init__(*args, **kwargs)
         self.passes = passes
         self.adversary = adversary
