@@ -10,7 +10,7 @@ Transformers", chapter 9), and fine-tuning with both kinds of copies for the sam
     accelerate launch recipes/augmentation.py --config recipes/configs/augmentation_sample.yaml
     accelerate launch recipes/augmentation.py --data issues.jsonl --augmentations delete --copies 2
 
-Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
+Data: as described in README.md, with the same split and the same nested --train_size, so that
 figures are comparable. Code and line breaks in a text are not changed.
 
 Expect on 64 labelled texts of the sample (the config above, mean of seeds 1 to 3), two minutes on

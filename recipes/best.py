@@ -15,7 +15,7 @@ Candidates: naive Bayes, TF-IDF with logistic regression (both recipes/naive_bay
 models of all folds, each of which has learned from the other folds). Fine-tuning is left out if it
 would take longer than the rest of --minutes; its time is estimated from that of the probe.
 
-Data: as for recipes/github_tagger.py, at least two labelled texts for each fold. To continue a
+Data: as described in README.md, at least two labelled texts for each fold. To continue a
 stopped run, repeat the command: a finished candidate is evaluated again only if its flags or the
 data have changed. Every candidate has a folder with its own report in cells/.
 

@@ -18,7 +18,7 @@ Which layers to train (--freeze, --from_scratch):
     accelerate launch recipes/document_classification.py \\
         --config recipes/configs/documents_issues.yaml
 
-Data: as for recipes/github_tagger.py. Texts of --test_data get the mean score of all folds. A fold
+Data: as described in README.md. Texts of --test_data get the mean score of all folds. A fold
 trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
 is tuned on the scores of the other folds. To continue a stopped run, repeat the command with
 --resume_from_checkpoint true; finished folds are kept.

@@ -10,7 +10,7 @@ per label on the same embeddings, which is stronger with some dozens of labels o
     accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
     accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
 
-Data: as for recipes/github_tagger.py. With fewer than 500 labelled texts, every text is tested by
+Data: as described in README.md. With fewer than 500 labelled texts, every text is tested by
 cross-validation, and k and m come from the training texts, each classified by all others. With
 more, or with --evaluate held_out, the split and the nested --train_size are those of that recipe,
 so that figures are comparable. In the end all labelled texts are looked up. Embeddings are cached:

@@ -24,7 +24,7 @@ negative), only the labels with a probability of at least one half.
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --encoder static
 
-Data: as for recipes/github_tagger.py. With --evaluate held_out, the split and the nested
+Data: as described in README.md. With --evaluate held_out, the split and the nested
 --train_size are the same, so that figures are comparable; texts that --train_size leaves out count
 as unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
 

@@ -1,10 +1,10 @@
 """Fine-tune an encoder to give each text one or more labels: the GitHub issue tagger.
 
 Why: with a thousand labelled texts or more, all weights of the encoder can learn from them. With
-fewer, recipes/few_label_probe.py is better, and faster. The recipe follows "Natural Language
-Processing with Transformers", chapter 9 (fine-tuning). It adds what that chapter leaves out:
-stratified splits, decision thresholds tuned on the validation set, and a confidence interval on the
-test set.
+fewer, logistic regression on embeddings (recipes/few_label_probe.py) is better, and faster. The
+recipe follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning). It adds
+what that chapter leaves out: stratified splits, decision thresholds tuned on the validation set,
+and a confidence interval on the test set.
 
     accelerate launch recipes/github_tagger.py --config recipes/configs/sample.yaml
     accelerate launch recipes/github_tagger.py --data my_issues.jsonl --output_dir outputs/mine

@@ -11,7 +11,7 @@ inverts the padding mask, so that tokens attend only to padding; this recipe has
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions.yaml
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions_scratch.yaml
 
-Data: as for recipes/github_tagger.py; to read the original files of GoEmotions, use --column_names
+Data: as described in README.md; to read the original files of GoEmotions, use --column_names
 text labels id --class_names labels.txt. To load the model with `pipeline`, first import
 `shared.models.heads`. The sizes published for scratch (goemotions_scratch_large.yaml) need a GPU.
 

@@ -13,7 +13,7 @@ training texts.
     accelerate launch recipes/imdb_cnn_rnn.py --config recipes/configs/imdb_strong.yaml
     accelerate launch recipes/imdb_cnn_rnn.py --architecture gru --data my_texts.jsonl
 
-Data: as for recipes/github_tagger.py. If every text has exactly one label, the classes exclude each
+Data: as described in README.md. If every text has exactly one label, the classes exclude each
 other (softmax); otherwise each label is decided separately (sigmoid, threshold tuned on
 validation). To load the network with `AutoModelForSequenceClassification` or `pipeline`, first
 import `shared.models.networks`.

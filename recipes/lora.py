@@ -12,7 +12,7 @@ Then: each method has a folder with its weights; adapters need the encoder in ba
 IA3 are also merged into a model that loads without peft: recipes/tag.py --model
 outputs/lora/lora/merged. A second run keeps the methods that are finished.
 
-Data: as for recipes/github_tagger.py. All methods start from the same fitted head and train on the
+Data: as described in README.md. All methods start from the same fitted head and train on the
 same rows for the same epochs; methods with fewer weights multiply --learning_rate by a factor.
 
 Expect on one core with the default encoder: a minute or two per method on the sample. Adapters save

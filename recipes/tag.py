@@ -5,7 +5,7 @@ their order; the output file appears only when it is complete. Several taggers, 
 methods, are averaged: their scores and their thresholds.
 
     accelerate launch recipes/tag.py --model outputs/github_tagger --data new.jsonl
-    accelerate launch recipes/tag.py --model outputs/few_label_probe outputs/github_tagger
+    accelerate launch recipes/tag.py --model outputs/mine outputs/another
     accelerate launch recipes/tag.py --data all.csv --only_unlabelled --output tagged.csv
 
 Output: the rows with two more columns. `labels` are those that the rule of the tagger chooses
@@ -149,8 +149,8 @@ def main() -> None:
     # Load the taggers; several are averaged, so they must have the same labels and decide alike.
     if args.model == [DEFAULT_TAGGER] and not Path(DEFAULT_TAGGER).is_dir():
         raise UserError(
-            f"--model {DEFAULT_TAGGER}: no such folder; train a tagger with the recipe "
-            "github_tagger, or name another"
+            f"--model {DEFAULT_TAGGER}: no such folder; train a tagger with a recipe, or name the "
+            "folder of another"
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
     taggers = [load_tagger(name, args, **options) for name in args.model]

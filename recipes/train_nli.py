@@ -12,7 +12,7 @@ pairs (Laurer et al. 2023, "Building Efficient Universal Classifiers"). The resu
 Then: recipes/zero_shot.py --model outputs/train_nli, on any texts.
 
 Data: columns `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; if no more is
-known, not_entailment). --topic_data names files of labelled texts, as for recipes/github_tagger.py.
+known, not_entailment). --topic_data names files of labelled texts, as in README.md.
 
 Expect on one CPU core with the default encoder and the config (63,347 pairs, three epochs): 50
 minutes, 3 GB of memory and an adapter of 5 MB; accuracy .708 on 8,680 matched pairs of MultiNLI and

@@ -15,7 +15,7 @@ What matters most are the phrases that stand for the labels: describe the labels
     accelerate launch recipes/zero_shot.py --config recipes/configs/zero_shot_sample.yaml
     accelerate launch recipes/zero_shot.py --data texts.csv --candidate_labels bug question praise
 
-Data: as for recipes/github_tagger.py. If some texts have labels, the number of labels per text, or
+Data: as described in README.md. If some texts have labels, the number of labels per text, or
 the threshold, is tuned on the validation set ("Natural Language Processing with Transformers",
 chapter 9) and evaluated on the test set. If none has, each text gets its best label (or see --top_k
 and --threshold) in unlabelled_predictions.jsonl.

@@ -263,7 +263,7 @@ def write_model_card(
         evaluation,
         _metrics_table(metrics) if metrics else None,
         verdict,
-        f"```\n{report}\n```",
+        f"```\n{report.rstrip()}\n```",
         "## Data",
         f"```\n{data}\n```",
         f"## Use\n\n{usage}" if usage else None,

@@ -88,4 +88,5 @@ def _card_for_readers(card: str, output_dir: Path, repository: str) -> str:
         )
         .replace(f'load_tagger("{output_dir}")', f'load_tagger(snapshot_download("{repository}"))')
         .replace(f'"{output_dir}"', f'"{repository}"')
+        .replace(f'"{output_dir}/', f'snapshot_download("{repository}") + "/')
     )

@@ -132,8 +132,8 @@ def _about_reading(metrics: Mapping[str, Any]) -> Iterator[str]:
         )
     if unknown is not None:
         advice = (
-            ": the model does not know this script or these words. Take a --model that was trained "
-            "on the language of the texts"
+            ": its vocabulary lacks these words, or their script. Take a --model that was trained "
+            "on the language of the texts or, from scratch, a larger --vocab_size"
         )
         yield (
             f"{_percent(unknown)} of the tokens are unknown to the model"
@@ -142,6 +142,6 @@ def _about_reading(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
-    if 0 < share < 0.001:
-        return "Under 0.1 %"
-    return f"{100 * share:.1f} %"
+    if share == 0:
+        return "None"
+    return "Under 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
