@@ -65,16 +65,15 @@ def create_hub_repository(args: TrainingArguments) -> str:
     UserError
         If there is no valid token, or the hub cannot be reached.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError  # that of its HTTP library
 
     name = args.hub_model_id or Path(args.output_dir).resolve().name
     try:
         repository = HfApi(token=args.hub_token).create_repo(
             name, private=args.hub_private_repo, exist_ok=True
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise UserError(
             f"--push_to_hub: cannot create {name}: {first_line(error)}; log in with "
             "`hf auth login`, or remove the flag"

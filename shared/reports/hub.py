@@ -39,9 +39,8 @@ def push_to_hub(output_dir: Path, args: Any) -> None:
     """
     if not (args.push_to_hub and is_main_process()):
         return
-    import httpx
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError  # that of its HTTP library
 
     repository = args.hub_model_id
     operations = [
@@ -53,7 +52,7 @@ def push_to_hub(output_dir: Path, args: Any) -> None:
         commit = HfApi(token=args.hub_token).create_commit(
             repository, operations, commit_message="Add the tagger", revision=args.hub_revision
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise UserError(
             f"--push_to_hub: {repository}: {first_line(error)}; the tagger is in {output_dir}; to "
             f"upload it later: hf upload {repository} {output_dir} "
