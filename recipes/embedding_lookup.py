@@ -52,6 +52,7 @@ from shared.methods import (
     embed_split,
     fit_strategy,
     logistic_probe,
+    naive_bayes_labels,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -66,6 +67,7 @@ from shared.reports import (
     describe_neighbours,
     describe_output,
     push_to_hub,
+    reading_metrics,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -207,7 +209,9 @@ def main() -> None:
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     split = resampling.tested
-    figures = split_metrics(split, scores, predicted)
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    figures = split_metrics(split, scores, predicted, baseline)
+    figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, chosen_labels)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}

@@ -74,6 +74,7 @@ from shared.methods import (
     flatten_phrases,
     have_titles,
     label_phrases,
+    naive_bayes_labels,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -86,6 +87,7 @@ from shared.reports import (
     TaggerCard,
     describe_output,
     push_to_hub,
+    reading_metrics,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -270,7 +272,9 @@ def main() -> None:
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-    figures = split_metrics(split, scores, predicted)
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    figures = split_metrics(split, scores, predicted, baseline)
+    figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, [rule.choose(values) for values in tested])
     figures |= {"embed_runtime": embedder.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
