@@ -428,7 +428,9 @@ def classification_report(
         if title:
             lines.append(f"The {title} of {len(rows):,} labels")
         lines += [*format_rows(block), ""]
-    return "\n".join([*lines, *format_rows(averages)]) + "\n"
+    if len(rows) > 1:  # of a single label, all averages but that over rows are the same
+        lines += [*format_rows(averages), ""]
+    return "\n".join(lines)
 
 
 def _notable_labels(rows: list[dict[str, Any]], n: int = 10) -> dict[str, list[dict[str, Any]]]:

@@ -33,6 +33,8 @@ CARD_METRICS = (
     "test_micro_f1_low",
     "test_micro_f1_high",
     "test_macro_f1",
+    "test_macro_f1_low",
+    "test_macro_f1_high",
     "test_average_precision",
     "baseline_micro_f1",
     "baseline_macro_f1",

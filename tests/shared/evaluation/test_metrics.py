@@ -279,6 +279,13 @@ def test_with_one_label_each_micro_f1_is_called_accuracy():
     assert metrics["accuracy"] == metrics["micro_f1"] == 0.75
 
 
+def test_the_report_of_one_label_has_no_averages():
+    y = np.array([[1], [0], [1]])
+    _, blank, line, end = classification_report(y, y, ["spam"]).split("\n")
+    assert (blank, end) == ("", "")
+    assert line.split() == ["spam", "1.00", "1.00", "1.00", "2", "2"]
+
+
 def test_per_label_report_holds_plain_values():
     y_true = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
     y_pred = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
