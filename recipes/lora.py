@@ -81,10 +81,10 @@ METHODS = {
     "prompt": ("prompt tuning", 100),
 }
 USAGE = """```python
-import shared.models.heads  # makes the model known to transformers
 from transformers import pipeline
 
-tagger = pipeline("text-classification", model="{folder}", top_k=None)
+# The Python file in the folder, which this runs, is the architecture of the model.
+tagger = pipeline("text-classification", model="{folder}", top_k=None, trust_remote_code=True)
 ```"""
 
 
