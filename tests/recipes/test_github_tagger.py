@@ -151,7 +151,7 @@ def test_the_card_holds_the_figures_and_the_command(trained):
     card = (folder / "README.md").read_text(encoding="utf-8")
     metrics = read_json(folder / "metrics.json")
     assert f"| test micro F1 | {metrics['test_micro_f1']:.3f} |" in card
-    assert f"| baseline micro f1 | {metrics['baseline_micro_f1']:.3f} |" in card
+    assert f"| naive Bayes, micro F1 | {metrics['baseline_micro_f1']:.3f} |" in card
     assert f"accelerate launch {SCRIPT} --model" in card
     assert f"--output_dir {folder}" in card
 
