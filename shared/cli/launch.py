@@ -50,7 +50,8 @@ def start_recipe(args: Any) -> Path:
                 "choose another folder"
             )
     folder = make_output_dir(args.output_dir)
-    if getattr(args, "push_to_hub", False) and is_main_process():
+    pushes = getattr(args, "push_to_hub", False) and not getattr(args, "health_check", False)
+    if pushes and is_main_process():
         args.hub_model_id = create_hub_repository(args)
     return folder
 

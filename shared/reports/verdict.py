@@ -120,28 +120,29 @@ def _about_baseline(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _about_reading(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Say how many texts were cut and tokens are unknown; if they are many, also what to do."""
     cut, unknown = metrics.get("texts_cut"), metrics.get("unknown_tokens")
-    if cut is not None:
-        advice = (
-            "; what stands at their end has no effect. Try a higher --max_length or, where a text "
-            "is read in windows, --max_windows"
-        )
-        yield (
-            f"{_percent(cut)} of the texts are longer than the model reads, and were cut"
-            f"{advice if cut >= MANY_CUT else ''}."
-        )
-    if unknown is not None:
-        advice = (
-            ": its vocabulary lacks these words, or their script. Take a --model that was trained "
-            "on the language of the texts or, from scratch, a larger --vocab_size"
-        )
-        yield (
-            f"{_percent(unknown)} of the tokens are unknown to the model"
-            f"{advice if unknown >= MANY_UNKNOWN else ''}."
-        )
+    if cut == 0:
+        yield "No text is longer than the model reads."
+    elif cut is not None:
+        sentence = f"{_percent(cut)} of the texts are longer than the model reads, and were cut"
+        if cut >= MANY_CUT:
+            sentence += (
+                "; what stands at their end has no effect. Try a higher --max_length or, where a "
+                "text is read in windows, --max_windows"
+            )
+        yield f"{sentence}."
+    if unknown == 0:
+        yield "No token is unknown to the model."
+    elif unknown is not None:
+        sentence = f"{_percent(unknown)} of the tokens are unknown to the model"
+        if unknown >= MANY_UNKNOWN:
+            sentence += (
+                ": its vocabulary lacks these words, or their script. Take a --model that was "
+                "trained on the language of the texts or, from scratch, a larger --vocab_size"
+            )
+        yield f"{sentence}."
 
 
 def _percent(share: float) -> str:
-    if share == 0:
-        return "None"
     return "Under 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"

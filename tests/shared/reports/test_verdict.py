@@ -36,7 +36,7 @@ def test_texts_that_the_model_does_not_read():
     assert sentences[1].startswith("66.3 % of the tokens are unknown to the model: its vocabulary")
     quiet = verdict({"texts_cut": 0.0, "unknown_tokens": 0.0004})
     assert quiet == [
-        "None of the texts are longer than the model reads, and were cut.",
+        "No text is longer than the model reads.",
         "Under 0.1 % of the tokens are unknown to the model.",
     ]
 
