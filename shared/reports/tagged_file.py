@@ -178,7 +178,9 @@ class TaggedFile:
                     return
                 with _as_text(file, self._compressed) as text:
                     if delimiter := DELIMITERS.get(self._suffix):
-                        _write_csv(text, tagged_rows, self._label_names, delimiter, self._all_scores)
+                        _write_csv(
+                            text, tagged_rows, self._label_names, delimiter, self._all_scores
+                        )
                     else:
                         _write_json_lines(text, tagged_rows())
         except OSError as error:
