@@ -10,7 +10,7 @@ Transformers", chapter 9), and fine-tuning with both kinds of copies for the sam
     accelerate launch recipes/augmentation.py --config recipes/configs/augmentation_sample.yaml
     accelerate launch recipes/augmentation.py --data issues.jsonl --augmentations delete --copies 2
 
-Data: as for recipes/github_tagger.py, with the same split and the same nested --train_size, so that
+Data: as described in README.md, with the same split and the same nested --train_size, so that
 figures are comparable. Code and line breaks in a text are not changed.
 
 Expect on 64 labelled texts of the sample (the config above, mean of seeds 1 to 3), two minutes on
@@ -72,6 +72,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
@@ -220,17 +222,21 @@ def main() -> None:
         check_health(trainer, args.max_length, label_counts=split.label_counts())
         return
 
+    def naive_bayes_f1(*train_set):
+        """Fit naive Bayes; return its F1. Its matrices are not kept during the training below."""
+        held_out = (rows[part]["text"] for part in ("valid", "test"))
+        valid, test = fit_and_score(naive_bayes(), *train_set, *held_out)
+        return f1_on_test({"valid": valid, "test": test})
+
     # Compare with naive Bayes on all three training sets, and with fine-tuning on unchanged copies.
     compared = {}
     if args.compare:
-        train_sets = {"naive_bayes": (texts := (rows["train"]["text"], y["train"]))}
+        texts = rows["train"]["text"], y["train"]
+        compared["naive_bayes"] = naive_bayes_f1(*texts)
         for name, changes in (("plain", ()), ("augmented", augmentations)):
             copies = add_augmented_copies(*texts, changes, copies=args.copies, seed=args.seed)
-            train_sets[f"naive_bayes_{name}"] = copies
-        for name, train_set in train_sets.items():
-            held_out = (rows[part]["text"] for part in ("valid", "test"))
-            valid, test = fit_and_score(naive_bayes(), *train_set, *held_out)
-            compared[name] = f1_on_test({"valid": valid, "test": test})
+            compared[f"naive_bayes_{name}"] = naive_bayes_f1(*copies)
+        del copies
         print_once("\nTraining on unchanged copies")
         _, _, scores = fine_tune(plain_dir, (), plain_checkpoint)
         compared["plain"] = f1_on_test(scores)
@@ -244,6 +250,7 @@ def main() -> None:
     predicted = {part: rule.choose(values) for part, values in scores.items()}
     metrics = {**split_metrics(split, scores, predicted), **training_metrics, "seed": args.seed}
     metrics |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
+    metrics |= reading_metrics(tokenizer, rows["train"]["text"])
     save = partial(
         save_trained_tagger,
         output_dir=output_dir,
@@ -254,11 +261,13 @@ def main() -> None:
         rule=rule,
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
         log_history=trainer.state.log_history,
+        top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
     if args.compare:
         compared["augmented"] = f1_on_test(scores)
-        print_once(f"\n{'Effect (plain: unchanged copies)':34} micro F1  macro F1")
+        micro = "accuracy" if single_label else "micro F1"
+        print_once(f"\n{'Effect (plain: unchanged copies)':34} {micro}  macro F1")
         for name, f1 in compared.items():
             name = name.replace("_", " ")
             print_once(f"  {name:32} {f1['micro_f1']:8.3f}  {f1['macro_f1']:8.3f}")
@@ -275,6 +284,7 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
     shutil.rmtree(plain_dir, ignore_errors=True)
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")
 
 

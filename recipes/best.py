@@ -15,7 +15,7 @@ Candidates: naive Bayes, TF-IDF with logistic regression (both recipes/naive_bay
 models of all folds, each of which has learned from the other folds). Fine-tuning is left out if it
 would take longer than the rest of --minutes; its time is estimated from that of the probe.
 
-Data: as for recipes/github_tagger.py, at least two labelled texts for each fold. To continue a
+Data: as described in README.md, at least two labelled texts for each fold. To continue a
 stopped run, repeat the command: a finished candidate is evaluated again only if its flags or the
 data have changed. Every candidate has a folder with its own report in cells/.
 
@@ -131,7 +131,7 @@ def main() -> None:
     def job(name):
         method = METHODS[name]
         common = [*command_flags(args, DataArguments), f"--folds={args.folds}"]
-        common += [f"--seed={args.seed}", "--tag_unlabelled=0"]
+        common += [f"--seed={args.seed}", "--tag_unlabelled=0", f"--top_scores={len(names)}"]
         if method.length_flag:
             common += [f"--model={args.model}", f"--{method.length_flag}={args.max_length}"]
         command = (method.script, *common, *shlex.split(method.flags))
@@ -199,7 +199,8 @@ def main() -> None:
             "methods in it were fitted on all labelled texts."
         )
     card = TaggerCard(evaluation=f"{explanation}\n\n{comparison}")
-    report = write_results(output_dir, split, best.scores, best.predicted, metrics, card=card)
+    options = {"card": card, "top_scores": args.top_scores}
+    report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")

@@ -18,7 +18,7 @@ Which layers to train (--freeze, --from_scratch):
     accelerate launch recipes/document_classification.py \\
         --config recipes/configs/documents_issues.yaml
 
-Data: as for recipes/github_tagger.py. Texts of --test_data get the mean score of all folds. A fold
+Data: as described in README.md. Texts of --test_data get the mean score of all folds. A fold
 trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
 is tuned on the scores of the other folds. To continue a stopped run, repeat the command with
 --resume_from_checkpoint true; finished folds are kept.
@@ -65,6 +65,7 @@ from shared.models import (
     TEXT_PREFIX_HELP,
     HeadArguments,
     PooledForSequenceClassification,
+    check_n_layers,
     choose_text_prefix,
     fit_head,
     head_settings,
@@ -72,7 +73,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import tag_unlabelled, write_out_of_fold
+from shared.reports import push_to_hub, reading_metrics, tag_unlabelled, write_out_of_fold
 from shared.taggers import save_mean, save_trained_model
 from shared.training import (
     CheckpointOnSignal,
@@ -159,6 +160,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
+    check_n_layers(args.n_layers, encoder)
     cutting = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
         windows = {k: Windows.of_texts(d, tokenizer, **cutting) for k, d in documents.items()}
@@ -253,6 +255,7 @@ def main() -> None:
             config.save_pretrained(fold.folder)
         save_trained_model(fold.folder, names, rule)
     save_mean(output_dir, [fold.folder.name for fold in folds], names, rule)
+    reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
@@ -260,10 +263,12 @@ def main() -> None:
         labels=y,
         fold_of=fold_of,
         scores=scores,
-        settings={"folds": args.folds, "seed": args.seed},
+        settings={"folds": args.folds, "seed": args.seed} | reading,
+        top_scores=args.top_scores,
     )
     print(f"\n{report}")
     tag_unlabelled(output_dir, data.corpus, args)
+    push_to_hub(output_dir, args)
 
 
 if __name__ == "__main__":

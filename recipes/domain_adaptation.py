@@ -53,7 +53,7 @@ from shared.models import (
     resolve_model,
 )
 from shared.plots import plot_training_curve
-from shared.reports import write_model_card
+from shared.reports import push_to_hub, write_model_card
 from shared.training import (
     CheckpointOnSignal,
     LengthGroupedTrainer,
@@ -225,6 +225,7 @@ accelerate launch recipes/github_tagger.py --model {output_dir} --data FILE
         "one that is fine-tuned from the original encoder.",
     )
     remove_checkpoints(args.output_dir)
+    push_to_hub(output_dir, args)
     print(f"\n{report}\n\nEverything is in {output_dir}; to train a tagger from it:")
     print(f"  accelerate launch recipes/github_tagger.py --model {output_dir} --data {args.data}")
 

@@ -10,7 +10,7 @@ per label on the same embeddings, which is stronger with some dozens of labels o
     accelerate launch recipes/embedding_lookup.py --config recipes/configs/lookup_sample.yaml
     accelerate launch recipes/embedding_lookup.py --data issues.jsonl --head logistic
 
-Data: as for recipes/github_tagger.py. With fewer than 500 labelled texts, every text is tested by
+Data: as described in README.md. With fewer than 500 labelled texts, every text is tested by
 cross-validation, and k and m come from the training texts, each classified by all others. With
 more, or with --evaluate held_out, the split and the nested --train_size are those of that recipe,
 so that figures are comparable. In the end all labelled texts are looked up. Embeddings are cached:
@@ -52,6 +52,7 @@ from shared.methods import (
     embed_split,
     fit_strategy,
     logistic_probe,
+    naive_bayes_labels,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -67,6 +68,8 @@ from shared.reports import (
     TaggerCard,
     describe_neighbours,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -210,7 +213,9 @@ def main() -> None:
     seconds_per_text = embed.seconds / embed.n_texts
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
     split = resampling.tested
-    figures = split_metrics(split, scores, predicted)
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    figures = split_metrics(split, scores, predicted, baseline)
+    figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, chosen_labels)
     figures |= {"embed_runtime": embed.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
@@ -236,6 +241,7 @@ def main() -> None:
         figures,
         card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
+        top_scores=args.top_scores,
     )
     grid_plot = output_dir / "plots" / "neighbours.png"
     grid_plot.unlink(missing_ok=True)  # left by an earlier run with another --head
@@ -250,6 +256,7 @@ def main() -> None:
     x = np.concatenate([vectors["train"], name_vectors])
     print(f"\n{describe_neighbours(query, query_vector[0], texts, x, y, corpus.label_names)}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

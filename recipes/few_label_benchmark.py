@@ -13,7 +13,7 @@ significance test of the differences (a paired bootstrap over the test rows).
     accelerate launch recipes/few_label_benchmark.py --methods naive_bayes fine_tuning \\
         --method_flags "fine_tuning: --num_train_epochs 4"
 
-Data: as for recipes/github_tagger.py; every method gets the same data flags. To continue a stopped
+Data: as described in README.md; every method gets the same data flags. To continue a stopped
 run, repeat the command: a finished cell (method, size, seed) is computed again only if its flags or
 the data have changed. Every cell has a folder with a log in cells/.
 

@@ -24,7 +24,7 @@ negative), only the labels with a probability of at least one half.
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --encoder static
 
-Data: as for recipes/github_tagger.py. With --evaluate held_out, the split and the nested
+Data: as described in README.md. With --evaluate held_out, the split and the nested
 --train_size are the same, so that figures are comparable; texts that --train_size leaves out count
 as unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
 
@@ -74,6 +74,7 @@ from shared.methods import (
     flatten_phrases,
     have_titles,
     label_phrases,
+    naive_bayes_labels,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -87,6 +88,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     repeat_metrics,
     split_metrics,
     tag_unlabelled,
@@ -275,7 +278,9 @@ def main() -> None:
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-    figures = split_metrics(split, scores, predicted)
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    figures = split_metrics(split, scores, predicted, baseline)
+    figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, [rule.choose(values) for values in tested])
     figures |= {"embed_runtime": embedder.seconds, "train_runtime": trained - started}
     figures |= {"test_runtime": seconds_per_text * len(scores["test"]), "seed": args.seed}
@@ -290,10 +295,18 @@ def main() -> None:
         f"settings: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
         f"{settings.balance:g}, {settings.rounds} rounds of self-training"
     )
-    card = TaggerCard(evaluation=resampling.explain())
-    report = write_results(output_dir, split, scores["test"], predicted["test"], figures, card=card)
+    report = write_results(
+        output_dir,
+        split,
+        scores["test"],
+        predicted["test"],
+        figures,
+        card=TaggerCard(evaluation=resampling.explain()),
+        top_scores=args.top_scores,
+    )
     print(f"\n{resampling.title()}\n\n{report}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

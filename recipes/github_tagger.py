@@ -1,10 +1,10 @@
 """Fine-tune an encoder to give each text one or more labels: the GitHub issue tagger.
 
 Why: with a thousand labelled texts or more, all weights of the encoder can learn from them. With
-fewer, recipes/few_label_probe.py is better, and faster. The recipe follows "Natural Language
-Processing with Transformers", chapter 9 (fine-tuning). It adds what that chapter leaves out:
-stratified splits, decision thresholds tuned on the validation set, and a confidence interval on the
-test set.
+fewer, logistic regression on embeddings (recipes/few_label_probe.py) is better, and faster. The
+recipe follows "Natural Language Processing with Transformers", chapter 9 (fine-tuning). It adds
+what that chapter leaves out: stratified splits, decision thresholds tuned on the validation set,
+and a confidence interval on the test set.
 
     accelerate launch recipes/github_tagger.py --config recipes/configs/sample.yaml
     accelerate launch recipes/github_tagger.py --data my_issues.jsonl --output_dir outputs/mine
@@ -63,6 +63,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
@@ -242,6 +244,7 @@ def main() -> None:
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
+        **reading_metrics(tokenizer, rows["train"]["text"]),
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
@@ -255,6 +258,7 @@ def main() -> None:
         rule=rule,
         card=TaggerCard(base_model=args.model, max_length=args.max_length),
         log_history=trainer.state.log_history,
+        top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
@@ -269,6 +273,7 @@ def main() -> None:
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")
 
 

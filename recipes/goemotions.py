@@ -11,7 +11,7 @@ inverts the padding mask, so that tokens attend only to padding; this recipe has
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions.yaml
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions_scratch.yaml
 
-Data: as for recipes/github_tagger.py; to read the original files of GoEmotions, use --column_names
+Data: as described in README.md; to read the original files of GoEmotions, use --column_names
 text labels id --class_names labels.txt. To load the model with `pipeline`, first import
 `shared.models.heads`. The sizes published for scratch (goemotions_scratch_large.yaml) need a GPU.
 
@@ -52,6 +52,7 @@ from shared.models import (
     PooledForSequenceClassification,
     TransformerArguments,
     build_transformer,
+    check_n_layers,
     choose_text_prefix,
     fit_head,
     head_settings,
@@ -65,6 +66,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
@@ -189,6 +192,7 @@ def main() -> None:
             encoder = build_transformer(args, tokenizer)
         else:
             encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)
+        check_n_layers(args.n_layers, encoder)
         model = PooledForSequenceClassification.from_encoder(encoder, label_names, **args.head)
         freeze(model, args.freeze)
         return model
@@ -256,6 +260,7 @@ def main() -> None:
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
+        **reading_metrics(tokenizer, rows["train"]["text"]),
         "train_runtime": train_seconds,  # includes fitting the head and tuning the thresholds
         "seed": args.seed,
     }
@@ -270,9 +275,10 @@ def main() -> None:
         card=TaggerCard(
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
-            register_module="shared.models.heads",
+            own_architecture=True,
         ),
         log_history=trainer.state.log_history,
+        top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
@@ -287,6 +293,7 @@ def main() -> None:
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")
 
 

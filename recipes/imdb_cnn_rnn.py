@@ -13,7 +13,7 @@ training texts.
     accelerate launch recipes/imdb_cnn_rnn.py --config recipes/configs/imdb_strong.yaml
     accelerate launch recipes/imdb_cnn_rnn.py --architecture gru --data my_texts.jsonl
 
-Data: as for recipes/github_tagger.py. If every text has exactly one label, the classes exclude each
+Data: as described in README.md. If every text has exactly one label, the classes exclude each
 other (softmax); otherwise each label is decided separately (sigmoid, threshold tuned on
 validation). To load the network with `AutoModelForSequenceClassification` or `pipeline`, first
 import `shared.models.networks`.
@@ -61,6 +61,8 @@ from shared.models import (
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
+    reading_metrics,
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
@@ -172,8 +174,7 @@ def main() -> None:
 
     def compute_metrics(prediction):
         if single_label:
-            figures = multilabel_metrics(label_names, single_label=True)(prediction)
-            return figures | {"accuracy": figures["subset_accuracy"]}
+            return multilabel_metrics(label_names, single_label=True)(prediction)
         return multilabel_metrics(label_names, thresholds=tune)(prediction)
 
     def build_trainer(run_args, train, labels):
@@ -243,11 +244,10 @@ def main() -> None:
         **test.metrics,
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
         **training.metrics,
+        **reading_metrics(tokenizer, rows["train"]["text"]),
         "train_runtime": train_seconds,  # includes tuning the thresholds
         "seed": args.seed,
     }
-    if single_label:
-        metrics |= {f"{part}_accuracy": metrics[f"{part}_micro_f1"] for part in scores}
     save = partial(
         save_trained_tagger,
         output_dir=output_dir,
@@ -258,8 +258,9 @@ def main() -> None:
         rule=rule,
         card=TaggerCard(
             max_length=args.max_length if args.truncation_side == "right" else None,
-            register_module="shared.models.networks",
+            own_architecture=True,
         ),
+        top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
 
@@ -273,6 +274,7 @@ def main() -> None:
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")
 
 

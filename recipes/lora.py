@@ -12,7 +12,7 @@ Then: each method has a folder with its weights; adapters need the encoder in ba
 IA3 are also merged into a model that loads without peft: recipes/tag.py --model
 outputs/lora/lora/merged. A second run keeps the methods that are finished.
 
-Data: as for recipes/github_tagger.py. All methods start from the same fitted head and train on the
+Data: as described in README.md. All methods start from the same fitted head and train on the
 same rows for the same epochs; methods with fewer weights multiply --learning_rate by a factor.
 
 Expect on one core with the default encoder: a minute or two per method on the sample. Adapters save
@@ -83,10 +83,10 @@ METHODS = {
     "prompt": ("prompt tuning", 100),
 }
 USAGE = """```python
-import shared.models.heads  # makes the model known to transformers
 from transformers import pipeline
 
-tagger = pipeline("text-classification", model="{folder}", top_k=None)
+# The Python file in the folder, which this runs, is the architecture of the model.
+tagger = pipeline("text-classification", model="{folder}", top_k=None, trust_remote_code=True)
 ```"""
 
 
@@ -120,6 +120,8 @@ class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
             raise UserError("--eval_strategy: must be no; methods are compared at the last epoch")
         if self.resume_from_checkpoint:
             raise UserError("--resume_from_checkpoint: remove it; finished methods are kept anyway")
+        if self.push_to_hub:
+            raise UserError("--push_to_hub: there are several models; upload the folder of one")
         super().__post_init__()
 
 
@@ -238,7 +240,7 @@ def main() -> None:
     if args.process_index != 0:
         tag_unlabelled(output_dir / best, corpus, args)
         return
-    report = table(rows)
+    report = table(rows, "accuracy" if single_label else "micro F1")
     merged = [str(path) for path in sorted(output_dir.glob("*/merged"))]
     write_model_card(
         output_dir,
@@ -258,9 +260,9 @@ def main() -> None:
     print(f"\nEverything is in {output_dir}: a folder per method, README.md and results.csv.")
 
 
-def table(rows: dict[str, dict]) -> str:
+def table(rows: dict[str, dict], micro: str) -> str:
     """Return a Markdown table; memory is weights, gradients, optimiser state and activations."""
-    header = ("method", "micro F1", "macro F1", "weights trained", "memory, MB", "saved, MB")
+    header = ("method", micro, "macro F1", "weights trained", "memory, MB", "saved, MB")
     lines = ["| " + " | ".join((*header, "seconds")) + " |", "|---" * (len(header) + 1) + "|"]
     for row in (rows[method] for method in METHODS if method in rows):
         f1 = " | ".join(f"{row[name]:.3f}" for name in ("micro_f1", "macro_f1"))

@@ -12,7 +12,7 @@ Boosted trees take a hundred times as long. --strategy says how a classifier giv
     accelerate launch recipes/naive_bayes.py --classifier logistic_regression --analyzer char_wb
     accelerate launch recipes/naive_bayes.py --data issues.jsonl --augment swap delete
 
-Data: as for recipes/github_tagger.py. With fewer than 500 labelled texts, every text is tested by
+Data: as described in README.md. With fewer than 500 labelled texts, every text is tested by
 cross-validation; with more, or with --evaluate held_out, the split and the nested --train_size are
 those of that recipe, so that figures are comparable. In the end the tagger is fitted on all
 labelled texts. The terms that speak for and against each label are printed, and written to
@@ -154,6 +154,7 @@ def main() -> None:
         metrics | runtimes | {"seed": args.seed},
         card=TaggerCard(evaluation=resampling.explain()),
         thresholds=tagger.rule.thresholds or None,
+        top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")
     if args.terms:

@@ -5,14 +5,16 @@ their order; the output file appears only when it is complete. Several taggers, 
 methods, are averaged: their scores and their thresholds.
 
     accelerate launch recipes/tag.py --model outputs/github_tagger --data new.jsonl
-    accelerate launch recipes/tag.py --model outputs/few_label_probe outputs/github_tagger
+    accelerate launch recipes/tag.py --model outputs/mine outputs/another
     accelerate launch recipes/tag.py --data all.csv --only_unlabelled --output tagged.csv
 
 Output: the rows with two more columns. `labels` are those that the rule of the tagger chooses
-(usually a score at or above a threshold), best first; `scores` are the scores of all labels. Input
-columns of these names are kept as `input_labels` and `input_scores`. A row without text gets no
-labels and no scores. JSON lines and Parquet hold `labels` as a list and `scores` as an object; CSV
-and TSV hold `labels` in one cell, separated as training data are, and one column for each score.
+(usually a score at or above a threshold), best first; `scores` are the scores of all labels, or of
+the best 20 if there are more than 50 labels (--top_scores). Input columns of these names are kept
+as `input_labels` and `input_scores`. A row without text gets no labels and no scores. JSON lines
+and Parquet hold `labels` as a list and `scores` as an object; CSV and TSV hold `labels` in
+one cell, separated as training data are, and one column for each score. If rows do not have the
+scores of all labels, CSV and TSV hold them as JSON in one cell, and Parquet as a map.
 
 A run that was stopped goes on when the same command is repeated (--resume false: from the start).
 
@@ -41,12 +43,14 @@ from shared.cli import (
 )
 from shared.data import (
     DEFAULT_TEXT_COLUMNS,
+    TOP_SCORES_HELP,
     find_label_column,
     find_text_columns,
     is_missing,
     join_text,
     open_source,
 )
+from shared.evaluation import scores_per_text
 from shared.reports import TaggedFile, check_output, kept_columns
 from shared.taggers import load_tagger, mean_tagger, tagger_fingerprint
 
@@ -61,6 +65,7 @@ FLAGS_OF_A_RUN = (
     "only_unlabelled",
     "label_column",
     "threshold",
+    "top_scores",
 )
 FLAGS_OF_A_RUN += ("bf16", "block_size", "per_device_eval_batch_size")
 
@@ -93,6 +98,7 @@ class TagArguments(TrainingArguments):
     encoder: str | None = flag(
         None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
     )
+    top_scores: int | None = flag(None, TOP_SCORES_HELP)
     resume: bool = flag(
         True, "Go on if the same command was stopped; false: from the start (default: true)."
     )
@@ -143,8 +149,8 @@ def main() -> None:
     # Load the taggers; several are averaged, so they must have the same labels and decide alike.
     if args.model == [DEFAULT_TAGGER] and not Path(DEFAULT_TAGGER).is_dir():
         raise UserError(
-            f"--model {DEFAULT_TAGGER}: no such folder; train a tagger with the recipe "
-            "github_tagger, or name another"
+            f"--model {DEFAULT_TAGGER}: no such folder; train a tagger with a recipe, or name the "
+            "folder of another"
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
     taggers = [load_tagger(name, args, **options) for name in args.model]
@@ -155,13 +161,15 @@ def main() -> None:
     run = {"data": source.version, "taggers": [tagger_fingerprint(name) for name in args.model]}
     run |= {"flags": {name: getattr(args, name) for name in FLAGS_OF_A_RUN}}
     started, n_texts = perf_counter(), 0
+    n_scores = scores_per_text(len(tagger.label_names), args.top_scores)
     options = {"columns": all_columns, "label_names": tagger.label_names, "resume": args.resume}
+    options |= {"all_scores": n_scores == len(tagger.label_names)}
     with TaggedFile(args.output, run, **options) as output:
         rows = iter(progress(read_rows(), f"tagging {source.name}", total=n_rows))
         n_done = sum(1 for _ in islice(rows, output.n_records))
         while block := list(islice(rows, args.block_size)):
             texts = [join_text(row, columns) for _, row in block]
-            output.add(tagger.tag(texts))
+            output.add(tagger.tag(texts, n_scores))
             n_texts += sum(map(bool, texts))
         output.finish(lambda: (row for _, row in read_rows()))
 

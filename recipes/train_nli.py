@@ -12,7 +12,7 @@ pairs (Laurer et al. 2023, "Building Efficient Universal Classifiers"). The resu
 Then: recipes/zero_shot.py --model outputs/train_nli, on any texts.
 
 Data: columns `premise`, `hypothesis` and `label` (entailment, neutral, contradiction; if no more is
-known, not_entailment). --topic_data names files of labelled texts, as for recipes/github_tagger.py.
+known, not_entailment). --topic_data names files of labelled texts, as in README.md.
 
 Expect on one CPU core with the default encoder and the config (63,347 pairs, three epochs): 50
 minutes, 3 GB of memory and an adapter of 5 MB; accuracy .708 on 8,680 matched pairs of MultiNLI and
@@ -51,7 +51,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import write_model_card
+from shared.reports import push_to_hub, write_model_card
 from shared.training import (
     CheckpointOnSignal,
     EntailmentLoss,
@@ -226,6 +226,7 @@ def main() -> None:
         "and classify texts better. Texts longer than the training pairs are scored less well.",
     )
     remove_checkpoints(args.output_dir)
+    push_to_hub(output_dir, args)
     print(f"\n{report}\n\nEverything is in {output_dir}; to classify texts with it:")
     print(f"  accelerate launch recipes/zero_shot.py --model {output_dir} --data FILE")
 

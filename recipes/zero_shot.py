@@ -15,7 +15,7 @@ What matters most are the phrases that stand for the labels: describe the labels
     accelerate launch recipes/zero_shot.py --config recipes/configs/zero_shot_sample.yaml
     accelerate launch recipes/zero_shot.py --data texts.csv --candidate_labels bug question praise
 
-Data: as for recipes/github_tagger.py. If some texts have labels, the number of labels per text, or
+Data: as described in README.md. If some texts have labels, the number of labels per text, or
 the threshold, is tuned on the validation set ("Natural Language Processing with Transformers",
 chapter 9) and evaluated on the test set. If none has, each text gets its best label (or see --top_k
 and --threshold) in unlabelled_predictions.jsonl.
@@ -58,6 +58,7 @@ from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
     describe_output,
+    push_to_hub,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -242,11 +243,13 @@ def main() -> None:
     metrics |= {"test_runtime": test_runtime, "seed": args.seed}
     save_tagger(mean, rule)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
-    test, card = (scores["test"], predicted["test"]), TaggerCard(limits=limits)
-    report = write_results(output_dir, split, *test, metrics, card=card)
+    test = scores["test"], predicted["test"]
+    options = {"card": TaggerCard(limits=limits), "top_scores": args.top_scores}
+    report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
     tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
     print(f"\n{describe_output(output_dir)}")
 
 

@@ -1,8 +1,9 @@
 """Make a working project of one recipe: ``./run.sh copy NAME FOLDER``.
 
-The copy holds the script, the scripts that it launches, the modules of `shared` that these import,
-its configs, the sample, a launcher, the pins, a smoke test and a README. It holds nothing else, and
-nothing in it refers to this project.
+The copy holds the script, the scripts that it launches or tells a user to launch, `recipes/tag.py`
+if it makes a tagger, the modules of `shared` that these import, its configs, the sample, a
+launcher, the pins, a smoke test and a README. It holds nothing else, and nothing in it refers to
+this project or to other recipes.
 """
 
 import ast
@@ -26,8 +27,26 @@ _README = """# {name}
 ./run.sh test           # style, types, and that it runs
 ```
 
+`--data` takes JSON lines, a JSON array, CSV, TSV (each also `.gz`), Parquet, or the id of a data
+set on the Hugging Face hub. One row is one text, in the column `text`, or `title` and `body`, with
+its labels in the column `labels`; `--text_columns` and `--label_column` name others.
+
 `recipes/{name}.py` is the method, from top to bottom; change it. `shared/` holds the parts that it
 uses, `recipes/configs/` its settings, `recipes/data/` the sample.
+"""
+_TAGGER_README = """
+The run ends in a tagger, which gives other texts labels:
+
+```bash
+./run.sh tag --model {output_dir} --data new_texts.jsonl --output tagged.jsonl
+```
+
+```python
+from shared.taggers import load_tagger
+
+tagger = load_tagger("{output_dir}")
+tagger("a text")  # {{"labels": [...], "scores": {{...}}}}
+```
 """
 
 _SMOKE_TEST = '''"""The recipe runs from its command line."""
@@ -77,6 +96,10 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     configs = root / "recipes" / "configs"
     own_modules = imported_modules(root, script)
     launched = launched_scripts(root, script)
+    tag, tagger = root / "recipes" / "tag.py", root / "shared" / "taggers" / "tagger.py"
+    makers = [path for path in (script, *launched) if tagger in imported_modules(root, path)]
+    if makers and script != tag:
+        launched = sorted({*launched, tag})
     modules = {*own_modules}.union(*(imported_modules(root, other) for other in launched))
     scripts = [script, *launched]
     own_configs = [
@@ -113,6 +136,15 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         kept = {path.stem for path in modules if path.parent == package}
         _keep_exports(folder / package.relative_to(root) / "__init__.py", kept)
 
+    for source in (*scripts, *modules):
+        _drop_mentions(folder / source.relative_to(root), {path.name for path in scripts})
+    readme = ""
+    if makers and script != tag:
+        flag = re.search(r'output_dir: str = flag\(\s*"(\S+)"', _read(makers[0]))
+        tagger_dir = flag[1] if flag else f"outputs/{makers[0].stem}"
+        _replace(folder / "recipes" / "tag.py", r"outputs/github_tagger", tagger_dir, count=0)
+        readme = _TAGGER_README.format(output_dir=tagger_dir)
+
     main = name
     for config in sorted(configs.glob("*sample.yaml")):
         if config in files:
@@ -127,7 +159,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         trains = "TrainingArguments" in _read(script)
         smoke_test += _FIGURES_SMOKE_TEST.format(training_flags=_A_FEW_STEPS if trains else "")
     written = {
-        folder / "README.md": _README.format(name=name, purpose=purpose),
+        folder / "README.md": _README.format(name=name, purpose=purpose) + readme,
         folder / "tests" / "test_smoke.py": smoke_test,
     }
     for path, text in written.items():
@@ -215,15 +247,31 @@ def _keep_exports(path: Path, modules: Container[str]) -> None:
 
 
 def launched_scripts(root: Path, script: Path) -> list[Path]:
-    """Return the other scripts of the project that a script names in a command."""
+    """Return the other scripts of the project that a script names in a command.
+
+    It launches them, or tells the user to do so.
+    """
     texts = [
         node.value
         for node in ast.walk(ast.parse(_read(script)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     first_words = {text.split()[0] for text in texts if text.split()}
-    paths = {root / word for word in first_words if word.endswith(".py")}
+    words = first_words.union(*(re.findall(r"accelerate launch (\S+)", text) for text in texts))
+    paths = {root / word for word in words if word.endswith(".py")}
     return sorted(path for path in paths - {script} if path.is_file())
+
+
+def _drop_mentions(path: Path, scripts: Container[str]) -> None:
+    """Remove mentions of recipes that are not among `scripts`: "(recipes/NAME.py)"."""
+    text = _read(path)
+
+    def kept(mention: re.Match[str]) -> str:
+        return mention[0] if mention[1] in scripts else ""
+
+    without = re.sub(r"\s+\(recipes/(\w+\.py)\)", kept, text)
+    if without != text:
+        path.write_text(without, encoding="utf-8")
 
 
 def _imports(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -242,8 +290,8 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _replace(path: Path, pattern: str, text: str) -> None:
-    path.write_text(re.sub(pattern, lambda _: text, _read(path), count=1), encoding="utf-8")
+def _replace(path: Path, pattern: str, text: str, count: int = 1) -> None:
+    path.write_text(re.sub(pattern, lambda _: text, _read(path), count=count), encoding="utf-8")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ Arguments = TypeVar("Arguments")
 _NO_EFFECT_ON_RESULTS = (
     *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "tag_unlabelled"),
+    "top_scores",
 )
 
 
@@ -93,6 +94,9 @@ def parse_arguments(
     seed = getattr(arguments, "seed", 0)
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be 0 or more, below {2**32}")
+    top_scores = getattr(arguments, "top_scores", None)
+    if top_scores is not None and top_scores < 1:
+        raise UserError(f"--top_scores {top_scores}: must be 1 or more")
     return arguments
 
 

@@ -143,7 +143,9 @@ def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) 
                     continue
                 metrics, figures = job.metrics(), ""
                 if "test_micro_f1" in metrics:
-                    figures = "micro F1 {test_micro_f1:.3f}   macro F1 {test_macro_f1:.3f}"
+                    # With one label per text, micro F1 equals the accuracy.
+                    name = "accuracy" if "test_accuracy" in metrics else "micro F1"
+                    figures = name + " {test_micro_f1:.3f}   macro F1 {test_macro_f1:.3f}"
                     for weights in () if keep_models else job.folder.glob("*.safetensors"):
                         weights.unlink()
                 minutes = (time.perf_counter() - started) / 60

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shared.cli.errors import UserError
+from shared.cli.errors import UserError, first_line
 from shared.cli.files import make_output_dir
 
 if TYPE_CHECKING:
@@ -25,16 +25,20 @@ Item = TypeVar("Item")
 def start_recipe(args: Any) -> Path:
     """Silence the libraries and create the output folder; return the folder.
 
+    With ``--push_to_hub``, also create the repository on the hub, so that a missing token shows
+    before anything is computed.
+
     Parameters
     ----------
     args : dataclass
-        The recipe's arguments; ``output_dir`` and those that name files of rows are read.
+        The recipe's arguments; ``output_dir``, those that name files of rows, and the flags of the
+        hub are read. ``hub_model_id`` becomes the full name of the repository.
 
     Raises
     ------
     UserError
-        If the folder cannot be written, or if a file of rows lies in it: the files that the recipe
-        writes could replace it.
+        If the folder or the repository cannot be written, or if a file of rows lies in the folder:
+        the files that the recipe writes could replace it.
     """
     quiet_libraries()
     folder = Path(args.output_dir)
@@ -45,7 +49,37 @@ def start_recipe(args: Any) -> Path:
                 f"--{name} {file}: lies in --output_dir, where files are replaced; move it, or "
                 "choose another folder"
             )
-    return make_output_dir(args.output_dir)
+    folder = make_output_dir(args.output_dir)
+    pushes = getattr(args, "push_to_hub", False) and not getattr(args, "health_check", False)
+    if pushes and is_main_process():
+        args.hub_model_id = create_hub_repository(args)
+    return folder
+
+
+def create_hub_repository(args: TrainingArguments) -> str:
+    """Create the repository of ``--push_to_hub``, unless it exists; return its full name.
+
+    Without ``--hub_model_id`` it has the name of the output folder.
+
+    Raises
+    ------
+    UserError
+        If there is no valid token, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # that of its HTTP library
+
+    name = args.hub_model_id or Path(args.output_dir).resolve().name
+    try:
+        repository = HfApi(token=args.hub_token).create_repo(
+            name, private=args.hub_private_repo, exist_ok=True
+        )
+    except (HTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"--push_to_hub: cannot create {name}: {first_line(error)}; log in with "
+            "`hf auth login`, or remove the flag"
+        ) from error
+    return repository.repo_id
 
 
 def is_main_process() -> bool:

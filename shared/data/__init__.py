@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arguments": [
             "DEFAULT_TEXT_COLUMNS",
+            "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
             "DataArguments",
             "SplitArguments",

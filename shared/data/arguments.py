@@ -111,14 +111,21 @@ class DataArguments:
     )
 
 
+TOP_SCORES_HELP = (
+    "Number of scores of each text in files of predictions: those of the best labels, and of all "
+    "predicted ones (default: all, or 20 if there are more than 50 labels)."
+)
+
+
 @dataclass
 class TaggingArguments:
-    """Flags of recipes that tag the unlabelled rows at their end."""
+    """Flags of recipes that write predictions, and tag the unlabelled rows at their end."""
 
     tag_unlabelled: int = flag(
         100_000,
         "Maximum number of unlabelled rows to tag at the end; 0: none (default: 100,000).",
     )
+    top_scores: int | None = flag(None, TOP_SCORES_HELP)
 
 
 @dataclass

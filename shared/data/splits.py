@@ -18,6 +18,8 @@ from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
 
+MAX_NAMED = 10  # labels in a note
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -110,9 +112,13 @@ class Split:
         sizes = ", ".join(f"{len(y):,} {part}" for part, y in self.labels.items())
         lines.append(f"split: {sizes} texts")
         for part in [part for part, y in self.labels.items() if len(y)]:
-            absent = [name for name, count in self.label_counts(part).items() if not count]
+            counts = self.label_counts(part)
+            absent = [name for name, count in counts.items() if not count]
             if absent:
-                lines.append(f"note: no {part} text has the label {', '.join(absent)}")
+                names = ", ".join(absent[:MAX_NAMED])
+                if len(absent) > MAX_NAMED:
+                    names += f", or {len(absent) - MAX_NAMED:,} others of {len(counts):,}"
+                lines.append(f"note: no {part} text has the label {names}")
         return "\n".join(lines)
 
 

@@ -51,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "per_label_report",
             "single_label_metrics",
         ],
-        "rules": ["DecisionRule", "prediction_records"],
+        "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
         "thresholds": ["THRESHOLDS_HELP", "find_thresholds", "fixed_threshold"],
     },
 )

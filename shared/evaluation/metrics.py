@@ -46,6 +46,7 @@ def multilabel_metrics(
         ``subset_accuracy`` (share of rows with all labels right), ``average_precision`` (micro:
         over all pairs of row and label), ``macro_average_precision`` (over the labels with a
         positive row), ``roc_auc`` (macro, over the labels with both a positive and a negative row).
+        With `single_label` also ``accuracy``, which equals micro F1 if each row has one label.
 
     Raises
     ------
@@ -77,12 +78,15 @@ def multilabel_metrics(
         scores = sigmoid(logits)
         values = thresholds(scores, y_true) if callable(thresholds) else thresholds
         y_pred = choose_labels(scores, values, single_label=single_label)
-        return {
+        metrics = {
             **f1_scores(y_true, y_pred),
             "subset_accuracy": subset_accuracy(y_true, y_pred),
             # The sigmoid keeps the order but rounds large logits to equal scores: rank the logits.
             **ranking_scores(y_true, logits),
         }
+        if single_label:
+            metrics["accuracy"] = metrics["subset_accuracy"]
+        return metrics
 
     return compute_metrics
 
@@ -186,6 +190,14 @@ def subset_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Return the share of rows with all labels right; arrays of 0 and 1 are (rows, labels)."""
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     return float((y_true == y_pred).all(axis=1).mean())
+
+
+def one_label_each(*arrays: np.ndarray) -> bool:
+    """Return whether all rows of multi-hot arrays (rows, labels) have exactly one label.
+
+    If this holds for true and predicted labels, micro F1 equals the accuracy.
+    """
+    return all(bool((np.sum(array, axis=1, dtype=int) == 1).all()) for array in arrays)
 
 
 def single_label_scores(
@@ -356,23 +368,46 @@ def _nan_to_none(values: np.ndarray) -> list[float | None]:
 
 
 def classification_report(
-    y_true: np.ndarray, y_pred: np.ndarray, label_names: Sequence[str], **extra: Any
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    label_names: Sequence[str],
+    *,
+    max_labels: int | None = None,
+    **extra: Any,
 ) -> str:
     """Return the per-label report and its averages as an aligned text table.
 
     The first columns are those of `sklearn.metrics.classification_report`. Then follow
-    ``predicted`` and the columns that `per_label_report` adds for the `extra` arguments.
+    ``predicted`` and the columns that `per_label_report` adds for the `extra` arguments. If each
+    row has one true and one predicted label, the micro average is called accuracy.
+
+    Parameters
+    ----------
+    y_true, y_pred, label_names, **extra
+        As in `per_label_report`.
+    max_labels : int, optional
+        With more labels than this, only the most frequent, the best and the worst labels are
+        listed, ten of each. Labels without positive rows are not among them. None: all labels.
     """
     y_true, y_pred = multi_hot_pair(y_true, y_pred)
     rows = per_label_report(y_true, y_pred, label_names, **extra)
     totals = {"support": int(y_true.sum()), "predicted": int(y_pred.sum())}
-    averages = [
-        {"label": f"{name} avg", "precision": precision, "recall": recall, "f1": f1, **totals}
-        for name, (precision, recall, f1) in multilabel_averages(y_true, y_pred).items()
-    ]
+    of_labels = multilabel_averages(y_true, y_pred)
+    names = {name: f"{name} avg" for name in of_labels}
+    if one_label_each(y_true, y_pred):
+        names = {"micro": "accuracy", "macro": "macro avg", "weighted": "weighted avg"}
+    averages = []
+    for name, label in names.items():
+        precision, recall, f1 = of_labels[name]
+        values = {"label": label, "precision": precision, "recall": recall, "f1": f1}
+        averages.append(values | totals)
     headers = {"f1": "f1-score", "average_precision": "avg prec"}
     columns = [column for column in rows[0] if column != "label"]
-    width = max(len(row["label"]) for row in rows + averages)
+    blocks = {"": rows}
+    if max_labels is not None and len(rows) > max_labels:
+        blocks = _notable_labels(rows)
+    shown = [row for block in blocks.values() for row in block]
+    width = max(len(row["label"]) for row in shown + averages)
 
     def format_line(label: str, cells: list[str]) -> str:
         return (f"{label:>{width}s} " + "".join(f" {cell:>9}" for cell in cells)).rstrip()
@@ -388,8 +423,27 @@ def classification_report(
             for row in rows
         ]
 
-    header = format_line("", [headers.get(column, column) for column in columns])
-    return "\n".join([header, "", *format_rows(rows), "", *format_rows(averages)]) + "\n"
+    lines = [format_line("", [headers.get(column, column) for column in columns]), ""]
+    for title, block in blocks.items():
+        if title:
+            lines.append(f"The {title} of {len(rows):,} labels")
+        lines += [*format_rows(block), ""]
+    if len(rows) > 1:  # of a single label, all averages but that over rows are the same
+        lines += [*format_rows(averages), ""]
+    return "\n".join(lines)
+
+
+def _notable_labels(rows: list[dict[str, Any]], n: int = 10) -> dict[str, list[dict[str, Any]]]:
+    """Return the most frequent, the best and the worst rows of `per_label_report`.
+
+    Of labels with the same F1, the most frequent come first: their F1 is the most certain one.
+    """
+    present = sorted((row for row in rows if row["support"]), key=lambda row: -row["support"])
+    return {
+        "most frequent": present[:n],
+        "best": sorted(present, key=lambda row: -row["f1"])[:n],
+        "worst": sorted(present, key=lambda row: row["f1"])[:n],
+    }
 
 
 # --- counts and checks ---------------------------------------------------------------------------

@@ -144,10 +144,24 @@ class DecisionRule:
 # --- records of predictions ----------------------------------------------------------------------
 
 
+ALL_SCORES = 50  # up to this number of labels, a file of predictions has the scores of all
+TOP_SCORES = 20  # with more labels, it has this number of scores for each text
+
+
+def scores_per_text(n_labels: int, top_scores: int | None) -> int:
+    """Return how many scores of each text are written, from the value of ``--top_scores``."""
+    if top_scores is None:
+        top_scores = n_labels if n_labels <= ALL_SCORES else TOP_SCORES
+    return min(top_scores, n_labels)
+
+
 def prediction_records(
-    scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    label_names: Sequence[str],
+    n_scores: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield, for each row, its predicted labels and the score of every label, both best first.
+    """Yield, for each row, its predicted labels and the scores of labels, both best first.
 
     Parameters
     ----------
@@ -156,6 +170,9 @@ def prediction_records(
     predicted : array of shape (rows, labels)
         Bool: the predicted labels.
     label_names : sequence of str
+    n_scores : int, optional
+        The number of scores of each row: those of the best labels. The predicted labels always have
+        their score, so that there can be more. None: the scores of all labels.
 
     Yields
     ------
@@ -164,9 +181,12 @@ def prediction_records(
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     for row_scores, best_first, chosen in zip(
-        scores.tolist(), order.tolist(), predicted, strict=True
+        scores.tolist(), order.tolist(), predicted.tolist(), strict=True
     ):
+        labels = [i for i in best_first if chosen[i]]
+        kept = best_first if n_scores is None else best_first[:n_scores]
+        kept = [*kept, *(i for i in labels if i not in kept)]
         yield {
-            "labels": [label_names[i] for i in best_first if chosen[i]],
-            "scores": {label_names[i]: round(row_scores[i], 6) for i in best_first},
+            "labels": [label_names[i] for i in labels],
+            "scores": {label_names[i]: round(row_scores[i], 6) for i in kept},
         }

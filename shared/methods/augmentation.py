@@ -91,8 +91,8 @@ def missing_requirement(name: str, args: AugmentationArguments) -> str:
             return str(error)
     if name in ("insert", "substitute") and args.mlm_model is None:
         return (
-            f"{name}: --mlm_model must name a checkpoint with a masked-language-model head; "
-            "recipes/domain_adaptation.py trains one"
+            f"{name}: --mlm_model must name a checkpoint with a masked-language-model head; train "
+            "one by masked-language modelling (recipes/domain_adaptation.py)"
         )
     if name == "back_translation" and None in (args.to_model, args.from_model):
         return f"{name}: --to_model and --from_model must name two translation models"

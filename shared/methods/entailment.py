@@ -1,8 +1,8 @@
 """Sentence pairs that train a model for natural language inference (NLI).
 
 A pair has a premise and a hypothesis, and a label: the premise entails the hypothesis, contradicts
-it, or neither. `recipes/train_nli.py` trains on such pairs; `shared.methods.zero_shot` classifies
-texts with the model.
+it, or neither. A model is trained on such pairs (recipes/train_nli.py), and then classifies texts
+without labels.
 """
 
 from __future__ import annotations

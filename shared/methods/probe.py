@@ -150,8 +150,8 @@ def fit_probe(
 
     The name of a label is treated as a short text with that label. As one more example, with a
     smaller weight than a real one, it makes it possible to predict a label that the few labelled
-    texts lack; it matters little for a label with many texts. `recipes/zero_shot.py` measures how
-    well the similarity to a name works alone, without examples.
+    texts lack; it matters little for a label with many texts. The similarity to a name also works
+    alone, without examples (recipes/zero_shot.py).
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ saved. Read et al. 2011, "Classifier Chains for Multi-label Classification", com
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +115,7 @@ def fit_strategy(
     labels : array of shape (rows, labels)
         Multi-hot.
     """
+    from sklearn.base import clone
     from skmultilearn import problem_transform
 
     labels, width = np.asarray(labels, dtype=np.int64), features.shape[1]
@@ -136,8 +138,15 @@ def fit_strategy(
         models = dict(enumerate(strategy.classifiers_))
         chain = _of_labels(models, constant[order], width + len(order))
         return ClassifierChain(chain, order, always.astype(np.float64))
-    strategy.fit(features, labels[:, learnable])
-    models = dict(zip(learnable.tolist(), strategy.classifiers_, strict=True))
+    # Binary relevance: one label after another, and of a linear classifier only its weights are
+    # kept. `strategy.fit` would keep all classifiers, which take several times the memory.
+    models = {}
+    for label in learnable.tolist():
+        model = clone(strategy.classifier).fit(features, labels[:, label])
+        if not hasattr(model, "estimators_"):
+            weights, intercept = _linear_logits(model)
+            model = SimpleNamespace(coef_=weights, intercept_=intercept)
+        models[label] = model
     return _of_labels(models, constant, width)
 
 

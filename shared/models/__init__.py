@@ -7,7 +7,9 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
-- `heads`: classification heads on an encoder or decoder, and how they start.
+- `heads`: classification heads on an encoder or decoder; needs no other module.
+- `head_arguments`: the flags of these heads.
+- `first_weights`: what a head starts from: a linear fit, mean pooling.
 - `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
 
@@ -20,6 +22,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "first_weights": [
+            "append_mean_pooling",
+            "fit_head",
+        ],
         "from_scratch": [
             "NetworkArguments",
             "TransformerArguments",
@@ -27,12 +33,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "build_transformer",
             "read_word_vectors",
         ],
-        "heads": [
+        "head_arguments": [
             "HeadArguments",
-            "PooledForSequenceClassification",
-            "append_mean_pooling",
-            "fit_head",
+            "check_n_layers",
             "head_settings",
+        ],
+        "heads": [
+            "PooledForSequenceClassification",
         ],
         "loading": [
             "has_dropout",

@@ -1,26 +1,23 @@
-"""Classification heads on an encoder or a decoder: their flags, layers and first weights.
+"""Classification heads on an encoder or a decoder: pooling, layers, and the classifier.
 
-From top to bottom:
+`Pooling` turns the hidden states of a text into one vector, `LayerPooling` combines the hidden
+states of several layers, and `PooledForSequenceClassification` puts pooling and a head on any
+encoder or decoder.
 
-1. Flags: `HeadArguments`, and `head_settings`, which checks them.
-2. Pooling: `Pooling` turns the hidden states of a text into one vector, `LayerPooling` combines the
-   hidden states of several layers.
-3. Classifier: `PooledForSequenceClassification` puts pooling and a head on any encoder or decoder.
-   Importing this module registers it with transformers, so that `from_pretrained` and `pipeline`
-   load it from a folder.
-4. First weights: `fit_head` fits the output layer of any classifier on the features of the model
-   before fine-tuning, and `append_mean_pooling` makes a BERT classifier of transformers read the
-   mean of all tokens.
+To load a saved classifier, import this module. The import registers the classes with transformers,
+and ``AutoConfig``, ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")``
+then load the folder.
+
+This file must not import other modules of this project: `save_pretrained` copies it into the folder
+of the model, so that transformers can load the folder without this project, with
+``trust_remote_code=True``.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from transformers import (
     AutoConfig,
@@ -32,64 +29,6 @@ from transformers import (
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import SequenceClassifierOutput
-
-from shared.cli.arguments import flag
-from shared.cli.errors import UserError
-from shared.cli.launch import progress
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-
-# --- flags ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class HeadArguments:
-    """Flags of recipes that train a `PooledForSequenceClassification`."""
-
-    pooling: Literal["first", "last", "mean", "max", "mean_max", "attention"] = flag(
-        "mean",
-        "Pooling of the hidden states of a text into one vector: the first token, the last ones, "
-        "the mean, the maximum, mean and maximum together, or attention (default: mean).",
-    )
-    last_tokens: int = flag(
-        1, "With --pooling last: number of tokens at the end to average (default: 1)."
-    )
-    n_layers: int = flag(
-        1, "Number of layers that the head reads, counted from the last (default: 1)."
-    )
-    layer_pooling: Literal["concatenate", "weighted"] = flag(
-        "weighted",
-        "With --n_layers 2 or more: concatenate the layers, or average them with learned weights "
-        "(default: weighted).",
-    )
-    head_sizes: list[int] = flag([], "Widths of the hidden layers of the head (default: none).")
-    head_dropout: float = flag(0.1, "Dropout rate before each layer of the head (default: .1).")
-    dropout_samples: int = flag(
-        1,
-        "Multi-sample dropout: number of dropout masks per text in training; their losses are "
-        "averaged (default: 1).",
-    )
-
-
-def head_settings(args: HeadArguments) -> dict[str, Any]:
-    """Check the flags; return the settings for `PooledForSequenceClassification.from_encoder`.
-
-    Raises
-    ------
-    UserError
-        For a value out of range.
-    """
-    if not 0 <= args.head_dropout < 1:
-        raise UserError(f"--head_dropout {args.head_dropout}: must be 0 or more, below 1")
-    for name in ("last_tokens", "dropout_samples"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be 1 or more")
-    if any(size < 1 for size in args.head_sizes):
-        raise UserError(f"--head_sizes {min(args.head_sizes)}: must be 1 or more")
-    return {field.name: getattr(args, field.name) for field in fields(HeadArguments)}
-
 
 # --- pooling -------------------------------------------------------------------------------------
 
@@ -244,13 +183,20 @@ class PooledClassifierConfig(PreTrainedConfig):
     head_dropout: float = 0.1
     dropout_samples: int = 1
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what is saved: all but the place of the encoder on this machine."""
+        settings = super().to_diff_dict()
+        (settings.get("text_config") or {}).pop("_name_or_path", None)
+        return settings
+
 
 class PooledForSequenceClassification(PreTrainedModel):
     """A classifier of an encoder or decoder, pooling, and a head of any depth.
 
     It saves, loads and runs like a model of transformers: `from_pretrained`, `pipeline`,
     `AutoModelForSequenceClassification` (after this module is imported, which registers the
-    class), adapters of peft, gradient checkpointing, `torch.compile`.
+    class, or with ``trust_remote_code=True``), adapters of peft, gradient checkpointing,
+    `torch.compile`.
 
     Parameters
     ----------
@@ -260,7 +206,7 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     Raises
     ------
-    UserError
+    ValueError
         If `n_layers` is below 1 or above the number of layers of the encoder.
     """
 
@@ -291,7 +237,7 @@ class PooledForSequenceClassification(PreTrainedModel):
         encoder_config = config.text_config = self.encoder.config
         width, depth = encoder_config.hidden_size, encoder_config.num_hidden_layers
         if not 1 <= config.n_layers <= depth:
-            raise UserError(f"--n_layers {config.n_layers}: must be 1 to {depth}, the model's own")
+            raise ValueError(f"n_layers {config.n_layers}: must be 1 to {depth}, the model's own")
         self.layer_pooling = None
         if config.n_layers > 1:
             self.layer_pooling = LayerPooling(config.layer_pooling, config.n_layers, width)
@@ -409,161 +355,11 @@ def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     return encoder
 
 
-AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig)
-AutoModelForSequenceClassification.register(PooledClassifierConfig, PooledForSequenceClassification)
-
-
-# --- first weights -------------------------------------------------------------------------------
-
-
-def fit_head(
-    model: PreTrainedModel,
-    dataset: Dataset,
-    collator: Callable,
-    loss: Callable,
-    *,
-    device: torch.device,
-    l2: float = 1e-2,
-    max_rows: int = 8192,
-    batch_size: int = 64,
-    bf16: bool = False,
-    seed: int = 0,
-) -> None:
-    """Fit the last layer of a classifier on the features of the model before fine-tuning.
-
-    This is linear probing, then fine-tuning (Kumar et al. 2022, "Fine-Tuning can Distort
-    Pretrained Features and Underperform Out-of-Distribution", section 4). With a random head, the
-    gradients of the first epochs move the encoder towards noise, and rare labels never recover
-    from it. A fitted head starts fine-tuning with the scores of a linear probe.
-
-    The head keeps its random start if it scores every token or has no bias, as the heads of
-    decoders.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A sequence classifier whose last linear layer has one output per label. Changed in place.
-    dataset : Dataset
-        Tokenised training rows with labels.
-    collator : callable
-        Makes a batch with ``labels`` from a list of rows.
-    loss : callable
-        ``loss({"logits": z}, labels)``: the loss of the fine-tuning that follows.
-    device : torch.device
-    l2 : float
-        L2 penalty on the weights of the standardised features, averaged over the labels.
-    max_rows : int
-        Maximum number of rows to fit on. From larger data sets, rows are drawn at random.
-    batch_size : int
-        Rows per forward pass.
-    bf16 : bool
-        Whether to compute the features in bfloat16, as the fine-tuning that follows does. That is
-        precise enough for a start.
-    seed : int
-        Seed of the random draw. It makes every process of a distributed run fit the same head.
-    """
-    # The output layer is the last one with an output per label: a layer of the encoder can have
-    # the same width by chance.
-    head = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == model.config.num_labels
-    ][-1]
-    if head.bias is None:
-        return
-    if len(dataset) > max_rows:
-        rows = np.random.default_rng(seed).choice(len(dataset), max_rows, replace=False)
-        dataset = dataset.select(rows)
-    # Sorted by length, batches hold little padding.
-    dataset = dataset.select(np.argsort(dataset.with_format("numpy")["length"][:]))
-
-    # The features are the inputs of the head. A hook collects them in any architecture.
-    features: list[torch.Tensor] = []
-    labels: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
-    model.to(device).eval()
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for start in progress(range(0, len(dataset), batch_size), "fitting head", unit="batches"):
-            stop = min(start + batch_size, len(dataset))
-            batch = collator([dataset[row] for row in range(start, stop)])
-            labels.append(batch.pop("labels").to(device))
-            model(**{name: value.to(device) for name, value in batch.items()})
-            if features[0].dim() != 2:  # (rows, length, width): the head scores every token
-                break
-    hook.remove()
-
-    if features[0].dim() != 2:
-        return
-
-    x, y = torch.cat(features), torch.cat(labels)  # (rows, width), (rows, labels)
-    mean, std = x.mean(0), x.std(0, correction=0)
-    # Divided by its own small spread, a feature that is nearly constant would get a huge weight,
-    # which would multiply the rounding error of the feature, too.
-    std = std.clamp(min=max(0.1 * float(std.mean()), 1e-6))
-    x = (x - mean) / std
-    weight = torch.zeros_like(head.weight, requires_grad=True)
-    bias = torch.zeros_like(head.bias, requires_grad=True)
-    # The problem is small: all rows in one batch, with a quasi-Newton method.
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss({"logits": x @ weight.T + bias}, y) + l2 * weight.square().sum(1).mean()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    # Fold the standardisation into the layer, which reads the raw features.
-    with torch.no_grad():
-        head.weight.copy_(weight / std)
-        head.bias.copy_(bias - head.weight @ mean)
-
-
-def append_mean_pooling(model: PreTrainedModel, scale: float = 8.0) -> None:
-    """Make a BERT classifier of transformers read the mean of all tokens, not the first token.
-
-    Sentence encoders are trained on the mean of their last hidden states. Their first token holds
-    less information, but `BertForSequenceClassification` reads only that one. This function adds
-    one layer to the encoder that computes the mean:
-
-    - Its queries are zero, so that each token attends to all tokens equally.
-    - Its values are the hidden states themselves, so that attention returns their mean.
-    - The state of the first token becomes ``h_first + scale * mean(h)``. After layer normalisation
-      it has the direction of the mean, the more exactly the larger `scale` is.
-
-    The model stays a plain `BertForSequenceClassification` with one more layer, which any program
-    can load. In fine-tuning, the layer learns attention pooling.
-
-    Parameters
-    ----------
-    model : BertForSequenceClassification
-        Changed in place. Other architectures, and a model that already has the layer, are not
-        changed.
-    scale : float
-        Weight of the mean relative to the state of the first token.
-    """
-    if model.config.model_type != "bert" or getattr(model.config, "mean_pooling_layer", False):
-        return
-    encoder = model.base_model.encoder
-    layer = copy.deepcopy(encoder.layer[-1])
-    identity = torch.eye(model.config.hidden_size)
-    with torch.no_grad():
-        # All zero: queries, biases and feed-forward block have no effect. Layer normalisation only
-        # normalises.
-        for name, parameter in layer.named_parameters():
-            parameter.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
-        # Keys and the first half of the feed-forward block start at random. Zero queries and a zero
-        # second half already cancel their effect. If both factors of a product were zero, neither
-        # would ever get a gradient.
-        layer.attention.self.key.weight.normal_(std=model.config.initializer_range)
-        layer.intermediate.dense.weight.normal_(std=model.config.initializer_range)
-        # Values times output projection: scale times the mean of the hidden states.
-        layer.attention.self.value.weight.copy_(identity)
-        layer.attention.output.dense.weight.copy_(scale * identity)
-        # The pooler, between encoder and head, is tanh of a linear layer. With half the input,
-        # tanh is nearly linear.
-        model.base_model.pooler.dense.weight.copy_(0.5 * identity)
-        model.base_model.pooler.dense.bias.zero_()
-    encoder.layer.append(layer)
-    model.config.num_hidden_layers += 1
-    model.config.mean_pooling_layer = True
+# `exist_ok`: no error if a copy of this file, from the folder of a model, is imported, too.
+AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    PooledClassifierConfig, PooledForSequenceClassification, exist_ok=True
+)
+# Saving a model copies this file beside its weights, and names it in the config (``auto_map``).
+PooledClassifierConfig.register_for_auto_class()
+PooledForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

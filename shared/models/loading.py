@@ -257,8 +257,8 @@ def load_masked_language_model(
     missing_in_encoder = [k for k in missing if k.startswith(f"{model.base_model_prefix}.")]
     if missing and not missing_in_encoder and not new_head:
         raise UserError(
-            f"{folder}: has no head for masked-language modelling; train one with "
-            "recipes/domain_adaptation.py, or name a model that has one"
+            f"{folder}: has no head for masked-language modelling; "
+            "train one (recipes/domain_adaptation.py), or name a model that has one"
         )
     # transformers leaves the bias of some new heads (Longformer, FNet) as the memory was.
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -7,8 +7,9 @@ To load a saved network, import this module. The import registers the classes wi
 ``AutoConfig``, ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` then
 load the folder. No code from the folder runs, so `trust_remote_code` stays off.
 
-This file must not import other modules of this project: a program of your own needs only a copy of
-this file beside it.
+This file must not import other modules of this project: `save_pretrained` copies it into the folder
+of the network, so that transformers can load the folder without this project, with
+``trust_remote_code=True``.
 """
 
 from __future__ import annotations
@@ -328,7 +329,7 @@ class TextRNNForSequenceClassification(TextNetwork):
         return torch.cat(states, dim=1)
 
 
-# `exist_ok`: no error if a copy of this file is imported, too.
+# `exist_ok`: no error if a copy of this file, from the folder of a network, is imported, too.
 for _model in (
     TextNgramsForSequenceClassification,
     TextCNNForSequenceClassification,
@@ -336,3 +337,6 @@ for _model in (
 ):
     AutoConfig.register(_model.config_class.model_type, _model.config_class, exist_ok=True)
     AutoModelForSequenceClassification.register(_model.config_class, _model, exist_ok=True)
+    # Saving a network copies this file beside its weights, and names it in the config.
+    _model.config_class.register_for_auto_class()
+    _model.register_for_auto_class("AutoModelForSequenceClassification")

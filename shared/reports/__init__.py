@@ -5,6 +5,8 @@
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `cards`: model cards.
 - `terms`: the terms that speak for and against each label.
+- `verdict`: what the metrics of a run mean, in plain words.
+- `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
@@ -23,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
+        "hub": ["push_to_hub"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",
@@ -34,5 +37,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
         "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
+        "verdict": ["reading_metrics"],
     },
 )

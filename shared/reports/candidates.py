@@ -13,7 +13,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
-from shared.evaluation.metrics import f1_scores
+from shared.evaluation.metrics import f1_scores, one_label_each
 from shared.evaluation.rules import DecisionRule
 
 # A mean of taggers takes the time of all of them. It must be better than one by this much, in the
@@ -53,6 +53,11 @@ class Candidate:
     def f1(self) -> dict[str, float]:
         """Micro and macro F1."""
         return f1_scores(self.labels, self.predicted)
+
+    @property
+    def micro_name(self) -> str:
+        """What micro F1 is called: accuracy if each row has one label."""
+        return "accuracy" if one_label_each(self.labels, self.predicted) else "micro F1"
 
     @property
     def quality(self) -> float:
@@ -128,7 +133,8 @@ def choose_candidate(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
         best = best_of_all
     elif best_of_all is not best:
         note = f" The {best_of_all.name} is not better by {MEAN_MUST_GAIN}."
-    scores = "micro F1 {micro_f1:.3f} and macro F1 {macro_f1:.3f}".format(**best.f1)
+    micro = best.micro_name
+    scores = f"{micro} {best.f1['micro_f1']:.3f} and macro F1 {best.f1['macro_f1']:.3f}"
     sentence = f"The {best.name} was taken" if len(best.names) > 1 else f"{best.name} was taken"
     others = [candidate for candidate in singles if candidate is not best]
     if not others:
@@ -141,13 +147,13 @@ def choose_candidate(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     compared = "best single method" if len(best.names) > 1 else "second method"
     return best, (
         f"{sentence}: {of_all} it has the highest mean of {scores} out of fold; the {compared}, "
-        f"{second.name}, differs in micro F1 by {interval}{chance}.{note}"
+        f"{second.name}, differs in {micro} by {interval}{chance}.{note}"
     )
 
 
 def candidates_table(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     """Return Markdown: a row per candidate, best first, with 95 % intervals; `chosen` is bold."""
-    lines = ["| method | micro F1 | macro F1 |", "|---|---|---|"]
+    lines = [f"| method | {chosen.micro_name} | macro F1 |", "|---|---|---|"]
     for candidate in sorted(candidates, key=lambda candidate: -candidate.quality):
         cells = [f"**{candidate.name}**" if candidate is chosen else candidate.name]
         for metric in ("micro_f1", "macro_f1"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,17 +18,23 @@ from typing import TYPE_CHECKING, Any
 from shared.cli.files import atomic_write
 from shared.cli.launch import machine
 from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
+from shared.reports.verdict import verdict
 
 if TYPE_CHECKING:
+    from shared.data.corpus import Corpus
     from shared.data.splits import Split
 
-# The metrics of a run that the card of a tagger shows, in this order.
+MAX_LABELS = 50  # that a card lists
+
+# The metrics of a run that the card of a tagger shows, in this order. If each text has one label,
+# micro F1 is called accuracy.
 CARD_METRICS = (
-    "test_accuracy",
     "test_micro_f1",
     "test_micro_f1_low",
     "test_micro_f1_high",
     "test_macro_f1",
+    "test_macro_f1_low",
+    "test_macro_f1_high",
     "test_average_precision",
     "baseline_micro_f1",
     "baseline_macro_f1",
@@ -43,11 +50,11 @@ class TaggerCard:
     Attributes
     ----------
     base_model : str, optional
-        The model that was fine-tuned. If both `base_model` and `register_module` are None, the
-        folder holds no model that transformers could load.
-    register_module : str, optional
-        For an architecture of this project: the module to import before the model is loaded, so
-        that transformers knows the architecture.
+        The model that was fine-tuned. Without it, and without `own_architecture`, the folder holds
+        no model that transformers could load.
+    own_architecture : bool
+        Whether the model is of an architecture of this project. transformers then needs the code of
+        the model, which lies in its folder.
     max_length : int, optional
         The number of tokens of a text that the model reads. None: all tokens.
     evaluation : str, optional
@@ -57,7 +64,7 @@ class TaggerCard:
     """
 
     base_model: str | None = None
-    register_module: str | None = None
+    own_architecture: bool = False
     max_length: int | None = None
     evaluation: str | None = None
     limits: str | None = None
@@ -78,21 +85,25 @@ class TaggerCard:
         split : Split
             The data that the model was trained and tested on.
         metrics : mapping
-            The metrics of the run; those in `CARD_METRICS` are shown.
+            The metrics of the run. Those in `CARD_METRICS` are shown, and the verdict on them.
         report : str
             The per-label report, shown unchanged.
         """
         corpus = split.corpus
         unknown_labels = split.sources["test"][0].describe_unknown_labels()
+        shown: Sequence[str] = CARD_METRICS
+        if "test_accuracy" in metrics:
+            shown = [name.replace("micro_f1", "accuracy") for name in shown]
+        sentences = [f"- {sentence}" for sentence in verdict(metrics)]
         write_model_card(
             folder,
             title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
             base_model=self.base_model,
-            description=f"Predicts which of {len(corpus.label_names)} labels a text has, with a "
-            "score from 0 to 1 for each label.",
+            description=_task(corpus),
             data="\n".join(filter(None, [corpus.describe(), unknown_labels])),
-            label_names=corpus.label_names,
-            metrics={name: metrics[name] for name in CARD_METRICS if name in metrics},
+            label_names=_most_frequent_first(corpus),
+            metrics={name: metrics[name] for name in shown if name in metrics},
+            verdict="\n".join(sentences) or None,
             report=report,
             evaluation=self.evaluation,
             usage=self._usage(folder),
@@ -101,7 +112,9 @@ class TaggerCard:
 
     def _usage(self, folder: Path) -> str:
         """Return how to load the tagger and read its output."""
-        usage = f"""```python
+        usage = f"""In the folder of the project, or of a copy of a recipe (`./run.sh copy`):
+
+```python
 from shared.taggers import load_tagger
 
 tagger = load_tagger("{folder}")
@@ -109,20 +122,25 @@ tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "sco
 ```
 
 `labels` follow from `scores` by the rule in `tagger.json`."""
-        if not (self.base_model or self.register_module):
+        if not (self.base_model or self.own_architecture):
             return usage
-        register = ""
-        if self.register_module:
-            register = f"import {self.register_module}  # registers the architecture\n"
-        return f"""{usage} The transformers library reads the model, too; its
-scores are the same:
+        option, note = "", ""
+        if self.own_architecture:
+            option = ", trust_remote_code=True"
+            note = (
+                "\n\n`trust_remote_code=True` lets transformers run the Python file in this "
+                "folder, the architecture of the model. `load_tagger` does not run it."
+            )
+        return f"""{usage}
+
+The transformers library reads the model without the project; its scores are the same:
 
 ```python
-{register}from transformers import pipeline
+from transformers import pipeline
 
-classify = pipeline("text-classification", model="{folder}", top_k=None)
+classify = pipeline("text-classification", model="{folder}", top_k=None{option})
 classify("Tokenizer drops the last word of every line", truncation=True)
-```"""
+```{note}"""
 
     def _limits(self, n_train: int) -> str:
         """Return the standard text of the section "Limits"."""
@@ -138,10 +156,36 @@ classify("Tokenizer drops the last word of every line", truncation=True)
         return " ".join(sentences)
 
 
+def _task(corpus: Corpus) -> str:
+    """Return what a tagger predicts."""
+    names = corpus.label_names
+    if len(names) == 1:
+        return f"Predicts whether a text has the label `{names[0]}`, with a score from 0 to 1."
+    if corpus.single_label:
+        return (
+            f"Predicts which one of {len(names):,} labels a text has, with a score from 0 to 1 for "
+            "each label."
+        )
+    return (
+        f"Predicts which of {len(names):,} labels a text has: none, one or several. Each label has "
+        "a score from 0 to 1."
+    )
+
+
+def _most_frequent_first(corpus: Corpus) -> list[str]:
+    """Return the labels: in their order, or, if a card cannot list all, the most frequent first."""
+    names, counts = corpus.label_names, corpus.report["labels"]
+    return names if len(names) <= MAX_LABELS else sorted(names, key=lambda name: -counts[name])
+
+
 def command_line() -> str:
-    """Return the command of this run, ready to be pasted into a shell in the current folder."""
+    """Return the command of this run, ready to be pasted into a shell in the current folder.
+
+    It is published with the card, so that the value of ``--hub_token`` is left out.
+    """
     script = os.path.relpath(sys.argv[0])
-    return shlex.join(["accelerate", "launch", script, *sys.argv[1:]])
+    command = shlex.join(["accelerate", "launch", script, *sys.argv[1:]])
+    return re.sub(r"(--hub[_-]token[= ])\S+", r"\1TOKEN", command)
 
 
 def write_model_card(
@@ -156,6 +200,7 @@ def write_model_card(
     usage: str | None,
     limits: str,
     evaluation: str | None = None,
+    verdict: str | None = None,
     label_names: Sequence[str] = (),
     task: str = "text-classification",
     library: str = "transformers",
@@ -180,8 +225,10 @@ def write_model_card(
         The per-label report, shown unchanged.
     evaluation : str, optional
         Markdown: what the metrics were measured on.
+    verdict : str, optional
+        Markdown: what the metrics mean.
     label_names : sequence of str
-        Empty if the model is no classifier.
+        Empty if the model is no classifier. The first 50 are listed.
     task : str, default "text-classification"
         The hub's name of the task.
     library : str, default "transformers"
@@ -206,8 +253,9 @@ def write_model_card(
             for name, value in metrics.items()
         ],
     )
-    labels = ", ".join(f"`{name}`" for name in label_names)
-    rows = [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in metrics.items()]
+    labels = ", ".join(f"`{name}`" for name in label_names[:MAX_LABELS])
+    if len(label_names) > MAX_LABELS:
+        labels += f" and {len(label_names) - MAX_LABELS:,} rarer ones (`per_label.csv` has all)"
     blocks = [
         f"---\n{metadata.to_yaml()}\n---",
         f"# {title}",
@@ -215,8 +263,9 @@ def write_model_card(
         f"Labels: {labels}." if labels else None,
         "## Results",
         evaluation,
-        "\n".join(["| test | |", "|---|---|", *rows]) if rows else None,
-        f"```\n{report}\n```",
+        _metrics_table(metrics) if metrics else None,
+        verdict,
+        f"```\n{report.rstrip()}\n```",
         "## Data",
         f"```\n{data}\n```",
         f"## Use\n\n{usage}" if usage else None,
@@ -228,6 +277,20 @@ def write_model_card(
     ]
     with atomic_write(folder / "README.md") as file:
         file.write("\n\n".join(block for block in blocks if block is not None) + "\n")
+
+
+def _metrics_table(metrics: Mapping[str, float]) -> str:
+    """Return Markdown: a row per metric, with its interval if ``*_low`` and ``*_high`` exist."""
+    lines = ["| metric | value | 95 % interval |", "|---|---|---|"]
+    for name, value in metrics.items():
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
+            continue
+        interval = ""
+        if f"{name}_low" in metrics:
+            interval = f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
+        shown = name.replace("_", " ").replace("f1", "F1").replace("baseline", "naive Bayes,")
+        lines.append(f"| {shown} | {value:.3f} | {interval} |")
+    return "\n".join(lines)
 
 
 def _hub_id(model: str) -> str | None:

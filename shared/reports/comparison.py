@@ -200,9 +200,10 @@ def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
             f"{runner_up.predictions}: its test rows differ from those of {best.predictions}; "
             "compare methods only with the same --data, --test_size and seed"
         )
-    # Labels that only the test rows have are not among the scores; they count as misses.
-    true_labels = {name for line in lines[0] for name in line["true_labels"]}
-    names = sorted(true_labels.union(lines[0][0]["scores"]))
+    # The other labels have no hits, misses or false alarms.
+    names = sorted(
+        {name for line in (*lines[0], *lines[1]) for name in line["true_labels"] + line["labels"]}
+    )
 
     def multi_hot(of_result: list[dict], key: str) -> np.ndarray:
         return np.array([[name in line[key] for name in names] for line in of_result])
@@ -217,11 +218,14 @@ def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
 def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
     """Return Markdown: the recommended method at each size, F1 on test, and seconds."""
     recommendations = [choice for size in sizes if (choice := recommend(results, size))]
-    chosen_on = "The method with the highest mean validation micro F1 (in brackets) is recommended."
+    micro = "micro F1"
+    if all("test_accuracy" in result.metrics for result in results):  # one label per text
+        micro = "accuracy"
+    chosen_on = f"The method with the highest mean validation {micro} (in brackets) is recommended."
     if not _have_validation(results):
         chosen_on = (
             "The methods have seen no labelled rows but the training rows. The best one is that "
-            "with the highest mean micro F1 (in brackets) on the test rows; as the best of several "
+            f"with the highest mean {micro} (in brackets) on the test rows; as the best of several "
             "figures, this one is a little too high."
         )
     return f"""## Best method by number of labels
@@ -230,11 +234,11 @@ def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
 
 {chosen_on}
 
-The difference is that of test micro F1, best minus second, with its 95 % interval (paired bootstrap
+The difference is that of test {micro}, best minus second, with its 95 % interval (paired bootstrap
 over the test texts, all seeds together); it is significant if the interval does not include 0. Only
 methods that have finished every seed at a size are compared; the tables below also show the others.
 
-## Micro F1 on test
+## {micro[0].upper()}{micro[1:]} on test
 
 {f1_table(results, sizes, "micro_f1")}
 

@@ -26,18 +26,25 @@ from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
+    one_label_each,
     per_label_report,
     ranking_scores,
 )
+from shared.evaluation.rules import ALL_SCORES
 from shared.plots import plot_label_counts
 from shared.reports.cards import write_model_card
 from shared.reports.predictions import write_predictions
+from shared.reports.verdict import compare_with_baseline, verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.data.corpus import Corpus
 
+_BASELINES = {
+    "tfidf": "logistic regression on TF-IDF",
+    "frozen": "logistic regression on the embeddings of the frozen encoder",
+}
 _PART_NAMES = {
     "oof": "All texts, out-of-fold scores",
     "test": "Test texts, mean score of all folds",
@@ -53,6 +60,7 @@ def write_out_of_fold(
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
     settings: Mapping[str, float],
+    top_scores: int | None = None,
 ) -> str:
     """Write metrics, predictions, a plot and the model card; return the text to print.
 
@@ -71,7 +79,10 @@ def write_out_of_fold(
     scores : mapping of method to mapping of part to array of shape (rows, labels)
         Probabilities. The first method is the model; the others are the baselines.
     settings : mapping
-        Further values for ``metrics.json``, flat.
+        Further values for ``metrics.json``, flat, such as those of
+        `shared.reports.verdict.reading_metrics`.
+    top_scores : int, optional
+        As in `shared.reports.predictions.write_predictions`.
 
     Returns
     -------
@@ -84,10 +95,13 @@ def write_out_of_fold(
     predicted, method_metrics = _evaluate_methods(
         documents, labels, scores, fold_of, single_label=corpus.single_label
     )
-    comparison, part_metrics = _compare_with_baselines(documents, labels, predicted)
+    comparison, part_metrics, sentences = _compare_with_baselines(documents, labels, predicted)
+    sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
-    summary = f"{methods_table(metrics, list(scores))}\n\n{comparison}"
+    micro = "accuracy" if "oof_accuracy" in metrics else "micro F1"
+    summary = f"{methods_table(metrics, list(scores), micro)}\n\n{comparison}"
+    summary += "\n\nVerdict\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
     write_json(output_dir / "metrics.json", metrics)
     y, y_pred = labels["oof"], predicted[model]["oof"]
@@ -100,9 +114,12 @@ def write_out_of_fold(
         path = output_dir / f"{part}_predictions.jsonl"
         names = [*label_names, *unknown_label_names(dataset)]
         (y_true,) = append_unknown_labels(dataset, labels[part])
-        write_predictions(path, rows, names, y_true, scores[model][part], predicted[model][part])
+        of_model = scores[model][part], predicted[model][part]
+        write_predictions(path, rows, names, y_true, *of_model, top_scores)
     _plot_folds(output_dir / "plots", y, fold_of, label_names)
-    report = classification_report(y, y_pred, label_names)
+    report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)
+    if len(label_names) > ALL_SCORES:
+        report += f"All {len(label_names):,} labels are in per_label.csv.\n"
     _write_card(output_dir, corpus, len(y), n_folds, summary, report)
 
     lines = [
@@ -175,14 +192,18 @@ def _method_metrics(
     return metrics
 
 
-def methods_table(metrics: Mapping[str, float], methods: Sequence[str]) -> str:
+def methods_table(
+    metrics: Mapping[str, float], methods: Sequence[str], micro: str = "micro F1"
+) -> str:
     """Return Markdown: a row per method, mean ± standard deviation over folds, then test metrics.
 
     `metrics` has keys such as ``tfidf_micro_f1``, ``tfidf_micro_f1_std``, ``tfidf_test_micro_f1``.
-    A missing metric is shown as "-".
+    A missing metric is shown as "-". `micro` is the name of micro F1: accuracy if each text has one
+    label.
     """
     test_metrics = [name for name in METRICS if f"{methods[0]}_test_{name}" in metrics]
-    header = ["method", *METRICS.values(), *(f"{METRICS[name]}, test" for name in test_metrics)]
+    names = METRICS | {"micro_f1": micro}
+    header = ["method", *names.values(), *(f"{names[name]}, test" for name in test_metrics)]
     lines = [header, ["---"] * len(header)]
     for method in methods:
         line = [method]
@@ -200,7 +221,7 @@ def _compare_with_baselines(
     documents: Mapping[str, Dataset],
     labels: Mapping[str, np.ndarray],
     predicted: Mapping[str, Mapping[str, np.ndarray]],
-) -> tuple[str, dict[str, float]]:
+) -> tuple[str, dict[str, float], list[str]]:
     """Compare the model, the first method in `predicted`, with all other methods.
 
     Returns
@@ -209,9 +230,13 @@ def _compare_with_baselines(
         A paragraph for each part: micro F1 over all rows of the part, with its 95 % interval, and
         the difference from each baseline.
     metrics : dict of float
-        The F1 scores and the interval of the model, such as ``oof_micro_f1``.
+        The F1 scores and the interval of the model, such as ``oof_micro_f1``; the accuracy, too, if
+        each text has one label.
+    sentences : list of str
+        Whether the model is better than each baseline on the rows of "oof".
     """
     _, *baselines = predicted
+    sentences = []
     paragraphs: list[str] = []
     metrics: dict[str, float] = {}
     for part, dataset in documents.items():
@@ -223,14 +248,22 @@ def _compare_with_baselines(
         metrics |= {f"{part}_{name}": value for name, value in f1.items()}
         metrics |= {f"{part}_micro_f1_low": low, f"{part}_micro_f1_high": high}
 
-        text = f"{_PART_NAMES[part]} ({len(y):,}): micro F1 {f1['micro_f1']:.3f}"
+        micro = "micro F1"
+        if one_label_each(y, y_pred):
+            micro, metrics[f"{part}_accuracy"] = "accuracy", f1["micro_f1"]
+        text = f"{_PART_NAMES[part]} ({len(y):,}): {micro} {f1['micro_f1']:.3f}"
         text += f" (95 % interval {low:.3f} to {high:.3f})"
         for method, baseline_pred in zip(baselines, baseline_preds, strict=True):
             gain = paired_bootstrap(y, y_pred, baseline_pred)
             text += f"; difference from {method} {gain['difference']:+.3f}"
             text += f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            if part == "oof":
+                value, name = f1["micro_f1"], _BASELINES.get(method, method)
+                values = value, value - gain["difference"], name
+                certain = gain["low"] > 0
+                sentences.append(compare_with_baseline(micro, *values, certain=certain))
         paragraphs.append(text)
-    return "\n\n".join(paragraphs), metrics
+    return "\n\n".join(paragraphs), metrics, sentences
 
 
 # --- plot and card -------------------------------------------------------------------------------
@@ -264,9 +297,30 @@ def _write_card(
     report: str,
 ) -> None:
     """Write the model card of all folds together."""
-    usage = None
+    usage = f"""In the folder of the project, or of a copy of a recipe (`./run.sh copy`):
+
+```python
+from shared.taggers import load_tagger
+
+tagger = load_tagger("{output_dir}")  # the mean of all folds
+tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "scores": {{...}}}}
+```"""
     if tag_command := _tag_command(output_dir):
-        usage = f"To tag a file with all folds together:\n\n```bash\n{tag_command}\n```"
+        usage += f"\n\nTo tag a file:\n\n```bash\n{tag_command}\n```"
+    usage += f"""
+
+The transformers library reads the model of a fold without the project. It cuts a long text at the
+end of its first window:
+
+```python
+from transformers import pipeline
+
+folder = "{output_dir}/fold_0"
+classify = pipeline("text-classification", model=folder, top_k=None, trust_remote_code=True)
+```
+
+`trust_remote_code=True` lets transformers run the Python file in the folder, which holds the
+architecture of the model. `load_tagger` does not run it."""
     write_model_card(
         output_dir,
         title=f"{Path(corpus.report['source']).name.split('.')[0]} documents",

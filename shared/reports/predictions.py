@@ -13,7 +13,7 @@ import numpy as np
 from shared.cli.files import atomic_write
 from shared.cli.launch import is_main_process, print_once, progress, wait_for_all_processes
 from shared.data.corpus import cache_folder
-from shared.evaluation.rules import prediction_records
+from shared.evaluation.rules import prediction_records, scores_per_text
 from shared.taggers.tagger import BLOCK_SIZE, load_tagger
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def write_predictions(
     y_true: np.ndarray,
     scores: np.ndarray,
     predicted: np.ndarray,
+    top_scores: int | None = None,
 ) -> None:
     """Write one JSON line per row: row number, text, true labels, predicted labels, scores.
 
@@ -49,8 +50,11 @@ def write_predictions(
         Multi-hot. Its last columns may be labels that the classifier does not know.
     scores, predicted : array of shape (rows, labels that the classifier knows)
         Probabilities, predicted labels.
+    top_scores : int, optional
+        Number of scores of each row; None: the default of the flag ``--top_scores``.
     """
-    records = prediction_records(scores, predicted, label_names)
+    n_scores = scores_per_text(scores.shape[1], top_scores)
+    records = prediction_records(scores, predicted, label_names, n_scores)
     with atomic_write(path) as file:
         for row, truth, prediction in zip(rows, y_true, records, strict=True):
             true_labels = [label_names[i] for i in np.flatnonzero(truth).tolist()]
@@ -151,8 +155,9 @@ def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
         The folder of the tagger.
     corpus : Corpus
     args : dataclass
-        Of the recipe. ``tag_unlabelled`` is the maximum number of rows. If it is one of
-        `TrainingArguments`, its device, batch size and precision are used.
+        Of the recipe. ``tag_unlabelled`` is the maximum number of rows, ``top_scores`` the number
+        of scores of each. If it is one of `TrainingArguments`, its device, batch size and precision
+        are used.
     """
     wait_for_all_processes()  # until the first one has saved the tagger
     rows = corpus.unlabelled[: args.tag_unlabelled]
@@ -167,6 +172,7 @@ def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
 
     print_once(f"\nTagging {len(rows):,} unlabelled texts (Ctrl-C is safe: the tagger is saved)")
 
+    n_scores = scores_per_text(len(tagger.label_names), args.top_scores)
     # All processes predict; the first one writes.
     path = output_dir / UNLABELLED_FILE if is_main_process() else Path(os.devnull)
     surest: list[Example] = []
@@ -177,7 +183,7 @@ def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
             block = corpus.dataset.select(rows[start : start + BLOCK_SIZE])
             scores = tagger.scores(block["text"][:])
             predicted, margins = tagger.rule.choose(scores), tagger.rule.margin(scores)
-            records = prediction_records(scores, predicted, tagger.label_names)
+            records = prediction_records(scores, predicted, tagger.label_names, n_scores)
             for row, record, margin in zip(block, records, margins.tolist(), strict=True):
                 line = {"row": row["row"], "text": row["text"], **record}
                 line["margin"] = round(margin, 6)

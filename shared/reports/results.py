@@ -6,6 +6,7 @@ writes everything (`write_results`), and ends with `describe_output`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,16 @@ from shared.evaluation.bootstrap import bootstrap_interval
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
+    one_label_each,
     per_label_report,
     ranking_scores,
     subset_accuracy,
 )
+from shared.evaluation.rules import ALL_SCORES
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard
 from shared.reports.predictions import write_predictions
+from shared.reports.verdict import verdict
 
 if TYPE_CHECKING:
     from shared.data.resampling import Resampling
@@ -81,10 +85,12 @@ def split_metrics(
     -------
     dict of float
         ``valid_*`` and ``test_*`` of `f1_scores`, `ranking_scores` and `subset_accuracy`, the
-        metrics of `interval_metrics`, and the number of rows of each part as ``*_samples``.
+        metrics of `interval_metrics`, and the number of rows of each part as ``*_samples``. If each
+        text has exactly one label, also ``*_accuracy``, the other name of micro F1.
     """
     baselines = () if baseline is None else (baseline,)
     metrics = interval_metrics(*split.with_unknown_labels("test", predicted["test"], *baselines))
+    single_label = split.corpus.single_label
     for part in ("valid", "test"):
         if not len(split.labels[part]):
             continue  # --valid_size 0
@@ -92,6 +98,13 @@ def split_metrics(
         part_metrics = f1_scores(y, y_pred) | ranking_scores(y, y_scores)
         part_metrics["subset_accuracy"] = subset_accuracy(y, y_pred)
         metrics |= {f"{part}_{name}": value for name, value in part_metrics.items()}
+        single_label = single_label and one_label_each(y, y_pred)
+    if single_label:
+        metrics |= {
+            name.replace("micro_f1", "accuracy"): value
+            for name, value in metrics.items()
+            if "micro_f1" in name
+        }
     return metrics | {f"{part}_samples": len(y) for part, y in split.labels.items()}
 
 
@@ -134,6 +147,7 @@ def write_results(
     card: TaggerCard,
     thresholds: Sequence[float] | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
+    top_scores: int | None = None,
 ) -> str:
     """Write metrics, predictions, plots and the model card; return the report to print.
 
@@ -155,11 +169,14 @@ def write_results(
         One per label, if thresholds alone decide which labels are predicted.
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty if nothing was trained in epochs.
+    top_scores : int, optional
+        As in `shared.reports.predictions.write_predictions`.
 
     Returns
     -------
     str
-        Precision, recall and F1 of each label, and a summary with intervals.
+        Precision, recall and F1 of each label, or of 30 notable ones if there are more than 50, and
+        a summary with intervals.
     """
     unknown = unknown_label_names(split.rows["test"])
     names = [*split.corpus.label_names, *unknown]
@@ -170,8 +187,11 @@ def write_results(
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)
     path = output_dir / "test_predictions.jsonl"
-    write_predictions(path, split.rows["test"], names, y_test, scores, predicted)
-    report = classification_report(y_test, y_pred, names, thresholds=thresholds)
+    write_predictions(path, split.rows["test"], names, y_test, scores, predicted, top_scores)
+    options: dict[str, Any] = {"thresholds": thresholds, "max_labels": ALL_SCORES}
+    report = classification_report(y_test, y_pred, names, **options)
+    if len(names) > ALL_SCORES:
+        report += f"All {len(names):,} labels are in per_label.csv.\n"
     _write_plots(output_dir / "plots", split, log_history)
     card.write(output_dir, split, metrics, report)
     return f"{report}\n{summary(metrics)}"
@@ -185,7 +205,9 @@ def _write_plots(folder: Path, split: Split, log_history: Sequence[Mapping[str, 
     counts = {part: split.label_counts(part) for part in split.labels}
     plot_label_counts(counts, folder / "label_counts.png")
     if log_history:
-        plot_training_curve(log_history, folder / "training_curve.png")
+        has_accuracy = any("eval_accuracy" in entry for entry in log_history)
+        metric = "eval_accuracy" if has_accuracy else "eval_micro_f1"
+        plot_training_curve(log_history, folder / "training_curve.png", metric=metric)
 
 
 # --- text to print -------------------------------------------------------------------------------
@@ -216,8 +238,12 @@ def summary(metrics: Mapping[str, float]) -> str:
 
 
 def describe_output(output_dir: Path) -> str:
-    """Return which files a run has written, and how to use the tagger."""
-    lines = [
+    """Return the verdict on a run, which files it has written, and how to use the tagger."""
+    metrics = json.loads((output_dir / "metrics.json").read_text("utf-8"))
+    lines = []
+    if sentences := verdict(metrics):
+        lines += ["Verdict", *(f"- {sentence}" for sentence in sentences), ""]
+    lines += [
         f"Everything is in {output_dir}: the tagger,",
         "README.md (model card), metrics.json, per_label.csv, *_predictions.jsonl and plots/.",
     ]

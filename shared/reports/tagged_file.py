@@ -83,6 +83,9 @@ class TaggedFile:
         JSON values that identify the run: flags, data and taggers.
     columns, label_names : sequences of str
         The columns of the input, and the labels.
+    all_scores : bool
+        Whether each record has the scores of all labels. CSV and Parquet then have a place for each
+        label; otherwise, with hundreds of labels, most of these places would be empty.
     resume : bool
         Whether to go on with the records of the same run, if it was stopped.
 
@@ -99,17 +102,18 @@ class TaggedFile:
         *,
         columns: Sequence[str],
         label_names: Sequence[str],
+        all_scores: bool = True,
         resume: bool,
     ):
         self.path = Path(path)
         self._suffix, self._compressed = _format(path)
         self._records = self.path.with_name(f".{self.path.name}.records")
         self._state = self.path.with_name(f".{self.path.name}.state")
-        if self._suffix in DELIMITERS:
+        if self._suffix in DELIMITERS and all_scores:
             for name in map(_score_column, label_names):
                 if name in columns:
                     raise UserError(f"--output {path}: the input has a column {name!r}; rename it")
-        self._run, self._label_names = dict(run), label_names
+        self._run, self._label_names, self._all_scores = dict(run), label_names, all_scores
         self.n_records, size = self._saved_state() if resume else (0, 0)
         # Other processes drop what they write; they must have read the state before it changes.
         wait_for_all_processes()
@@ -170,11 +174,13 @@ class TaggedFile:
         try:
             with atomic_write(self.path, "wb") as file:
                 if self._suffix == ".parquet":
-                    _write_parquet(file, tagged_rows, self._label_names)
+                    _write_parquet(file, tagged_rows, self._label_names, self._all_scores)
                     return
                 with _as_text(file, self._compressed) as text:
                     if delimiter := DELIMITERS.get(self._suffix):
-                        _write_csv(text, tagged_rows, self._label_names, delimiter)
+                        _write_csv(
+                            text, tagged_rows, self._label_names, delimiter, self._all_scores
+                        )
                     else:
                         _write_json_lines(text, tagged_rows())
         except OSError as error:
@@ -251,17 +257,22 @@ def _write_csv(
     read_rows: Callable[[], Iterable[dict]],
     label_names: Sequence[str],
     delimiter: str,
+    all_scores: bool,
 ) -> None:
-    """Write the columns of the input, ``labels``, and a column ``scores.LABEL`` for each label."""
+    """Write the columns of the input, ``labels``, and a column ``scores.LABEL`` for each label.
+
+    Without the scores of all labels, one column ``scores`` holds those of a row as JSON.
+    """
     added = ("labels", "scores")
     columns = dict.fromkeys(name for row in read_rows() for name in row if name not in added)
     scores = {name: _score_column(name) for name in label_names}
     separators = (s for s in SEPARATORS if not any(s in name for name in label_names))
     separator = next(separators, None)
+    score_columns = list(scores.values()) if all_scores else ["scores"]
     # All texts are quoted: some versions of Python do not quote one with a carriage return.
     writer = csv.DictWriter(
         file,
-        [*columns, "labels", *scores.values()],
+        [*columns, "labels", *score_columns],
         delimiter=delimiter,
         lineterminator="\n",
         quoting=csv.QUOTE_NONNUMERIC,
@@ -271,7 +282,11 @@ def _write_csv(
         cells = {name: _cell(value) for name, value in row.items() if name != "scores"}
         if separator:
             cells["labels"] = separator.join(row["labels"])
-        writer.writerow(cells | {scores[name]: value for name, value in row["scores"].items()})
+        if all_scores:
+            cells |= {scores[name]: value for name, value in row["scores"].items()}
+        else:
+            cells["scores"] = _cell(row["scores"])
+        writer.writerow(cells)
 
 
 def _score_column(label_name: str) -> str:
@@ -287,15 +302,23 @@ def _cell(value: Any) -> Any:
 
 
 def _write_parquet(
-    file: IO[bytes], read_rows: Callable[[], Iterable[dict]], label_names: Sequence[str]
+    file: IO[bytes],
+    read_rows: Callable[[], Iterable[dict]],
+    label_names: Sequence[str],
+    all_scores: bool,
 ) -> None:
-    """Write the columns of the input, ``labels`` (a list) and ``scores`` (a struct)."""
+    """Write the columns of the input, ``labels`` (a list) and ``scores``.
+
+    Scores are a struct, or a map from label to score if a row has not those of all labels.
+    """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     types = _column_types(read_rows())
     types["labels"] = pa.list_(pa.string())
-    types["scores"] = pa.struct([(name, pa.float64()) for name in label_names])
+    types["scores"] = pa.map_(pa.string(), pa.float64())
+    if all_scores:
+        types["scores"] = pa.struct([(name, pa.float64()) for name in label_names])
     schema = pa.schema(list(types.items()))
     with ParquetWriter(file, schema) as writer:
         for block in _blocks(read_rows()):
@@ -326,6 +349,8 @@ def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
 def _array(values: list, dtype: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
+    if pa.types.is_map(dtype):
+        values = [list(value.items()) for value in values]
     if dtype == pa.string():
         values = [v if v is None else str(_cell(v)) for v in values]
     return pa.array(values, dtype)

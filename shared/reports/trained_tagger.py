@@ -31,6 +31,7 @@ def save_trained_tagger(
     rule: DecisionRule,
     card: TaggerCard,
     log_history: Sequence[Mapping[str, Any]] = (),
+    top_scores: int | None = None,
     all_rows: Split | None = None,
 ) -> str:
     """Save the model of a Trainer as a tagger, with its results; return the report to print.
@@ -41,7 +42,7 @@ def save_trained_tagger(
     Parameters
     ----------
     trainer : Trainer
-    output_dir, metrics, split, scores, predicted, card, log_history
+    output_dir, metrics, split, scores, predicted, card, log_history, top_scores
         As in `write_results`: those of the model that was evaluated.
     rule : DecisionRule
         Also of a model that is trained again.
@@ -68,6 +69,7 @@ def save_trained_tagger(
         card=card,
         thresholds=rule.thresholds or None,
         log_history=log_history,
+        top_scores=top_scores,
     )
     save_trained_model(output_dir, split.corpus.label_names, rule)
     return report

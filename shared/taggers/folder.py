@@ -32,9 +32,10 @@ FORMAT = 2  # raise it whenever a folder of an older version cannot be read any 
 MANIFEST = "tagger.json"
 ARRAYS = "tagger.safetensors"
 WORDS = "words.json"
-# What transformers and peft write beside the weights.
+# What transformers and peft write beside the weights. A Python file is the code of a model of this
+# project, for programs without it; `load_tagger` never runs it.
 _TRANSFORMERS_FILES = (
-    *("config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
+    *("*.py", "config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
 

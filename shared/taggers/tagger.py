@@ -153,10 +153,13 @@ class Tagger:
             parts.append(self.scorer(texts[start : start + BLOCK_SIZE]))
         return np.concatenate(parts)
 
-    def tag(self, texts: Sequence[str | None] | np.ndarray) -> list[dict[str, Any]]:
+    def tag(
+        self, texts: Sequence[str | None] | np.ndarray, n_scores: int | None = None
+    ) -> list[dict[str, Any]]:
         """Return ``{"labels": [...], "scores": {...}}`` for each text, both best first.
 
-        A text that is None or blank gets no labels and no scores.
+        A text that is None or blank gets no labels and no scores. With `n_scores`, only the best
+        labels and the predicted ones have a score.
 
         Raises
         ------
@@ -168,7 +171,7 @@ class Tagger:
                 raise TypeError(f"text {number} is {text!r}, neither a string nor None")
         to_score = [text for text in texts if text and text.strip()]
         scores = self.scores(to_score)
-        records = prediction_records(scores, self.rule.choose(scores), self.label_names)
+        records = prediction_records(scores, self.rule.choose(scores), self.label_names, n_scores)
         return [
             next(records) if text and text.strip() else {"labels": [], "scores": {}}
             for text in texts

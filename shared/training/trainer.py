@@ -267,6 +267,11 @@ class LengthGroupedTrainer(Trainer):
                 )
             kwargs["args"] = copy.copy(kwargs["args"])
             kwargs["args"].label_smoothing_factor = 0.0
+        if getattr(kwargs.get("args"), "push_to_hub", False):
+            # The Trainer would send pickles and an empty card, at each checkpoint; see
+            # `shared.reports.hub`.
+            kwargs["args"] = copy.copy(kwargs["args"])
+            kwargs["args"].push_to_hub = False
         super().__init__(*args, **kwargs)
         if self.args.gradient_checkpointing and self.train_dataset is not None:
             _check_gradient_checkpointing(self.model)

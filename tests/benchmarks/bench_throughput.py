@@ -54,14 +54,14 @@ runpy.run_path(os.environ["RUN_CLASSIFICATION"], run_name="__main__")
 # The recipe fits its head before `train()`, so the Trainer does not measure that time.
 START_RECIPE = """
 import runpy, time
-from shared.models import heads
+from shared.models import first_weights
 
-def timed(*args, fit_head=heads.fit_head, **kwargs):
+def timed(*args, fit_head=first_weights.fit_head, **kwargs):
     start = time.perf_counter()
     fit_head(*args, **kwargs)
     print(f"\\nfit_head: {time.perf_counter() - start}")
 
-heads.fit_head = timed
+first_weights.fit_head = timed
 runpy.run_path("recipes/github_tagger.py", run_name="__main__")
 """
 

@@ -150,8 +150,8 @@ def test_the_card_holds_the_figures_and_the_command(trained):
     folder, _ = trained
     card = (folder / "README.md").read_text(encoding="utf-8")
     metrics = read_json(folder / "metrics.json")
-    assert f"| test micro f1 | {metrics['test_micro_f1']:.3f} |" in card
-    assert f"| baseline micro f1 | {metrics['baseline_micro_f1']:.3f} |" in card
+    assert f"| test micro F1 | {metrics['test_micro_f1']:.3f} |" in card
+    assert f"| naive Bayes, micro F1 | {metrics['baseline_micro_f1']:.3f} |" in card
     assert f"accelerate launch {SCRIPT} --model" in card
     assert f"--output_dir {folder}" in card
 

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,11 +205,44 @@ def test_a_stopped_run_ends_where_an_uninterrupted_one_ends(
     ).read_bytes()
 
 
-def test_the_card_says_what_to_import(trained):
+def test_the_card_says_how_to_load_the_model(trained):
     for folder in trained.values():
         card = (folder / "README.md").read_text(encoding="utf-8")
-        assert "import shared.models.heads" in card
-        assert f'model="{folder}"' in card
+        assert f'tagger = load_tagger("{folder}")' in card
+        assert f'model="{folder}", top_k=None, trust_remote_code=True)' in card
+        assert "Predicts which of 4 labels a text has: none, one or several." in card
+        assert (folder / "heads.py").is_file()
+
+
+def test_pushing_sends_card_and_tagger_and_no_pickle(recipe, flags, tmp_path, monkeypatch):
+    commits = []
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, name, **_):
+            return SimpleNamespace(repo_id=f"someone/{name}")
+
+        def create_commit(self, _, operations, **__):
+            commits.append({operation.path_in_repo for operation in operations})
+            return SimpleNamespace(commit_url="https://hub/commit")
+
+    # Every way to the hub: those of the Trainer raise an error.
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("transformers.Trainer.init_hf_repo", None)
+    monkeypatch.setattr("transformers.Trainer.push_to_hub", None)
+    options = ("--num_train_epochs", 1, "--hub_strategy", "every_save")
+    printed = recipe(*flags("scratch", tmp_path / "out"), "--push_to_hub", *options)
+    assert "files: https://hub/commit" in printed
+    assert [*map(sorted, commits)] == [
+        [
+            *("README.md", "config.json", "heads.py", "metrics.json", "model.safetensors"),
+            *("per_label.csv", "plots/label_counts.png", "plots/training_curve.png"),
+            *("plots/words_per_text.png", "tagger.json", "tokenizer.json", "tokenizer_config.json"),
+        ]
+    ]
+    assert "Verdict\n- " in printed
 
 
 # --- what is built -------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_figures_and_files(classifier, recipe, tmp_path):
         "words_per_text.png",
     ]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"micro f1 | {f1['micro_f1']:.3f}" in card
+    assert f"micro F1 | {f1['micro_f1']:.3f}" in card
     assert "load_tagger(" in card
     assert "pipeline(" not in card  # transformers could not load it
     assert f"micro F1 {f1['micro_f1']:.3f}" in printed

@@ -489,6 +489,30 @@ def test_tables_of_other_programs_are_tagged(tag, words, tmp_path):
     assert [line["text"] for line in read_lines(tmp_path / "tagged.jsonl")] == ["a"]
 
 
+def test_with_top_scores_each_format_holds_the_best_ones(tag, words, tmp_path):
+    write(tmp_path / "in.jsonl", ROWS)
+    outputs = {}
+    for suffix in ("jsonl", "csv", "parquet"):
+        name = f"top.{suffix}"
+        tag("--model", words, "--data", "in.jsonl", "--top_scores", 1, "--output", name)
+        outputs[suffix] = tmp_path / name
+    whole = tmp_path / "all.jsonl"
+    tag("--model", words, "--data", "in.jsonl", "--output", whole)
+    expected = []
+    for row in read_lines(whole):
+        best = {*list(row["scores"])[:1], *row["labels"]}
+        expected.append({name: row["scores"][name] for name in row["scores"] if name in best})
+    assert [row["scores"] for row in read_lines(outputs["jsonl"])] == expected
+    assert expected[1] == {}  # a row without text
+    with outputs["csv"].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [json.loads(row["scores"]) for row in rows] == expected
+    assert not [name for name in rows[0] if name.startswith("scores.")]
+    table = pyarrow.parquet.read_table(outputs["parquet"])
+    assert [dict(scores) for scores in table["scores"].to_pylist()] == expected
+    assert "--top_scores 0: must be 1 or more" in tag.mistake("--top_scores", 0)
+
+
 def test_parquet_keeps_the_types_of_the_input(tag, words, tmp_path):
     day = datetime.datetime(2026, 1, 2, 3, 4)
     table = pyarrow.table(
@@ -547,11 +571,11 @@ def test_a_stopped_run_goes_on_with_the_same_output(
 
     tag_texts, calls = Tagger.tag, []
 
-    def interrupted(self, texts):
+    def interrupted(self, texts, *options):
         calls.append(len(texts))
         if len(calls) > blocks:
             raise KeyboardInterrupt
-        return tag_texts(self, texts)
+        return tag_texts(self, texts, *options)
 
     monkeypatch.setattr(Tagger, "tag", interrupted)
     assert tag.mistake(*flags, code=130) == "interrupted"
@@ -560,7 +584,9 @@ def test_a_stopped_run_goes_on_with_the_same_output(
         file.write('{"labels": ["bu')  # a block that was written in part
     calls.clear()
     monkeypatch.setattr(
-        Tagger, "tag", lambda self, texts: calls.append(1) or tag_texts(self, texts)
+        Tagger,
+        "tag",
+        lambda self, texts, *options: calls.append(1) or tag_texts(self, texts, *options),
     )
     printed = tag(*flags, *resume)
     if resume == ["--resume", "false"]:
@@ -601,11 +627,11 @@ def test_another_run_starts_at_the_first_row_and_says_so(tag, words, tiny_issues
     assert tag(*flags, "--resume").startswith("132 rows tagged")  # no run was stopped
     tag_texts, calls = Tagger.tag, []
 
-    def interrupted(self, texts):
+    def interrupted(self, texts, *options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return tag_texts(self, texts)
+        return tag_texts(self, texts, *options)
 
     monkeypatch.setattr(Tagger, "tag", interrupted)
     tag.mistake(*flags, code=130)

@@ -20,7 +20,7 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 # Modules that are of no use without a heavy library, and import it at the top.
 WITH_TORCH = {
     *("methods.embeddings", "methods.static_embeddings", "methods.zero_shot"),
-    *("models.heads", "models.networks"),
+    *("models.first_weights", "models.heads", "models.networks"),
     *("training.adapters", "training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
 }

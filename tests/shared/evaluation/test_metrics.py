@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,7 @@ from shared.evaluation.metrics import (
     f1_scores,
     multilabel_averages,
     multilabel_metrics,
+    one_label_each,
     per_label_report,
     single_label_metrics,
     single_label_scores,
@@ -239,6 +241,49 @@ def test_report_text_begins_as_sklearn_prints_it():
     assert header.endswith("predicted threshold  avg prec")
     assert {len(line) for line in lines[1:5]} == {len(header)}  # all but "never"
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_with_hundreds_of_labels_the_report_lists_the_notable_ones():
+    # Label k has 100 - k rows, and its F1 falls from 1 (label 0) to 0 (label 99); 100 has no row.
+    y_true = np.tri(100, 101, dtype=bool)[::-1] & (np.arange(101) < 100)
+    y_pred = y_true & (np.arange(100)[:, None] >= np.arange(101))
+    label_names = [f"label {k}" for k in range(101)]
+    whole = classification_report(y_true, y_pred, label_names, max_labels=101)
+    assert whole == classification_report(y_true, y_pred, label_names)
+    report = classification_report(y_true, y_pred, label_names, max_labels=100)
+    blocks = report.rstrip().split("\n\n")
+    titles = [block.split("\n")[0] for block in blocks[1:4]]
+    assert titles == [f"The {name} of 101 labels" for name in ("most frequent", "best", "worst")]
+    shown = [re.findall(r"label \d+", block) for block in blocks[1:4]]
+    rows = per_label_report(y_true, y_pred, label_names)[:100]
+    assert shown[0] == label_names[:10]
+    by_f1 = sorted(rows, key=lambda row: (-row["f1"], -row["support"]))
+    assert shown[1] == [row["label"] for row in by_f1[:10]]
+    by_f1 = sorted(rows, key=lambda row: (row["f1"], -row["support"]))
+    assert shown[2] == [row["label"] for row in by_f1[:10]]
+    assert blocks[4] == whole.rstrip().split("\n\n")[-1]  # the averages are those of all labels
+
+
+def test_with_one_label_each_micro_f1_is_called_accuracy():
+    y_true, y_pred = np.eye(3, dtype=int)[[0, 1, 2, 2]], np.eye(3, dtype=int)[[0, 1, 1, 2]]
+    assert one_label_each(y_true, y_pred)
+    lines = classification_report(y_true, y_pred, ["a", "b", "c"]).split("\n")
+    names = [line.rpartition(" avg")[0].strip() or line.split()[0] for line in lines[6:-1]]
+    assert names == ["accuracy", "macro", "weighted"]
+    assert lines[6].split() == ["accuracy", "0.75", "0.75", "0.75", "4", "4"]
+    y_pred[0] = 0
+    assert not one_label_each(y_true, y_pred)
+    assert "micro avg" in classification_report(y_true, y_pred, ["a", "b", "c"])
+    prediction = SimpleNamespace(predictions=np.eye(3)[[0, 1, 1, 2]], label_ids=y_true)
+    metrics = multilabel_metrics(["a", "b", "c"], single_label=True)(prediction)
+    assert metrics["accuracy"] == metrics["micro_f1"] == 0.75
+
+
+def test_the_report_of_one_label_has_no_averages():
+    y = np.array([[1], [0], [1]])
+    _, blank, line, end = classification_report(y, y, ["spam"]).split("\n")
+    assert (blank, end) == ("", "")
+    assert line.split() == ["spam", "1.00", "1.00", "1.00", "2", "2"]
 
 
 def test_per_label_report_holds_plain_values():

@@ -52,7 +52,7 @@ def test_the_card_has_every_part(tmp_path, monkeypatch):
     text = card(tmp_path).text
     assert "# my tagger\n\nGives a text labels." in text
     assert "Labels: `bug`, `help wanted`, `c++: yes`." in text
-    assert "| test micro f1 | 0.812 |" in text
+    assert "| test micro F1 | 0.812 |" in text
     assert "```\n120 rows | with : signs\n# not a heading\n```" in text
     assert "```\nlabel  f1\nbug    0.8\n```" in text
     assert "```python\nprint(1)\n```" in text

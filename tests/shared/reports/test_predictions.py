@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from shared.evaluation.rules import scores_per_text
 from shared.reports.predictions import (
     format_labels,
     headline,
@@ -78,3 +79,25 @@ def test_headline(text, expected):
 def test_labels_of_one_text():
     assert format_labels(SCORES[0], CHOSEN[0], NAMES) == "speed (0.95), bug (0.50)"
     assert format_labels(SCORES[1], CHOSEN[1], NAMES) == "no label (highest score: docs, 0.20)"
+
+
+def test_of_many_labels_the_best_and_the_predicted_ones_have_a_score():
+    scores = np.array([[0.1, 0.4, 0.3, 0.2]])
+    chosen = np.array([[True, True, False, False]])  # by a low threshold of the first label
+    (row,) = prediction_records(scores, chosen, list("abcd"), 2)
+    assert row == {"labels": ["b", "a"], "scores": {"b": 0.4, "c": 0.3, "a": 0.1}}
+    assert list(row["scores"]) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "top_scores", "expected"),
+    [(50, None, 50), (51, None, 20), (681, 3, 3), (681, 700, 681), (4, 2, 2)],
+)
+def test_how_many_scores_are_written(n_labels, top_scores, expected, tmp_path):
+    assert scores_per_text(n_labels, top_scores) == expected
+    names = [f"label {i}" for i in range(n_labels)]
+    y = np.zeros((1, n_labels), bool)
+    scores = np.random.default_rng(0).random((1, n_labels))
+    path = tmp_path / "predictions.jsonl"
+    write_predictions(path, [{"row": 1, "text": "a"}], names, y, scores, y, top_scores)
+    assert len(json.loads(path.read_text("utf-8"))["scores"]) == expected

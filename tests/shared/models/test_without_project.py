@@ -1,0 +1,79 @@
+"""Models of architectures of this project load in a program that does not have the project."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_training import LABELS
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from shared.models.heads import PooledForSequenceClassification
+from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
+from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
+
+TEXT = "the tokenizer drops a word"
+# None in sys.modules makes `import shared` fail, as where this project is not installed.
+PROGRAM = """
+import json, sys
+sys.modules["shared"] = None
+from transformers import pipeline
+classify = pipeline("text-classification", model=sys.argv[1], top_k=None, trust_remote_code=True)
+(scores,) = classify([sys.argv[2]], truncation=True)
+print(json.dumps({score["label"]: score["score"] for score in scores}))
+"""
+
+
+def save_pooled(tiny_model, tokenizer, folder):
+    encoder = load_encoder(str(tiny_model), tokenizer=tokenizer)
+    head = {"pooling": "attention", "n_layers": 2, "head_sizes": [8]}
+    PooledForSequenceClassification.from_encoder(encoder, LABELS, **head).save_pretrained(folder)
+
+
+def save_network(_, tokenizer, folder):
+    config = TextCNNConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=8,
+        pad_token_id=tokenizer.pad_token_id,
+        problem_type="multi_label_classification",
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: i for i, name in enumerate(LABELS)},
+    )
+    TextCNNForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("save", [save_pooled, save_network])
+def test_the_folder_works_without_this_project(save, tiny_model, tmp_path):
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(str(tiny_model))
+    folder = tmp_path / "model"
+    save(tiny_model, tokenizer, folder)
+    tokenizer.save_pretrained(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder, TEXT],
+        cwd=tmp_path,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    elsewhere = json.loads(run.stdout.splitlines()[-1])
+
+    # Within this project, no code of the folder runs.
+    model = load_sequence_classifier(str(folder), tokenizer=tokenizer)
+    assert type(model).__module__.startswith("shared.models.")
+    own = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
+    (scores,) = own([TEXT])
+    assert elsewhere == pytest.approx({s["label"]: s["score"] for s in scores}, abs=1e-6)
+    # The config tells nobody where the encoder was on this machine.
+    assert str(tiny_model) not in (folder / "config.json").read_text(encoding="utf-8")
+
+
+def test_code_in_a_folder_is_not_run_by_default(tiny_model, tmp_path):
+    tokenizer = load_tokenizer(str(tiny_model))
+    save_pooled(tiny_model, tokenizer, tmp_path)
+    (tmp_path / "heads.py").write_text("raise SystemExit('it ran')\n", encoding="utf-8")
+    load_sequence_classifier(str(tmp_path))
+    AutoModelForSequenceClassification.from_pretrained(tmp_path)
