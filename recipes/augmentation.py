@@ -59,6 +59,7 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     append_mean_pooling,
+    check_unknown_tokens,
     fit_head,
     limit_length,
     load_encoder,
@@ -149,6 +150,7 @@ def main() -> None:
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder)
     limit_length(tokenizer, load_encoder(model_folder, tokenizer=tokenizer), args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     collator = MultilabelCollator(tokenizer, len(label_names))
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}

@@ -64,6 +64,7 @@ from shared.models import (
     DEFAULT_MODEL,
     HeadArguments,
     PooledForSequenceClassification,
+    check_unknown_tokens,
     fit_head,
     head_settings,
     load_encoder,
@@ -155,6 +156,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
+    check_unknown_tokens(tokenizer, data.corpus.dataset["text"])
     cutting = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
         windows = {k: Windows.of_texts(d, tokenizer, **cutting) for k, d in documents.items()}

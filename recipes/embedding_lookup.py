@@ -55,6 +55,7 @@ from shared.methods import (
 )
 from shared.models import (
     DEFAULT_MODEL,
+    check_unknown_tokens,
     limit_length,
     load_encoder,
     load_tokenizer,
@@ -129,6 +130,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model_folder)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     trainer = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,

@@ -50,6 +50,7 @@ from shared.methods import naive_bayes_labels
 from shared.models import (
     DEFAULT_MODEL,
     append_mean_pooling,
+    check_unknown_tokens,
     fit_head,
     has_dropout,
     limit_length,
@@ -170,6 +171,7 @@ def main() -> None:
 
     model = load_model()
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     if args.r_drop and not has_dropout(model):
         raise UserError("--r_drop: without dropout both passes are the same; add --dropout 0.1")
     with args.main_process_first(desc="tokenising"):

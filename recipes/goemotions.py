@@ -51,6 +51,7 @@ from shared.models import (
     PooledForSequenceClassification,
     TransformerArguments,
     build_transformer,
+    check_unknown_tokens,
     fit_head,
     head_settings,
     limit_length,
@@ -191,6 +192,7 @@ def main() -> None:
 
     model = load_model()
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     n_parameters = model.num_parameters()
     print_once(f"{args.architecture}: {n_parameters:,} parameters, {len(tokenizer):,} tokens")
     with args.main_process_first(desc="tokenising"):

@@ -45,6 +45,7 @@ from shared.models import (
     DEFAULT_MODEL,
     PADDING_MULTIPLE,
     PooledForSequenceClassification,
+    check_unknown_tokens,
     fit_head,
     limit_length,
     load_encoder,
@@ -133,6 +134,7 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     encoder = load_encoder(folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE
     room = (longest_input(encoder) or padded + args.prompt_tokens) - padded
     if "prompt" in args.methods and args.prompt_tokens > room:

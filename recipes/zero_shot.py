@@ -53,7 +53,7 @@ from shared.methods import (
     load_scoring_model,
     note_crowding,
 )
-from shared.models import DEFAULT_MODEL, resolve_model
+from shared.models import DEFAULT_MODEL, check_unknown_tokens, resolve_model
 from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
@@ -165,6 +165,7 @@ def main() -> None:
     if args.method == "auto":
         models = {"nli": args.model, "embedding": args.embedding_model}
     scorers = [load_scorer(method, models[method], phrases, label_of, args) for method in models]
+    check_unknown_tokens(scorers[0].tokenizer, corpus.dataset["text"])
 
     def score(texts):
         return [scorer(texts) for scorer in scorers]

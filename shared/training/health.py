@@ -17,6 +17,11 @@ from transformers import Trainer
 from transformers.activations import ACT2CLS
 
 from shared.cli.launch import progress
+from shared.models.tokenizers import (
+    UNKNOWN_LIMIT,
+    describe_unknown_tokens,
+    unknown_token_share,
+)
 from shared.plots import plot_rate_test
 
 # Small numbers, which are enough for the checks: a small encoder needs a few seconds for them.
@@ -73,7 +78,8 @@ def check_health(
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
     if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    results = [truncated_texts(lengths, max_length), parameters(model)]
+    share = unknown_token_share(trainer.train_dataset, trainer.processing_class)
+    results = [truncated_texts(lengths, max_length), unknown_tokens(share), parameters(model)]
     if label_counts is not None:
         results.insert(0, rare_labels(label_counts))
     batches = [
@@ -146,6 +152,11 @@ def truncated_texts(lengths: np.ndarray, max_length: int | None) -> CheckResult:
         return CheckResult("texts", True, "no text is truncated")
     share = float(np.mean(np.asarray(lengths) >= max_length))
     return CheckResult("texts", share <= 0.5, f"{share:.0%} reach the limit of {max_length} tokens")
+
+
+def unknown_tokens(share: float) -> CheckResult:
+    """Check that at most 3 % of the tokens are unknown to the tokenizer."""
+    return CheckResult("tokens", share <= UNKNOWN_LIMIT, describe_unknown_tokens(share))
 
 
 def parameters(model: torch.nn.Module) -> CheckResult:

@@ -37,7 +37,7 @@ def test_a_good_training_passes_and_the_model_is_not_changed(trainer, tmp_path, 
     before, mode = weights(trainer.model), trainer.model.training
     results = check(trainer, label_counts=COUNTS)
     assert [*results] == [
-        *("labels", "texts", "parameters", "initial loss"),
+        *("labels", "texts", "tokens", "parameters", "initial loss"),
         *("activations", "overfitting", "learning rate"),
     ]
     assert all(result.passed for result in results.values()), results
