@@ -58,7 +58,8 @@ def check_health(
     Parameters
     ----------
     trainer : Trainer
-        Ready to train. Its training rows must have their ``length`` in tokens.
+        Ready to train. Its training rows must have their ``length`` in tokens. Without a tokenizer
+        (``processing_class``) unknown tokens are not counted.
     max_length : int, optional
         Number of tokens of a text that the model reads. None: all.
     lengths : int array of shape (texts,), optional
@@ -78,8 +79,9 @@ def check_health(
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
     if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    share = unknown_token_share(trainer.train_dataset, trainer.processing_class)
-    results = [truncated_texts(lengths, max_length), unknown_tokens(share), parameters(model)]
+    results = [truncated_texts(lengths, max_length), parameters(model)]
+    if (tokenizer := trainer.processing_class) is not None:
+        results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
     if label_counts is not None:
         results.insert(0, rare_labels(label_counts))
     batches = [
