@@ -327,11 +327,13 @@ def _fonts_for(text: str) -> tuple[list[str], set[str]]:
     missing -= characters(font_manager.findfont(font_manager.FontProperties()))
     families = list(rcParams["font.family"])
     if missing:
+        # Of the fonts of a family, matplotlib draws with the one nearest to the usual weight, 400.
+        fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: -abs(font.weight - 400))
         coverage = {
-            entry.name: missing & characters(entry.fname)
-            for entry in font_manager.fontManager.ttflist
+            font.name: missing & characters(font.fname)
+            for font in fonts
             # The font of last resort has a box for each character.
-            if entry.style == "normal" and not entry.name.startswith("Last Resort")
+            if font.style == "normal" and not font.name.startswith("Last Resort")
         }
         while missing and coverage:
             best = max(coverage, key=lambda name: len(coverage[name] & missing))
