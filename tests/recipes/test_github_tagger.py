@@ -161,6 +161,7 @@ def test_the_summary_shows_what_a_person_wants_to_know(trained):
     metrics = read_json(folder / "metrics.json")
     assert "132 texts: 120 labelled, 12 unlabelled (9%)" in process.stdout
     assert "split: 60 train, 30 valid, 30 test texts" in process.stdout
+    assert "unknown tokens: 0.0%" in process.stdout
     for average in ("micro", "macro"):
         value, low, high, baseline = (
             metrics[name.format(average)]
