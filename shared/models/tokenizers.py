@@ -152,9 +152,9 @@ def describe_unknown_tokens(share: float) -> str:
 def check_unknown_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
     """Print and return the share of the tokens of texts that a tokenizer does not know.
 
-    Of more than a thousand texts, about a thousand are tokenised, evenly spread.
+    Of more than a thousand texts, at most a thousand are tokenised, evenly spread.
     """
-    step = max(len(texts) // 1000, 1)
+    step = max(-(-len(texts) // 1000), 1)
     sample = [texts[row] for row in range(0, len(texts), step)]
     share = unknown_token_share(tokenize_texts(tokenizer, sample), tokenizer)
     note = "note: " if share > UNKNOWN_LIMIT else ""
