@@ -327,8 +327,9 @@ def _fonts_for(text: str) -> tuple[list[str], set[str]]:
     missing -= characters(font_manager.findfont(font_manager.FontProperties()))
     families = list(rcParams["font.family"])
     if missing:
-        # Of the fonts of a family, matplotlib draws with the one nearest to the usual weight, 400.
-        fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: -abs(font.weight - 400))
+        # Of the fonts of a family, matplotlib draws with the one of the usual weight; put it last.
+        usual = (400, "normal", "regular")
+        fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: font.weight in usual)
         coverage = {
             font.name: missing & characters(font.fname)
             for font in fonts

@@ -325,7 +325,7 @@ def test_health_is_checked_before_the_training_and_nothing_is_trained(
 ):
     printed = tagger(*tagger_flags, "--output_dir", tmp_path / "out", "--health_check")
     lines = printed[printed.index("\nHealth\n") :].splitlines()
-    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 7
+    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 8
     assert "Training" not in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
 
