@@ -60,6 +60,7 @@ from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
     append_mean_pooling,
+    check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     limit_length,
@@ -155,6 +156,7 @@ def main() -> None:
     prefix = choose_text_prefix(args.model, args.text_prefix)
     tokenizer = load_tokenizer(model_folder, prefix)
     limit_length(tokenizer, load_encoder(model_folder, tokenizer=tokenizer), args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     collator = MultilabelCollator(tokenizer, len(label_names))
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}

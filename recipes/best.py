@@ -42,7 +42,7 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import DataArguments, TaggingArguments, cross_validation, load_corpus
-from shared.models import DEFAULT_MODEL, resolve_model
+from shared.models import DEFAULT_MODEL, check_unknown_tokens, load_tokenizer, resolve_model
 from shared.reports import (
     TaggerCard,
     candidates_table,
@@ -123,8 +123,9 @@ def main() -> None:
 
     # Prepare the data and the folds here, once: the candidates then read the data from the cache,
     # and mistakes in data or flags stop the run before any training.
-    resolve_model(args.model)
+    model_folder = resolve_model(args.model)
     corpus, _ = load_corpus(args)
+    check_unknown_tokens(load_tokenizer(model_folder), corpus.dataset["text"])
     resampling = cross_validation(corpus, args.folds, seed=args.seed)
     split, names = resampling.tested, corpus.label_names
 

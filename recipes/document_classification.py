@@ -66,6 +66,7 @@ from shared.models import (
     HeadArguments,
     PooledForSequenceClassification,
     check_n_layers,
+    check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     head_settings,
@@ -161,6 +162,7 @@ def main() -> None:
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
     check_n_layers(args.n_layers, encoder)
+    check_unknown_tokens(tokenizer, data.corpus.dataset["text"])
     cutting = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
         windows = {k: Windows.of_texts(d, tokenizer, **cutting) for k, d in documents.items()}

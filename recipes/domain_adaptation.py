@@ -47,6 +47,7 @@ from shared.cli import (
 from shared.data import SplitArguments, load_corpus
 from shared.models import (
     DEFAULT_MODEL,
+    check_unknown_tokens,
     limit_length,
     load_masked_language_model,
     load_tokenizer,
@@ -131,6 +132,7 @@ def main() -> None:
     model = load_masked_language_model(folder, tokenizer=tokenizer, new_head=True)
     score_masked_tokens_only(model)
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     special = set(tokenizer.all_special_ids)
 
     def tokenize(batch):

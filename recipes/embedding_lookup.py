@@ -57,6 +57,7 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
+    check_unknown_tokens,
     choose_text_prefix,
     limit_length,
     load_encoder,
@@ -136,6 +137,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     trainer = LengthGroupedTrainer(
         model=MeanPooling(encoder),
         args=args,

@@ -79,6 +79,7 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
+    check_unknown_tokens,
     choose_text_prefix,
     limit_length,
     load_encoder,
@@ -184,6 +185,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model_folder, prefix)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     options = {"args": args, "data_collator": PaddingCollator(tokenizer)}
     options |= {"callbacks": [ReadableProgress()], "bf16_predictions": args.bf16}
     trainer = LengthGroupedTrainer(model=MeanPooling(encoder), **options)

@@ -51,6 +51,7 @@ from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
     append_mean_pooling,
+    check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     has_dropout,
@@ -176,6 +177,7 @@ def main() -> None:
 
     model = load_model()
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     if args.r_drop and not has_dropout(model):
         raise UserError("--r_drop: without dropout both passes are the same; add --dropout 0.1")
     with args.main_process_first(desc="tokenising"):

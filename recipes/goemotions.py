@@ -53,6 +53,7 @@ from shared.models import (
     TransformerArguments,
     build_transformer,
     check_n_layers,
+    check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     head_settings,
@@ -199,6 +200,7 @@ def main() -> None:
 
     model = load_model()
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     n_parameters = model.num_parameters()
     print_once(f"{args.architecture}: {n_parameters:,} parameters, {len(tokenizer):,} tokens")
     with args.main_process_first(desc="tokenising"):

@@ -46,6 +46,7 @@ from shared.models import (
     PADDING_MULTIPLE,
     TEXT_PREFIX_HELP,
     PooledForSequenceClassification,
+    check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     limit_length,
@@ -139,6 +140,7 @@ def main() -> None:
     tokenizer = load_tokenizer(folder, prefix)
     encoder = load_encoder(folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
     padded = -(-args.max_length // PADDING_MULTIPLE) * PADDING_MULTIPLE
     room = (longest_input(encoder) or padded + args.prompt_tokens) - padded
     if "prompt" in (args.methods or METHODS) and args.prompt_tokens > room:

@@ -46,6 +46,7 @@ from shared.methods import CLASSES, read_pairs, tokenize_pairs, topic_pairs
 from shared.models import (
     DEFAULT_MODEL,
     DEFAULT_MODEL_ON_HUB,
+    check_unknown_tokens,
     limit_length,
     load_classifier_to_adapt,
     load_tokenizer,
@@ -162,6 +163,7 @@ def main() -> None:
     config = model.config
     config.problem_type = "single_label_classification"
     limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, sets[0][1]["premise"])
     size = {"r": args.rank, "lora_alpha": 2 * args.rank, "target_modules": "all-linear"}
     model = add_adapter(model, LoraConfig(**size, modules_to_save=new, exclude_modules=new))
     train = concatenate_datasets([tokenize_pairs(tokenizer, pairs) for _, pairs in sets])

@@ -53,7 +53,13 @@ from shared.methods import (
     load_scoring_model,
     note_crowding,
 )
-from shared.models import DEFAULT_MODEL, TEXT_PREFIX_HELP, choose_text_prefix, resolve_model
+from shared.models import (
+    DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
+    check_unknown_tokens,
+    choose_text_prefix,
+    resolve_model,
+)
 from shared.plots import plot_cutoffs
 from shared.reports import (
     TaggerCard,
@@ -169,6 +175,7 @@ def main() -> None:
     if args.method == "auto":
         models = {"nli": args.model, "embedding": args.embedding_model}
     scorers = [load_scorer(method, models[method], phrases, label_of, args) for method in models]
+    check_unknown_tokens(scorers[0].tokenizer, corpus.dataset["text"])
 
     def score(texts):
         return [scorer(texts) for scorer in scorers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def plot_label_counts(
 ) -> None:
     """Horizontal bars of the number of texts with each label, stacked by part of the data.
 
-    With more than 100 labels, the 100 most frequent are shown.
+    With more than 100 labels, the 100 most frequent are shown. A label that no installed font can
+    draw appears by its number in `counts`, counted from 1, and a note says so.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ def plot_label_counts(
     parts = list(counts)
     total = {label: sum(counts[part][label] for part in parts) for label in counts[parts[0]]}
     labels = sorted(total, key=lambda label: total[label])[-100:]
+    fonts, undrawable = _fonts_for("".join(labels))
+    numbers = {label: number for number, label in enumerate(total, 1) if {*label} & undrawable}
     if len(labels) < len(total):
         title = f"{title} (the {len(labels)} most frequent of {len(total):,})"
     figure, axes = _figure(height=1.4 + 0.3 * len(labels))
@@ -95,11 +99,18 @@ def plot_label_counts(
         widths = np.array([counts[part][label] for label in labels])
         axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths
-    axes.set_yticks(positions, labels, parse_math=False)  # a label may contain $
+    names = [f"label {numbers[label]}" if label in numbers else label for label in labels]
+    # A label may contain $.
+    axes.set_yticks(positions, names, parse_math=False, fontfamily=fonts)
     for position, label in enumerate(labels):
         axes.annotate(f" {total[label]:,}", (left[position], position), va="center", fontsize=9)
     axes.margins(x=0.1)
-    axes.set(xlabel="texts", title=title)
+    note = ""
+    if numbers:
+        scripts = {unicodedata.name(c, "UNKNOWN").split()[0] for c in undrawable}
+        note = f"\nno installed font draws {', '.join(sorted(scripts))}; install one, such as Noto;"
+        note += "\nnumbers are rows of per_label.csv"
+    axes.set(xlabel=f"texts{note}", title=title)
     axes.legend(frameon=False, loc="lower right")
     _save(figure, path)
 
@@ -298,6 +309,40 @@ def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _fonts_for(text: str) -> tuple[list[str], set[str]]:
+    """Return font families that draw a text together, and the characters that none of them has.
+
+    The default family comes first; matplotlib takes each character from the first family that has
+    it. Other fonts are only searched for characters that the default one lacks.
+    """
+    from matplotlib import font_manager, rcParams
+
+    def characters(path: Any) -> set[int]:
+        return {*font_manager.get_font(path).get_charmap()}
+
+    # Spaces, and signs that change the form of others, need no glyph.
+    missing = {ord(c) for c in text if not c.isspace() and unicodedata.category(c) != "Cf"}
+    missing -= characters(font_manager.findfont(font_manager.FontProperties()))
+    families = list(rcParams["font.family"])
+    if missing:
+        # Of the fonts of a family, matplotlib draws with the one of the usual weight; put it last.
+        usual = (400, "normal", "regular")
+        fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: font.weight in usual)
+        coverage = {
+            font.name: missing & characters(font.fname)
+            for font in fonts
+            # The font of last resort has a box for each character.
+            if font.style == "normal" and not font.name.startswith("Last Resort")
+        }
+        while missing and coverage:
+            best = max(coverage, key=lambda name: len(coverage[name] & missing))
+            if not coverage[best] & missing:
+                break
+            families.append(best)
+            missing -= coverage[best]
+    return families, {chr(code) for code in missing}
 
 
 def _save(figure: Figure, path: Path) -> None:

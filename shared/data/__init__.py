@@ -15,6 +15,7 @@ Modules:
 - `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+- `words`: what a word is, in any script.
 
 May import: `shared.cli`, `shared.plots` and `shared.splitters`.
 """

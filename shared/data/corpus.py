@@ -46,7 +46,8 @@ class Corpus:
     dataset : memory-mapped `datasets.Dataset` of n rows in the order of the source, with columns
         `text` (string); `labels` (sorted list of ClassLabel; null: unlabelled, empty: none of the
         labels applies); `row` (int64, 1-based row in the source); `group` (int64, the same for
-        near duplicates); `words` (int32, number of words in the text). A file of held-out rows with
+        near duplicates); `words` (int32, number of words in the text, see
+        `shared.data.words.count_words`). A file of held-out rows with
         labels that `--data` does not have has them in a further column, `unknown_labels` (see
         `append_unknown_labels`).
     report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
@@ -157,13 +158,15 @@ class Corpus:
         )
         notes = [f"note: {note}" for note in r["notes"]]
         words, labels = r["words"], r["labels"]
+        # Each character of a script without spaces counts as a word.
+        words_name = "words or characters" if r.get("unspaced_texts") else "words"
         per_text = sum(labels.values()) / max(r["labelled"], 1)
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"
             + (f"; left out: {', '.join(left_out)}" if left_out else ""),
             f"{r['rows']:,} texts: {r['labelled']:,} labelled, {r['unlabelled']:,} unlabelled "
             f"({r['unlabelled'] / r['rows']:.0%})",
-            f"words per text: median {words['p50']:,.0f}, 5% at most {words['p5']:,.0f}, "
+            f"{words_name} per text: median {words['p50']:,.0f}, 5% at most {words['p5']:,.0f}, "
             f"95% at most {words['p95']:,.0f}, longest {words['max']:,.0f}",
             f"near duplicates: {r['near_duplicates']:,} texts in {r['near_duplicate_groups']:,} "
             "groups, each kept on one side of a split",
@@ -346,9 +349,9 @@ def load_data(
 
     1. Leave out pull requests and blank texts.
     2. Rename and select labels (`label_map`), then drop some (`drop_labels`).
-    3. Of texts that differ only in white space, keep the first labelled one, or the first if none
-       of them is labelled. In a table with one row per text and label, it gets the labels of all
-       (`duplicate_labels`).
+    3. Of texts that differ only in white space or in their Unicode form, keep the first labelled
+       one, or the first if none of them is labelled. In a table with one row per text and label,
+       it gets the labels of all (`duplicate_labels`).
     4. Leave out labels that occur on too few of the remaining rows (`min_label_count`).
     5. Group near duplicates (see `shared.data.near_duplicates`).
 
@@ -494,7 +497,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 3  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 4  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,7 @@ from shared.data.labels import (
     describe_value,
     is_missing,
 )
+from shared.data.words import count_words, has_unspaced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -313,7 +315,8 @@ def _stream_rows(
     """Write every row that has a text to an Arrow file; return counts of all other rows.
 
     Columns: text; labels (the encoder's codes; null: unlabelled); row (1-based, in the source);
-    key (equal for texts that differ only in white space); words (their number).
+    key (equal for texts that differ only in white space or in their Unicode form); words (their
+    number).
     """
     import pyarrow as pa
 
@@ -330,7 +333,7 @@ def _stream_rows(
             "words": pa.int32(),
         }
     )
-    number, pull_requests = 0, 0
+    number, pull_requests, unspaced = 0, 0, 0
     blank_rows: list[int] = []
     batch: list[tuple] = []  # the next rows to write, one tuple each, in the order of the schema
     characters = 0  # in the texts of the batch
@@ -354,14 +357,16 @@ def _stream_rows(
                 codes = encoder.encode(cells(row), number)
             except ValueError as error:
                 raise UserError(f"{source.name}, row {number}: {error}") from error
-            words = text.split()
-            if not words:
+            normalized = " ".join(unicodedata.normalize("NFC", text).split())
+            if not normalized:
                 blank_rows.append(number)
                 continue
-            # The key is a hash of the words. It has 64 bits: the probability that two of a million
+            # The key is a hash of the text. It has 64 bits: the probability that two of a million
             # different texts get the same key is below 1 in 10^7.
-            key = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
-            batch.append((text, codes, number, int.from_bytes(key, "little"), len(words)))
+            key = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
+            n_words = count_words(normalized)
+            unspaced += has_unspaced(normalized)
+            batch.append((text, codes, number, int.from_bytes(key, "little"), n_words))
             characters += len(text)
             if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
                 flush()
@@ -371,6 +376,7 @@ def _stream_rows(
     return {
         "rows_read": number,
         "pull_requests": pull_requests,
+        "unspaced_texts": unspaced,
         "blank_texts": len(blank_rows),
         "first_blank_rows": blank_rows[:5],
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.data.words import WordAnalyzer
 from shared.evaluation.decisions import choose_labels
 from shared.methods.linear import LinearClassifier, WordClassifier, WordFeatures
 from shared.methods.strategies import fit_strategy
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 def naive_bayes() -> Pipeline:
     """Return word counts and one multinomial naive Bayes classifier per label, all defaults.
 
-    The baseline of "Natural Language Processing with Transformers", chapter 9.
+    The baseline of "Natural Language Processing with Transformers", chapter 9. What is a word
+    depends on the script; see `shared.data.words`.
     """
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
@@ -33,7 +35,8 @@ def naive_bayes() -> Pipeline:
     from skmultilearn.problem_transform import BinaryRelevance
 
     return make_pipeline(
-        CountVectorizer(), BinaryRelevance(MultinomialNB(), require_dense=[False, True])
+        CountVectorizer(analyzer=WordAnalyzer()),
+        BinaryRelevance(MultinomialNB(), require_dense=[False, True]),
     )
 
 
@@ -51,7 +54,7 @@ def tfidf_logistic_regression() -> Pipeline:
     from skmultilearn.problem_transform import BinaryRelevance
 
     return make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
+        TfidfVectorizer(analyzer=WordAnalyzer((1, 2)), sublinear_tf=True),
         BinaryRelevance(
             LogisticRegression(C=30, class_weight="balanced", max_iter=500),
             require_dense=[False, True],
@@ -104,10 +107,8 @@ def fit_words(
             raise
         always = np.asarray(np.all(train_labels, axis=0))
         return WordClassifier(WordFeatures([], {}, None), LinearClassifier.of_labels({}, always, 0))
-    options = ["analyzer"] if vectorizer.analyzer != "word" else []
-    options += [name for name in ("ngram_range", "sublinear_tf") if hasattr(vectorizer, name)]
     fitted = fit_strategy(classifier, counts, train_labels)
-    return WordClassifier(WordFeatures.of(vectorizer, *options), fitted)
+    return WordClassifier(WordFeatures.of(vectorizer), fitted)
 
 
 def fit_and_score(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.data.words import VERSION, WordAnalyzer, analyzer_of_version
 from shared.evaluation.decisions import sigmoid, softmax
 
 if TYPE_CHECKING:
@@ -139,8 +140,9 @@ class WordFeatures:
     words : sequence of str
         The vocabulary, in the order of the features; may be empty.
     options : dict
-        Options of scikit-learn's ``CountVectorizer`` (or ``TfidfVectorizer``, if `idf` is given),
-        as JSON values.
+        JSON values: ``ngram_range``, [1, 2] for words and pairs of words; ``sublinear_tf``, as in
+        scikit-learn's ``TfidfVectorizer``; ``words_version``, the way in which texts are cut into
+        words (see `shared.data.words`), or ``analyzer``, "char" or "char_wb", for characters.
     idf : float array of shape (words,), optional
         The weight of each word. None: words are counted.
     """
@@ -149,23 +151,37 @@ class WordFeatures:
         from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
         self.words, self.options, self.idf = words, options, idf
-        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        low, high = options.get("ngram_range", (1, 1))
+        analyzer: Callable[[str], list[str]]
+        if "analyzer" in options:
+            characters = CountVectorizer(analyzer=options["analyzer"], ngram_range=(low, high))
+            analyzer = characters.build_analyzer()
+        else:
+            # Folders of taggers from before there were versions do not name any.
+            analyzer = analyzer_of_version(options.get("words_version", 1), (low, high))
         if not len(words):
             self._vectorizer = None
         elif idf is None:
-            self._vectorizer = CountVectorizer(vocabulary=words, **arguments)
+            self._vectorizer = CountVectorizer(vocabulary=words, analyzer=analyzer)
         else:
-            self._vectorizer = TfidfVectorizer(vocabulary=words, **arguments)
+            self._vectorizer = TfidfVectorizer(
+                vocabulary=words,
+                analyzer=analyzer,
+                sublinear_tf=options.get("sublinear_tf", False),
+            )
             self._vectorizer.idf_ = idf
 
     @classmethod
-    def of(cls, vectorizer: CountVectorizer, *options: str) -> WordFeatures:
-        """Return the features of a fitted vectorizer; `options` names those that were set."""
+    def of(cls, vectorizer: CountVectorizer) -> WordFeatures:
+        """Return the features of a fitted vectorizer of characters or with a `WordAnalyzer`."""
         words = vectorizer.get_feature_names_out().tolist()
-        values = {name: getattr(vectorizer, name) for name in options}
-        # JSON has no tuples.
-        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return cls(words, values, getattr(vectorizer, "idf_", None))
+        analyzer = vectorizer.analyzer
+        options: dict[str, Any] = {"sublinear_tf": getattr(vectorizer, "sublinear_tf", False)}
+        if isinstance(analyzer, WordAnalyzer):
+            options |= {"ngram_range": list(analyzer.ngram_range), "words_version": VERSION}
+        else:
+            options |= {"ngram_range": list(vectorizer.ngram_range), "analyzer": analyzer}
+        return cls(words, options, getattr(vectorizer, "idf_", None))
 
     def __call__(self, texts: Sequence[str]) -> csr_matrix:
         """Return the features of texts: sparse, of shape (texts, words)."""

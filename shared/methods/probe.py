@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
+from shared.data.words import WordAnalyzer
 from shared.methods.linear import (
     Features,
     LinearClassifier,
@@ -85,8 +86,8 @@ class LatentSemanticAnalysis:
         # A number of texts, not a share: half of three texts would be one, below the minimum of
         # two.
         max_df = max(2, len(texts) // 2)
-        options = {"sublinear_tf": True, "ngram_range": (1, 1 + pairs)}
-        vectorizer = TfidfVectorizer(min_df=2, max_df=max_df, **options)
+        analyzer = WordAnalyzer((1, 1 + pairs))
+        vectorizer = TfidfVectorizer(analyzer=analyzer, sublinear_tf=True, min_df=2, max_df=max_df)
         try:
             tfidf = vectorizer.fit_transform(texts)  # sparse, (texts, words)
         except ValueError as error:
@@ -97,7 +98,7 @@ class LatentSemanticAnalysis:
             return too_small
         decomposition = TruncatedSVD(min(n_components, *tfidf.shape), random_state=seed).fit(tfidf)
         components = decomposition.components_.astype(np.float32)
-        return build(WordFeatures.of(vectorizer, *options), components)
+        return build(WordFeatures.of(vectorizer), components)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Project texts: float32, of shape (texts, dimensions), or twice as wide with titles.

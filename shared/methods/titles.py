@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.data.words import count_words
+
 if TYPE_CHECKING:
     from shared.methods.embeddings import Embedder
 
@@ -23,7 +25,7 @@ def split_title(text: str) -> tuple[str, str]:
     A line of a single word, such as the name of a repository, takes the next line with it.
     """
     first, _, rest = text.strip().partition("\n")
-    if len(first.split()) == 1:
+    if count_words(first) == 1:
         second, _, rest = rest.strip().partition("\n")
         first = f"{first} {second}".strip()
     return first, rest.strip()

@@ -9,20 +9,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from shared.cli.errors import UserError
+from shared.data.words import CHARACTER, UNSPACED
 
 # --- words of a text -----------------------------------------------------------------------------
 
 
-WORD = r"[^\s`]+"
+# Each character of a script without spaces is a word.
+WORD = rf"{CHARACTER}|[\S--[`]--{UNSPACED}]+"
 # A word of letters only, with nothing but punctuation around it: no part of an identifier or path.
 PLAIN_WORD = r"(?<![^\s(])[^\W\d_]+(?=[.,;:!?)]*(?:\s|\Z))"
 # A fenced block (a missing end fence means the end of the text), or inline code within a line.
@@ -36,10 +38,10 @@ def word_spans(text: str, word: str = WORD) -> list[tuple[int, int]]:
     ----------
     text : str
     word : str
-        Regular expression without groups, such as `WORD` or `PLAIN_WORD`.
+        Regular expression of the library `regex`, without groups, such as `WORD` or `PLAIN_WORD`.
     """
     # Code comes first in the alternation, so its characters are used up before words can match.
-    matches = re.finditer(f"{CODE}|({word})", text, re.DOTALL)
+    matches = regex.finditer(f"{CODE}|({word})", text, regex.DOTALL | regex.V1)
     return [match.span(1) for match in matches if match[1] is not None]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
+from shared.data.words import WordAnalyzer
 from shared.methods.baselines import naive_bayes, tfidf_logistic_regression
 
 if TYPE_CHECKING:
@@ -105,7 +106,6 @@ def word_pipeline(args: WordArguments, *, seed: int = 0) -> Pipeline:
     vectorizer = (tfidf_logistic_regression() if tfidf else naive_bayes())[0]
     terms = _TREE_TERMS if args.classifier == "boosted_trees" else None
     options: dict[str, Any] = {
-        "ngram_range": args.ngrams,
         "min_df": _share_or_number(args.min_df, args.min_df < 1),
         # 1 is all texts, not a single one.
         "max_df": _share_or_number(args.max_df, args.max_df <= 1),
@@ -113,8 +113,10 @@ def word_pipeline(args: WordArguments, *, seed: int = 0) -> Pipeline:
     }
     if tfidf:
         options["sublinear_tf"] = args.sublinear_tf
-    if args.analyzer != "word":
-        options |= {"analyzer": args.analyzer, "token_pattern": None, "tokenizer": None}
+    if args.analyzer == "word":
+        options["analyzer"] = WordAnalyzer(args.ngrams)
+    else:
+        options |= {"analyzer": args.analyzer, "ngram_range": args.ngrams}
     strategy = {
         "binary_relevance": problem_transform.BinaryRelevance,
         "label_powerset": problem_transform.LabelPowerset,

@@ -66,10 +66,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "tokenizers": [
             "PADDING_MULTIPLE",
+            "check_unknown_tokens",
             "tokenization_statistics",
             "tokenize",
             "tokenize_texts",
             "train_tokenizer",
+            "unknown_token_share",
         ],
     },
 )

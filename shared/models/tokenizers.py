@@ -1,6 +1,7 @@
 """Tokenise data sets, learn tokenizers from texts, and measure tokenizers.
 
 - `tokenize` adds token ids to a data set.
+- `check_unknown_tokens` says whether a tokenizer knows the script of texts.
 - `train_tokenizer` learns a vocabulary. The result loads with `AutoTokenizer`.
 - `tokenization_statistics` measures how a tokenizer splits texts.
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.launch import progress
+from shared.cli.launch import print_once, progress
+from shared.data.words import CHARACTER, token_spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from tokenizers import Tokenizer
     from tokenizers.models import Unigram, WordPiece
     from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
     from tokenizers.trainers import Trainer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -41,10 +43,10 @@ SPECIAL_TOKENS = {  # in the order of their ids, 0 to 4
 _SPECIAL = list(SPECIAL_TOKENS.values())
 _SPACE = "▁"  # U+2581, stands for a space in a token
 _INSIDE = "##"  # first characters of a token inside a word
-_WORD = r"\w+|[^\w\s]"
 # Runs of letters, of digits or of other signs, each with the space before it: GPT-2's split.
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
+UNKNOWN_LIMIT = 0.03  # share of unknown tokens from which a model misses too much of the texts
 TEXTS_PER_CALL = 1000  # limits the memory of a call of a tokenizer
 PADDING_MULTIPLE = 8  # batches are padded to multiples of the tile size of matrix units
 
@@ -121,6 +123,56 @@ def tokenize_texts(
     return Dataset.from_dict({**columns, "length": [len(row) for row in columns["input_ids"]]})
 
 
+def unknown_token_share(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> float:
+    """Return the share of the tokens that are the unknown one, special tokens left out.
+
+    It is 0 for a vocabulary of bytes, which can write any text.
+
+    Parameters
+    ----------
+    tokens : Dataset
+        With ``input_ids``, from `tokenize` or `tokenize_texts`.
+    tokenizer : PreTrainedTokenizerBase
+    """
+    names = ("pad", "cls", "sep", "bos", "eos", "mask")
+    special = [getattr(tokenizer, f"{name}_token_id") for name in names]
+    special = [token for token in special if token is not None]
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in special:  # GPT-2 has one token for all purposes
+        return 0.0
+    n_unknown = n_tokens = 0
+    for batch in tokens.with_format("arrow").iter(10_000):
+        ids = batch["input_ids"].combine_chunks().flatten().to_numpy()
+        n_unknown += int((ids == unknown).sum())
+        n_tokens += int((~np.isin(ids, special)).sum())
+    return n_unknown / max(n_tokens, 1)
+
+
+def describe_unknown_tokens(share: float) -> str:
+    """Return the share of unknown tokens in words, with advice if it is above 3 %."""
+    text = f"unknown tokens: {share:.1%}"
+    if share <= UNKNOWN_LIMIT:
+        return text
+    return (
+        f"{text}; the model cannot read them: take an encoder that knows the script, such as "
+        "--model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2, a larger vocabulary "
+        "if it is learned from the texts, or the recipe naive_bayes, which reads any script"
+    )
+
+
+def check_unknown_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """Print and return the share of the tokens of texts that a tokenizer does not know.
+
+    Of more than a thousand texts, at most a thousand are tokenised, evenly spread.
+    """
+    step = max(-(-len(texts) // 1000), 1)
+    sample = [texts[row] for row in range(0, len(texts), step)]
+    share = unknown_token_share(tokenize_texts(tokenizer, sample), tokenizer)
+    note = "note: " if share > UNKNOWN_LIMIT else ""
+    print_once(f"{note}{describe_unknown_tokens(share)}")
+    return share
+
+
 def train_tokenizer(
     texts: Iterable[str],
     algorithm: str,
@@ -147,10 +199,12 @@ def train_tokenizer(
           the start of a token stands for a space before it, so that decoding returns the normalised
           text.
         - "wordpiece" merges as BPE does, and splits a word into its longest known pieces from the
-          left (Devlin et al. 2019). Pieces inside a word begin with ##.
+          left (Devlin et al. 2019). Pieces inside a word begin with ##. As in BERT, each character
+          of a script without spaces between words is a word.
         - "unigram" keeps the pieces that make the texts most likely (Kudo 2018). ▁ stands for a
           space, and is also put before the first word.
-        - "words" keeps whole words and punctuation marks, the most frequent first.
+        - "words" keeps whole words and punctuation marks, the most frequent first. Each character
+          of a script without spaces between words is a word.
         - "byte_bpe" merges bytes of UTF-8 as "bpe" merges characters (Radford et al. 2019). All 256
           bytes are tokens, so that no text has an unknown token.
         - "characters" keeps the characters, the most frequent first. ▁ stands for a space.
@@ -206,7 +260,7 @@ def train_tokenizer(
     # The models of WordPiece and Unigram are replaced; the end of this file says why.
     if algorithm == "wordpiece":
         tokenizer.model = _wordpiece(tokenizer, vocab_size)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_words())
         tokenizer.decoder = decoders.WordPiece(_INSIDE)
     elif algorithm == "unigram":
         tokenizer.model = _unigram(tokenizer, vocab_size)
@@ -243,7 +297,8 @@ def tokenization_statistics(
 ) -> dict[str, float]:
     """Measure how a tokenizer splits texts into tokens, without special tokens around them.
 
-    A word is a run of letters and digits. Any other sign is a word of its own. The measures are
+    A word is a run of letters and digits. Any other sign, and each character of a script without
+    spaces between words, is a word of its own. The measures are
     those of Rust et al. 2021, "How Good is Your Tokenizer?", but on plain text, not on their word
     lists.
 
@@ -285,7 +340,7 @@ def tokenization_statistics(
             batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
             # Start and end of each word (words, 2) and of each token (tokens,), in characters.
-            words = np.array([match.span() for match in re.finditer(_WORD, text)]).reshape(-1, 2)
+            words = np.array(token_spans(text)).reshape(-1, 2)
             starts, ends = np.array(offsets, dtype=int).reshape(-1, 2).T
             # Tokens are sorted. Those of a word are the ones that end after the start of the word
             # and start before its end: first to stop - 1. A token can belong to several words.
@@ -313,13 +368,7 @@ def tokenization_statistics(
 def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tokenizer, Trainer]:
     """Return a tokenizer that splits texts into words, and the trainer of its vocabulary."""
     from tokenizers import Regex, Tokenizer, models, trainers
-    from tokenizers.pre_tokenizers import (
-        BertPreTokenizer,
-        ByteLevel,
-        Metaspace,
-        Sequence,
-        Split,
-    )
+    from tokenizers.pre_tokenizers import ByteLevel, Metaspace, Sequence, Split
 
     unknown = SPECIAL_TOKENS["unk_token"]
     common: dict[str, Any] = {
@@ -343,7 +392,7 @@ def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tok
     elif algorithm == "words":
         tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
         trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **common)
-        tokenizer.pre_tokenizer = BertPreTokenizer()
+        tokenizer.pre_tokenizer = Sequence(_words())
     elif algorithm == "characters":
         tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
         trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **common)
@@ -364,9 +413,17 @@ def _untrained(algorithm: str, vocab_size: int, min_frequency: int) -> tuple[Tok
         common["vocab_size"] += 1
         trainer = trainers.BpeTrainer(min_frequency=min_frequency, **common)
         tokenizer.pre_tokenizer = Sequence(
-            [BertPreTokenizer(), Metaspace(_SPACE, prepend_scheme="always", split=False)]
+            [*_words(), Metaspace(_SPACE, prepend_scheme="always", split=False)]
         )
     return tokenizer, trainer
+
+
+def _words() -> list[PreTokenizer]:
+    """Return the steps that split texts at spaces and signs, and around unspaced characters."""
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import BertPreTokenizer, Split
+
+    return [BertPreTokenizer(), Split(Regex(CHARACTER), "isolated")]
 
 
 def _normalizer(lowercase: bool, strip_accents: bool) -> Normalizer:

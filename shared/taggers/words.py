@@ -133,10 +133,9 @@ def add_words(contents: TaggerContents, features: WordFeatures) -> None:
 def read_words(contents: TaggerContents) -> WordFeatures:
     """Return the features that `add_words` added."""
     options = contents.settings["words"]
-    # No other option of the vectorizer: some read files, or run any regular expression.
     low, high = options.get("ngram_range", (1, 1))
     analyzer = options.get("analyzer", "word")
-    known = {"analyzer", "ngram_range", "sublinear_tf"}
+    known = {"analyzer", "ngram_range", "sublinear_tf", "words_version"}
     if options.keys() - known or not 1 <= low <= high <= 10 or analyzer not in _ANALYZERS:
         raise ValueError("settings of the words")
     return WordFeatures(contents.words, options, contents.arrays.get("idf"))

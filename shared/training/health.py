@@ -17,6 +17,11 @@ from transformers import Trainer
 from transformers.activations import ACT2CLS
 
 from shared.cli.launch import progress
+from shared.models.tokenizers import (
+    UNKNOWN_LIMIT,
+    describe_unknown_tokens,
+    unknown_token_share,
+)
 from shared.plots import plot_rate_test
 
 # Small numbers, which are enough for the checks: a small encoder needs a few seconds for them.
@@ -53,7 +58,8 @@ def check_health(
     Parameters
     ----------
     trainer : Trainer
-        Ready to train. Its training rows must have their ``length`` in tokens.
+        Ready to train. Its training rows must have their ``length`` in tokens. Without a tokenizer
+        (``processing_class``) unknown tokens are not counted.
     max_length : int, optional
         Number of tokens of a text that the model reads. None: all.
     lengths : int array of shape (texts,), optional
@@ -74,6 +80,8 @@ def check_health(
     if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
     results = [truncated_texts(lengths, max_length), parameters(model)]
+    if (tokenizer := trainer.processing_class) is not None:
+        results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
     if label_counts is not None:
         results.insert(0, rare_labels(label_counts))
     batches = [
@@ -146,6 +154,11 @@ def truncated_texts(lengths: np.ndarray, max_length: int | None) -> CheckResult:
         return CheckResult("texts", True, "no text is truncated")
     share = float(np.mean(np.asarray(lengths) >= max_length))
     return CheckResult("texts", share <= 0.5, f"{share:.0%} reach the limit of {max_length} tokens")
+
+
+def unknown_tokens(share: float) -> CheckResult:
+    """Check that at most 3 % of the tokens are unknown to the tokenizer."""
+    return CheckResult("tokens", share <= UNKNOWN_LIMIT, describe_unknown_tokens(share))
 
 
 def parameters(model: torch.nn.Module) -> CheckResult:

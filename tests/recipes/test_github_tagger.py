@@ -161,6 +161,7 @@ def test_the_summary_shows_what_a_person_wants_to_know(trained):
     metrics = read_json(folder / "metrics.json")
     assert "132 texts: 120 labelled, 12 unlabelled (9%)" in process.stdout
     assert "split: 60 train, 30 valid, 30 test texts" in process.stdout
+    assert "unknown tokens: 0.0%" in process.stdout
     for average in ("micro", "macro"):
         value, low, high, baseline = (
             metrics[name.format(average)]
@@ -324,7 +325,7 @@ def test_health_is_checked_before_the_training_and_nothing_is_trained(
 ):
     printed = tagger(*tagger_flags, "--output_dir", tmp_path / "out", "--health_check")
     lines = printed[printed.index("\nHealth\n") :].splitlines()
-    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 7
+    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 8
     assert "Training" not in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
 

@@ -240,7 +240,7 @@ def test_known_words_start_from_their_vectors(recipe, trainer_of, tmp_path):
 def test_health_is_checked_before_the_training_and_nothing_is_trained(recipe, tmp_path):
     printed = recipe("--architecture", "lstm", "--health_check")
     lines = printed[printed.index("\nHealth\n") :].splitlines()
-    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 7
+    assert len([line for line in lines if line.startswith(("  ok ", "  LOOK "))]) == 8
     assert "Training" not in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]
 

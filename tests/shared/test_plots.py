@@ -1,4 +1,5 @@
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,39 @@ def test_every_part_has_its_share_of_the_bars(tmp_path, monkeypatch):
     ends = [bar.get_x() + bar.get_width() for bars in axes.containers for bar in bars]
     assert max(ends) == 15
     assert len({bars[0].get_facecolor() for bars in axes.containers}) == 5
+
+
+def drawn_labels(monkeypatch, counts):
+    """Return the names beside the bars, the first at the bottom, and the text below the plot."""
+    figures = []
+    monkeypatch.setattr("shared.plots._save", lambda figure, path: figures.append(figure))
+    plot_label_counts(counts, Path("plot.png"))
+    (axes,) = figures[0].axes
+    return [label.get_text() for label in axes.get_yticklabels()], axes.get_xlabel(), axes
+
+
+UNUSUAL = "\U0001333f"  # an Egyptian hieroglyph, which no usual font has
+STIX_ONLY = "\u1d81"  # in a font that comes with matplotlib, but not in its default font
+
+
+def test_labels_that_no_font_can_draw_are_numbered(monkeypatch, tmp_path):
+    counts = {"train": {"bug": 1, f"{UNUSUAL} x": 2, "спорт": 3}}
+    names, note, _ = drawn_labels(monkeypatch, counts)
+    assert names == ["bug", "label 2", "спорт"]
+    assert "no installed font draws EGYPTIAN" in note
+    monkeypatch.undo()
+    with warnings.catch_warnings():  # a missing glyph would be a warning, and this one an error
+        warnings.simplefilter("error")
+        plot_label_counts(counts, tmp_path / "plot.png")
+
+
+def test_an_installed_font_draws_what_the_default_one_lacks(monkeypatch):
+    names, note, axes = drawn_labels(monkeypatch, {"train": {"bug": 1, STIX_ONLY: 2}})
+    assert names == ["bug", STIX_ONLY]
+    assert note == "texts"
+    default, other = axes.get_yticklabels()[1].get_fontfamily()
+    assert default == "sans-serif"
+    assert not other.startswith("Last Resort")
 
 
 def written(tmp_path, plot, *args, **kwargs):

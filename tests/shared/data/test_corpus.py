@@ -802,3 +802,11 @@ def test_real_issues(load):
     assert len(corpus.labelled) == 1536
     assert corpus.report["pull_requests"] == 4239
     assert corpus.report["exact_duplicates"] == 2
+
+
+def test_texts_without_spaces_and_texts_in_two_unicode_forms(load):
+    texts = ["体育新闻", "财经新闻 news", "café", "cafe\u0301 "]
+    corpus = load([{"text": text, "labels": "a"} for text in texts])
+    assert list(corpus.dataset["words"]) == [4, 5, 1]
+    assert corpus.report["exact_duplicates"] == 1
+    assert "words or characters per text: median 4" in corpus.describe()

@@ -2,6 +2,7 @@
 
 import re
 import time
+import unicodedata
 from itertools import combinations
 
 import numpy as np
@@ -12,11 +13,17 @@ from hypothesis import strategies as st
 
 from shared.data.near_duplicates import near_duplicate_groups
 
-WORD = re.compile(r"[0-9a-z_\u00c0-\u1fff\u2080-\u2fff\U00010000-\U0010ffff]+|[\u3040-\uffff]")
+# Characters that are a word each: Thai, Lao, Burmese, Khmer; Chinese, Japanese, Korean; emoji.
+ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\uffff"
+ALONE += r"\U0001f000-\U0001faff\U00020000-\U0003ffff"
+WORD = re.compile(
+    rf"[{ALONE}]|(?:(?![{ALONE}])[0-9a-z_\u00c0-\u1fff\u2080-\u2fff\U00010000-\U0010ffff])+"
+)
 
 
 def words(text):
-    lower = "".join(c.lower() if c.isascii() else c for c in text)
+    composed = unicodedata.normalize("NFC", text)
+    lower = "".join(c.lower() if c.isascii() else c for c in composed)
     return WORD.findall(lower)
 
 
@@ -59,8 +66,12 @@ def test_groups_equal_those_from_all_pairs(seed, threshold):
     assert near_duplicate_groups(texts, threshold=threshold).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.text(alphabet="abZ_9 .\u00a0\u2019é\u3001東京😀\0", max_size=40), max_size=12))
+# With a mark that joins a letter, and with characters beyond U+FFFF.
+LETTERS = "abZ_9 .\u00a0\u2019é\u3001東京😀\0e\u0301กำລាမ𠮷\U0001d49cか\u3099"
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.lists(st.text(alphabet=LETTERS, max_size=40), max_size=12))
 def test_words_and_short_texts_follow_the_definition(texts):
     # At a threshold of 1 the groups depend on the words only, not on random hashes.
     assert near_duplicate_groups(texts, threshold=1).tolist() == brute_force(texts, 1)
@@ -69,6 +80,22 @@ def test_words_and_short_texts_follow_the_definition(texts):
 def test_short_texts_are_duplicates_only_when_their_words_are_the_same():
     texts = ["It is broken", "it is, BROKEN!", "it is broken now", "", "..."]
     assert near_duplicate_groups(texts).tolist() == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "letters", ["กขคงจฉชซ", "ກຂຄງຈສຊຍ", "កខគឃងចឆជ", "ကခဂဃငစဆဇ", "𠀀𠀁𠀂𠀃𠀄𠀅𠀆𠀇"]
+)
+def test_scripts_without_spaces_are_cut_into_characters(letters):
+    text = "".join(np.random.default_rng(0).choice(list(letters), 100))
+    other = "".join(np.random.default_rng(1).choice(list(letters), 100))
+    assert near_duplicate_groups([text, text[:97], other]).tolist() == [0, 0, 1]
+
+
+def test_composed_and_decomposed_texts_are_duplicates():
+    text = "Zwölf Boxkämpfer jagen Viktor über den großen Sylter Deich für Frau Böhm"
+    forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+    assert forms[0] != forms[1]
+    assert near_duplicate_groups([*forms, "another"]).tolist() == [0, 0, 1]
 
 
 def test_chunks_slices_and_lists_of_the_same_texts_give_the_same_groups():

@@ -144,6 +144,10 @@ def words(text):
     return [text[start:end] for start, end in word_spans(text, WORD)]
 
 
+def test_characters_of_scripts_without_spaces_are_words():
+    assert words("体育 `code` a-b2新, น้ำ") == ["体", "育", "a-b2", "新", ",", "น้ำ"]
+
+
 # --- all of them ----------------------------------------------------------------------------------
 
 

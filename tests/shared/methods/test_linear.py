@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
+from shared.data.words import VERSION
 from shared.methods.baselines import (
     fit_words,
     logistic_probe,
@@ -65,10 +66,26 @@ def test_texts_without_a_word_leave_the_bias():
 
 def test_features_are_those_of_the_fitted_vectorizer():
     pipeline = tfidf_logistic_regression().fit(TEXTS, LABELS[:, :2])
-    features = WordFeatures.of(pipeline[0], "ngram_range", "sublinear_tf")
+    features = WordFeatures.of(pipeline[0])
     again = WordFeatures(features.words, features.options, features.idf)
-    assert features.options == {"ngram_range": [1, 2], "sublinear_tf": True}
+    options = {"ngram_range": [1, 2], "sublinear_tf": True, "words_version": VERSION}
+    assert features.options == options
     np.testing.assert_array_equal(again(NEW).toarray(), pipeline[0].transform(NEW).toarray())
+
+
+def test_features_without_a_version_are_those_of_older_taggers():
+    words = ["体育新闻", "红色"]
+    counts = WordFeatures(words, {"ngram_range": [1, 1]}, None)(["体育新闻 红色", "体育"])
+    np.testing.assert_array_equal(counts.toarray(), [[1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("pipeline", [naive_bayes, tfidf_logistic_regression])
+@pytest.mark.parametrize("words", [("体育", "财经"), ("กีฬา", "ข่าว")])
+def test_texts_of_any_script_are_told_apart_by_parts_of_their_sentences(pipeline, words):
+    texts = [f"{word[0]}{filler}{word}{filler}" for word in words for filler in ("", " a", "。")]
+    labels = np.repeat(np.eye(2, dtype=int), 3, axis=0)
+    scores = fit_words(pipeline(), texts, labels)([f"{words[1]}{words[1]}x", f"x{words[0]}"])
+    assert scores.argmax(axis=1).tolist() == [1, 0]
 
 
 def test_an_infinite_bias_is_certain():

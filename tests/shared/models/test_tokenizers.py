@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from shared.cli.errors import UserError
-from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
+from shared.models.tokenizers import (
+    ALGORITHMS,
+    check_unknown_tokens,
+    tokenization_statistics,
+    tokenize_texts,
+    train_tokenizer,
+    unknown_token_share,
+)
 
 CHINESE = "".join(map(chr, range(0x4E00, 0x4F00)))  # 256 characters
 HUGS = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 5
@@ -309,7 +316,7 @@ def test_statistics_agree_with_a_plain_count(algorithm):
     words = split = tokens = unknown = truncated = 0
     for text in texts:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        for match in re.finditer(r"\w+|[^\w\s]", text):
+        for match in re.finditer(r"[日本]|\w+|[^\w\s]", text):
             characters = set(range(*match.span()))
             words += 1
             split += sum(bool(characters & {*range(*o)}) for o in encoded["offset_mapping"]) > 1
@@ -324,3 +331,41 @@ def test_statistics_agree_with_a_plain_count(algorithm):
         "tokens_per_text": tokens / len(texts),
         "texts_cut": truncated / len(texts),
     }
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["words", "wordpiece"])
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("体育新闻。好", [*"体育新闻。好"]),
+        ("กินไม่ดี", ["กิ", "น", "ไ", "ม่", "ดี"]),
+    ],
+)
+def test_characters_of_scripts_without_spaces_are_words(algorithm, text, tokens):
+    tokenizer = train_tokenizer([text, text], algorithm, 60)
+    assert tokenizer.tokenize(text) == tokens
+    # However long a sentence without spaces is, it has known tokens.
+    assert tokenizer.unk_token not in tokenizer.tokenize(text * 50)
+    measured = tokenization_statistics(tokenizer, [text])
+    assert (measured["fertility"], measured["unknown_tokens"]) == (1, 0)
+
+
+def test_the_share_of_unknown_tokens_leaves_special_ones_out(capsys):
+    tokenizer = train_tokenizer(HUGS, "words", 50)
+    tokens = tokenize_texts(tokenizer, ["hug what pug bun", "", "hugs hug hug hug"])
+    assert unknown_token_share(tokens, tokenizer) == 1 / 8
+    assert unknown_token_share(tokenize_texts(tokenizer, [""]), tokenizer) == 0
+    assert check_unknown_tokens(tokenizer, ["体育", "hug"]) == 2 / 3
+    assert "note: unknown tokens: 66.7%; the model cannot read them" in capsys.readouterr().out
+    assert check_unknown_tokens(tokenizer, ["hug"]) == 0
+    assert capsys.readouterr().out == "unknown tokens: 0.0%\n"
+
+
+def test_a_tokenizer_whose_unknown_token_has_other_uses_knows_all_bytes():
+    tokenizer = train_tokenizer(HUGS, "words", 50)
+    tokens = tokenize_texts(tokenizer, ["what"])
+    tokenizer.pad_token = tokenizer.unk_token
+    assert unknown_token_share(tokens, tokenizer) == 0

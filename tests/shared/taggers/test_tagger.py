@@ -171,6 +171,7 @@ def change(folder, **values):
         ({"settings": {"single_label": False, "words": {"token_pattern": "("}}}, "damaged"),
         ({"settings": {"single_label": False, "words": {"ngram_range": 3}}}, "damaged"),
         ({"settings": {"single_label": False, "words": {"ngram_range": [2, 1]}}}, "damaged"),
+        ({"settings": {"single_label": False, "words": {"words_version": 99}}}, "version 99"),
     ],
 )
 def test_a_manifest_that_does_not_fit_the_files_is_refused(tagger, tmp_path, values, expected):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import make_trainer, weights
+from transformers import AutoTokenizer
 
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
 from shared.training.health import (
@@ -17,10 +18,19 @@ from shared.training.health import (
     rare_labels,
     suggest_rate,
     truncated_texts,
+    unknown_tokens,
 )
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
 
 COUNTS = {"a": 20, "b": 15, "c": 9, "d": 7}
+
+
+def test_unknown_tokens_above_three_per_cent_are_reported():
+    assert unknown_tokens(0.03).passed
+    result = unknown_tokens(0.662)
+    assert not result.passed
+    assert "unknown tokens: 66.2%" in result.text
+    assert "take an encoder that knows the script" in result.text
 
 
 def check(trainer, **options):
@@ -30,14 +40,15 @@ def check(trainer, **options):
 
 @pytest.fixture
 def trainer(tiny_model, tmp_path):
-    return make_trainer(tiny_model, tmp_path, dropout=0.1)
+    options = {"processing_class": AutoTokenizer.from_pretrained(tiny_model)}
+    return make_trainer(tiny_model, tmp_path, dropout=0.1, options=options)
 
 
 def test_a_good_training_passes_and_the_model_is_not_changed(trainer, tmp_path, capfd):
     before, mode = weights(trainer.model), trainer.model.training
     results = check(trainer, label_counts=COUNTS)
     assert [*results] == [
-        *("labels", "texts", "parameters", "initial loss"),
+        *("labels", "texts", "tokens", "parameters", "initial loss"),
         *("activations", "overfitting", "learning rate"),
     ]
     assert all(result.passed for result in results.values()), results
@@ -46,7 +57,7 @@ def test_a_good_training_passes_and_the_model_is_not_changed(trainer, tmp_path, 
     assert all(p.grad is None for p in trainer.model.parameters())
     assert (tmp_path / "plots" / "learning_rate.png").read_bytes().startswith(b"\x89PNG")
     printed = capfd.readouterr().out
-    assert printed.count("\n  ok    ") == 7
+    assert printed.count("\n  ok    ") == 8
     assert str(tmp_path / "plots" / "learning_rate.png") in printed
 
 
