@@ -208,9 +208,10 @@ def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues,
         row["labels"] = [*row["labels"], "foo"]
     for row in test_rows[12:15]:
         row["labels"] = ["bar"]
+    (folder := tmp_path / "rows").mkdir()
     flags = (
-        *("--data", write(tmp_path / "data.jsonl", rows[:80])),
-        *("--test_data", write(tmp_path / "test.jsonl", test_rows)),
+        *("--data", write(folder / "data.jsonl", rows[:80])),
+        *("--test_data", write(folder / "test.jsonl", test_rows)),
     )
     printed = recipe(*flags)
     note = "test.jsonl has labels that --data does not have: foo 12, bar 3; they count as misses"
