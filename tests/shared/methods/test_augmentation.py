@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import regex
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from shared.cli.errors import UserError
+from shared.data.words import UNSPACED
 from shared.methods.augmentation import (
     AUGMENTATIONS,
     AugmentationArguments,
@@ -238,7 +240,9 @@ def test_swap_keeps_every_word_of_any_script(text, seed):
         "swap", load_augmentations(["swap"], AugmentationArguments(augment_share=0.5))
     )
     (augmented,) = augment([text], [0], swap, seed=seed)
-    assert Counter(words(augmented)) == Counter(words(text))
+    assert Counter("".join(words(augmented))) == Counter("".join(words(text)))
+    if not regex.search(f"(?V1){UNSPACED}", text):  # else words may come to stand together
+        assert Counter(words(augmented)) == Counter(words(text))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -560,5 +564,5 @@ def test_a_model_without_a_mask_token_or_head_is_refused(tiny_model, masked_mode
 
 def test_an_encoder_is_no_translator(tiny_model):
     options = AugmentationArguments(to_model=str(tiny_model), from_model=str(tiny_model))
-    with pytest.raises(UserError, match="cannot load the model"):
+    with pytest.raises(UserError, match="no translator for bert models"):
         load_augmentations(["back_translation"], options)
