@@ -24,7 +24,8 @@ from shared.data.words import CHARACTER, UNSPACED
 
 
 # Each character of a script without spaces is a word.
-WORD = rf"{CHARACTER}|[\S--[`]--{UNSPACED}]+"
+# Python counts the separators U+001C to U+001F as white space, too.
+WORD = rf"{CHARACTER}|[\S--[`\x1c-\x1f]--{UNSPACED}]+"
 # A word of letters only, with nothing but punctuation around it: no part of an identifier or path.
 PLAIN_WORD = r"(?<![^\s(])[^\W\d_]+(?=[.,;:!?)]*(?:\s|\Z))"
 # A fenced block (a missing end fence means the end of the text), or inline code within a line.
