@@ -32,7 +32,9 @@ EOF
 
 environment variables:
   PYTHON             the Python 3.10 to 3.13 to set up with (default: the first one found)
-  ACCELERATE_CONFIG  an accelerate config (default: recipes/configs/accelerate/ by the GPUs found)
+  ACCELERATE_CONFIG  an accelerate config (default: the one that "accelerate config" wrote, else
+                     recipes/configs/accelerate/ by the GPUs found)
+  OMP_NUM_THREADS    threads of each process (default: the cores, divided among the processes)
 
 other shells and systems:
   any shell: after one ./run.sh setup, in this folder: .venv/bin/accelerate launch recipes/NAME.py
@@ -117,43 +119,9 @@ setup() {
   trap - EXIT
 }
 
-# To the launcher's children; to itself as long as it has none. It must not fail: set -e holds here.
-hand_on_termination() {
-  local children
-  children=$(pgrep -P "$1" 2>/dev/null || cat "/proc/$1/task/$1/children" 2>/dev/null || true)
-  # shellcheck disable=SC2086  # several numbers
-  kill -TERM ${children:-$1} 2>/dev/null || true
-}
-
 launch() {
-  local gpus=0 threads config code status launcher
-  # torch also heeds CUDA_VISIBLE_DEVICES.
-  if command -v nvidia-smi >/dev/null; then
-    gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
-  fi
-  threads=$(($(getconf _NPROCESSORS_ONLN) / (gpus > 0 ? gpus : 1)))
-  case $gpus in
-    0) config=(one_cpu.yaml) ;;
-    1) config=(one_gpu.yaml) ;;
-    *) config=(several_gpus.yaml --num_processes "$gpus") ;;
-  esac
-  config[0]=$root/recipes/configs/accelerate/${config[0]}
-  [[ -z ${ACCELERATE_CONFIG:-} ]] || config=("$ACCELERATE_CONFIG")
-  [[ -f ${config[0]} ]] || fail "ACCELERATE_CONFIG=${config[0]}: no such file"
-  # The launcher turns every exit code into 1; the recipe leaves its own in a file.
-  status=$(mktemp)
-  # Ctrl-C reaches the recipe, which saves a checkpoint; the launcher is deaf to it and waits. A
-  # SIGTERM, which reaches this script alone, is handed on to the recipe for the same end.
-  trap '' INT
-  RECIPE_EXIT_STATUS=$status "$venv/bin/python" -m accelerate.commands.accelerate_cli launch --quiet \
-    --num_cpu_threads_per_process "$threads" --config_file "${config[@]}" "$@" <&0 &
-  launcher=$!
-  trap 'hand_on_termination "$launcher"' TERM
-  # A signal ends a wait, not the launcher.
-  until wait "$launcher" && code=0 || code=$?; ! kill -0 "$launcher" 2>/dev/null; do :; done
-  [[ ! -s $status ]] || code=$(<"$status")
-  rm -f "$status"
-  exit "$code"
+  # The recipe takes the place of this script, so that signals and exit codes are its own.
+  exec "$venv/bin/python" "$root/shared/cli/launcher.py" launch "$@"
 }
 
 case ${1:-} in

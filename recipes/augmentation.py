@@ -118,12 +118,13 @@ class AugmentationRecipeArguments(
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/augmentation", "Output folder (default: outputs/augmentation).")
 
     def __post_init__(self):
-        AugmentationArguments.__post_init__(self)
         if self.dataloader_num_workers:
             raise UserError("--dataloader_num_workers: augmentation runs in the main process")
         resume = str(self.resume_from_checkpoint or "false").lower()

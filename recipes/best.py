@@ -99,16 +99,17 @@ class BestArguments(TaggingArguments, DataArguments):
         30.0,
         "Time for all candidates. Fine-tuning is left out if it would take longer, as far as the "
         "time of few_label_probe tells (default: 30).",
+        above=0,
     )
-    folds: int = flag(5, "Folds of the cross-validation (default: 5).")
+    folds: int = flag(5, "Folds of the cross-validation (default: 5).", least=2)
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
     seed: int = flag(42, "Random seed of the folds and of the methods (default: 42).")
     output_dir: str = flag("outputs/best", "Output folder (default: outputs/best).")
 
     def __post_init__(self):
-        if self.minutes <= 0:
-            raise UserError(f"--minutes {self.minutes:g}: must be above 0")
         self.candidates = list(dict.fromkeys(self.candidates))
         if wrong := [name for name in self.candidates if name not in METHODS]:
             raise UserError(f"--candidates {wrong[0]}: there are {', '.join(METHODS)}")

@@ -108,7 +108,7 @@ class DocumentArguments(
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    folds: int = flag(3, "Number of cross-validation folds (default: 3).")
+    folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
     unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
@@ -116,7 +116,9 @@ class DocumentArguments(
     class_weight: Literal["none", "balanced"] = flag(
         "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
     )
-    focus: float = flag(0.0, "Focal loss: power that lowers the loss of easy rows (default: 0).")
+    focus: float = flag(
+        0.0, "Focal loss: power that lowers the loss of easy rows (default: 0).", least=0, most=100
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/documents", "Output folder (default: outputs/documents).")
     num_train_epochs: float = flag(2, "Epochs over the training windows (default: 2).")
@@ -124,8 +126,6 @@ class DocumentArguments(
     load_best_model_at_end: bool = flag(False, "Must stay false: a fold keeps its last epoch.")
 
     def __post_init__(self):
-        if self.focus < 0:
-            raise UserError(f"--focus {self.focus}: must be 0 or more")
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
         if self.eval_strategy != "no" or self.load_best_model_at_end:

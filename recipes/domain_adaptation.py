@@ -73,9 +73,13 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
-    mask_share: float = flag(0.15, "Share of the tokens to mask (default: .15).")
-    held_out_share: float = flag(0.05, "Share of the texts held out for evaluation (default: .05).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
+    mask_share: float = flag(0.15, "Share of the tokens to mask (default: .15).", above=0, below=1)
+    held_out_share: float = flag(
+        0.05, "Share of the texts held out for evaluation (default: .05).", above=0, below=1
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag(
         "outputs/domain_adaptation", "Output folder (default: outputs/domain_adaptation)."
@@ -101,9 +105,6 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     remove_unused_columns: bool = flag(False, "Must stay false: masks depend on the text's number.")
 
     def __post_init__(self):
-        for name in ("mask_share", "held_out_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
         if self.dataloader_persistent_workers:
             raise UserError("--dataloader_persistent_workers: would mask the same in each epoch")
         if self.prediction_loss_only:

@@ -27,7 +27,6 @@ import numpy as np
 from transformers import TrainingArguments
 
 from shared.cli import (
-    UserError,
     choose_precision,
     exit_on_user_error,
     flag,
@@ -86,11 +85,15 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
     head: Literal["neighbours", "logistic"] = flag(
         "neighbours", "Vote of the nearest texts, or logistic regression (default: neighbours)."
     )
-    max_neighbours: int = flag(50, "Largest k to try, at most the training rows (default: 50).")
+    max_neighbours: int = flag(
+        50, "Largest k to try, at most the training rows (default: 50).", least=1
+    )
     index: Literal["flat", "ivf", "hnsw"] = flag(
         "flat",
         "Search: exact; in the nearest clusters of texts; or along a graph of neighbours. The last "
@@ -101,7 +104,7 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
         None, "Text whose nearest training texts are shown (default: the first test text)."
     )
     label_name_rows: int = flag(
-        0, "Add each label's name this many times to its training texts (default: 0)."
+        0, "Add each label's name this many times to its training texts (default: 0).", least=0
     )
     thresholds: str = flag("global", f"Logistic head: {THRESHOLDS_HELP} (default: global).")
     bf16: bool | None = flag(
@@ -114,9 +117,6 @@ class LookupArguments(TaggingArguments, EvaluationArguments, SplitArguments, Tra
     )
 
     def __post_init__(self):
-        for name, least in (("max_neighbours", 1), ("label_name_rows", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         fixed_threshold(self.thresholds)  # checks the flag
         choose_precision(self)
         super().__post_init__()

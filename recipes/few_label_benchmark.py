@@ -128,16 +128,18 @@ class BenchmarkArguments(SplitArguments):
         "Labelled rows that methods may see: few: the training rows alone (as with --valid_size "
         "0); chapter: validation rows, too, which choose settings (default: few).",
     )
-    seeds: list[int] = flag([1, 2, 3], "Seeds of split, subsets and methods (default: 1 2 3).")
+    seeds: list[int] = flag(
+        [1, 2, 3], "Seeds of split, subsets and methods (default: 1 2 3).", least=0, below=2**32
+    )
     method_flags: list[str] = flag(
         [], "Further flags of a method, each as 'METHOD: flags' (default: none)."
     )
     model: str | None = flag(None, "Encoder of all methods that use one (default: their own).")
     max_length: int | None = flag(
-        None, "Tokens per text for methods with an encoder (default: theirs)."
+        None, "Tokens per text for methods with an encoder (default: theirs).", least=1
     )
     jobs: int | None = flag(
-        None, "Cells to run in parallel; 0: only report (default: by cores and memory)."
+        None, "Cells to run in parallel; 0: only report (default: by cores and memory).", least=1
     )
     keep_models: bool = flag(
         False, "Keep the weights of all cells, 90 MB each for the default encoder (default: false)."

@@ -42,7 +42,6 @@ import numpy as np
 from transformers import TrainingArguments
 
 from shared.cli import (
-    UserError,
     choose_precision,
     exit_on_user_error,
     flag,
@@ -102,7 +101,6 @@ from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgr
 # Training texts with which --features auto is wide. Fewer for each label are too few to weigh
 # single words: the wide probe lost .04 with 3 on cooking questions, .05 with 5 or 10 on BANKING77.
 WIDE_FROM, WIDE_TO, WIDE_PER_LABEL = 200, 5000, 20
-MINIMUM = {"vocabulary_size": 1, "max_unlabelled": 0, "name_weight": 0, "self_training": 0}
 
 
 @dataclass
@@ -123,21 +121,29 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
         "static: the mean of vectors of tokens, which are distilled from the encoder once: about "
         "thirty times as fast, and less exact (default: transformer).",
     )
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
-    vocabulary_size: int = flag(256, "Maximum dimensions of the word vectors (default: 256).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
+    vocabulary_size: int = flag(
+        256, "Maximum dimensions of the word vectors (default: 256).", least=1, most=65_536
+    )
     name_weight: float = flag(
-        1.0, "Weight of a label's name as a training text; 0 if it has no meaning (default: 1)."
+        1.0,
+        "Weight of a label's name as a training text; 0 if it has no meaning (default: 1).",
+        least=0,
+        most=1e6,
     )
     descriptions: str | None = flag(
         None, "YAML file: label to phrase or phrases that replace its name (default: none)."
     )
     max_unlabelled: int = flag(
-        20_000, "Maximum number of unlabelled texts to use at all (default: 20,000)."
+        20_000, "Maximum number of unlabelled texts to use at all (default: 20,000).", least=0
     )
     self_training: int = flag(
         1000,
         "Maximum number of unlabelled texts to embed for self-training, in addition to training "
         "rows that --train_size leaves out; 0: no self-training (default: 1000).",
+        least=0,
     )
     bf16: bool | None = flag(
         None,
@@ -149,9 +155,6 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
     )
 
     def __post_init__(self):
-        for name, least in MINIMUM.items():
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         choose_precision(self)
         super().__post_init__()
 

@@ -100,20 +100,27 @@ class TaggerArguments(
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
     pooling: Literal["mean", "first"] = flag(
         "mean",
         "Input of the head of BERT-like models: the mean of all token states, or the state of the "
         "first token (default: mean).",
     )
     dropout: float | None = flag(
-        None, "Dropout probability during training (default: that of the model's config)."
+        None,
+        "Dropout probability during training (default: that of the model's config).",
+        least=0,
+        below=1,
     )
     r_drop: float = flag(
         0.0,
         "Weight of the R-Drop loss, usually 1 to 5: every text passes the model twice with "
         "different dropout, and the two predictions are pulled together. Doubles the training "
         "time; useful with a thousand training rows or fewer (default: 0, off).",
+        least=0,
+        below=100,
     )
     loss: Literal["sigmoid", "softmax"] = flag(
         "sigmoid",
@@ -138,9 +145,6 @@ class TaggerArguments(
     )
 
     def __post_init__(self):
-        for name, end in (("dropout", 1), ("r_drop", 100), ("seed", 2**32)):
-            if not 0 <= (getattr(self, name) or 0) < end:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
         fixed_threshold(self.thresholds)  # checks the flag
         super().__post_init__()
 

@@ -120,25 +120,35 @@ class EmotionArguments(
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(64, "Tokens per text; longer texts are truncated (default: 64).")
+    max_length: int = flag(
+        64, "Tokens per text; longer texts are truncated (default: 64).", least=1
+    )
     pooling: Literal["first", "last", "mean", "max", "mean_max", "attention"] | None = flag(
         None, "Pooling of the hidden states of a text (default: mean; from scratch: max)."
     )
-    dropout: float = flag(0.1, "Dropout in the encoder during training (default: .1).")
+    dropout: float = flag(
+        0.1, "Dropout in the encoder during training (default: .1).", least=0, below=1
+    )
     pos_weight: float = flag(
-        0.5, "Exponent x of the weight (negatives / positives) ** x of positives (default: .5)."
+        0.5,
+        "Exponent x of the weight (negatives / positives) ** x of positives (default: .5).",
+        least=0,
+        below=10,
     )
     loss: Literal["cross_entropy", "focal", "asymmetric"] = flag(
         "cross_entropy", "Binary cross-entropy, focal or asymmetric loss (default: cross_entropy)."
     )
     layer_decay: float | None = flag(
-        None, "Factor of the learning rate per layer downwards (default: .85; from scratch: 1)."
+        None,
+        "Factor of the learning rate per layer downwards (default: .85; from scratch: 1).",
+        above=0,
+        most=10,
     )
     thresholds: str = flag("per_label", f"{THRESHOLDS_HELP} (default: per_label).")
     threshold_metric: Literal["micro_f1", "macro_f1"] = flag(
         "macro_f1", "Metric that the thresholds maximise (default: macro_f1)."
     )
-    patience: int = flag(2, "Early stopping: epochs without improvement (default: 2).")
+    patience: int = flag(2, "Early stopping: epochs without improvement (default: 2).", least=1)
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/goemotions", "Output folder (default: outputs/goemotions).")
     num_train_epochs: float = flag(6, "Maximum number of epochs (default: 6).")
@@ -149,9 +159,6 @@ class EmotionArguments(
 
     def __post_init__(self):
         TransformerArguments.__post_init__(self)
-        for name, end in (("dropout", 1), ("pos_weight", 10)):
-            if not 0 <= getattr(self, name) < end:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below {end}")
         fixed_threshold(self.thresholds)  # checks the flag
         scratch = self.architecture == "scratch"
         self.pooling = self.pooling or ("max" if scratch else "mean")

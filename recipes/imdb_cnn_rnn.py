@@ -100,8 +100,14 @@ class ImdbArguments(
     algorithm: Literal["words", "wordpiece", "bpe", "unigram", "byte_bpe", "characters"] = flag(
         "words", "Tokenisation algorithm (default: words)."
     )
-    vocab_size: int = flag(30_000, "Maximum size of the vocabulary (default: 30,000).")
-    max_length: int = flag(128, "Tokens per text; longer texts are truncated (default: 128).")
+    vocab_size: int = flag(
+        30_000, "Maximum size of the vocabulary (default: 30,000).", least=1, most=10_000_000
+    )
+    max_length: int = flag(
+        128,
+        "Tokens per text; longer texts are truncated (default: 128).",
+        least=3,  # room for [CLS], one token and [SEP]
+    )
     truncation_side: Literal["right", "left"] = flag(
         "right", "Side to truncate; left keeps the end of a text (default: right)."
     )
@@ -113,7 +119,9 @@ class ImdbArguments(
     thresholds: str = flag(
         "global", f"With several labels per text: {THRESHOLDS_HELP} (default: global)."
     )
-    patience: int = flag(5, "Early stopping: evaluations without improvement (default: 5).")
+    patience: int = flag(
+        5, "Early stopping: evaluations without improvement (default: 5).", least=1
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     # Defaults of transformers.TrainingArguments that suit a small network.
     output_dir: str = flag("outputs/imdb_cnn_rnn", "Output folder (default: outputs/imdb_cnn_rnn).")
@@ -131,10 +139,7 @@ class ImdbArguments(
     logging_steps: float = flag(100, "Steps between entries of the log (default: 100).")
 
     def __post_init__(self):
-        NetworkArguments.__post_init__(self)
         fixed_threshold(self.thresholds)  # checks the flag
-        if self.max_length < 3:  # room for [CLS], one token and [SEP]
-            raise UserError(f"--max_length {self.max_length}: must be 3 or more")
         if self.embeddings and self.algorithm not in ("words", "wordpiece"):
             raise UserError("--embeddings: these are word vectors; use --algorithm words")
         EpochTrainingArguments.__post_init__(self)

@@ -98,10 +98,16 @@ class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
     methods: list[str] = flag([], f"Any of {', '.join(METHODS)} (default: all that fit the model).")
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(256, "Tokens per text; longer texts are truncated (default: 256).")
-    rank: int = flag(16, "Rank of the matrices of LoRA and DoRA (default: 16).")
-    prompt_tokens: int = flag(16, "Virtual tokens of prompt tuning (default: 16).")
-    frozen_layers: int | None = flag(None, "Lowest layers that partial freezes (default: half).")
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
+    rank: int = flag(
+        16, "Rank of the matrices of LoRA and DoRA (default: 16).", least=1, most=65_536
+    )
+    prompt_tokens: int = flag(16, "Virtual tokens of prompt tuning (default: 16).", least=1)
+    frozen_layers: int | None = flag(
+        None, "Lowest layers that partial freezes (default: half).", least=0
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/lora", "Output folder (default: outputs/lora).")
     learning_rate: float = flag(1e-4, "Peak learning rate of full tuning (default: 1e-4).")
@@ -114,9 +120,6 @@ class LoraArguments(TaggingArguments, SplitArguments, EpochTrainingArguments):
         self.methods = list(dict.fromkeys(self.methods))
         if wrong := [name for name in self.methods if name not in METHODS]:
             raise UserError(f"--methods {wrong[0]}: there are {', '.join(METHODS)}")
-        for name in ("rank", "prompt_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.eval_strategy != "no" or self.load_best_model_at_end:
             raise UserError("--eval_strategy: must be no; methods are compared at the last epoch")
         if self.resume_from_checkpoint:

@@ -89,7 +89,6 @@ class NaiveBayesArguments(
     seed: int = flag(42, "Random seed of the split, and of boosted trees (default: 42).")
 
     def __post_init__(self):
-        AugmentationArguments.__post_init__(self)
         WordArguments.__post_init__(self)
         if self.terms < 0:
             raise UserError(f"--terms {self.terms}: must be 0 or more")

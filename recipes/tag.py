@@ -93,28 +93,27 @@ class TagArguments(TrainingArguments):
     )
     only_unlabelled: bool = flag(False, "Leave out rows that have labels (default: false).")
     threshold: float | None = flag(
-        None, "One decision threshold for all labels (default: the rule saved with the tagger)."
+        None,
+        "One decision threshold for all labels (default: the rule saved with the tagger).",
+        least=0,
+        most=1,
     )
     encoder: str | None = flag(
         None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
     )
-    top_scores: int | None = flag(None, TOP_SCORES_HELP)
+    top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
     resume: bool = flag(
         True, "Go on if the same command was stopped; false: from the start (default: true)."
     )
     bf16: bool | None = flag(
         False, "Compute in bfloat16: faster, scores change by about .01 (default: false)."
     )
-    block_size: int = flag(4096, "Rows in memory at a time (default: 4096).")
+    block_size: int = flag(4096, "Rows in memory at a time (default: 4096).", least=1)
     per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
     # The Trainer creates its output folder, so this names one that always exists.
     output_dir: str = flag(tempfile.gettempdir(), "Not used: only --output is written.")
 
     def __post_init__(self):
-        if self.block_size < 1:
-            raise UserError(f"--block_size {self.block_size}: must be 1 or more")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
         choose_precision(self)
         super().__post_init__()
 

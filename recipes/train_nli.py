@@ -78,11 +78,17 @@ class NLIArguments(TrainingArguments):
     train_data: list[str] = flag([], "Files of training pairs, or ids of hub data sets.")
     test_data: list[str] = flag([], "Files of test pairs (default: none).")
     topic_data: list[str] = flag([], "Classified texts, or YAML of data flags (default: none).")
-    topic_rows: int = flag(10_000, "Maximum number of texts per --topic_data (default: 10,000).")
-    topic_negatives: int = flag(2, "Pairs with a wrong label per --topic_data text (default: 2).")
+    topic_rows: int = flag(
+        10_000, "Maximum number of texts per --topic_data (default: 10,000).", least=1
+    )
+    topic_negatives: int = flag(
+        2, "Pairs with a wrong label per --topic_data text (default: 2).", least=1
+    )
     template: str = flag("This example is about {label}.", "Hypothesis (default: as zero_shot).")
-    rank: int = flag(32, "Rank of the LoRA matrices (default: 32).")
-    max_length: int = flag(128, "Tokens per pair; longer pairs are truncated (default: 128).")
+    rank: int = flag(32, "Rank of the LoRA matrices (default: 32).", least=1, most=65_536)
+    max_length: int = flag(
+        128, "Tokens per pair; longer pairs are truncated (default: 128).", least=1
+    )
     output_dir: str = flag("outputs/train_nli", "Output folder (default: outputs/train_nli).")
     num_train_epochs: float = flag(4, "Epochs (default: 4).")
     learning_rate: float = flag(7e-4, "Peak rate, ten times that of full tuning (default: 7e-4).")
@@ -103,9 +109,6 @@ class NLIArguments(TrainingArguments):
     def __post_init__(self):
         if not self.train_data:
             raise UserError("--train_data: name a file of training pairs")
-        for name, least in (("rank", 1), ("topic_rows", 1), ("topic_negatives", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be {least} or more")
         if "{label}" not in self.template:
             raise UserError(f"--template {self.template!r}: must contain {{label}}")
         choose_precision(self)

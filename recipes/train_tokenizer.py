@@ -65,28 +65,31 @@ class TokenizerArguments(DataArguments):
         "words (default: wordpiece).",
     )
     vocab_size: int = flag(
-        8000, "Maximum size of the vocabulary, with five special tokens (default: 8000)."
+        8000,
+        "Maximum size of the vocabulary, with five special tokens (default: 8000).",
+        least=1,
+        most=10_000_000,
     )
     lowercase: bool = flag(True, "Convert texts to lower case (default: true).")
     strip_accents: bool = flag(False, "Remove accents: é becomes e (default: false).")
     min_frequency: int = flag(
-        2, "Minimum count of a pair, word or character; not used by unigram (default: 2)."
+        2,
+        "Minimum count of a pair, word or character; not used by unigram (default: 2).",
+        least=0,
     )
-    max_length: int = flag(512, "Tokens per text that the model will read (default: 512).")
+    max_length: int = flag(512, "Tokens per text that the model will read (default: 512).", least=1)
     model: str = flag(
         DEFAULT_MODEL,
         "Tokenizer to compare with: a hub id or a folder, also an output folder of this recipe "
         f"(default: {DEFAULT_MODEL}).",
     )
-    held_out_share: float = flag(0.1, "Share of the texts held out for evaluation (default: .1).")
+    held_out_share: float = flag(
+        0.1, "Share of the texts held out for evaluation (default: .1).", above=0, below=1
+    )
     output_dir: str = flag(
         "outputs/train_tokenizer", "Output folder (default: outputs/train_tokenizer)."
     )
     seed: int = flag(42, "Random seed of the held-out texts (default: 42).")
-
-    def __post_init__(self):
-        if not 0 < self.held_out_share < 1:
-            raise UserError(f"--held_out_share {self.held_out_share}: must be between 0 and 1")
 
 
 def main() -> None:

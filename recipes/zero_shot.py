@@ -112,23 +112,26 @@ class ZeroShotArguments(TaggingArguments, SplitArguments, TrainingArguments):
     calibrate: bool = flag(
         True, "Subtract half of each label's mean score, in logits (default: true)."
     )
-    top_k: int | None = flag(None, "Labels per text (default: tuned; without labelled texts: 1).")
-    threshold: float | None = flag(None, "Score from which a label applies (default: tuned).")
+    top_k: int | None = flag(
+        None, "Labels per text (default: tuned; without labelled texts: 1).", least=1
+    )
+    threshold: float | None = flag(
+        None, "Score from which a label applies (default: tuned).", least=0, most=1
+    )
     text_prefix: str | None = flag(None, f"embedding: {TEXT_PREFIX_HELP}")
-    max_length: int = flag(256, "Tokens of a text and its sentence together (default: 256).")
+    max_length: int = flag(
+        256, "Tokens of a text and its sentence together (default: 256).", least=1
+    )
     bf16: bool | None = flag(None, "Compute in bfloat16 (default: if the hardware supports it).")
     per_device_eval_batch_size: int = flag(32, "Rows per batch and device (default: 32).")
-    block_size: int = flag(10_000, "Rows scored at once; limits the memory (default: 10,000).")
+    block_size: int = flag(
+        10_000, "Rows scored at once; limits the memory (default: 10,000).", least=1
+    )
     output_dir: str = flag("outputs/zero_shot", "Output folder (default: outputs/zero_shot).")
 
     def __post_init__(self):
         if self.top_k is not None and self.threshold is not None:
             raise UserError("--top_k and --threshold: use only one of them")
-        for name in ("top_k", "block_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UserError(f"--threshold {self.threshold}: must be from 0 to 1")
         entailment = self.method in ("auto", "nli")
         self.model = self.model or (str(NLI_MODEL) if entailment else DEFAULT_MODEL)
         self.candidate_labels = list(dict.fromkeys(self.candidate_labels or [])) or None

@@ -100,7 +100,10 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     makers = [path for path in (script, *launched) if tagger in imported_modules(root, path)]
     if makers and script != tag:
         launched = sorted({*launched, tag})
-    modules = {*own_modules}.union(*(imported_modules(root, other) for other in launched))
+    # run.sh starts the recipe with a module of `shared`.
+    launchers = [root / path for path in re.findall(r"shared/cli/\w+\.py", _read(root / "run.sh"))]
+    others = [*launched, *launchers]
+    modules = {*own_modules, *launchers}.union(*(imported_modules(root, other) for other in others))
     scripts = [script, *launched]
     own_configs = [
         path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)

@@ -5,6 +5,8 @@
 - `files`: files that are written as a whole, output folders
 - `jobs`: many commands, several at a time
 - `launch`: processes and devices of a launch, what it prints
+- `launcher`: the command ``accelerate launch`` of this project
+- `standard_flags`: ranges of numbers, checks of the flags of `transformers.TrainingArguments`
 
 May import: nothing else of `shared`.
 """

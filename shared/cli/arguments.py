@@ -5,11 +5,13 @@ import copy
 import dataclasses
 import difflib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from shared.cli.errors import UserError
+from shared.cli.errors import UserError, first_line, is_raised_by_library
+from shared.cli.standard_flags import Range, check_ranges, check_standard_flags
 
 Arguments = TypeVar("Arguments")
 
@@ -20,10 +22,40 @@ _NO_EFFECT_ON_RESULTS = (
     "top_scores",
 )
 
+# Flags of TrainingArguments that are declared as one word; in a YAML file they can be a list.
+_ONE_OR_SEVERAL = ("report_to", "optim_target_modules", "debug")
+# A flag has no effect while another one has certain values: flag -> (the other one, the value of it
+# that lets the flag act).
+_SILENCED_BY: dict[str, tuple[str, Any]] = {
+    "num_train_epochs": ("max_steps", -1),
+    "eval_steps": ("eval_strategy", "steps"),
+    "save_steps": ("save_strategy", "steps"),
+    "logging_steps": ("logging_strategy", "steps"),
+}
 
-def flag(default: Any, help: str) -> Any:
-    """Declare a flag of an arguments dataclass: its default and its text in ``--help``."""
-    metadata = {"help": help.replace("%", "%%")}  # argparse formats it with the % operator
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declare a flag of an arguments dataclass: default, text in ``--help``, range of a number.
+
+    Parameters
+    ----------
+    default : any
+    help : str
+    least, most, above, below : float, optional
+        The ends of the range; see `Range`. Without them, a flag of `transformers.TrainingArguments`
+        has its usual range, and any other one accepts every finite number.
+    """
+    metadata: dict[str, Any] = {"help": help.replace("%", "%%")}  # argparse formats it with %
+    if (least, most, above, below) != (None,) * 4:
+        metadata["range"] = Range(least=least, most=most, above=above, below=below)
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -58,6 +90,10 @@ def parse_arguments(
     from transformers import HfArgumentParser
 
     class Parser(HfArgumentParser):
+        def add_argument(self, *args: Any, range: Range | None = None, **options: Any) -> Any:
+            # argparse does not know ranges; `check_ranges` reads them from the field.
+            return super().add_argument(*args, **options)
+
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message}; --help lists the flags")
 
@@ -81,23 +117,52 @@ def parse_arguments(
         if option not in parser._option_string_actions:
             raise UserError(f"unknown flag {option}{_suggest(option[2:], names, '--')}")
     namespace = parser.parse_args(argv)
+    on_command_line, in_config = _named_flags(parser, argv), set[str]()
     if (path := namespace.config) is not None:
         try:
-            defaults = parser.parse_args(_config_flags(path, names))
+            words = _config_flags(path, parser)
+            defaults = parser.parse_args(words)
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
+        in_config = _named_flags(parser, words)
+    values = {name: getattr(namespace, name) for name in names}
+    # A flag of the user acts: it is not silenced by a default or, if it stands on the command line,
+    # by the config.
+    for named, kept in ((in_config, in_config | on_command_line), (on_command_line,) * 2):
+        for name, (other, value) in _SILENCED_BY.items():
+            if name in named and other in names - kept:
+                values[other] = value
+    check_ranges(dataclasses.fields(arguments_class), values)  # type: ignore[arg-type]
+    return _build(arguments_class, values)
+
+
+def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Arguments:
+    """Build the dataclass; whatever it raises is about the values of the flags."""
+    from transformers import TrainingArguments
+    from transformers.utils import logging
+
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()  # transformers also warns of flags that nobody set
     try:
-        arguments = arguments_class(**{name: getattr(namespace, name) for name in names})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"these flags do not fit together: {error}") from error
-    seed = getattr(arguments, "seed", 0)
-    if not 0 <= seed < 2**32:
-        raise UserError(f"--seed {seed}: must be 0 or more, below {2**32}")
-    top_scores = getattr(arguments, "top_scores", None)
-    if top_scores is not None and top_scores < 1:
-        raise UserError(f"--top_scores {top_scores}: must be 1 or more")
-    return arguments
+        arguments = arguments_class(**values)
+        if isinstance(arguments, TrainingArguments):
+            check_standard_flags(arguments)
+        return arguments
+    except UserError:
+        raise
+    except Exception as error:
+        # transformers raises anything here, also AttributeError and ZeroDivisionError. In a recipe
+        # these are faults of the recipe.
+        if not isinstance(error, (ValueError, TypeError)) and not is_raised_by_library(error):
+            raise
+        raise UserError(f"these flags do not fit together: {first_line(error)}") from error
+
+
+def _named_flags(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:
+    """Return the names of the flags in a command line."""
+    options = (word.split("=")[0] for word in argv if word.startswith("--"))
+    return {parser._option_string_actions[option].dest for option in options}
 
 
 def command_flags(arguments: Any, arguments_class: type) -> list[str]:
@@ -135,11 +200,42 @@ def result_flags(arguments: Any, arguments_class: type, *ignored: str) -> list[s
     return command_flags(arguments, arguments_class)
 
 
-def _config_flags(path: str, names: set[str]) -> list[str]:
+def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
+    values, words = _read_yaml(path)
+    actions = {action.dest: action for action in parser._actions if action.dest != "config"}
+    flags = []
+    for name, value in values.items():
+        if name not in actions:
+            raise UserError(f"unknown flag {name!r}{_suggest(str(name), set(actions))}")
+        if isinstance(value, dict):
+            flags.append(f"--{name}={json.dumps(value, default=str)}")
+        elif isinstance(value, list):
+            # `report_to` and a few others of transformers take one name or a list of one.
+            takes_list = actions[name].nargs is not None or name in _ONE_OR_SEVERAL
+            if not takes_list or any(isinstance(item, (list, dict)) for item in value):
+                expected = "a list of plain values" if takes_list else "one value, not a list"
+                raise UserError(f"{name}: expected {expected}")
+            flags += [f"--{name}", *map(str, words[name])]
+        elif value is not None:
+            flags.append(f"--{name}={words[name]}")
+    return flags
+
+
+def _read_yaml(path: str) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Read a YAML file of flags; return it with and without YAML's booleans."""
     import yaml
 
-    class Words(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):
+        """Reads no aliases: a short file of them can mean a recursive or an endless value."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not supported")
+            return super().compose_node(parent, index)
+
+    class Words(Loader):
         """Reads yes, no, on and off as words, as a command line does, and not as booleans."""
 
         yaml_implicit_resolvers = {  # noqa: RUF012
@@ -149,24 +245,16 @@ def _config_flags(path: str, names: set[str]) -> list[str]:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values, words = yaml.safe_load(text) or {}, yaml.load(text, Words)
+        values, words = yaml.load(text, Loader) or {}, yaml.load(text, Words)
     except OSError as error:
         raise UserError(error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError("not valid YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2020-13-45
         raise UserError(f"not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError("expected 'flag: value' lines")
-    flags = []
-    for name, value in values.items():
-        if name not in names:
-            raise UserError(f"unknown flag {name!r}{_suggest(str(name), names)}")
-        if isinstance(value, dict):
-            flags.append(f"--{name}={json.dumps(value)}")
-        elif isinstance(value, list):
-            flags += [f"--{name}", *map(str, words[name])]
-        elif value is not None:
-            flags.append(f"--{name}={words[name]}")
-    return flags
+    return values, words
 
 
 def _suggest(name: str, names: set[str], prefix: str = "") -> str:

@@ -71,9 +71,10 @@ def make_output_dir(path: str) -> Path:
             file.write(b"\n")
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--output_dir {path}: a file is in the way") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a character that no path can have
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--output_dir {path}: cannot be written ({error.strerror}); choose another folder"
+            f"--output_dir {path}: cannot be written ({reason}); choose another folder"
         ) from None
     return folder
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.cli.errors import EXIT_INTERRUPTED, UserError
 from shared.cli.files import ROOT, write_json
+from shared.cli.launch import PASSIVE_WAITING
 
 GRACE_SECONDS = 20  # for a job that is asked to stop: a training finishes its step and saves
 # Prefixes of the variables that a launcher sets for its own processes. A job is a launch of its
@@ -77,12 +78,14 @@ class Job:
             for name, value in os.environ.items()
             if not name.startswith(_LAUNCHER_VARIABLES)
         }
-        environment.pop("RECIPE_EXIT_STATUS", None)
         path = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         with open(self.folder / "log.txt", "wb") as log:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / script), *flags, "--output_dir", str(self.folder)],
-                env=environment | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+                env={
+                    **(PASSIVE_WAITING | environment),
+                    **{"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -10,13 +10,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shared.cli.errors import UserError, first_line
+from shared.cli.errors import UserError, first_line, log_errors_to
 from shared.cli.files import make_output_dir
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 Item = TypeVar("Item")
+
+# Threads of OpenMP that wait for others sleep, where they would spin by default: on a machine with
+# other work, two spinning threads take several times the time of two that sleep. The library reads
+# the variable when torch is imported, so a launcher must set it.
+PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 # --- output --------------------------------------------------------------------------------------
@@ -43,13 +48,16 @@ def start_recipe(args: Any) -> Path:
     quiet_libraries()
     folder = Path(args.output_dir)
     for name in ("data", "valid_data", "test_data"):
-        file = Path(os.path.expandvars(os.path.expanduser(getattr(args, name, None) or "")))
-        if file.is_file() and file.resolve().parent == folder.resolve():
-            raise UserError(
-                f"--{name} {file}: lies in --output_dir, where files are replaced; move it, or "
-                "choose another folder"
-            )
+        value = getattr(args, name, None) or []
+        for path in [value] if isinstance(value, str) else value:  # train_nli takes several
+            file = Path(os.path.expandvars(os.path.expanduser(path)))
+            if file.is_file() and file.resolve().parent == folder.resolve():
+                raise UserError(
+                    f"--{name} {file}: lies in --output_dir, where files are replaced; move it, or "
+                    "choose another folder"
+                )
     folder = make_output_dir(args.output_dir)
+    log_errors_to(folder)
     pushes = getattr(args, "push_to_hub", False) and not getattr(args, "health_check", False)
     if pushes and is_main_process():
         args.hub_model_id = create_hub_repository(args)

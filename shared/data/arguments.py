@@ -93,7 +93,7 @@ class DataArguments:
         "Labels to leave out. With --label_map, give the new names (default: leave out no label).",
     )
     min_label_count: int = flag(
-        1, "Leave out labels that occur on fewer rows than this (default: 1 row)."
+        1, "Leave out labels that occur on fewer rows than this (default: 1 row).", least=0
     )
     pull_requests: bool = flag(
         False, "Keep GitHub pull requests as well as issues (default: false)."
@@ -124,8 +124,9 @@ class TaggingArguments:
     tag_unlabelled: int = flag(
         100_000,
         "Maximum number of unlabelled rows to tag at the end; 0: none (default: 100,000).",
+        least=0,
     )
-    top_scores: int | None = flag(None, TOP_SCORES_HELP)
+    top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
 
 
 @dataclass
@@ -139,8 +140,12 @@ class SplitArguments(DataArguments):
         0.25,
         "Share of the labelled rows for the validation set; 0: none, all choices come from the "
         "training rows alone (default: 0.25).",
+        least=0,
+        below=1,
     )
-    test_size: float = flag(0.25, "Share of the labelled rows for the test set (default: 0.25).")
+    test_size: float = flag(
+        0.25, "Share of the labelled rows for the test set (default: 0.25).", least=0, below=1
+    )
     drop_repeated: bool = flag(
         True,
         "Leave out rows of --data that nearly repeat a row of --valid_data or --test_data, and "
@@ -151,9 +156,11 @@ class SplitArguments(DataArguments):
         None,
         "Number of training rows. With the same seed, a smaller training set is part of a larger "
         "one (default: all).",
+        least=1,
     )
     train_per_label: int | None = flag(
         None,
         "Number of training rows of each label, for data with exactly one label per text "
         "(default: all).",
+        least=1,
     )

@@ -36,11 +36,12 @@ class EvaluationArguments:
         f"{FEW_ROWS} labelled rows, unless other flags name files, sizes or a part of the rows "
         "(default: auto).",
     )
-    folds: int = flag(5, "Folds of a cross-validation (default: 5).")
+    folds: int = flag(5, "Folds of a cross-validation (default: 5).", least=2)
     repeats: int = flag(
         1,
         "Number of cross-validations, each with other folds; the figures then have a mean and a "
         "standard deviation (default: 1).",
+        least=1,
     )
     refit: bool = flag(
         True,

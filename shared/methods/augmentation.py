@@ -43,9 +43,14 @@ Augmentation = Callable[[Sequence[str], Sequence[np.random.Generator]], list[str
 class AugmentationArguments:
     """Flags of recipes that can augment their training texts."""
 
-    copies: int = flag(1, "Number of augmented copies of each training text (default: 1).")
+    copies: int = flag(
+        1, "Number of augmented copies of each training text (default: 1).", least=1, most=1000
+    )
     augment_share: float = flag(
-        0.1, "Share of the words that each augmentation changes; at least one word (default: .1)."
+        0.1,
+        "Share of the words that each augmentation changes; at least one word (default: .1).",
+        above=0,
+        most=1,
     )
     wordnet: str | None = flag(
         None,
@@ -63,12 +68,6 @@ class AugmentationArguments:
         None,
         "For back_translation: a sequence-to-sequence checkpoint back into the first language.",
     )
-
-    def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise UserError(f"--copies {self.copies}: must be 1 or more")
-        if not 0 < self.augment_share <= 1:
-            raise UserError(f"--augment_share {self.augment_share}: must be above 0 and at most 1")
 
 
 # --- loading -------------------------------------------------------------------------------------

@@ -27,12 +27,13 @@ WINDOW_POOLINGS = ("mean", "max")
 class WindowArguments:
     """Flags about documents that are longer than the input of the model."""
 
-    window: int = flag(256, "Length of a window, in tokens (default: 256).")
-    stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).")
+    window: int = flag(256, "Length of a window, in tokens (default: 256).", least=1)
+    stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).", least=0)
     max_windows: int | None = flag(
         None,
         "Maximum number of windows per document, from its start; 1 truncates the document "
         "(default: all).",
+        least=1,
     )
     window_pooling: Literal["mean", "max"] = flag(
         "mean", "Pool the logits of a document's windows, per label: mean or max (default: mean)."
@@ -65,6 +66,38 @@ def limit_windows(
             f"--stride {args.stride}: must be 0 to {room - 1}, less than the {room} tokens of "
             "text that a window holds"
         )
+
+
+def saved_windows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the windows that a trained model names in its config.
+
+    A model that was not trained on windows reads one window: the truncated text.
+
+    Returns
+    -------
+    dict with ``stride``, ``max_windows`` and ``pooling``.
+
+    Raises
+    ------
+    UserError
+        If the config names anything else, or values out of range.
+    """
+    default = {"stride": 0, "max_windows": 1, "pooling": "mean"}
+    windows = getattr(model.config, "windows", default)
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    values = default | windows if isinstance(windows, dict) else {}
+    stride, most = values.get("stride"), values.get("max_windows")
+    if (
+        values.keys() != default.keys()
+        or values["pooling"] not in WINDOW_POOLINGS
+        or not (type(stride) is int and 0 <= stride < room)
+        or not (most is None or (type(most) is int and most >= 1))
+    ):
+        raise UserError(
+            f"the config of the model names the windows {windows!r}; expected stride (0 to "
+            f"{room - 1}), max_windows (1 or more, or null) and pooling (mean or max)"
+        )
+    return values
 
 
 # --- windows of documents ------------------------------------------------------------------------

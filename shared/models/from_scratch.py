@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -38,26 +38,39 @@ class NetworkArguments:
         "Network: mean of n-gram vectors (fastText), convolutions, or a recurrent network: Elman "
         "(rnn), LSTM or GRU (default: cnn).",
     )
-    embedding_size: int = flag(64, "Width of the token vectors (default: 64).")
+    embedding_size: int = flag(
+        64, "Width of the token vectors (default: 64).", least=1, most=65_536
+    )
     embeddings: str | None = flag(
         None,
         "File of pretrained word vectors to start from: the text format of word2vec or GloVe, also "
         "as .gz (default: random vectors).",
     )
-    ngram_size: int = flag(2, "ngrams: number of tokens of the longest n-grams (default: 2).")
+    ngram_size: int = flag(
+        2, "ngrams: number of tokens of the longest n-grams (default: 2).", least=1, most=100
+    )
     buckets: int = flag(
         2**18,
         "ngrams: number of vectors that n-grams of two or more tokens share (default: 262144).",
+        least=1,
+        most=2**27,
     )
-    num_filters: int = flag(10, "cnn: number of filters of each width (default: 10).")
+    num_filters: int = flag(
+        10, "cnn: number of filters of each width (default: 10).", least=1, most=65_536
+    )
     filter_widths: list[int] = flag(
-        [3], "cnn: numbers of tokens that a filter covers, one or several (default: 3)."
+        [3],
+        "cnn: numbers of tokens that a filter covers, one or several (default: 3).",
+        least=1,
+        most=1000,
     )
     pooling: Literal["max", "mean_max"] = flag(
         "max", "cnn: keep the maximum of each filter, or maximum and mean (default: max)."
     )
-    hidden_size: int = flag(96, "rnn, lstm, gru: width of the state (default: 96).")
-    num_layers: int = flag(1, "rnn, lstm, gru: number of layers (default: 1).")
+    hidden_size: int = flag(
+        96, "rnn, lstm, gru: width of the state (default: 96).", least=1, most=65_536
+    )
+    num_layers: int = flag(1, "rnn, lstm, gru: number of layers (default: 1).", least=1, most=1000)
     nonlinearity: Literal["tanh", "relu"] = flag(
         "tanh", "rnn: function that the state passes (default: tanh)."
     )
@@ -65,20 +78,14 @@ class NetworkArguments:
         False, "rnn, lstm, gru: read the text backwards, too (default: false)."
     )
     dropout: float = flag(
-        0.0, "Dropout rate on the token vectors and on the input of the head (default: 0)."
+        0.0,
+        "Dropout rate on the token vectors and on the input of the head (default: 0).",
+        least=0,
+        below=1,
     )
-    word_dropout: float = flag(0.0, "Share of the tokens to hide in training (default: 0).")
-
-    def __post_init__(self):
-        sizes = ("embedding_size", "ngram_size", "buckets", "num_filters", "hidden_size")
-        for name in (*sizes, "num_layers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        if not self.filter_widths or min(self.filter_widths) < 1:
-            raise UserError("--filter_widths: name widths of 1 token or more")
-        for name in ("dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be 0 or more, below 1")
+    word_dropout: float = flag(
+        0.0, "Share of the tokens to hide in training (default: 0).", least=0, below=1
+    )
 
 
 def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
@@ -130,20 +137,26 @@ def build_network(args: NetworkArguments, **settings: Any) -> PreTrainedModel:
 class TransformerArguments:
     """Flags of recipes that train a transformer encoder from random weights."""
 
-    vocab_size: int = flag(8000, "From scratch: size of the vocabulary (default: 8000).")
-    hidden_size: int = flag(256, "From scratch: width of the hidden states (default: 256).")
+    vocab_size: int = flag(
+        8000, "From scratch: size of the vocabulary (default: 8000).", least=1, most=10_000_000
+    )
+    hidden_size: int = flag(
+        256, "From scratch: width of the hidden states (default: 256).", least=1, most=65_536
+    )
     num_attention_heads: int = flag(
-        4, "From scratch: number of attention heads per layer (default: 4)."
+        4, "From scratch: number of attention heads per layer (default: 4).", least=1, most=1024
     )
     intermediate_size: int = flag(
-        1024, "From scratch: width of the feed-forward blocks (default: 1024)."
+        1024,
+        "From scratch: width of the feed-forward blocks (default: 1024).",
+        least=1,
+        most=65_536,
     )
-    num_hidden_layers: int = flag(3, "From scratch: number of transformer layers (default: 3).")
+    num_hidden_layers: int = flag(
+        3, "From scratch: number of transformer layers (default: 3).", least=1, most=1000
+    )
 
     def __post_init__(self):
-        for field in fields(TransformerArguments):
-            if getattr(self, field.name) < 1:
-                raise UserError(f"--{field.name} {getattr(self, field.name)}: must be above 0")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"--hidden_size {self.hidden_size}: must be a multiple of --num_attention_heads, "

@@ -22,40 +22,33 @@ class HeadArguments:
         "the mean, the maximum, mean and maximum together, or attention (default: mean).",
     )
     last_tokens: int = flag(
-        1, "With --pooling last: number of tokens at the end to average (default: 1)."
+        1, "With --pooling last: number of tokens at the end to average (default: 1).", least=1
     )
     n_layers: int = flag(
-        1, "Number of layers that the head reads, counted from the last (default: 1)."
+        1, "Number of layers that the head reads, counted from the last (default: 1).", least=1
     )
     layer_pooling: Literal["concatenate", "weighted"] = flag(
         "weighted",
         "With --n_layers 2 or more: concatenate the layers, or average them with learned weights "
         "(default: weighted).",
     )
-    head_sizes: list[int] = flag([], "Widths of the hidden layers of the head (default: none).")
-    head_dropout: float = flag(0.1, "Dropout rate before each layer of the head (default: .1).")
+    head_sizes: list[int] = flag(
+        [], "Widths of the hidden layers of the head (default: none).", least=1, most=65_536
+    )
+    head_dropout: float = flag(
+        0.1, "Dropout rate before each layer of the head (default: .1).", least=0, below=1
+    )
     dropout_samples: int = flag(
         1,
         "Multi-sample dropout: number of dropout masks per text in training; their losses are "
         "averaged (default: 1).",
+        least=1,
+        most=1000,
     )
 
 
 def head_settings(args: HeadArguments) -> dict[str, Any]:
-    """Check the flags; return the settings for `PooledForSequenceClassification.from_encoder`.
-
-    Raises
-    ------
-    UserError
-        For a value out of range.
-    """
-    if not 0 <= args.head_dropout < 1:
-        raise UserError(f"--head_dropout {args.head_dropout}: must be 0 or more, below 1")
-    for name in ("last_tokens", "dropout_samples"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be 1 or more")
-    if any(size < 1 for size in args.head_sizes):
-        raise UserError(f"--head_sizes {min(args.head_sizes)}: must be 1 or more")
+    """Return the settings for `PooledForSequenceClassification.from_encoder`."""
     return {field.name: getattr(args, field.name) for field in fields(HeadArguments)}
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError, first_line
+from shared.models.checks import check_config, check_weight_files
 from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB, resolve_model
 from shared.models.tokenizers import PADDING_MULTIPLE
 
@@ -44,8 +45,9 @@ _TASKS = {
 }
 # Outputs that a config may ask for and that nothing here reads. The Trainer would collect them.
 _PLAIN_OUTPUTS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
-# What from_pretrained raises for files that are damaged or of another format.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+# What from_pretrained raises for files that are damaged or of another format: anything, as it
+# trusts them.
+_UNREADABLE = (Exception,)
 
 
 # --- tokenizers ----------------------------------------------------------------------------------
@@ -70,13 +72,20 @@ def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTok
         For missing or damaged files, a missing vocabulary, or a tokenizer that has neither a
         padding nor an end-of-text token.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     settings = {} if text_prefix is None else {"text_prefix": text_prefix}
     try:
+        # AutoTokenizer reads the config, too, if there is one beside the tokenizer.
+        if (Path(folder) / "config.json").is_file():
+            _register_architecture(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **settings)
-    except (*_UNREADABLE, StrictDataclassError) as error:
+        length = tokenizer.model_max_length
+        if not length >= 1:
+            raise ValueError(f"model_max_length {length} in tokenizer_config.json is below 1")
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         if not _reads_sentencepiece() and list(Path(folder).glob("*.model")):
             # transformers names another library here, which cannot read the file.
             raise UserError(
@@ -296,13 +305,14 @@ def load_config(folder: str) -> PreTrainedConfig:
     UserError
         If the folder has none, or a damaged one.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         _register_architecture(folder)
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (*_UNREADABLE, StrictDataclassError) as error:
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
 
 
@@ -344,8 +354,6 @@ def _load(
     decides which weights may be missing.
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoConfig
     from transformers.utils import logging
 
@@ -370,6 +378,7 @@ def _load(
             part.update(_PLAIN_OUTPUTS)
         if base is None and (name := base_of_adapter(folder)) is not None:
             base = resolve_model(name)
+        check_weight_files(base or folder)
         model, report = auto_class.from_pretrained(
             base or folder,
             config=config,
@@ -379,7 +388,9 @@ def _load(
             ignore_mismatched_sizes=True,  # a head for other labels; the caller checks the rest
             output_loading_info=True,
         )
-    except (*_UNREADABLE, StrictDataclassError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         if "Unrecognized configuration class" in str(error):
             raise UserError(
                 f"{folder}: transformers has no {_TASKS[auto_class.__name__]} for "
@@ -411,13 +422,14 @@ def _refuse_pickles(folder: str, error: Exception) -> None:
 
 
 def _register_architecture(folder: str) -> None:
-    """Import the module of an architecture of this project, if the folder holds such a model.
+    """Check the config, and import the module of an architecture of this project, if it names one.
 
     The import registers the architecture with transformers.
     """
     from transformers import PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(folder)
+    check_config(config, folder)
     match config.get("model_type"):
         case "pooled-classifier":
             import shared.models.heads
@@ -430,7 +442,7 @@ def _merge_adapter(
 ) -> tuple[PreTrainedModel, list[str]]:
     """Add an adapter to the weights of its model; return the model and what it still lacks."""
     from peft import PeftModel
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(Path(folder) / "adapter_model.safetensors", framework="np") as file:
@@ -440,7 +452,7 @@ def _merge_adapter(
         # Virtual tokens stand before the text; there are no weights to merge them into.
         if not adapted.active_peft_config.is_prompt_learning:
             adapted = adapted.merge_and_unload()
-    except (*_UNREADABLE, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
     return adapted, [key for key in missing if key not in saved]
 
@@ -462,9 +474,11 @@ def _check(
         return
     # Fewer tokens than embeddings are fine: some models round the number of embeddings up.
     n_embeddings = _number_of_embeddings(model)
-    if n_embeddings is not None and len(tokenizer) > n_embeddings:
+    # The highest id counts, for ids can have holes.
+    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if n_embeddings is not None and n_tokens > n_embeddings:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only "
+            f"{folder}: the tokenizer has {n_tokens} tokens but the model only "
             f"{n_embeddings} embeddings; they do not belong together"
         )
     # The heads of encoder-decoders read the end token, of which each text must hold one.

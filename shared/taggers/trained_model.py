@@ -13,7 +13,7 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
-from shared.methods.windows import Windows
+from shared.methods.windows import Windows, saved_windows
 from shared.models.loading import base_of_adapter, load_sequence_classifier, load_tokenizer
 from shared.taggers.folder import (
     EncoderReference,
@@ -69,9 +69,8 @@ class TrainedModelScorer:
     ):
         self.trainer, self.tokenizer, self.base = trainer, tokenizer, base
         config = trainer.model.config
-        # A model that was not trained on windows reads one window: the truncated text.
-        self._windows = dict(getattr(config, "windows", {"stride": 0, "max_windows": 1}))
-        self._pooling = self._windows.pop("pooling", "mean")
+        self._windows = saved_windows(trainer.model, tokenizer)
+        self._pooling = self._windows.pop("pooling")
         single_label = config.problem_type == "single_label_classification"
         self._to_scores = softmax if single_label else sigmoid
 

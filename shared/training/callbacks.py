@@ -103,11 +103,13 @@ class EarlyStoppingArguments:
     """Flags of recipes that stop a training which no longer improves."""
 
     patience: int = flag(
-        4, "Early stopping: evaluations in a row without a better metric (default: 4)."
+        4, "Early stopping: evaluations in a row without a better metric (default: 4).", least=1
     )
     early_stopping_threshold: float = flag(
         0.0,
         "Early stopping: a metric is better only if it is higher by more than this (default: 0).",
+        least=0,
+        below=1,
     )
 
 

@@ -36,17 +36,21 @@ class TuningArguments:
         "the top (default: none).",
     )
     head_learning_rate: float | None = flag(
-        None, "Learning rate of the classification head (default: --learning_rate)."
+        None, "Learning rate of the classification head (default: --learning_rate).", above=0
     )
     layer_decay: float = flag(
         1.0,
         "Factor by which the learning rate changes from each layer to the layer below (default: "
         "1, the same for all).",
+        above=0,
+        most=10,
     )
     adversary: float = flag(
         0.0,
         "Adversarial training: train in each step also on weights that are moved by this share of "
         "their norm to raise the loss, such as .01. Takes twice the time (default: 0, off).",
+        least=0,
+        below=1,
     )
     adversary_moves: Literal["embeddings", "weights"] = flag(
         "embeddings",
@@ -57,24 +61,19 @@ class TuningArguments:
         0.0,
         "Train on mixtures of two texts, in proportions from the distribution Beta(X, X) "
         "(default: 0, off).",
+        least=0,
+        below=100,
     )
 
 
 def check_tuning(args: TuningArguments) -> None:
-    """Check the ranges of the flags, and that they fit together.
+    """Check that the flags fit together.
 
     Raises
     ------
     UserError
         If they do not.
     """
-    for name in ("head_learning_rate", "layer_decay"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise UserError(f"--{name} {value}: must be above 0")
-    for name, end in (("adversary", 1), ("mixup", 100)):
-        if not 0 <= getattr(args, name) < end:
-            raise UserError(f"--{name} {getattr(args, name)}: must be 0 or more, below {end}")
     if args.adversary and args.adversary_moves == "embeddings" and args.freeze != "none":
         raise UserError(
             f"--adversary: with --freeze {args.freeze} the embeddings have no gradient along which "

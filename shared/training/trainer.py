@@ -44,13 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EpochTrainingArguments(TrainingArguments):
-    """Training flags: evaluate, log and save after each epoch, and keep the best checkpoint.
-
-    Raises
-    ------
-    UserError
-        If a value is out of its range.
-    """
+    """Training flags: evaluate, log and save after each epoch, and keep the best checkpoint."""
 
     num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
     learning_rate: float = flag(
@@ -63,6 +57,8 @@ class EpochTrainingArguments(TrainingArguments):
         None,
         "Learning rate of all warm-up steps, as a share of --learning_rate (default: it rises in "
         "equal steps from 0).",
+        least=0,
+        most=1,
     )
     per_device_train_batch_size: int = flag(16, "Texts per training step and device (default: 16).")
     per_device_eval_batch_size: int = flag(
@@ -104,16 +100,6 @@ class EpochTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        for name in ("learning_rate", "num_train_epochs", "per_device_train_batch_size"):
-            # Not "<= 0", so that NaN is refused, too.
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: must be above 0")
-        if getattr(self, "patience", 1) < 1:
-            raise UserError(f"--patience {self.patience}: must be 1 or more")
-        if not 0 <= (threshold := getattr(self, "early_stopping_threshold", 0)) < 1:
-            raise UserError(f"--early_stopping_threshold {threshold}: must be 0 or more, below 1")
-        if self.warmup_factor is not None and not 0 <= self.warmup_factor <= 1:
-            raise UserError(f"--warmup_factor {self.warmup_factor}: must be 0 to 1")
         if getattr(self, "valid_size", None) == 0 and getattr(self, "valid_data", None) is None:
             # Nothing to evaluate on: train all epochs and keep the last one.
             self.eval_strategy, self.load_best_model_at_end = "no", False
@@ -436,6 +422,8 @@ class LengthGroupedTrainer(Trainer):
                 if checkpoint
                 else "no checkpoint was saved yet"
             )
+            if not self.state.global_step and name == "output":  # nothing was trained
+                raise UserError("the output of the model is not finite; its weights are damaged")
             raise UserError(
                 f"the {name} is not finite at step {self.state.global_step + 1}; lower "
                 f"--learning_rate or check the data; {last}"
@@ -486,13 +474,17 @@ class LengthGroupedTrainer(Trainer):
         return output
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple:
-        """Predict a batch; keep the logits only.
+        """Predict a batch; keep the logits only, and stop if they are not finite.
 
         The Trainer collects all outputs of an evaluation. Encoder-decoders also return the states
-        of the encoder, which would fill the memory.
+        of the encoder, which would fill the memory. After a training that diverged, metrics would
+        end with an error of scikit-learn.
         """
         loss, logits, labels = super().prediction_step(*args, **kwargs)
-        return loss, logits[0] if isinstance(logits, tuple) else logits, labels
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if logits is not None:
+            self._stop_unless_finite("output", logits)
+        return loss, logits, labels
 
     def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
         """Predict from the longest row to the shortest; return outputs in the order of the rows.

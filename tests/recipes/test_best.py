@@ -84,7 +84,7 @@ def test_a_mean_of_two_methods_is_one_tagger(finished, flags, monkeypatch, capfd
     ("wrong", "expected"),
     [
         (["--candidates", "magic"], "--candidates magic: there are naive_bayes, tfidf"),
-        (["--minutes", 0], "--minutes 0: must be above 0"),
+        (["--minutes", 0], "--minutes 0.0: must be above 0"),
         (["--folds", 1], "--folds 1: must be 2 or more"),
         (["--folds", 500], "--folds 500: the 120 texts"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),

@@ -251,7 +251,7 @@ def test_through_accelerate_launch(flags, tmp_path):
         (["--max_neighbours", 0], "--max_neighbours 0: must be 1 or more"),
         (["--label_name_rows", -1], "--label_name_rows -1: must be 0 or more"),
         (["--max_length", 65], "--max_length 65: must be 3 to 64 tokens"),
-        (["--train_size", 0], "--train_size 0: the pool has 60 rows"),
+        (["--train_size", 0], "--train_size 0: must be 1 or more"),
         (["--seed", -1], "--seed -1: must be 0 or more"),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_package_that_is_not_installed(recipe):
         (["--sizes", "some"], "--sizes some: must be a number of rows, or all"),
         (["--jobs", -1], "--jobs -1: must be 1 or more"),
         (["--method_flags", "bad --x"], "--method_flags 'bad --x': must be 'METHOD: flags'"),
-        (["--seeds", -1], "--seed -1: must be 0 or more"),
+        (["--seeds", -1], "--seeds -1: must be 0 or more"),
     ],
 )
 def test_mistakes(wrong, expected, recipe):

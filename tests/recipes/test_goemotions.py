@@ -359,7 +359,7 @@ def test_health_is_checked_and_nothing_is_trained(recipe, flags, tmp_path, archi
     ("wrong", "expected"),
     [
         (["--hidden_size", 30, "--num_attention_heads", 4], "must be a multiple of"),
-        (["--num_hidden_layers", 0], "--num_hidden_layers 0: must be above 0"),
+        (["--num_hidden_layers", 0], "--num_hidden_layers 0: must be 1 or more"),
         (["--pooling", "median"], "invalid choice: 'median'"),
         (["--dropout", 1], "--dropout 1.0: must be 0 or more, below 1"),
         (["--architecture", "pretrained", "--freeze", 3], "--freeze 3: the model has 2 layers"),

@@ -316,7 +316,7 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
     [
         (["--architecture", "bert"], "invalid choice: 'bert'"),
         (["--vocab_size", 5], "--vocab_size 5: the special tokens alone are 5"),
-        (["--filter_widths", 0], "--filter_widths: name widths of 1 token or more"),
+        (["--filter_widths", 0], "--filter_widths 0: must be 1 or more"),
         (["--ngram_size", 0], "--ngram_size 0: must be 1 or more"),
         (["--num_filters", 0], "--num_filters 0: must be 1 or more"),
         (["--num_layers", 0], "--num_layers 0: must be 1 or more"),

@@ -131,7 +131,7 @@ def test_one_of_two_processes_does_it(flags):
         (["--algorithm", "bpr"], "--algorithm"),
         (["--vocab_size", 5], "--vocab_size 5: the special tokens alone are 5"),
         (["--vocab_size", 20], "--vocab_size 20: the special tokens and the characters"),
-        (["--held_out_share", 1], "--held_out_share 1.0: must be between 0 and 1"),
+        (["--held_out_share", 1], "--held_out_share 1.0: must be above 0, below 1"),
         (["--held_out_share", 0.999], "--held_out_share 0.999: leaves none of 132 texts"),
         (["--algorithm", "words", "--min_frequency", 10_000], "no word occurs 10000 times"),
         (["--seed", -1], "--seed -1: must be 0 or more"),

@@ -224,7 +224,7 @@ def test_through_accelerate_launch(flags):
         (["--templates", "{label}" + " a" * 60 + "."], "leaves no room for a text"),
         (["--top_k", 1, "--threshold", 0.5], "use only one of them"),
         (["--top_k", 0], "--top_k 0: must be 1 or more"),
-        (["--threshold", 2], "--threshold 2.0: must be from 0 to 1"),
+        (["--threshold", 2], "--threshold 2.0: must be 0 or more, at most 1"),
         (["--descriptions", "nowhere.yaml"], "--descriptions nowhere.yaml: No such file"),
     ],
 )

@@ -1,3 +1,4 @@
+import fractions
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -29,6 +30,14 @@ class RecipeArguments(Arguments, TrainingArguments):
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
+
+
+@dataclass
+class StepArguments(TrainingArguments):
+    max_steps: int = flag(2500, "Steps (default: 2500).")
+    eval_strategy: str = flag("epoch", "When (default: epoch).")
+    save_strategy: str = flag("epoch", "When (default: epoch).")
+    logging_strategy: str = flag("epoch", "When (default: epoch).")
 
 
 def parse(*argv):
@@ -119,8 +128,34 @@ def test_an_empty_file_changes_nothing(config):
 
 
 def test_a_mapping_reaches_flags_that_take_one(config):
-    arguments = parse_arguments(RecipeArguments, [config("lr_scheduler_kwargs: {num_cycles: 2}")])
+    text = "lr_scheduler_type: cosine\nlr_scheduler_kwargs: {num_cycles: 2}"
+    arguments = parse_arguments(RecipeArguments, [config(text)])
     assert arguments.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "steps"),
+    [
+        ("", ["--num_train_epochs=2"], -1),  # wins over the default
+        ("num_train_epochs: 2", [], -1),
+        ("max_steps: 9", ["--num_train_epochs=2"], -1),  # and over the file
+        ("num_train_epochs: 2", ["--max_steps=9"], 9),
+        ("num_train_epochs: 2\nmax_steps: 9", [], 9),  # both are the user's: as documented
+        ("", ["--num_train_epochs=2", "--max_steps=9"], 9),
+        ("", [], 2500),
+        ("max_steps: 9", [], 9),
+    ],
+)
+def test_what_a_user_sets_is_not_silenced_by_a_default(file, flags, steps, config):
+    assert parse_arguments(StepArguments, [config(file or "{}"), *flags]).max_steps == steps
+
+
+def test_steps_that_a_user_sets_are_steps():
+    for name in ("eval", "save", "logging"):
+        args = parse_arguments(StepArguments, [f"--{name}_steps=7"])
+        assert getattr(args, f"{name}_strategy") == "steps"
+        args = parse_arguments(StepArguments, [f"--{name}_steps=7", f"--{name}_strategy=no"])
+        assert getattr(args, f"{name}_strategy") == "no"
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -173,13 +208,13 @@ def test_the_words_yes_and_no_stay_words_where_words_are_wanted(config):
             config(
                 "save_strategy: no\nshuffle: no\nbf16: false\nlogging_strategy: 'no'\n"
                 "columns: [yes, no]\nresume_from_checkpoint: true\n"
-                "accelerator_config: {split_batches: true}\n"
+                "accelerator_config: {even_batches: false}\n"
             )
         ],
     )
     assert args.columns == ["yes", "no"]
     assert args.resume_from_checkpoint == "true"
-    assert args.accelerator_config.split_batches is True
+    assert args.accelerator_config.even_batches is False
     assert args.save_strategy == "no"
     assert args.logging_strategy == "no"
     assert not args.shuffle
@@ -260,3 +295,53 @@ def test_flags_that_results_do_not_depend_on_are_left_out():
         output_dir: str = flag("b", "folder")
 
     assert result_flags(Some("x", "y"), Some) == ["--data=x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("columns: &a [*a]", "aliases (*name) are not supported"),
+        ("a: &a [x]\ncolumns: *a", "line 2: aliases"),
+        ("columns: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("output_dir: [out]", "output_dir: expected one value, not a list"),
+        ("columns: [[a], b]", "columns: expected a list of plain values"),
+        ("train_size: {a: 1}", "--train_size"),
+        ("train_size: 2020-13-45", "not valid YAML"),
+        ("train_size: " + "9" * 5000, ""),
+        ("[a, b]: 1", "not valid YAML"),
+        ("1: 2", "unknown flag 1"),
+        ("- a", "expected 'flag: value' lines"),
+        ("just words", "expected 'flag: value' lines"),
+        ("output_dir: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+    ids=range(14),
+)
+def test_yaml_of_a_wrong_form_is_a_users_mistake(text, expected, config):
+    with pytest.raises(UserError) as error:
+        parse(config(text))
+    assert str(error.value).startswith("--config ")
+    assert expected in str(error.value)
+
+
+def test_what_a_library_raises_is_about_the_flags_and_a_fault_of_a_recipe_is_not():
+    def arguments_that(action):
+        @dataclass
+        class Odd:
+            output_dir: str = flag("out", "Folder.")
+
+            def __post_init__(self):
+                action()
+
+        return Odd
+
+    def library_fails():
+        fractions.Fraction(1, 0)
+
+    def recipe_fails():
+        raise AttributeError("no such thing")
+
+    with pytest.raises(UserError, match=r"^these flags do not fit together: "):
+        parse_arguments(arguments_that(library_fails), [])
+    with pytest.raises(AttributeError, match="no such thing"):
+        parse_arguments(arguments_that(recipe_fails), [])

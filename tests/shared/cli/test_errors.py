@@ -1,12 +1,15 @@
 import errno
 import os
 import signal
+import sys
+import warnings
 from contextlib import suppress
 
 import pytest
 import torch
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from shared.cli import errors
 from shared.cli.errors import UserError, exit_on_user_error
 
 
@@ -92,13 +95,71 @@ def test_what_is_not_there_is_named(error, expected, capsys):
     assert printed.count("\n") == 1
 
 
+class PanicException(BaseException):
+    """What libraries in Rust raise; not an `Exception`."""
+
+
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("x"), OSError(errno.ENOENT, "No such file"), OSError("no number")]
+    "error",
+    [
+        ZeroDivisionError("x"),
+        OSError(errno.ENOENT, "No such file"),
+        RecursionError(),
+        PanicException("the library\nis broken"),
+        ValueError("y" * 40_000),
+    ],
+    ids=lambda error: type(error).__name__,
 )
-def test_a_fault_of_the_program_keeps_its_traceback(error, capsys):
-    with pytest.raises(type(error)), exit_on_user_error():
-        raise error
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("folder", ["out", None])
+def test_an_unexpected_error_is_one_line_that_names_the_traceback(
+    error, folder, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(errors, "_log_folder", tmp_path / folder if folder else None)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    for name in ("out", "temporary"):
+        (tmp_path / name).mkdir()
+    code, printed = outcome(error, capsys)
+    assert code == 1
+    assert printed.count("\n") == 1
+    assert len(printed) < 1200
+    log = tmp_path / (folder or "temporary") / "error.log"
+    assert printed.startswith(f"error: unexpected {type(error).__name__}: ")
+    assert "last step: tests/shared/cli/test_errors.py, line " in printed
+    assert printed.endswith(f"the traceback is in {log}\n")
+    assert log.read_text().startswith("Traceback (most recent call last):")
+
+
+def test_a_new_run_removes_the_traceback_of_an_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "_log_folder", None)
+    (tmp_path / "error.log").write_text("old")
+    errors.log_errors_to(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_memory_that_does_not_suffice_is_a_users_mistake(error, capsys):
+    code, printed = outcome(error, capsys)
+    assert code == 2
+    assert "not enough memory" in printed
+    assert "--per_device_train_batch_size" in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_long_message_is_cut_in_its_middle(capsys):
+    code, printed = outcome(UserError(f"start {'x' * 40_000} end"), capsys)
+    assert code == 2
+    assert printed.startswith("error: start x")
+    assert printed.endswith("x end\n")
+    assert len(printed) < 1100
+
+
+def test_warnings_of_libraries_are_not_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with exit_on_user_error():
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_no_error_no_word(capsys):
@@ -132,15 +193,3 @@ def test_only_the_first_process_of_a_launch_speaks(rank, lines, capsys, monkeypa
     code, printed = outcome(UserError("wrong"), capsys)
     assert code == 2
     assert printed.count("\n") == lines
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(UserError("wrong"), "2"), (KeyboardInterrupt(), "130"), (SystemExit(143), "143")],
-)
-def test_the_exit_code_is_left_for_a_launcher_that_has_none(
-    error, code, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("RECIPE_EXIT_STATUS", str(tmp_path / "status"))
-    outcome(error, capsys)
-    assert (tmp_path / "status").read_text() == code

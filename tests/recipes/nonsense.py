@@ -1,0 +1,95 @@
+"""Flags with values that make no sense, tried one at a time on recipes with a tiny model."""
+
+import dataclasses
+import signal
+import sys
+from contextlib import contextmanager
+
+RECIPES = (
+    *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
+    *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
+    *("train_tokenizer", "augmentation", "best", "few_label_benchmark"),
+)
+VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
+# Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
+# of the hub.
+NOT_TRIED = {"push_to_hub", "hub_always_push"}
+
+
+class TooSlow(Exception):
+    """A run that does not end."""
+
+
+def base_flags(name, tiny_model, tiny_issues, folder):
+    """Return flags of a recipe that runs in about a second; the tried flag comes after them."""
+    data = ("--data", tiny_issues, "--cache_dir", folder / "cache", "--output_dir", folder / "out")
+    model = ("--model", tiny_model, "--use_cpu", "--bf16", "false", "--max_length", 32)
+    once = ("--max_steps", 1, "--train_size", 24)
+    network = ("--vocab_size", 300, "--hidden_size", 16)
+    return {
+        "augmentation": (*data, *model, *once, "--compare", "false"),
+        "best": (*data, "--model", tiny_model, "--max_length", 32),
+        "document_classification": (*data, *model[:-2], "--max_steps", 1, "--folds", 2),
+        "domain_adaptation": (*data, *model, "--max_steps", 1),
+        "embedding_lookup": (*data, *model, "--evaluate", "held_out"),
+        "few_label_benchmark": (*data, "--methods", "naive_bayes", "--sizes", 8),
+        "few_label_probe": (*data, *model, "--evaluate", "held_out"),
+        "github_tagger": (*data, *model, *once),
+        "goemotions": (*data, *model, *once, "--architecture", "scratch", *network),
+        "imdb_cnn_rnn": (*data, "--use_cpu", "--bf16", "false", *once, *network),
+        "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
+        "naive_bayes": (*data, "--evaluate", "held_out"),
+        "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
+        "zero_shot": (*data, *model, "--method", "embedding"),
+    }[name]
+
+
+def arguments_class(module):
+    """Return the dataclass of the flags of a recipe, a module."""
+    classes = [c for c in vars(module).values() if dataclasses.is_dataclass(c)]
+    (arguments,) = (
+        c for c in classes if c.__module__ == module.__name__ and c.__name__.endswith("Arguments")
+    )
+    return arguments
+
+
+def tried_flags(module, *, own):
+    """Return the flags of a recipe: its own, or those of `transformers.TrainingArguments`."""
+    from transformers import TrainingArguments
+
+    standard = {field.name for field in dataclasses.fields(TrainingArguments)}
+    fields = [field.name for field in dataclasses.fields(arguments_class(module)) if field.init]
+    return [field for field in fields if (field in standard) != own and field not in NOT_TRIED]
+
+
+@contextmanager
+def time_limit(seconds):
+    """Raise `TooSlow` in a block that takes longer."""
+
+    def stop(*_):
+        raise TooSlow
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def outcome(recipe, *flags, seconds=120):
+    """Run a recipe; return its exit code and what it printed on stderr.
+
+    The code is 0 without an error, and 1 for one that nobody expected.
+    """
+    from shared.cli.errors import exit_on_user_error
+
+    code = 0
+    try:
+        with time_limit(seconds), exit_on_user_error():
+            recipe(*flags)
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    return code, recipe.capfd.readouterr().err
