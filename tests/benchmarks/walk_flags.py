@@ -16,6 +16,7 @@ from command_line import Recipe
 
 @pytest.mark.parametrize("name", nonsense.RECIPES)
 def test_every_flag(name, tiny_model, tiny_issues, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)  # a value for --cache_dir makes a folder
     flags = nonsense.base_flags(name, tiny_model, tiny_issues, tmp_path)
     recipe = Recipe(name, monkeypatch, capfd, *flags)
     if hasattr(recipe.module, "run_jobs"):  # other programs, which have their own turn

@@ -260,7 +260,7 @@ def test_through_a_launcher(launcher, tiny_issues, tmp_path):
         (["--classifier", "svm"], "--classifier"),
         (["--ngram_range", 2, 1], "--ngram_range 2 1: must be two numbers"),
         (["--ngram_range", 1], "--ngram_range 1: must be two numbers"),
-        (["--min_df", "nan"], "--min_df nan: must be a share between 0 and 1, or a whole number"),
+        (["--min_df", "nan"], "--min_df nan: must be a finite number"),
         (["--max_df", 1.5], "--max_df 1.5: must be a share"),
         (["--min_df", 500], "--min_df, --max_df: no term of the 60 training texts is left"),
         (["--max_features", 0], "--max_features 0: must be 1 or more"),
