@@ -21,6 +21,7 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 WITH_TORCH = {
     *("methods.embeddings", "methods.static_embeddings", "methods.zero_shot"),
     *("models.first_weights", "models.heads", "models.networks"),
+    "models.padding",
     *("training.adapters", "training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
 }
