@@ -290,7 +290,7 @@ def test_another_seed_is_another_split(trainer_of):
 def test_every_flag_of_the_recipe_has_its_help(tagger):
     arguments = tagger.module.TaggerArguments
     own = set(arguments.__annotations__)
-    assert own >= {"model", "r_drop", "pos_weight", "thresholds", "patience"}
+    assert own >= {"model", "r_drop", "pos_weight", "thresholds", "loss"}
     for field in fields(arguments):
         if field.name in own or field.name not in {f.name for f in fields(TrainingArguments)}:
             assert field.metadata.get("help"), field.name
