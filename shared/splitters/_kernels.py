@@ -374,6 +374,8 @@ def refine(
     while changed:
         changed = False
         for column in range(n_columns):
+            if control[0]:
+                break
             column_holders = holders[start[column] : start[column + 1]]
             for b in range(n_parts):
                 partners = by_part[bounds[b] : bounds[b + 1]]  # a view: it follows the swaps

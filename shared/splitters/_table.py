@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 DRAWS = 20
 DRAWN_POSITIVES = 50_000
 
-# Tables with more labels per row than this are dense: see `shared.splitters._exchange`. The search
-# there gives up two parts after `PATIENCE` rows without a swap, in small tables `LONG_PATIENCE`.
-DENSE = 5
+# Tables with more labels per row, or labels and pairs of them, are dense: they are split by
+# `shared.splitters._exchange`. The limit of order 2 is what five labels and their pairs make. The
+# search gives up two parts after `PATIENCE` rows without a swap, in small tables `LONG_PATIENCE`.
+DENSE = {1: 5, 2: 15}
 PATIENCE, LONG_PATIENCE = 16, 64
 
 # With groups, the size of a part is only as exact as the search makes it, so that a wrong size has
@@ -240,9 +241,12 @@ def stratify(
     # missing labels and, with groups, balances the sizes. If most rows are in groups, single rows
     # are too few for that.
     single = items.sizes == 1
-    n_positives = table.totals[: table.n_labels].sum()
-    dense = n_positives > DENSE * table.n_rows and 2 * single.sum() > table.n_rows
-    first_balanced = table.totals.size - (table.item_of_row is not None)
+    n_columns = table.totals.size - (table.item_of_row is not None)
+    order = 2 if n_columns > table.n_labels else 1
+    dense = (
+        table.totals[:n_columns].sum() > DENSE[order] * table.n_rows
+        and 2 * single.sum() > table.n_rows
+    )
     # The effort of `exchange` grows with the number of parts, too.
     work = max(1, items.columns.size) * (max(1, sizes.size - 1) if dense else 1)
     n_draws = max(1, min(DRAWS, DRAWN_POSITIVES // work))
@@ -265,7 +269,7 @@ def stratify(
                 rows = shuffled[single[shuffled]]
                 exchange(items, rows, state, drawn, True, patience, control)
                 exchange(items, rows, state, drawn, False, patience, control)
-            cost = refine(items, shuffled, state, drawn, first_balanced if dense else 0, control)
+            cost = refine(items, shuffled, state, drawn, n_columns if dense else 0, control)
             if cost < least:  # first by missing labels, then by the rest of the cost
                 best, least = drawn, cost
         return best
