@@ -26,6 +26,7 @@ SERIES = tuple(
         strict=True,
     )
 )
+LEGEND_COLUMNS = 4
 
 
 def plot_words_per_text(
@@ -88,7 +89,8 @@ def plot_label_counts(
     numbers = {label: number for number, label in enumerate(total, 1) if {*label} & undrawable}
     if len(labels) < len(total):
         title = f"{title} (the {len(labels)} most frequent of {len(total):,})"
-    figure, axes = _figure(height=1.4 + 0.3 * len(labels))
+    # The height of the legend below the axes is added.
+    figure, axes = _figure(height=1.4 + 0.3 * len(labels) + 0.25 * -(-len(parts) // LEGEND_COLUMNS))
     positions, left = np.arange(len(labels)), np.zeros(len(labels))
     colours: Sequence[Any] = (BLUE, ORANGE, GREY)[: len(parts)]
     if len(parts) > len(colours):  # the folds of a cross-validation
@@ -97,6 +99,8 @@ def plot_label_counts(
         colours = list(matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(parts))))
     for part, colour in zip(parts, colours, strict=True):
         widths = np.array([counts[part][label] for label in labels])
+        if not widths.any():
+            continue  # so that the legend names only what is drawn
         axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths
     names = [f"label {numbers[label]}" if label in numbers else label for label in labels]
@@ -104,14 +108,15 @@ def plot_label_counts(
     axes.set_yticks(positions, names, parse_math=False, fontfamily=fonts)
     for position, label in enumerate(labels):
         axes.annotate(f" {total[label]:,}", (left[position], position), va="center", fontsize=9)
-    axes.margins(x=0.1)
+    # Room for the numbers on the right. The default margins grow with the number of bars.
+    axes.set(xlim=(0, 1.1 * max(1, left.max())), ylim=(-0.6, len(labels) - 0.4))
     note = ""
     if numbers:
         scripts = {unicodedata.name(c, "UNKNOWN").split()[0] for c in undrawable}
         note = f"\nno installed font draws {', '.join(sorted(scripts))}; install one, such as Noto;"
         note += "\nnumbers are rows of per_label.csv"
     axes.set(xlabel=f"texts{note}", title=title)
-    axes.legend(frameon=False, loc="lower right")
+    _legend_below(figure, *axes.get_legend_handles_labels())
     _save(figure, path)
 
 
@@ -133,12 +138,13 @@ def plot_training_curve(
         ("loss", "training loss", GREY),
         ("eval_loss", "validation loss", BLUE),
     ):
-        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+        points = _points(log_history, key)
         if points:
-            marker = "o" if key == "eval_loss" else None
+            # Without a marker, a single point is invisible.
+            marker = "o" if key == "eval_loss" or len(points) == 1 else None
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)
     axes.set(xlabel="epoch", ylabel="loss", title="Training", ylim=(0, None))
-    points = [(entry["epoch"], entry[metric]) for entry in log_history if metric in entry]
+    points = _points(log_history, metric)
     handles, names = axes.get_legend_handles_labels()
     if points:
         right = axes.twinx()
@@ -152,7 +158,7 @@ def plot_training_curve(
             handles + right.get_legend_handles_labels()[0],
             names + right.get_legend_handles_labels()[1],
         )
-    axes.legend(handles, names, frameon=False, loc="center right")
+    _legend_below(figure, handles, names)
     _save(figure, path)
 
 
@@ -217,7 +223,7 @@ def plot_cutoffs(
     for axes in (left, right):
         axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False)
+    _legend_below(figure, *right.get_legend_handles_labels())
     _save(figure, path)
 
 
@@ -252,6 +258,8 @@ def plot_learning_curves(
         for i, (method, values) in enumerate(curves.items()):
             colour, marker = SERIES[i % len(SERIES)]
             mean, spread = values[metric]
+            if not np.isfinite(mean).any():
+                continue
             line = "--" if method in flat else "-"
             axes.plot(n_rows, mean, line, color=colour, marker=marker, ms=5, label=method)
             axes.fill_between(n_rows, mean - spread, mean + spread, color=colour, alpha=0.13, lw=0)
@@ -263,8 +271,13 @@ def plot_learning_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    handles, names = both[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    # A method may have only one of the metrics.
+    handles = {
+        name: handle
+        for axes in both
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    _legend_below(figure, list(handles.values()), list(handles))
     _save(figure, path)
 
 
@@ -299,6 +312,22 @@ def plot_rate_test(
     axes.set_xscale("log")
     axes.set(xlabel="learning rate (log scale)", ylabel="loss", title="Learning-rate range test")
     _save(figure, path)
+
+
+def _points(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (epoch, value) of the entries with a finite value."""
+    return [
+        (entry["epoch"], entry[key])
+        for entry in log_history
+        if key in entry and np.isfinite(entry[key])
+    ]
+
+
+def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Place the legend below the axes, where it covers nothing."""
+    if handles:
+        columns = min(LEGEND_COLUMNS, len(handles))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:

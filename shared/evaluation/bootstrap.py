@@ -41,13 +41,17 @@ def bootstrap_interval(
     Notes
     -----
     Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3. The interval covers
-    the choice of the test rows, not the spread between training seeds. In macro F1, a label that is
-    absent from a resample counts as 0, as in the metric itself. If labels have very few rows, the
-    interval is therefore shifted to lower values.
+    the choice of the test rows, not the spread between training seeds. A label of macro F1 that is
+    absent from a resample, because it has few rows, is left out of the mean there: counted as 0, it
+    would shift the interval below the metric. (A label that is absent from all rows counts as 0, as
+    in the metric.) The F1 of a rare label is still a little lower in resamples than in all rows, on
+    average. If the metric is outside the interval because of that, the interval is extended to it.
     """
-    resampled = _resample([_row_terms(y_true, y_pred, metric)], n_resamples, random_state)[0]
+    terms = _row_terms(y_true, y_pred, metric)
+    value = ratio(*terms.sum(axis=0)).mean()
+    resampled = _resample([terms], n_resamples, random_state)[0]
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return float(min(low, value)), float(max(high, value))
 
 
 def paired_bootstrap(
@@ -134,6 +138,8 @@ def _sum_by_group(terms: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
     """Return the metric on resampled rows: (n_resamples,) for each (rows, 2, k) array of terms.
 
+    Ratios that are 0 / 0 in a resample, but not in all rows, are left out of its mean.
+
     The cost hardly depends on the number of rows. Rows with equal terms are interchangeable, and
     there are only few distinct ones. It is therefore enough to draw how often each distinct row
     occurs, which is a multinomial distribution. The sums over a resample are then a matrix product.
@@ -154,6 +160,11 @@ def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> l
     )
     # Take the systems apart again: (n_resamples, 2 k) each, then numerators and denominators.
     parts = np.split(totals, np.cumsum([term[0].size for term in terms])[:-1], axis=1)
-    return [
-        ratio(*np.moveaxis(part.reshape(n_resamples, 2, -1), 1, 0)).mean(axis=1) for part in parts
-    ]
+    values = []
+    for term, part in zip(terms, parts, strict=True):
+        numerators, denominators = np.moveaxis(part.reshape(n_resamples, 2, -1), 1, 0)
+        n_present = np.count_nonzero(denominators, axis=1)
+        share_of_all = np.count_nonzero(term[:, 1].any(axis=0)) / term.shape[2]
+        sums = ratio(numerators, denominators).sum(axis=1)
+        values.append(sums / np.maximum(n_present, 1) * share_of_all)
+    return values

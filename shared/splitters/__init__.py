@@ -6,7 +6,9 @@ Modules:
 
 - `multilabel`: the public splitters, and a measure of how well a split keeps the label odds;
 - `_table`: reads labels, pairs and groups into one table, and assigns its rows to parts;
-- `_kernels`: the compiled loops that assign the rows and then improve the split.
+- `_kernels`: the compiled loops that assign the rows and then improve the split;
+- `_exchange`: the compiled loop that improves the split of rows with many labels;
+- `_background`: runs the compiled loops in a thread, so that Ctrl-C ends them.
 
 May import: `shared.cli`.
 """

@@ -26,10 +26,11 @@ EPSILON = 1e-9  # smaller differences in cost are rounding errors
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on the first call; cache the machine code on disk where a folder is writable."""
+    # Without the global interpreter lock, so that another thread can interrupt the kernel.
     try:
-        return njit(cache=True)(function)
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the folder of this file nor the user's cache is writable
-        return njit(function)
+        return njit(nogil=True)(function)
 
 
 class Items(NamedTuple):
@@ -107,6 +108,7 @@ def distribute(
     room: np.ndarray,
     state: State,
     part: np.ndarray,
+    control: np.ndarray,
 ) -> None:
     """Assign the free items by iterative stratification, into parts of exact size.
 
@@ -130,6 +132,9 @@ def distribute(
         Its counts are changed.
     part : int64 array (items,), changed
         The part of each item, -1 for the free ones.
+    control : int64 array (2,), changed
+        The kernel returns unfinished if another thread sets `control[0]` to 1. Each assignment of
+        an item, and each swap, adds 1 to `control[1]`.
     """
     indptr, columns, _, sizes = items
     n_columns, n_parts = state.counts.shape
@@ -155,7 +160,7 @@ def distribute(
     n_left = free.size
     n_empty = n_parts
     empty = np.ones(n_parts, np.bool_)  # parts that have got no free item yet
-    while n_left > 0:
+    while n_left > 0 and not control[0]:
         # Bucket 0 holds the finished columns, so the rarest unfinished one begins bucket 1. If
         # there is none, only items without columns remain.
         column = queue[bucket[1]] if bucket[1] < n_columns else -1
@@ -198,6 +203,7 @@ def distribute(
             part[i] = best
             room[best] -= sizes[i]
             n_left -= 1
+            control[1] += 1
             n_empty -= int(empty[best])
             empty[best] = False
             _count(items, state, i, best, 1)
@@ -247,7 +253,9 @@ def _transfer_cost(items, state, i, a, b, returned):
 
 
 @_compile
-def _find_swap(items, state, part, column, b, holders, partners, offset, balance, returned):
+def _find_swap(
+    items, state, part, column, b, holders, partners, offset, balance, returned, control
+):
     """Return an item with the column for part b and an item of b in exchange, or (-1, -1).
 
     The search goes through the holders of the column and the partners in part b from `offset` on,
@@ -273,7 +281,7 @@ def _find_swap(items, state, part, column, b, holders, partners, offset, balance
     first_partner = offset
     tries = 0
     for t in range(holders.size):
-        if tries == TRIES and not missing:
+        if control[0] or (tries == TRIES and not missing):
             break
         r = holders[(offset + t) % holders.size]
         a = part[r]
@@ -314,7 +322,14 @@ def _cost(state):
 
 
 @_compile
-def refine(items: Items, free: np.ndarray, state: State, part: np.ndarray) -> tuple[int, float]:
+def refine(
+    items: Items,
+    free: np.ndarray,
+    state: State,
+    part: np.ndarray,
+    first_balanced: int,
+    control: np.ndarray,
+) -> tuple[int, float]:
     """Lower the cost by swaps of two items in different parts.
 
     The cost is the sum over columns and parts of weight * |count - target|, plus `MISSING` for
@@ -330,6 +345,10 @@ def refine(items: Items, free: np.ndarray, state: State, part: np.ndarray) -> tu
         Its counts are changed.
     part : int64 array (items,), changed
         The part of each item.
+    first_balanced : int
+        Columns before this one are only searched for where they are missing.
+    control : int64 array (2,), changed
+        As in `distribute`.
 
     Returns
     -------
@@ -355,6 +374,8 @@ def refine(items: Items, free: np.ndarray, state: State, part: np.ndarray) -> tu
     while changed:
         changed = False
         for column in range(n_columns):
+            if control[0]:
+                break
             column_holders = holders[start[column] : start[column + 1]]
             for b in range(n_parts):
                 partners = by_part[bounds[b] : bounds[b + 1]]  # a view: it follows the swaps
@@ -368,13 +389,15 @@ def refine(items: Items, free: np.ndarray, state: State, part: np.ndarray) -> tu
                         column_holders,
                         partners,
                         offset,
-                        balance,
+                        balance and column >= first_balanced,
                         returned,
+                        control,
                     )
                     offset += TRIES
                     if r < 0:
                         break
                     changed = True
+                    control[1] += 1
                     a = part[r]
                     _count(items, state, r, a, -1)
                     _count(items, state, r, b, 1)

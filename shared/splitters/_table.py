@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.splitters._background import run_in_background
 
 if TYPE_CHECKING:
     from shared.splitters._kernels import Items
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 # together go through `DRAWN_POSITIVES` positives.
 DRAWS = 20
 DRAWN_POSITIVES = 50_000
+
+# Tables with more labels per row, or labels and pairs of them, are dense: they are split by
+# `shared.splitters._exchange`. The limit of order 2 is what five labels and their pairs make. The
+# search gives up two parts after `PATIENCE` rows without a swap, in small tables `LONG_PATIENCE`.
+DENSE = {1: 5, 2: 15}
+PATIENCE, LONG_PATIENCE = 16, 64
 
 # With groups, the size of a part is only as exact as the search makes it, so that a wrong size has
 # a cost: this much for one row too many or too few. The unit is one row of the label with the
@@ -218,6 +225,7 @@ def stratify(
         The part of each item. Items that have one keep it.
     rng : numpy.random.Generator
     """
+    from shared.splitters._exchange import exchange
     from shared.splitters._kernels import State, distribute, refine
 
     target = np.outer(table.totals, sizes / table.n_rows)  # (columns, parts)
@@ -227,15 +235,43 @@ def stratify(
     weight /= weight.max(initial=0) or 1
     if table.item_of_row is not None:
         weight[-1] = SIZE_WEIGHT
+    items = table.items
     free = np.flatnonzero(part < 0)
+    # If a table is dense, swaps of single rows balance its labels. Then `refine` only looks for
+    # missing labels and, with groups, balances the sizes. If most rows are in groups, single rows
+    # are too few for that.
+    single = items.sizes == 1
+    n_columns = table.totals.size - (table.item_of_row is not None)
+    order = 2 if n_columns > table.n_labels else 1
+    dense = (
+        table.totals[:n_columns].sum() > DENSE[order] * table.n_rows
+        and 2 * single.sum() > table.n_rows
+    )
+    # The effort of `exchange` grows with the number of parts, too.
+    work = max(1, items.columns.size) * (max(1, sizes.size - 1) if dense else 1)
+    n_draws = max(1, min(DRAWS, DRAWN_POSITIVES // work))
+    small = items.columns.size <= DRAWN_POSITIVES
+    patience = LONG_PATIENCE if small else PATIENCE
+    control = np.zeros(2, np.int64)
 
-    best, least = part, (np.inf, np.inf)
-    for _ in range(max(1, min(DRAWS, DRAWN_POSITIVES // max(1, table.items.columns.size)))):
-        state = State(np.zeros(required.shape, np.int64), target, weight, required)
-        drawn = part.copy()
-        shuffled = rng.permutation(free)
-        distribute(table.items, shuffled, rng.random(part.size), sizes.copy(), state, drawn)
-        cost = refine(table.items, shuffled, state, drawn)
-        if cost < least:  # first by missing labels, then by the rest of the cost
-            best, least = drawn, cost
-    return best
+    def draw_best() -> np.ndarray:
+        best, least = part, (np.inf, np.inf)
+        # In dense tables, rare labels share more rows, so that other draws may miss fewer of them.
+        for draw in range(2 * n_draws if dense and small else n_draws):
+            if draw >= n_draws and least[0] == 0:
+                break
+            state = State(np.zeros(required.shape, np.int64), target, weight, required)
+            drawn = part.copy()
+            shuffled = rng.permutation(free)
+            tie_breakers = rng.random(part.size)
+            distribute(items, shuffled, tie_breakers, sizes.copy(), state, drawn, control)
+            if dense:
+                rows = shuffled[single[shuffled]]
+                exchange(items, rows, state, drawn, True, patience, control)
+                exchange(items, rows, state, drawn, False, patience, control)
+            cost = refine(items, shuffled, state, drawn, n_columns if dense else 0, control)
+            if cost < least:  # first by missing labels, then by the rest of the cost
+                best, least = drawn, cost
+        return best
+
+    return run_in_background(draw_best, control, f"splitting {table.n_rows:,} rows")

@@ -10,8 +10,10 @@ Iterative stratification of the labels (order 1) [1]_, or of the labels and the 
 occur together (order 2) [2]_, into parts of exact size. Then rows are swapped between parts, as
 long as a swap brings the odds of the labels (with order 2, of the pairs too) nearer to those of the
 whole data, or brings a rare label into a part that lacks it. Small tables are split several times,
-and the best split is kept. Time and memory grow linearly with the number of positives, with order 2
-of pairs. A sparse y is never made dense.
+and the best split is kept. If rows have more than five labels on average, swaps are searched for in
+another way, which is faster there. Time and memory grow linearly with the number of positives, with
+order 2 of pairs. A sparse y is never made dense. A split that takes long shows its progress, and
+Ctrl-C ends it.
 
 Rare labels
 -----------

@@ -1,12 +1,12 @@
 """Compare the splitters with scikit-multilearn and iterative-stratification: quality, sizes, speed.
 
-    python tests/benchmarks/bench_splitters.py [--quick]
+    python tests/benchmarks/bench_splitters.py [--quick] [--table dense]
 
 Prints Markdown tables; all libraries split the same matrices in the same run. The quality tables
 need the label matrices of Mulan and GoEmotions in the folder RECIPES_DATA (default ../shared/data)
 and are skipped without them. A library that is not installed is left out. It takes about fifteen
 minutes, most of them for scikit-multilearn; with --quick, which uses fewer seeds and leaves out the
-longest run, about three.
+longest run, about three. --table prints only one of the tables.
 """
 
 import argparse
@@ -114,6 +114,22 @@ def random_matrix(n_rows, n_labels, density):
     )
 
 
+def long_tailed_matrix(n_rows, n_labels=1000, labels_per_row=19, n_topics=40):
+    """Return a dense matrix with few frequent and many rare labels, which go together by topic."""
+    rng = np.random.default_rng(0)
+    popularity = (np.arange(n_labels) + 10.0) ** -0.9
+    affinity = rng.gamma(0.4, 1, (n_topics, n_labels))
+    length = rng.gamma(4, 1 / 4, (n_rows, 1))
+    rates = length * (rng.dirichlet(np.full(n_topics, 0.08), n_rows) @ affinity) * popularity
+    low, high = 0.0, 1e6  # the factor for the wanted number of labels, by bisection
+    for _ in range(60):
+        factor = (low + high) / 2
+        too_many = (1 - np.exp(-factor * rates[:2000])).sum(axis=1).mean() > labels_per_row
+        low, high = (low, factor) if too_many else (factor, high)
+    y = rng.random(rates.shape) < 1 - np.exp(-factor * rates)
+    return y[:, rng.permutation(n_labels)].astype(np.int8)
+
+
 def largest_size_error(parts, split, n):
     """Return the largest difference between the size of a part and the requested size."""
     test = -(-n // 5)
@@ -190,6 +206,37 @@ def speed(actual, quick):
     table(title, ["rows x labels (density)", "split", *actual], rows())
 
 
+def dense(actual, quick):
+    """Print speed and quality for 19 labels per row."""
+
+    def rows():
+        for n_rows in (1000, 16_000):
+            matrices = {
+                "equally frequent labels": random_matrix(n_rows, 1000, 0.0192).toarray(),
+                "long tail": long_tailed_matrix(n_rows),
+            }
+            for tail, y in matrices.items():
+                for split in SPLITS:
+                    row = [f"{n_rows:,} x 1,000, {tail}", split]
+                    for name, function in actual.items():
+                        if name == "scikit-multilearn, order 2":  # hours
+                            continue
+                        repeats = 3 if n_rows == 1000 and not quick else 1
+                        time_taken = seconds(partial(function, y, split, 0), repeats)
+                        parts = function(y, split, 0)
+                        counts = np.array([y[part].sum(axis=0) for part in parts])
+                        missing = ((counts == 0) & (y.sum(axis=0) >= len(parts))).sum()
+                        error = 1e4 * label_distribution_error(y, parts)
+                        row.append(f"{time_taken:.3f} / {error:.2f} / {missing}")
+                    yield row
+
+    title = (
+        "19 labels per row: seconds of processor time / error x 10,000 / labels missing in a part"
+    )
+    names = [name for name in actual if name != "scikit-multilearn, order 2"]
+    table(title, ["rows x labels", "split", *names], rows())
+
+
 def scaling(quick):
     def rows():
         for n_rows in (10_000, 100_000, 300_000, 1_000_000)[: 2 if quick else 4]:
@@ -247,15 +294,24 @@ def first_call():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2 seeds instead of 10, small sizes")
-    quick = parser.parse_args().quick
+    tables = ("quality", "speed", "dense", "scaling", "first_call")
+    parser.add_argument("--table", choices=tables, help="this table only")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     warnings.filterwarnings("ignore")  # scikit-multilearn's, of what it uses in scikit-learn
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, numpy {np.__version__}")
     actual = libraries()
-    ours(np.eye(10), "5-fold", 0, 1)  # compiles
-    quality(actual, 2 if quick else 10)
-    speed(actual, quick)
-    scaling(quick)
-    first_call()
+    ours(np.ones((10, 10)), "5-fold", 0, 1)  # compiles
+    ours(np.eye(10), "5-fold", 0, 1)
+    for name, show in {
+        "quality": partial(quality, actual, 2 if quick else 10),
+        "speed": partial(speed, actual, quick),
+        "dense": partial(dense, actual, quick),
+        "scaling": partial(scaling, quick),
+        "first_call": first_call,
+    }.items():
+        if arguments.table in (None, name):
+            show()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,68 @@ def test_an_installed_font_draws_what_the_default_one_lacks(monkeypatch):
     assert not other.startswith("Last Resort")
 
 
+def drawn(monkeypatch, plot, *args):
+    """Return the figure of a plot, with its layout computed, and the names in its legend."""
+    figures = []
+    monkeypatch.setattr("shared.plots._save", lambda figure, path: figures.append(figure))
+    plot(*args, None)
+    figures[0].draw_without_rendering()
+    return figures[0], [text.get_text() for legend in figures[0].legends for text in legend.texts]
+
+
+BALANCED = {"train": dict.fromkeys("abcdef", 60), "valid": dict.fromkeys("abcdef", 20)}
+CURVE = (np.array([0.2, 0.5]), np.array([0.1, 0.1]))
+NO_CURVE = (np.full(2, np.nan), np.full(2, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("plot", "args", "names"),
+    [
+        (plot_label_counts, [BALANCED], ["train", "valid"]),
+        (plot_label_counts, [BALANCED | {"test": dict.fromkeys("abcdef", 0)}], ["train", "valid"]),
+        (plot_label_counts, [{f"fold {i}": {"a": 5, "b": 5} for i in range(10)}], None),
+        (
+            plot_training_curve,
+            [
+                [
+                    {"epoch": 1.0, "loss": 0.4},
+                    {"epoch": 1.0, "eval_loss": float("nan"), "eval_micro_f1": 0.5},
+                ]
+            ],
+            ["training loss", "validation micro F1"],
+        ),
+        (
+            plot_learning_curves,
+            [
+                {
+                    "a": {"micro_f1": CURVE, "macro_f1": CURVE},
+                    "b": {"micro_f1": NO_CURVE, "macro_f1": NO_CURVE},
+                },
+                np.array([8, 16]),
+            ],
+            ["a"],
+        ),
+    ],
+    ids=["balanced", "empty part", "folds", "one point", "no values"],
+)
+def test_legends_name_what_is_drawn_and_cover_nothing(monkeypatch, plot, args, names):
+    figure, in_legend = drawn(monkeypatch, plot, *args)
+    assert names is None or in_legend == names
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0
+    for axes in figure.axes:
+        assert axes.get_legend() is None
+        assert not legend.overlaps(axes.get_tightbbox())
+        for line in axes.lines:
+            assert len(line.get_xdata()) > 1 or line.get_marker() != "None"
+
+
+def test_bars_fill_the_height_whatever_their_number(monkeypatch):
+    for n in (1, 10, 100):
+        figure, _ = drawn(monkeypatch, plot_label_counts, {"train": {str(i): i for i in range(n)}})
+        assert np.diff(figure.axes[0].get_ylim()) <= n + 0.5
+
+
 def written(tmp_path, plot, *args, **kwargs):
     path = tmp_path / "plot.png"
     plot(*args, path, **kwargs)

@@ -42,6 +42,28 @@ def test_bootstrap_interval_covers_the_true_value_with_its_confidence():
     assert 0.9 - 0.065 < covered / 200 < 0.9 + 0.065  # three standard errors
 
 
+@pytest.mark.parametrize("rows", [30, 300])
+def test_interval_of_macro_f1_contains_it_where_labels_are_rare(rows):
+    """Counted as 0 where they are absent, the labels would put the interval below the metric."""
+    rng = np.random.default_rng(0)
+    y_true = rng.random((rows, 150)) < 1.5 / rows
+    y_pred = np.where(rng.random(y_true.shape) < 0.4, False, y_true)
+    low, high = bootstrap_interval(y_true, y_pred, metric="macro_f1")
+    margin = (high - low) / 10
+    assert low + margin < f1_scores(y_true, y_pred)["macro_f1"] < high - margin
+
+
+def test_interval_contains_the_metric_of_few_rows():
+    for rows in (1, 2, 3):
+        for bits in range(4**rows):
+            y_true, y_pred = np.array([bits >> i & 1 for i in range(2 * rows)]).reshape(2, rows, 1)
+            for metric in ("micro_f1", "macro_f1", "subset_accuracy"):
+                low, high = bootstrap_interval(
+                    y_true, y_pred, metric=metric, n_resamples=20, confidence=0.1
+                )
+                assert low <= metric_value(y_true, y_pred, metric) <= high
+
+
 def test_bootstrap_is_seeded_leaves_the_global_generator_and_widens_with_confidence():
     y_true, logits = example()
     state = np.random.get_state()[1].copy()

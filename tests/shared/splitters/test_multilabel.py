@@ -306,7 +306,7 @@ def test_greedy_pass_is_iterative_stratification():
         required = np.zeros(target.shape, bool)
         state = State(np.zeros(target.shape, int), target, target, required)
         part = np.full(30, -1)
-        distribute(items, shuffled, tie_breakers, sizes.copy(), state, part)
+        distribute(items, shuffled, tie_breakers, sizes.copy(), state, part, np.zeros(2, int))
         np.testing.assert_array_equal(part, expected)
         for j in range(3):
             np.testing.assert_array_equal(state.counts[:, j], y[part == j].sum(0))
@@ -551,7 +551,7 @@ def test_works_without_a_folder_for_compiled_code(tmp_path):
     shared = tmp_path / "shared"
     for folder, *names in (
         ("cli", "__init__", "errors"),
-        ("splitters", "__init__", "multilabel", "_table", "_kernels"),
+        ("splitters", "__init__", "multilabel", "_table", "_kernels", "_exchange", "_background"),
     ):
         (shared / folder).mkdir(parents=True)
         for name in names:
