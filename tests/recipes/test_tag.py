@@ -606,10 +606,10 @@ def test_a_run_that_was_killed_goes_on(words, tiny_issues, tmp_path):
     code = (
         "import os, signal, sys; sys.argv[1:2] = []; sys.path.insert(0, 'recipes')\n"
         "from shared.taggers import Tagger; tag = Tagger.tag; calls = []\n"
-        "def kill(self, texts):\n"
+        "def kill(self, texts, *options):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return tag(self, texts)\n"
+        "    return tag(self, texts, *options)\n"
         "Tagger.tag = kill\n"
         "import tag as recipe; recipe.main()\n"
     )
