@@ -28,11 +28,12 @@ minutes; a thousand windows of 256 tokens take about a minute per epoch and fold
 documents, train for four epochs or more (--num_train_epochs).
 """
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -43,6 +44,7 @@ from shared.cli import (
     print_once,
     result_flags,
     start_recipe,
+    write_json,
 )
 from shared.data import (
     UNKNOWN_LABELS_HELP,
@@ -251,10 +253,11 @@ def main() -> None:
         thresholds = tune_thresholds(scores["model"]["oof"], y["oof"], tolerance=2)
         rule = DecisionRule.of(thresholds, len(names))
     for fold in folds:
+        remove_checkpoints(str(fold.folder))  # in case that a run was stopped while it did this
         if not single_label:
-            config = AutoConfig.from_pretrained(fold.folder)
-            config.update({"thresholds": thresholds.tolist()})
-            config.save_pretrained(fold.folder)
+            config_file = fold.folder / "config.json"
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+            write_json(config_file, config | {"thresholds": thresholds.tolist()})
         save_trained_model(fold.folder, names, rule)
     save_mean(output_dir, [fold.folder.name for fold in folds], names, rule)
     reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)

@@ -44,7 +44,7 @@ from shared.cli import (
     start_recipe,
     write_json,
 )
-from shared.data import SplitArguments, load_corpus
+from shared.data import SplitArguments, load_corpus, map_rows
 from shared.models import (
     DEFAULT_MODEL,
     check_unknown_tokens,
@@ -145,7 +145,7 @@ def main() -> None:
 
     settings = {"remove_columns": corpus.dataset.column_names, "desc": "tokenising"}
     with args.main_process_first(desc="tokenising"):
-        tokens = corpus.dataset.select(texts).map(tokenize, batched=True, **settings)
+        tokens = map_rows(corpus.dataset.select(texts), tokenize, **settings)
 
     # Split; near duplicates stay on one side. (Without rows, `map` makes no column "can_hide".)
     usable = np.flatnonzero(tokens["can_hide"][:]) if len(texts) else texts

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.cli.files import atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -378,4 +380,5 @@ def _save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
         # Warnings about characters that the font lacks and about labels that are too long.
         warnings.simplefilter("ignore", UserWarning)
-        figure.savefig(path, dpi=150)
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, dpi=150, format=path.suffix[1:])

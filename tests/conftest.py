@@ -27,7 +27,12 @@ FILLER = (
 
 @pytest.fixture(scope="session")
 def tiny_issues(tmp_path_factory):
-    """Path of a JSONL file with ``title``, ``body`` and ``labels``.
+    """Path of the file of `write_tiny_issues`."""
+    return write_tiny_issues(tmp_path_factory.mktemp("issues") / "tiny_issues.jsonl")
+
+
+def write_tiny_issues(path):
+    """Write a JSONL file with ``title``, ``body`` and ``labels``; return its path.
 
     120 labelled rows, whose words tell their labels (the four of `KEYWORDS`, 24 or more rows
     each, a fifth of the rows with two), then 12 rows without labels.
@@ -50,21 +55,24 @@ def tiny_issues(tmp_path_factory):
                 "labels": labels if number < 120 else [],
             }
         )
-    path = tmp_path_factory.mktemp("issues") / "tiny_issues.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """Path of a folder with a random BERT encoder (32 wide, 2 layers, no dropout) and tokenizer.
+    """Path of the folder of `save_tiny_model`."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def save_tiny_model(folder):
+    """Save a random BERT encoder (32 wide, 2 layers, no dropout), tokenizer; return the folder.
 
     The tokenizer knows the words of `tiny_issues`, and letters for all others.
     """
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     folder.mkdir()
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?()'-"
     words = sorted(set(" ".join([FILLER, *KEYWORDS.values()]).split()) - set(letters))
@@ -112,9 +120,13 @@ def _with_head(tiny_model, folder, head, **settings):
 
 @pytest.fixture(scope="session")
 def tiny_nli(tiny_model, tmp_path_factory):
-    """Path of the tiny model as one for natural language inference, with a random head."""
+    """Path of the folder of `save_tiny_nli`."""
+    return save_tiny_nli(tiny_model, tmp_path_factory.mktemp("nli") / "tiny_nli")
+
+
+def save_tiny_nli(tiny_model, folder):
+    """Save the tiny model as one for language inference, with a random head; return the folder."""
     names = dict(enumerate(["contradiction", "neutral", "entailment"]))
-    folder = tmp_path_factory.mktemp("nli") / "tiny_nli"
     settings = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
     return _with_head(tiny_model, folder, "BertForSequenceClassification", **settings)
 

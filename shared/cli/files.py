@@ -1,17 +1,28 @@
 """Files of a run: written as a whole or not at all, so that no reader gets half a file."""
 
 import csv
+import glob
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from shared.cli.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows: files have no locks, and what a killed process leaves stays
+    fcntl = None  # type: ignore[assignment]
+
 ROOT = Path(__file__).resolve().parents[2]  # the folder of the project
+
+# --- files and folders that appear when they are complete ----------------------------------------
 
 
 @contextmanager
@@ -19,20 +30,95 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; rename it to `path` when everything is written.
 
     After an error, an interruption or a full disk the old file is unchanged. Text files are UTF-8
-    with "\\n" as line end.
+    with "\\n" as line end. A killed process leaves its temporary file; the next one that writes the
+    same file deletes it.
     """
     path = Path(path)
+    remove_abandoned(path.parent, f".{path.name}.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with temporary.open(mode, encoding=encoding, newline=newline) as file:
-            yield file
-            # On the disk before the rename: a crash then leaves the old file or the new one.
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        opened = temporary.open(mode, encoding=encoding, newline=newline)
+        with _locked(temporary):
+            with opened as file:
+                yield file
+                # On the disk before the rename: a crash then leaves the old file or the new one.
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Create a hidden folder inside another one, and delete it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=".", suffix=f".{os.getpid()}.tmp", dir=parent))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, which tells `remove_abandoned` that the process of a temporary file lives.
+
+    The system releases the lock when the process ends, however it ends.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: Path, prefix: str = ".", *, recursive: bool = False) -> None:
+    """Delete the temporary files and folders that killed processes have left.
+
+    Parameters
+    ----------
+    folder : Path
+    prefix : str
+        Of the names to look at.
+    recursive : bool, default False
+        Also look into the folders inside.
+    """
+    if fcntl is None:
+        return
+    pattern = f"{'**/' if recursive else ''}{glob.escape(prefix)}*.tmp"
+    for path in folder.glob(pattern):
+        if not re.fullmatch(r"\..*\.\d+\.tmp", path.name):
+            continue
+        with suppress(OSError):
+            # One that has just been created may not be locked yet.
+            if time.time() - path.stat().st_mtime < 1:
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is in use
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder at once: a kill leaves all of it under its name, or nothing."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
+
+
+# --- formats -------------------------------------------------------------------------------------
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
@@ -56,8 +142,13 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+# --- folders -------------------------------------------------------------------------------------
+
+
 def make_output_dir(path: str) -> Path:
     """Create the output folder and check that it can be written, before anything is computed.
+
+    Temporary files that a killed run has left in it are deleted.
 
     Raises
     ------
@@ -69,6 +160,7 @@ def make_output_dir(path: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # has no name that could be in use
             file.write(b"\n")
+        remove_abandoned(folder, recursive=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--output_dir {path}: a file is in the way") from None
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have

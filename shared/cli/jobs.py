@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.cli.errors import EXIT_INTERRUPTED, UserError
-from shared.cli.files import ROOT, write_json
+from shared.cli.files import ROOT, remove_folder, write_json
 from shared.cli.launch import PASSIVE_WAITING
 
 GRACE_SECONDS = 20  # for a job that is asked to stop: a training finishes its step and saves
@@ -69,7 +69,7 @@ class Job:
         if self.resumable and self._is_record_in("started.json"):
             flags.append("--resume_from_checkpoint=true")
         elif (self.folder / "log.txt").exists():  # part of an earlier run, or of another command
-            shutil.rmtree(self.folder)
+            remove_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resumable:
             write_json(self.folder / "started.json", self._record())
@@ -91,6 +91,7 @@ class Job:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in the terminal reaches this process only, which then stops its jobs.
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
     def finish(self, code: int) -> str | None:
@@ -118,6 +119,14 @@ class Job:
             # The results of this job depend on those of the other one.
             record["after"] = self.after._record()
         return record
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends, also if the parent is killed.
+
+    Otherwise the job would write among the files of the same job in the next run.
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) -> int:

@@ -10,6 +10,7 @@ Modules:
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
 - `labels`: the labels of one row, from the cells of a source.
+- `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
 - `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "corpus": ["Corpus", "cache_folder", "load_corpus", "load_data", "load_held_out"],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "labels": ["is_missing"],
+        "mapped_rows": ["map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
         "preparation": ["find_label_column", "find_text_columns", "join_text"],
         "readers": ["expand_path", "open_source"],

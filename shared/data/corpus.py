@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
+from shared.cli.files import remove_abandoned, temporary_folder
 from shared.cli.launch import print_once
 from shared.data.arguments import DataArguments
 from shared.data.preparation import join_counts, prepare
@@ -383,6 +383,7 @@ def load_data(
     stem = Path(source.name).name.split(".")[0]
     key = _cache_key(source, args, label_map, label_names, keep_unknown_labels)
     path = folder / f"{stem}-{key}.arrow"
+    remove_abandoned(folder)  # by processes that were killed while they prepared data
     cached = _open_prepared(path)
     # `labels_required` is not part of the key: a cached file without labels may have been prepared
     # when they were not required. Preparing it again raises the error.
@@ -393,13 +394,13 @@ def load_data(
         # Prepare the file in a temporary folder on the same disk and rename it at the end. A file
         # with the final name is then always complete, even if several processes prepare it at the
         # same time or one of them is stopped.
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with temporary_folder(folder) as scratch:
             prepared = prepare(
                 source,
                 args,
                 label_map,
                 label_names,
-                Path(scratch),
+                scratch,
                 labels_required=labels_required,
                 keep_unknown_labels=keep_unknown_labels,
             )

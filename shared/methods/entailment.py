@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.data.mapped_rows import map_rows
 from shared.data.readers import open_source
+from shared.models.tokenizers import forget_padding
 from shared.training.losses import EntailmentLoss
 
 if TYPE_CHECKING:
@@ -158,4 +160,5 @@ def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Dataset) -> Datase
         lengths = [len(row) for row in tokens["input_ids"]]
         return columns | {"length": lengths, "labels": batch["label"]}
 
-    return pairs.map(tokenize, batched=True, remove_columns=pairs.column_names, desc="tokenising")
+    forget_padding(tokenizer)  # it is part of the key of the cache
+    return map_rows(pairs, tokenize, remove_columns=pairs.column_names, desc="tokenising")

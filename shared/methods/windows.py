@@ -10,8 +10,9 @@ import numpy as np
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
+from shared.data.mapped_rows import map_rows
 from shared.models.loading import limit_length
-from shared.models.tokenizers import TEXTS_PER_CALL, with_prefix
+from shared.models.tokenizers import TEXTS_PER_CALL, forget_padding, with_prefix
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -186,7 +187,8 @@ class Windows:
 
         # `map` may change the number of rows only if the old columns are removed.
         settings = {"remove_columns": dataset.column_names, "desc": "tokenising"}
-        rows = dataset.map(split, batched=True, with_indices=True, **settings)
+        forget_padding(tokenizer)  # it is part of the key of the cache
+        rows = map_rows(dataset, split, with_indices=True, **settings)
         return cls(rows.remove_columns("document"), rows.with_format("numpy")["document"][:])
 
     @classmethod

@@ -21,6 +21,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once, progress
+from shared.data.mapped_rows import map_rows
 from shared.data.words import CHARACTER, token_spans
 
 if TYPE_CHECKING:
@@ -71,7 +72,19 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         ids = tokenizer(with_prefix(tokenizer, batch["text"]), truncation=True)["input_ids"]
         return {"input_ids": ids, "length": [len(row) for row in ids]}
 
-    return dataset.map(with_tokens, batched=True, desc="tokenising")
+    forget_padding(tokenizer)  # it is part of the key of the cache
+    return map_rows(dataset, with_tokens, desc="tokenising")
+
+
+def forget_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Remove the padding and the truncation of the last call, which a tokenizer would save.
+
+    The files of a tagger would then depend on whether its tokens came from a cache. Every call sets
+    both anew.
+    """
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
 
 
 def with_prefix(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:

@@ -181,10 +181,12 @@ def _most_frequent_first(corpus: Corpus) -> list[str]:
 def command_line() -> str:
     """Return the command of this run, ready to be pasted into a shell in the current folder.
 
-    It is published with the card, so that the value of ``--hub_token`` is left out.
+    It is published with the card, so that the value of ``--hub_token`` is left out. A run that was
+    stopped and resumed has the results of one that was not, and so the command of that one.
     """
     script = os.path.relpath(sys.argv[0])
     command = shlex.join(["accelerate", "launch", script, *sys.argv[1:]])
+    command = re.sub(r" --resume[_-]from[_-]checkpoint[= ]('[^']*'|\S+)", "", command)
     return re.sub(r"(--hub[_-]token[= ])\S+", r"\1TOKEN", command)
 
 

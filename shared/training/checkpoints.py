@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.files import write_json
-from shared.cli.launch import is_main_process
+from shared.cli.files import remove_folder, write_json
+from shared.cli.launch import is_main_process, print_once
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, TrainerState
     from transformers.trainer_utils import TrainOutput
 
 _ROWS_FILE = "rows.json"
+_PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
 REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
 
@@ -48,24 +48,31 @@ def find_checkpoint(output_dir: str, resume_from_checkpoint: str | None) -> str 
     output_dir : str
         Where a run keeps its ``checkpoint-STEP`` folders.
     resume_from_checkpoint : str, optional
-        Value of the flag. "true": the newest complete checkpoint, or None if there is none. A
-        folder: that checkpoint. "false" or None: start from the beginning.
+        Value of the flag. "true": the newest complete checkpoint, or None if there is none; if
+        there are incomplete ones, a note says so. A folder: that checkpoint. "false" or None: start
+        from the beginning.
 
     Raises
     ------
     UserError
         If the named checkpoint is missing or incomplete, or if a new run would write among the
-        checkpoints of an unfinished run.
+        checkpoints, also incomplete ones, of an unfinished run.
     """
     choice = str(resume_from_checkpoint or "false")
     newest = newest_complete_checkpoint(output_dir)
+    last = max(_checkpoints(output_dir), key=_step, default=None)
     if choice.lower() == "true":
+        if newest is None and last is not None:
+            print_once(
+                f"note: {last} {checkpoint_defect(last)} (it was saved with --save_only_model, or "
+                "in part); starting from the beginning"
+            )
         return newest
     if choice.lower() == "false":
-        if newest is not None:
+        if last is not None:
             raise UserError(
-                f"{output_dir} holds {Path(newest).name} of an unfinished run; continue it with "
-                "--resume_from_checkpoint true, or remove the folder, or choose another "
+                f"{output_dir} holds {Path(newest or last).name} of an unfinished run; continue it "
+                "with --resume_from_checkpoint true, or remove the folder, or choose another "
                 "--output_dir"
             )
         return None
@@ -81,7 +88,9 @@ def newest_complete_checkpoint(output_dir: str) -> str | None:
     if a crash left it incomplete.
     """
     complete = [folder for folder in _checkpoints(output_dir) if not checkpoint_defect(folder)]
-    return str(max(complete, key=_step)) if complete else None
+    # One without sums over its steps was being deleted, or is of an older version.
+    best = max(complete, key=lambda c: ((c / _PROGRESS_FILE).is_file(), _step(c)), default=None)
+    return None if best is None else str(best)
 
 
 def remove_checkpoints(output_dir: str) -> None:
@@ -93,9 +102,9 @@ def remove_checkpoints(output_dir: str) -> None:
     if not is_main_process():
         return
     for folder in _checkpoints(output_dir):
-        shutil.rmtree(folder)
+        remove_folder(folder)
     if (folder := Path(output_dir, REFIT_FOLDER)).is_dir():
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def _checkpoints(output_dir: str) -> list[Path]:
@@ -250,6 +259,23 @@ def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
         )
 
 
+# --- sums over the steps so far ------------------------------------------------------------------
+
+
+def record_progress(checkpoint: Path, progress: Mapping[str, float]) -> None:
+    """Write the sums over the steps so far, of losses and time, into a checkpoint."""
+    # Without this file the figures of a resumed training are those of the resumed part, so a write
+    # error need not end the training.
+    with contextlib.suppress(OSError, ValueError):
+        write_json(checkpoint / _PROGRESS_FILE, progress)
+
+
+def read_progress(checkpoint: str) -> dict[str, float]:
+    """Return what `record_progress` wrote; empty if it wrote nothing."""
+    path = Path(checkpoint, _PROGRESS_FILE)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _digest(lengths: np.ndarray) -> str:
     # A fixed integer type, so that the digest does not depend on the platform.
     return hashlib.sha256(np.asarray(lengths, dtype="<i8").tobytes()).hexdigest()
@@ -298,6 +324,14 @@ def read_end(checkpoint: str) -> tuple[str, TrainerState, TrainOutput] | None:
     end = json.loads(path.read_text(encoding="utf-8"))
     folder = str(Path(checkpoint).parent / end["weights"])
     return folder, TrainerState(**end["state"]), TrainOutput(**end["output"])
+
+
+def was_stopped_early(checkpoint: str) -> bool:
+    """Return whether a callback, such as early stopping, ended the training of a checkpoint."""
+    state = json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    # At its last step, every training is stopped.
+    return bool(control.get("should_training_stop")) and state["global_step"] < state["max_steps"]
 
 
 # --- the same run --------------------------------------------------------------------------------

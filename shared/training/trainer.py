@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,20 +20,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.cli.launch import choose_precision
+from shared.models.tokenizers import forget_padding
 from shared.training.checkpoints import (
     check_same_model,
     check_same_rows,
     newest_complete_checkpoint,
     read_end,
+    read_progress,
     record_end,
+    record_progress,
     record_rows,
+    was_stopped_early,
 )
 from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_constant_rate
 
@@ -266,6 +278,11 @@ class LengthGroupedTrainer(Trainer):
         self.mixup = mixup
         self.bf16_predictions = bf16_predictions
         self.schedule_steps: int | None = None
+        self._progress: dict[str, float] = {}  # of the training that is resumed
+        self._started = 0.0
+        self._was_stopped = False  # whether early stopping has ended the training that is resumed
+        self.add_callback(_RestoreProgress(self))
+        self.add_callback(_SaveAfterEpoch())
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
@@ -274,6 +291,7 @@ class LengthGroupedTrainer(Trainer):
 
         If the training of the checkpoint was complete, its end is loaded, and nothing is trained.
         """
+        self._progress, self._was_stopped = {}, False
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
             check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
@@ -282,6 +300,10 @@ class LengthGroupedTrainer(Trainer):
                 folder, self.state, output = end
                 self._load_from_checkpoint(folder)
                 return output
+            self._progress = read_progress(resume_from_checkpoint)
+            self.args.eval_on_start = False  # its result is in the log of the checkpoint
+            if self.args.restore_callback_states_from_checkpoint:
+                self._was_stopped = was_stopped_early(resume_from_checkpoint)
         with self.fast_attention():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         # One process records it. FSDP can load weights only when it trains.
@@ -363,6 +385,14 @@ class LengthGroupedTrainer(Trainer):
     def _lengths(self, dataset: Dataset) -> np.ndarray:
         """Return the number of tokens of each row, (rows,)."""
         return np.asarray(dataset.with_format("numpy")[self.args.length_column_name][:])
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Without this, a training that was killed after it had been stopped early, before its end
+        # was recorded, would train one epoch more.
+        if self._was_stopped:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     # --- training steps ---
 
@@ -516,15 +546,67 @@ class LengthGroupedTrainer(Trainer):
     # --- checkpoints ---
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
+            forget_padding(self.processing_class)
         super()._save(output_dir, state_dict)
         # Nothing reads this pickle, and unpickling a file from others can run any code.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Not after `_save_checkpoint`: trainer_state.json, which makes a checkpoint complete, is
+        # written last.
+        super()._save_rng_state(output_dir)
+        # The loss since the last log entry: the mean over the processes, as the log has it.
+        loss = self.accelerator.gather(self._tr_loss).mean().item()
         if self.args.should_save:  # in one process only
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            record_rows(folder, self._lengths(self.train_dataset))
+            record_rows(Path(output_dir), self._lengths(self.train_dataset))
+            progress = {"loss_sum": self._total_loss_scalar, "loss_since_log": loss}
+            progress["logged_step"] = self._globalstep_last_logged
+            seconds = self._progress.get("seconds", 0.0) + time.time() - self._started
+            record_progress(Path(output_dir), progress | {"seconds": seconds})
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
+        # The speed is that of all steps, so the time of the interrupted run counts, too.
+        start_time -= self._progress.get("seconds", 0.0)
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+
+class _RestoreProgress(TrainerCallback):
+    """Give a resumed training the sums that its figures are made of.
+
+    The Trainer keeps them outside of its state and starts them at 0, so that the training loss
+    would be that of the resumed part.
+    """
+
+    def __init__(self, trainer: LengthGroupedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer, progress = self.trainer, self.trainer._progress
+        trainer._started = time.time()
+        if progress:
+            trainer._initial_global_step = 0
+            trainer._total_loss_scalar = progress["loss_sum"]
+            trainer._tr_loss += progress["loss_since_log"]
+            trainer._globalstep_last_logged = int(progress["logged_step"])
+
+
+class _SaveAfterEpoch(TrainerCallback):
+    """After the last step of an epoch, save when the epoch has been logged and evaluated.
+
+    A training that is resumed from this checkpoint starts with the next epoch and would do neither.
+    """
+
+    def __init__(self) -> None:
+        self.postponed = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save and (state.epoch.is_integer() or control.should_training_stop):
+            control.should_save, self.postponed = False, True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_save |= self.postponed
+        self.postponed = False
 
 
 def _check_gradient_checkpointing(model: Any) -> None:

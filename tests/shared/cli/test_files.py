@@ -1,12 +1,23 @@
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from shared.cli.errors import UserError
-from shared.cli.files import atomic_write, make_output_dir, write_csv, write_json
+from shared.cli.files import (
+    ROOT,
+    atomic_write,
+    make_output_dir,
+    remove_abandoned,
+    temporary_folder,
+    write_csv,
+    write_json,
+)
 
 
 def names(folder):
@@ -56,6 +67,53 @@ def test_two_writers_do_not_meet(tmp_path, monkeypatch):
             second.write("second")
     assert path.read_text() == "first"
     assert names(tmp_path) == ["result.txt"]
+
+
+def kill_while_writing(path):
+    """Write a part of a file, and of a folder, in a process that is killed then."""
+    script = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from shared.cli.files import atomic_write, temporary_folder
+        path = Path(sys.argv[1])
+        with temporary_folder(path.parent) as folder, atomic_write(path) as file:
+            (folder / "part").write_text("half")
+            file.write("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", script, str(path)]
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    for left in path.parent.glob(".*"):
+        os.utime(left, (0, 0))  # not of this second
+
+
+linux = pytest.mark.skipif(os.name != "posix", reason="no locks")
+
+
+@linux
+def test_what_a_killed_process_left_is_deleted_by_the_next_one(tmp_path):
+    for folder in (tmp_path, tmp_path / "inside"):
+        folder.mkdir(exist_ok=True)
+        kill_while_writing(folder / "result.txt")
+        assert len(names(folder)) == 2
+    with atomic_write(tmp_path / "result.txt") as file:
+        file.write("whole")
+    assert (tmp_path / "result.txt").read_text() == "whole"
+    make_output_dir(str(tmp_path))
+    assert names(tmp_path) == ["inside", "result.txt"]
+    assert names(tmp_path / "inside") == []
+
+
+@linux
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    (tmp_path / ".mine.tmp").write_text("no temporary file of this project")
+    with temporary_folder(tmp_path) as folder, atomic_write(tmp_path / "result.txt") as file:
+        file.write("text")
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, 0))
+        remove_abandoned(tmp_path)
+        assert folder.is_dir()
+    assert names(tmp_path) == [".mine.tmp", "result.txt"]
 
 
 def test_write_json(tmp_path):

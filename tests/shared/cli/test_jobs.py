@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.cli.errors import UserError
@@ -116,13 +117,12 @@ def test_lines_of_progress(make, capsys):
     assert lines[2] == f"  b: FAILED: no ({make('b').folder}/log.txt)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make, tmp_path):
-    done, blocked = make("done"), make("blocked", "--block", "1")
+def start_until_blocked(*cells):
+    """Run cells, the last of which blocks, in a process; return it and the log of the last one."""
     code = (
         "import sys, pathlib; from shared.cli.jobs import Job, run_jobs\n"
         "cells = [Job(n, pathlib.Path(f), tuple(c.split('|'))) for n, f, c in "
-        f"{[(c.name, str(c.folder), '|'.join(c.command)) for c in (done, blocked)]!r}]\n"
+        f"{[(c.name, str(c.folder), '|'.join(c.command)) for c in cells]!r}]\n"
         "run_jobs(cells, n_parallel=1, keep_models=False)"
     )
     process = subprocess.Popen(
@@ -132,12 +132,16 @@ def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make, tmp_
         stderr=subprocess.PIPE,
         text=True,
     )
-    for line in process.stdout:
-        if "done" in line:
-            break
-    log = blocked.folder / "log.txt"
+    log = cells[-1].folder / "log.txt"
     while not (log.exists() and log.read_text().endswith("\n")):
         assert process.poll() is None
+    return process, log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make):
+    done, blocked = make("done"), make("blocked", "--block", "1")
+    process, log = start_until_blocked(done, blocked)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -146,6 +150,15 @@ def test_a_signal_ends_the_running_ones_and_says_how_to_go_on(number, make, tmp_
         os.kill(int(log.read_text()), 0)
     assert done.finished
     assert not blocked.finished
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such signal")
+def test_a_kill_ends_the_running_ones(make):
+    process, log = start_until_blocked(make("blocked", "--block", "1"))
+    job = psutil.Process(int(log.read_text()))
+    process.kill()
+    process.communicate(timeout=60)
+    job.wait(timeout=60)
 
 
 def test_jobs_and_threads():

@@ -46,6 +46,15 @@ def test_any_title_makes_valid_metadata(tmp_path, title):
     assert card(tmp_path, title=title).data.model_name == title
 
 
+@pytest.mark.parametrize(
+    "flag", [["--resume_from_checkpoint", "true"], ["--resume_from_checkpoint=true"]]
+)
+def test_the_command_of_a_resumed_run_is_that_of_the_whole_run(flag, monkeypatch):
+    flags = ["--data", "a.jsonl", *flag, "--refit", "true"]
+    monkeypatch.setattr(sys, "argv", ["recipes/github_tagger.py", *flags])
+    assert command_line().endswith("github_tagger.py --data a.jsonl --refit true")
+
+
 def test_the_card_has_every_part(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["recipes/github_tagger.py", "--data", "my file.jsonl"])
     monkeypatch.chdir(tmp_path)

@@ -118,6 +118,13 @@ def test_folders_of_other_names_and_files_are_no_checkpoints(run, checkpoint):
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-10")
 
 
+def test_a_checkpoint_that_was_being_deleted_comes_last(run):
+    (run / "checkpoint-10" / "progress.json").unlink()
+    assert newest_complete_checkpoint(run) == str(run / "checkpoint-9")
+    shutil.rmtree(run / "checkpoint-9")
+    assert newest_complete_checkpoint(run) == str(run / "checkpoint-10")  # of an older version
+
+
 def test_no_complete_checkpoint(tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
     assert newest_complete_checkpoint(tmp_path) is None
@@ -135,6 +142,17 @@ def test_a_new_run_does_not_mix_with_an_unfinished_one(run, tmp_path, flag):
     assert find_checkpoint(tmp_path / "nothing", flag) is None
     with pytest.raises(UserError, match=r"holds checkpoint-10 of an unfinished run; continue it w"):
         find_checkpoint(run, flag)
+
+
+def test_incomplete_checkpoints_alone_are_noted_or_refused(run, capsys):
+    for step in (9, 10):  # as with --save_only_model
+        (run / f"checkpoint-{step}" / "optimizer.pt").unlink()
+    assert find_checkpoint(run, "true") is None
+    note = capsys.readouterr().out
+    assert note.startswith(f"note: {run / 'checkpoint-10'} holds no optimizer (it was saved with")
+    assert note.endswith("; starting from the beginning\n")
+    with pytest.raises(UserError, match="holds checkpoint-10 of an unfinished run; continue it w"):
+        find_checkpoint(run, "false")
 
 
 def test_a_named_checkpoint(run):

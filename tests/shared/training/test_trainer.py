@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -132,13 +133,36 @@ def test_little_padding_and_other_batches_in_each_epoch():
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
     flags = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 4, "num_train_epochs": 2}
+    flags |= {"logging_steps": 5}  # neither at the checkpoints nor at the end
+    flags |= {"eval_strategy": "epoch", "eval_on_start": True}
     whole = make_trainer(tiny_model, tmp_path, **flags)
-    whole.train()
-    for step in (4, 8):  # in the first and in the second epoch, of six steps each
-        resumed = make_trainer(tiny_model, tmp_path, **flags)
-        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    expected = without_times(whole.train().metrics)
+    for step in (4, 8, 12):  # in the first and in the second epoch, of six steps each; at the end
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        (checkpoint / "end_of_training.json").unlink(missing_ok=True)
+        resumed = make_trainer(tiny_model, tmp_path / "resumed", **flags)
+        metrics = resumed.train(resume_from_checkpoint=str(checkpoint)).metrics
         assert resumed.state.global_step == 12
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+        assert without_times(metrics) == expected
+        logs = [map(without_times, trainer.state.log_history) for trainer in (resumed, whole)]
+        assert list(logs[0]) == list(logs[1])
+
+
+def without_times(figures):
+    return {k: v for k, v in figures.items() if "runtime" not in k and "per_second" not in k}
+
+
+def test_the_speed_of_a_resumed_training_is_that_of_all_its_steps(tiny_model, tmp_path):
+    flags = {"save_strategy": "steps", "save_steps": 6, "num_train_epochs": 2}
+    make_trainer(tiny_model, tmp_path, **flags).train()
+    progress = tmp_path / "checkpoint-6" / "progress.json"
+    sums = json.loads(progress.read_text())
+    progress.write_text(json.dumps(sums | {"seconds": 1000.0}))
+    resumed = make_trainer(tiny_model, tmp_path, **flags)
+    metrics = resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6")).metrics
+    assert metrics["train_runtime"] > 1000
+    assert metrics["train_steps_per_second"] == pytest.approx(0.012, abs=1e-3)
 
 
 @pytest.mark.parametrize("save_total_limit", [1, 9])
@@ -148,6 +172,7 @@ def test_a_complete_training_is_not_repeated(save_total_limit, tiny_model, tmp_p
         flags |= {"load_best_model_at_end": True, "learning_rate": 0.1}
         stop = EarlyStoppingCallback(early_stopping_patience=2)
         flags |= {"save_total_limit": save_total_limit}
+        flags |= {"restore_callback_states_from_checkpoint": True}
         return make_trainer(tiny_model, tmp_path, callbacks=[stop], **flags)
 
     first, second = trainer(), trainer()
@@ -158,9 +183,11 @@ def test_a_complete_training_is_not_repeated(save_total_limit, tiny_model, tmp_p
     assert second.state.log_history == first.state.log_history
     np.testing.assert_array_equal(weights(second.model), weights(first.model))
 
-    # Without the record, for example after a full disk, the last epochs are trained again.
+    # Without the record, for example after a kill, the last epochs are trained again, but no more.
     (Path(checkpoint) / "end_of_training.json").unlink()
-    assert trainer().train(resume_from_checkpoint=checkpoint).metrics != expected.metrics
+    again = trainer().train(resume_from_checkpoint=checkpoint).metrics
+    assert again != expected.metrics
+    assert without_times(again) == without_times(expected.metrics)
 
 
 def test_a_schedule_may_be_longer_than_the_training(tiny_model, tmp_path):
