@@ -155,7 +155,7 @@ def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert files == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-        *("README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
+        *("networks.py", "README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
         *("training_log.json", "plots/training_curve.png", "tagger.json"),
         *("plots/words_per_text.png", "plots/label_counts.png"),
     }
@@ -163,8 +163,8 @@ def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
     assert len([entry for entry in history if "loss" in entry]) == 10
     assert [entry["step"] for entry in history if "eval_accuracy" in entry] == [50, 100]
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "import shared.models.networks" in card
-    assert f'model="{out}"' in card
+    assert "trust_remote_code=True" in card
+    assert f'"{out}"' in card
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
