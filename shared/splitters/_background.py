@@ -47,7 +47,8 @@ def run_in_background(function: Callable[[], Any], control: np.ndarray, descript
                 raise
         from tqdm import tqdm
 
-        with tqdm(desc=description, unit=" moves", initial=int(control[1]), disable=None) as bar:
+        # None: shown only on a terminal.
+        with tqdm(desc=description, unit=" moves", disable=None, leave=False) as bar:
             while not future.done():
                 try:
                     future.result(INTERVAL)
