@@ -53,7 +53,8 @@ def run_in_background(function: Callable[[], Any], control: np.ndarray, descript
                 try:
                     future.result(INTERVAL)
                 except NotDone:
-                    bar.update(int(control[1]) - bar.n)
+                    bar.n = int(control[1])
+                    bar.refresh()
         return future.result()
     except BaseException:
         control[0] = 1
