@@ -43,8 +43,8 @@ def run_in_background(function: Callable[[], Any], control: np.ndarray, descript
         try:
             return future.result(SILENT)
         except NotDone:
-            if future.done():  # the function itself raised a TimeoutError
-                raise
+            if future.done():  # just now, or by a TimeoutError of the function itself
+                return future.result()
         from tqdm import tqdm
 
         # None: shown only on a terminal.
