@@ -43,16 +43,18 @@ def run_in_background(function: Callable[[], Any], control: np.ndarray, descript
         try:
             return future.result(SILENT)
         except NotDone:
-            if future.done():  # the function itself raised a TimeoutError
-                raise
+            if future.done():  # just now, or by a TimeoutError of the function itself
+                return future.result()
         from tqdm import tqdm
 
-        with tqdm(desc=description, unit=" moves", initial=int(control[1]), disable=None) as bar:
+        # None: shown only on a terminal.
+        with tqdm(desc=description, unit=" moves", disable=None, leave=False) as bar:
             while not future.done():
                 try:
                     future.result(INTERVAL)
                 except NotDone:
-                    bar.update(int(control[1]) - bar.n)
+                    bar.n = int(control[1])
+                    bar.refresh()
         return future.result()
     except BaseException:
         control[0] = 1
