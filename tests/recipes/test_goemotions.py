@@ -382,7 +382,7 @@ def test_an_encoder_of_other_sizes_cannot_go_on_from_a_checkpoint(
     def break_down(trainer, *_, **__):
         raise Stopped
 
-    monkeypatch.setattr(recipe.module, "tune_thresholds", break_down)
+    monkeypatch.setattr(recipe.module, "find_thresholds", break_down)
     command = [*flags("scratch", tmp_path), "--eval_strategy", "no", "--save_strategy", "epoch"]
     command += ["--load_best_model_at_end", "false", "--num_train_epochs", 1]
     with pytest.raises(Stopped):
