@@ -175,12 +175,13 @@ def test_texts_are_tokenised_in_batches_and_their_tokens_kept_nowhere(
     monkeypatch.setattr(recipe.module, "check_unknown_tokens", lambda *_: 0.0)
     monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "predict", embed)
     recipe("--data", write(tmp_path / "many.jsonl", rows))
-    assert sum(sizes) == sum(map(len, tokens)) > 2000
+    assert sum(map(len, tokens)) == len(rows)
+    assert sum(sizes) < 1.5 * len(rows)  # the verdict reads the test texts once more
     assert max(sizes) <= 1000
-    for rows in tokens:
-        assert rows.cache_files == []
-        assert rows.column_names == ["input_ids", "length"]
-        assert rows["length"] == [len(ids) for ids in rows["input_ids"]]
+    for part in tokens:
+        assert part.cache_files == []
+        assert part.column_names == ["input_ids", "length"]
+        assert part["length"] == [len(ids) for ids in part["input_ids"]]
 
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
