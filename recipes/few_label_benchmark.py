@@ -139,7 +139,7 @@ class BenchmarkArguments(SplitArguments):
         None, "Tokens per text for methods with an encoder (default: theirs).", least=1
     )
     jobs: int | None = flag(
-        None, "Cells to run in parallel; 0: only report (default: by cores and memory).", least=1
+        None, "Cells to run in parallel; 0: only report (default: by cores and memory).", least=0
     )
     keep_models: bool = flag(
         False, "Keep the weights of all cells, 90 MB each for the default encoder (default: false)."
