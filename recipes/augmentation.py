@@ -37,7 +37,7 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.data import SplitArguments, TaggingArguments, load_and_split
+from shared.data import SplitArguments, TaggingArguments, add_column, load_and_split
 from shared.evaluation import (
     DecisionRule,
     choose_labels,
@@ -184,7 +184,7 @@ def main() -> None:
         # Repeat the rows: `sample` numbers the copies from 0, and the texts themselves, which are
         # never augmented, from -n to -1.
         train = concatenate_datasets([train] * (1 + args.copies))
-        train = train.add_column("sample", np.arange(-n, n * args.copies))
+        train = add_column(train, "sample", np.arange(-n, n * args.copies))
 
         def change(texts, samples):
             epoch = int(trainer.state.epoch or 0)

@@ -44,7 +44,7 @@ from shared.cli import (
     start_recipe,
     write_json,
 )
-from shared.data import SplitArguments, load_corpus, map_rows
+from shared.data import SplitArguments, add_column, load_corpus, map_rows
 from shared.models import (
     DEFAULT_MODEL,
     check_unknown_tokens,
@@ -167,7 +167,8 @@ def main() -> None:
     train, valid = (
         tokens.select(usable[rows]) for rows in next(split.split(usable, groups=groups))
     )
-    valid = valid.add_column("epoch", [0] * len(valid))  # the same masks in every evaluation
+    # One epoch for all evaluations, so that they mask the same tokens.
+    valid = add_column(valid, "epoch", np.zeros(len(valid), int))
     print_once(f"{len(train):,} unlabelled texts to learn from, {len(valid):,} to measure on")
 
     trainer = LengthGroupedTrainer(

@@ -213,6 +213,8 @@ def main() -> None:
         settings_of_rule = {"thresholds": thresholds.tolist(), "one_label_each": single_label}
         trainer.model.config.update(settings_of_rule)
         valid, test = map(rule.choose, scores)
+        if args.process_index == 0:  # peft would keep a file that a kill has left in part
+            (method_dir / "README.md").unlink(missing_ok=True)
         trainer.save_model()
         if args.process_index == 0:  # peft does not save the config, which holds the label names
             trainer.model.config.save_pretrained(method_args.output_dir)
@@ -236,7 +238,6 @@ def main() -> None:
         rows[method] = row
         if args.process_index == 0:
             write_json(files[method], row)
-            write_csv(output_dir / "results.csv", [rows[m] for m in METHODS if m in rows])
 
     if not rows:
         return
@@ -245,6 +246,7 @@ def main() -> None:
     if args.process_index != 0:
         tag_unlabelled(output_dir / best, corpus, args)
         return
+    write_csv(output_dir / "results.csv", [rows[m] for m in METHODS if m in rows])
     report = table(rows, "accuracy" if single_label else "micro F1")
     merged = [str(path) for path in sorted(output_dir.glob("*/merged"))]
     write_model_card(

@@ -387,9 +387,9 @@ class LengthGroupedTrainer(Trainer):
         return np.asarray(dataset.with_format("numpy")[self.args.length_column_name][:])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # Without this, a training that was killed after it had been stopped early, before its end
-        # was recorded, would train one epoch more.
-        if self._was_stopped:
+        # Without this, a training that was killed after its last step, before its end was recorded,
+        # would train more: an epoch after early stopping, a step if it ends within an epoch.
+        if self._was_stopped or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)

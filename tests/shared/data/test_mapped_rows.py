@@ -1,11 +1,12 @@
 """Mapped rows: from the cache whenever nothing changed, and nothing else in the cache."""
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from shared.data.arguments import DataArguments
 from shared.data.corpus import load_data
-from shared.data.mapped_rows import map_rows
+from shared.data.mapped_rows import add_column, map_rows
 from shared.models.loading import load_tokenizer
 from shared.models.tokenizers import forget_padding, tokenize
 
@@ -37,6 +38,16 @@ def test_rows_are_those_of_datasets_and_are_computed_once(dataset, tmp_path):
         assert files[1] == files[2]
         (new,) = files[1] - files[0]
         assert new.name.startswith("mapped-")
+
+
+def test_a_column_is_added(dataset):
+    rows, values = dataset.select(range(7, 30)), np.arange(23) * 2
+    assert add_column(rows, "new", values)["new"][:] == values.tolist()
+    assert add_column(rows, "new", values + 1)["new"][:] == (values + 1).tolist()
+    expected = rows.add_column("new", values)
+    added = add_column(rows, "new", values)
+    assert added.to_dict() == expected.to_dict()
+    assert added.features == expected.features
 
 
 def test_rows_in_memory_and_no_rows_at_all(dataset, tmp_path):

@@ -149,6 +149,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
         assert list(logs[0]) == list(logs[1])
 
 
+def test_a_training_that_ended_within_an_epoch_makes_no_more_steps(tiny_model, tmp_path):
+    flags = {"save_strategy": "steps", "save_steps": 8, "max_steps": 8}  # six are an epoch
+    whole = make_trainer(tiny_model, tmp_path, **flags)
+    whole.train()
+    (tmp_path / "checkpoint-8" / "end_of_training.json").unlink()
+    resumed = make_trainer(tiny_model, tmp_path / "resumed", **flags)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    assert resumed.state.global_step == 8
+    np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
 def without_times(figures):
     return {k: v for k, v in figures.items() if "runtime" not in k and "per_second" not in k}
 
