@@ -172,7 +172,7 @@ def main() -> None:
         print_once(f"{part}: {len(windows[part].rows):,} windows of {len(y[part]):,} documents")
 
     # With one label per document the loss is cross-entropy over classes, else that of each label.
-    to_scores, prefix = (softmax, "single") if single_label else (sigmoid, "multi")
+    to_scores, task = (softmax, "single") if single_label else (sigmoid, "multi")
     weighting = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
     weighting |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
     weighting |= {"totals": y["oof"].sum(axis=0)}
@@ -186,7 +186,7 @@ def main() -> None:
         loss = classification_loss(train_labels, names, **weighting)
         base = type(encoder)(encoder.config) if args.from_scratch else deepcopy(encoder)
         model = PooledForSequenceClassification.from_encoder(
-            base, names, **args.head, problem_type=f"{prefix}_label_classification"
+            base, names, **args.head, problem_type=f"{task}_label_classification"
         )
         model.config.one_label_each = single_label
         model.config.windows = {**cutting, "pooling": args.window_pooling}

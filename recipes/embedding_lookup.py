@@ -12,9 +12,9 @@ per label on the same embeddings, which is stronger with some dozens of labels o
 
 Data: as described in README.md. With fewer than 500 labelled texts, every text is tested by
 cross-validation, and k and m come from the training texts, each classified by all others. With
-more, or with --evaluate held_out, the split and the nested --train_size are those of that recipe,
-so that figures are comparable. In the end all labelled texts are looked up. Embeddings are cached:
-a second run on the same texts takes seconds.
+more, or with --evaluate held_out, the split and the nested --train_size are the same in all
+recipes, so that figures are comparable. In the end all labelled texts are looked up. Embeddings are
+cached: a second run on the same texts takes seconds.
 
 Expect on two CPU cores, default encoder: 20 texts of 250 tokens per second, 1 GB of memory.
 """
@@ -213,9 +213,10 @@ def main() -> None:
     chosen_labels = [t.rule.choose(fold_scores) for t, fold_scores in tested]
     predicted["test"] = resampling.join(chosen_labels)
     seconds_per_text = embed.seconds / embed.n_texts
-    seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
+    n_scored = len(scores["valid"]) + sum(map(len, chosen_labels))
+    seconds_per_text += (perf_counter() - trained) / n_scored
     split = resampling.tested
-    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.first_repeat])
     figures = split_metrics(split, scores, predicted, baseline)
     figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, chosen_labels)

@@ -24,9 +24,9 @@ negative), only the labels with a probability of at least one half.
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --train_size 64
     accelerate launch recipes/few_label_probe.py --data issues.jsonl --encoder static
 
-Data: as described in README.md. With --evaluate held_out, the split and the nested
---train_size are the same, so that figures are comparable; texts that --train_size leaves out count
-as unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
+Data: as described in README.md. With --evaluate held_out, the split and the nested --train_size are
+the same in all recipes, so that figures are comparable; texts that --train_size leaves out count as
+unlabelled. Embeddings are cached: a second run on the same texts takes seconds.
 
 Expect on one CPU core with the default encoder: embedding 1,000 texts of at most 256 tokens takes
 41 seconds in bfloat16, or about one with --encoder static; fits take seconds. Issues of
@@ -42,6 +42,7 @@ import numpy as np
 from transformers import TrainingArguments
 
 from shared.cli import (
+    UserError,
     choose_precision,
     exit_on_user_error,
     flag,
@@ -155,6 +156,8 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
     )
 
     def __post_init__(self):
+        if self.text_prefix and self.encoder == "static":
+            raise UserError("--text_prefix: static embeddings have no use for one; remove it")
         choose_precision(self)
         super().__post_init__()
 
@@ -282,8 +285,9 @@ def main() -> None:
     scores = {"valid": score(folds[0], tagger, "valid"), "test": resampling.join(tested)}
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
-    seconds_per_text += (perf_counter() - trained) / sum(map(len, scores.values()))
-    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.splits])
+    n_scored = len(scores["valid"]) + sum(map(len, tested))
+    seconds_per_text += (perf_counter() - trained) / n_scored
+    baseline = resampling.join([naive_bayes_labels(part) for part in resampling.first_repeat])
     figures = split_metrics(split, scores, predicted, baseline)
     figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
     figures |= repeat_metrics(resampling, [rule.choose(values) for values in tested])

@@ -12,8 +12,9 @@ inverts the padding mask, so that tokens attend only to padding; this recipe has
     accelerate launch recipes/goemotions.py --config recipes/configs/goemotions_scratch.yaml
 
 Data: as described in README.md; to read the original files of GoEmotions, use --column_names
-text labels id --class_names labels.txt. To load the model with `pipeline`, first import
-`shared.models.heads`. The sizes published for scratch (goemotions_scratch_large.yaml) need a GPU.
+text labels id --class_names labels.txt. `pipeline` loads the model with `trust_remote_code=True`;
+its code is then in the output folder. The sizes published for scratch
+(goemotions_scratch_large.yaml) need a GPU.
 
 Expect on one core: the sample takes a minute (micro F1 .68); GoEmotions takes half an hour (micro
 .60, macro .53), from scratch six minutes (micro .55, macro .47).
@@ -167,6 +168,8 @@ class EmotionArguments(
         check_tuning(self)
         if scratch and self.freeze != "none":
             raise UserError("--architecture scratch: random weights cannot stay frozen")
+        if scratch and self.text_prefix:
+            raise UserError("--text_prefix: only for a pretrained encoder; remove it")
         self.head = head_settings(self)
         EpochTrainingArguments.__post_init__(self)
 

@@ -15,8 +15,8 @@ training texts.
 
 Data: as described in README.md. If every text has exactly one label, the classes exclude each
 other (softmax); otherwise each label is decided separately (sigmoid, threshold tuned on
-validation). To load the network with `AutoModelForSequenceClassification` or `pipeline`, first
-import `shared.models.networks`.
+validation). `AutoModelForSequenceClassification` and `pipeline` load the network with
+`trust_remote_code=True`; its code is in the output folder.
 
 Expect on the IMDB test file, on one CPU core with 2 GB of memory: accuracy .82 in one minute
 (imdb_cnn.yaml), .84 in one minute (imdb_lstm.yaml), .90 in seven minutes (imdb_strong.yaml).
@@ -177,10 +177,7 @@ def main() -> None:
     # Every evaluation tunes a threshold first, so that evaluations are compared at their best one.
     tune = partial(find_thresholds, setting=args.thresholds, tolerance=2)
 
-    def compute_metrics(prediction):
-        if single_label:
-            return multilabel_metrics(label_names, single_label=True)(prediction)
-        return multilabel_metrics(label_names, thresholds=tune)(prediction)
+    compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
     def build_trainer(run_args, train, labels):
         """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels)."""

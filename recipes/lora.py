@@ -165,7 +165,8 @@ def main() -> None:
             adapt(deepcopy(start), method, **settings)
             methods.append(method)
         except UserError as error:
-            if args.methods:
+            # With --frozen_layers, it is the flag that does not fit.
+            if args.methods or (method == "partial" and args.frozen_layers is not None):
                 raise
             print_once(f"note: {METHODS[method][0]} is left out; {error}")
     if not args.health_check:

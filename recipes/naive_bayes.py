@@ -3,9 +3,9 @@
 Why: it takes seconds on any machine, is hard to beat with very few labels, and is the baseline for
 every model that needs training time. `naive_bayes` is the baseline of "Natural Language Processing
 with Transformers", chapter 9 (word counts, one multinomial classifier per label); the other
-classifiers use TF-IDF of words and word pairs and are stronger with a few dozen labels or more.
-Boosted trees take a hundred times as long. --strategy says how a classifier gives several labels
-(Read et al. 2011); recipes/FIGURES.md compares all combinations.
+classifiers use TF-IDF, the linear ones of words and word pairs, which makes them stronger with a
+few dozen labels or more. Boosted trees take two to four times as long. --strategy says how a
+classifier gives several labels (Read et al. 2011); recipes/FIGURES.md compares all combinations.
 
     accelerate launch recipes/naive_bayes.py --config recipes/configs/naive_bayes_sample.yaml
     accelerate launch recipes/naive_bayes.py --classifier linear_svm --min_df 5 --data issues.jsonl
@@ -14,7 +14,7 @@ Boosted trees take a hundred times as long. --strategy says how a classifier giv
 
 Data: as described in README.md. With fewer than 500 labelled texts, every text is tested by
 cross-validation; with more, or with --evaluate held_out, the split and the nested --train_size are
-those of that recipe, so that figures are comparable. In the end the tagger is fitted on all
+the same in all recipes, so that figures are comparable. In the end the tagger is fitted on all
 labelled texts. The terms that speak for and against each label are printed, and written to
 terms.csv.
 
@@ -35,7 +35,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from shared.cli import (
-    UserError,
     exit_on_user_error,
     flag,
     is_main_process,
@@ -83,15 +82,15 @@ class NaiveBayesArguments(
         [], f"Also train on augmented copies of the texts: {NAMES_HELP} (default: none)."
     )
     terms: int = flag(
-        5, "Terms for and against each label to print; 0: none, and no terms.csv (default: 5)."
+        5,
+        "Terms for and against each label to print; 0: none, and no terms.csv (default: 5).",
+        least=0,
     )
     output_dir: str = flag("outputs/naive_bayes", "Output folder (default: outputs/naive_bayes).")
     seed: int = flag(42, "Random seed of the split, and of boosted trees (default: 42).")
 
     def __post_init__(self):
         WordArguments.__post_init__(self)
-        if self.terms < 0:
-            raise UserError(f"--terms {self.terms}: must be 0 or more")
         fixed_threshold(self.thresholds)  # checks the flag
 
 
@@ -156,6 +155,7 @@ def main() -> None:
         top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")
+    (output_dir / "terms.csv").unlink(missing_ok=True)  # of an earlier run
     if args.terms:
         words, classifier = tagger.scorer.classifier.features.words, tagger.scorer.classifier
         table = write_terms(

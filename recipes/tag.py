@@ -46,7 +46,7 @@ from shared.data import (
     TOP_SCORES_HELP,
     find_label_column,
     find_text_columns,
-    is_missing,
+    has_labels,
     join_text,
     open_source,
 )
@@ -135,8 +135,7 @@ def main() -> None:
     def read_rows():
         """Yield each row to tag with its number."""
         for number, row in enumerate(source.read(), 1):
-            cell = None if label_column is None else row.get(label_column)
-            if is_missing(cell) or cell in ("", []):
+            if label_column is None or not has_labels(row.get(label_column)):
                 yield number, row
 
     # Check all rows before any is tagged: a mistake in the last row must not cost hours.

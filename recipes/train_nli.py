@@ -129,6 +129,7 @@ def main() -> None:
         with args.main_process_first(desc="preparing the data"):
             flags = ["--config" if name.endswith((".yaml", ".yml")) else "--data", name]
             corpus = load_data(parse_arguments(DataArguments, flags))
+        print_once(corpus.describe(brief=True))
         rows = corpus.labelled
         if len(rows) > args.topic_rows:
             rng = np.random.default_rng(args.seed)

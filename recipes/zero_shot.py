@@ -137,6 +137,8 @@ class ZeroShotArguments(TaggingArguments, SplitArguments, TrainingArguments):
         self.candidate_labels = list(dict.fromkeys(self.candidate_labels or [])) or None
         slot = "{mask}" if self.method == "fill_mask" else "{label}"
         check_templates(self.templates or [], slot)
+        if self.text_prefix and self.method in ("nli", "fill_mask"):
+            raise UserError("--text_prefix: only for methods that embed texts; remove it")
         choose_precision(self)
         super().__post_init__()
 
@@ -204,6 +206,8 @@ def main() -> None:
     if not len(corpus.labelled):
         if held_out:
             raise UserError(f"{args.data}: has no labels; name the file with labels as --data")
+        if args.push_to_hub:
+            raise UserError("--push_to_hub: without labelled texts there is no card; remove it")
         step = -(-len(corpus.dataset) // CALIBRATION_TEXTS)
         reference = score(corpus.dataset["text"][::step])
         mean = CalibratedMean.of(reference, shift=args.calibrate)

@@ -146,7 +146,9 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         flag = re.search(r'output_dir: str = flag\(\s*"(\S+)"', _read(makers[0]))
         tagger_dir = flag[1] if flag else f"outputs/{makers[0].stem}"
         _replace(folder / "recipes" / "tag.py", r"outputs/github_tagger", tagger_dir, count=0)
-        readme = _TAGGER_README.format(output_dir=tagger_dir)
+        # A recipe that leaves its tagger in the output folder itself.
+        if "tag_unlabelled(output_dir, " in _read(script):
+            readme = _TAGGER_README.format(output_dir=tagger_dir)
 
     main = name
     for config in sorted(configs.glob("*sample.yaml")):

@@ -15,11 +15,12 @@ from shared.cli.standard_flags import Range, check_ranges, check_standard_flags
 
 Arguments = TypeVar("Arguments")
 
-# Flags that change no result: folders and speed.
+# Flags that change no result: folders, speed, and what is published.
 _NO_EFFECT_ON_RESULTS = (
     *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "tag_unlabelled"),
-    "top_scores",
+    *("top_scores", "push_to_hub", "hub_model_id", "hub_strategy", "hub_token"),
+    *("hub_private_repo", "hub_always_push", "hub_revision"),
 )
 
 # Flags of TrainingArguments that are declared as one word; in a YAML file they can be a list.

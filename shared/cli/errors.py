@@ -12,7 +12,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,8 +87,7 @@ def log_errors_to(folder: Path) -> None:
     """Set the folder for ``error.log``, and remove that of an earlier run."""
     global _log_folder
     _log_folder = folder
-    if os.environ.get("RANK", "0") == "0":
-        (folder / "error.log").unlink(missing_ok=True)
+    _log_file(folder).unlink(missing_ok=True)
 
 
 def _mistake(error: BaseException) -> str | None:
@@ -120,7 +119,7 @@ def _exit_unexpectedly(error: BaseException) -> NoReturn:
     message = (
         f"unexpected {type(error).__name__}: {_shorten(first_line(error), 300)}; last step: "
         f"{place}, line {last.lineno}: {_shorten(last.line or last.name, 100)}; "
-        f"the traceback is in {_write_log(text)}"
+        f"{_write_log(text)}"
     )
     _exit(message, EXIT_UNEXPECTED)
 
@@ -136,17 +135,24 @@ def _is_own(frame: traceback.FrameSummary) -> bool:
     return file.is_file() and file.is_relative_to(_ROOT) and "site-packages" not in file.parts
 
 
-def _write_log(text: str) -> Path | str:
-    """Write a traceback; return the path of the file."""
+def _log_file(folder: Path) -> Path:
     rank = os.environ.get("RANK", "0")
-    name = "error.log" if rank == "0" else f"error_rank{rank}.log"
-    for folder in filter(None, (_log_folder, Path(tempfile.gettempdir()))):
-        try:
-            (folder / name).write_text(text, encoding="utf-8")
-            return folder / name
-        except OSError:  # a full disk; try the other folder
-            continue
-    return "no file, since none could be written"
+    return folder / ("error.log" if rank == "0" else f"error_rank{rank}.log")
+
+
+def _write_log(text: str) -> str:
+    """Write a traceback; return where it is, as text."""
+    with suppress(OSError):  # a full disk; try the other folder
+        if _log_folder is not None:
+            _log_file(_log_folder).write_text(text, encoding="utf-8")
+            return f"the traceback is in {_log_file(_log_folder)}"
+    with suppress(OSError):
+        # A new name: other users have their files there, too.
+        descriptor, path = tempfile.mkstemp(prefix="error_", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        return f"the traceback is in {path}"
+    return "the traceback could not be written"
 
 
 def leave_processes() -> None:

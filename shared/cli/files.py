@@ -1,7 +1,6 @@
 """Files of a run: written as a whole or not at all, so that no reader gets half a file."""
 
 import csv
-import glob
 import json
 import os
 import re
@@ -92,23 +91,29 @@ def remove_abandoned(folder: Path, prefix: str = ".", *, recursive: bool = False
     """
     if fcntl is None:
         return
-    pattern = f"{'**/' if recursive else ''}{glob.escape(prefix)}*.tmp"
-    for path in folder.glob(pattern):
-        if not re.fullmatch(r"\..*\.\d+\.tmp", path.name):
-            continue
-        with suppress(OSError):
-            # One that has just been created may not be locked yet.
-            if time.time() - path.stat().st_mtime < 1:
-                continue
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is in use
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            finally:
-                os.close(descriptor)
+    # Unlike Path.glob, this passes over folders that another process deletes meanwhile.
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if name.startswith(prefix) and re.fullmatch(r"\..*\.\d+\.tmp", name):
+                _remove_if_abandoned(Path(parent, name))
+        if not recursive:
+            break
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    with suppress(OSError):
+        # One that has just been created may not be locked yet.
+        if time.time() - path.stat().st_mtime < 1:
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is in use
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def remove_folder(folder: Path) -> None:
@@ -169,6 +174,32 @@ def make_output_dir(path: str) -> Path:
             f"--output_dir {path}: cannot be written ({reason}); choose another folder"
         ) from None
     return folder
+
+
+def expand_path(path: str) -> Path:
+    """Replace `~`, `$NAME` and `${NAME}` in a path by their values.
+
+    Where `RECIPES_DATA` is not set, it stands for the folder `shared/data` beside the project, if
+    that exists.
+
+    Raises
+    ------
+    UserError
+        If an environment variable is not set.
+    """
+
+    def value(match: re.Match) -> str:
+        name = match[1] or match[2]
+        default_folder = ROOT.parent / "shared" / "data"
+        if name in os.environ:
+            return os.environ[name]
+        if name == "RECIPES_DATA" and default_folder.is_dir():
+            return str(default_folder)
+        raise UserError(
+            f"{path}: the environment variable {name} is not set; set it to the path of the folder"
+        )
+
+    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
 
 
 def folder_fingerprint(folder: str) -> str:

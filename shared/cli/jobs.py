@@ -82,10 +82,9 @@ class Job:
         with open(self.folder / "log.txt", "wb") as log:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / script), *flags, "--output_dir", str(self.folder)],
-                env={
-                    **(PASSIVE_WAITING | environment),
-                    **{"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
-                },
+                env=PASSIVE_WAITING
+                | environment
+                | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -121,12 +120,16 @@ class Job:
         return record
 
 
+# Loaded here: between fork and exec, a process that had threads must not load a library.
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 def _end_with_parent() -> None:
     """Ask Linux to kill this process when its parent ends, also if the parent is killed.
 
     Otherwise the job would write among the files of the same job in the next run.
     """
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) -> int:
@@ -157,12 +160,13 @@ def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) 
                 if "test_micro_f1" in metrics:
                     # With one label per text, micro F1 equals the accuracy.
                     name = "accuracy" if "test_accuracy" in metrics else "micro F1"
-                    figures = name + " {test_micro_f1:.3f}   macro F1 {test_macro_f1:.3f}"
+                    figures = f"{name} {metrics['test_micro_f1']:.3f}   "
+                    figures += f"macro F1 {metrics['test_macro_f1']:.3f}"
                     for weights in () if keep_models else job.folder.glob("*.safetensors"):
                         weights.unlink()
                 minutes = (time.perf_counter() - started) / 60
                 remaining = minutes / n * (len(jobs) - n)
-                line = f"  {n:3}/{len(jobs)}  {job.name:36} {figures.format(**metrics)}"
+                line = f"  {n:3}/{len(jobs)}  {job.name:36} {figures}"
                 line += f"   {seconds:4.0f} s   ({minutes:.1f} min, about {remaining:.1f} to go)"
                 print(line, flush=True)
     except KeyboardInterrupt:

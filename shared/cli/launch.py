@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.cli.errors import UserError, first_line, log_errors_to
-from shared.cli.files import make_output_dir
+from shared.cli.files import expand_path, make_output_dir
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -50,7 +50,7 @@ def start_recipe(args: Any) -> Path:
     for name in ("data", "train_data", "valid_data", "test_data"):
         value = getattr(args, name, None) or []
         for path in [value] if isinstance(value, str) else value:  # train_nli takes several
-            file = Path(os.path.expandvars(os.path.expanduser(path)))
+            file = expand_path(path)
             if file.is_file() and file.resolve().parent == folder.resolve():
                 raise UserError(
                     f"--{name} {file}: lies in --output_dir, where files are replaced; move it, or "

@@ -58,7 +58,7 @@ def launch(words: list[str]) -> NoReturn:
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
     except SignalException as end:
         sys.exit(128 + end.sigval)
-    except (UserError, ValueError, TypeError, OSError) as error:  # a config or flags are wrong
+    except Exception as error:  # a config or flags are wrong
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     sys.exit(0)
@@ -81,6 +81,7 @@ def set_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> No
     """
     import torch
     from accelerate.commands.config import default_config_file
+    from accelerate.commands.config.config_args import load_config_from_file
     from joblib import cpu_count  # respects the limits of a container
 
     named = environment.get("ACCELERATE_CONFIG")
@@ -88,14 +89,22 @@ def set_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> No
         raise UserError(f"ACCELERATE_CONFIG={named}: no such file")
     args.config_file = args.config_file or named
     chosen = args.cpu or args.multi_gpu or args.tpu or args.use_deepspeed or args.use_fsdp
-    if args.config_file is None and not chosen and not Path(default_config_file).is_file():
-        n_gpus = torch.cuda.device_count()
+    has_own_config = Path(default_config_file).is_file()
+    if args.config_file is None and not chosen and not has_own_config:
+        # Of any maker: torch.accelerator also counts those of Apple, Intel and others.
+        n_gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
         names = ("one_cpu.yaml", "one_gpu.yaml")
         args.config_file = str(CONFIGS / (names[n_gpus] if n_gpus < 2 else "several_gpus.yaml"))
         if n_gpus > 1 and args.num_processes is None:
             args.num_processes = n_gpus
     if args.num_cpu_threads_per_process is None and not environment.get("OMP_NUM_THREADS"):
-        args.num_cpu_threads_per_process = max(1, cpu_count() // (args.num_processes or 1))
+        # accelerate itself reads the config only later.
+        has_config = args.config_file or (has_own_config and not args.cpu)
+        path = args.config_file or default_config_file
+        config = load_config_from_file(path) if has_config else None
+        processes = args.num_processes or getattr(config, "num_processes", None) or 1
+        machines = args.num_machines or getattr(config, "num_machines", None) or 1
+        args.num_cpu_threads_per_process = max(1, cpu_count() // max(1, processes // machines))
 
 
 def replace_process(args: argparse.Namespace) -> NoReturn:

@@ -37,11 +37,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "corpus": ["Corpus", "cache_folder", "load_corpus", "load_data", "load_held_out"],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
-        "labels": ["is_missing"],
+        "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
         "preparation": ["find_label_column", "find_text_columns", "join_text"],
-        "readers": ["expand_path", "open_source"],
+        "readers": ["open_source"],
         "resampling": [
             "EvaluationArguments",
             "Resampling",

@@ -93,7 +93,7 @@ class DataArguments:
         "Labels to leave out. With --label_map, give the new names (default: leave out no label).",
     )
     min_label_count: int = flag(
-        1, "Leave out labels that occur on fewer rows than this (default: 1 row).", least=0
+        1, "Leave out labels that occur on fewer rows than this (default: 1 row).", least=1
     )
     pull_requests: bool = flag(
         False, "Keep GitHub pull requests as well as issues (default: false)."

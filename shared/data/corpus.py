@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
-from shared.cli.files import remove_abandoned, temporary_folder
+from shared.cli.files import expand_path, remove_abandoned, temporary_folder
 from shared.cli.launch import print_once
 from shared.data.arguments import DataArguments
 from shared.data.preparation import join_counts, prepare
-from shared.data.readers import Source, expand_path, open_data
+from shared.data.readers import Source, open_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,8 +140,8 @@ class Corpus:
     def describe(self, *, brief: bool = False) -> str:
         """Return a summary of the report in about ten lines.
 
-        With `brief`, it has only the rows that were read, labelled and left out, the labels that
-        were left out, and the unknown ones.
+        With `brief`, it has only the rows that were read, labelled and left out, conflicting and
+        unknown labels, and those that were left out.
         """
         r = self.report
         blank_rows = ", ".join(map(str, r["first_blank_rows"]))
@@ -159,7 +159,7 @@ class Corpus:
         notes = [f"note: {note}" for note in r["notes"]]
         words, labels = r["words"], r["labels"]
         # Each character of a script without spaces counts as a word.
-        words_name = "words or characters" if r.get("unspaced_texts") else "words"
+        words_name = "words or characters" if r["unspaced_texts"] else "words"
         per_text = sum(labels.values()) / max(r["labelled"], 1)
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"
@@ -180,7 +180,7 @@ class Corpus:
                 _wrapped(labels, 20, total=r["labelled"]),
             ]
         if brief:
-            lines = [*lines[:2], *notes]
+            lines = [*lines[:2], *conflicts, *notes]
         if r["labels_left_out"]:
             lines += [f"{len(r['labels_left_out'])} labels left out:"]
             lines += [_wrapped(r["labels_left_out"], 10)]
@@ -435,11 +435,13 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     # it. A name that is also the new name of a label in `corpus` must not be dropped.
     absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
     drop_labels = [*args.drop_labels, *absent]
-    # Strings of labels are split in the same way.
-    separator = corpus.report["label_separator"]
+    # Strings of labels are split, and the rows of a text joined, in the same way.
+    reading = {"label_separator": corpus.report["label_separator"]}
+    if corpus.report["joined_rows"]:
+        reading["duplicate_labels"] = "merge"
     return {
         part: load_data(
-            replace(args, data=data, drop_labels=drop_labels, label_separator=separator),
+            replace(args, data=data, drop_labels=drop_labels, **reading),
             label_names=corpus.label_names or None,
             labels_required=bool(corpus.label_names),
             keep_unknown_labels=getattr(args, "unknown_labels", "error") == "miss",

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile
 from pathlib import Path
 
 from shared.cli.errors import UserError
@@ -146,7 +147,7 @@ def _records(
     delimiter = dialect.delimiter
     reader = csv.reader(lines, delimiter=delimiter, strict=True, **_OPTIONS[dialect.quoting])
     try:
-        header = list(column_names) if column_names else next(reader, None)
+        header = list(column_names) if column_names else next(filter(None, reader), None)
         if header is None:
             raise UserError(f"{path}: the file is empty")
         width = len(header)
@@ -185,8 +186,9 @@ def _find_delimiter(
     read_lines: Callable[[], Iterable[str]], usual: str, column_names: Sequence[str] | None
 ) -> str:
     """Return `usual`, or another delimiter that divides the first line where `usual` does not."""
+    lines = (line for line in read_lines() if line.strip("\r\n"))
     # Up to a carriage return, at which csv.reader would stop.
-    first_line = next(iter(read_lines()), "").split("\r")[0]
+    first_line = next(lines, "").split("\r")[0]
 
     def width(delimiter: str) -> int:
         return len(next(csv.reader([first_line], delimiter=delimiter), []))
@@ -271,7 +273,8 @@ class _Readings:
         result, pattern = _Examination(), _regular_record(dialect)
         try:
             for number, cells in _records(self.path, lines, dialect, self.column_names):
-                record = lines.take()
+                # Readers of CSV pass over blank lines.
+                record = list(dropwhile(lambda line: not line.strip("\r\n"), lines.take()))
                 result.width = result.width or len(cells)
                 if not any('"' in line or "\\" in line for line in record):
                     continue
@@ -324,4 +327,4 @@ def _regular_record(dialect: Dialect) -> re.Pattern[str]:
         quoted = rf'"[^"\\]*(?:{escaped}[^"\\]*)*"'
         plain = rf'[^"\\{d}\r\n]*(?:{escaped}[^"\\{d}\r\n]*)*'
         cell = f"(?:{quoted}|{plain})"
-    return re.compile(rf"{cell}(?:{d}{cell})*(?:\r?\n)?")
+    return re.compile(rf"{cell}(?:{d}{cell})*(?:\r*\n)?")

@@ -223,6 +223,12 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
     return fold_of
 
 
+def name_some(labels: Sequence[str], most: int = 10) -> str:
+    """Return the first labels, and how many others there are, as text."""
+    others = f", and {len(labels) - most:,} others" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + others
+
+
 def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:
     """Return the sizes of the folds, and which labels are missing from some of them, as text.
 
@@ -242,10 +248,9 @@ def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str
             if not count
         ]
         if missing:
-            lines.append(f"note: no text of fold {number} has the label {', '.join(missing)}")
-    for name, count in zip(label_names, y.sum(axis=0), strict=True):
-        if count < len(sizes):
-            lines.append(
-                f"note: the label {name} is on {count} texts, fewer than the {len(sizes)} folds"
-            )
+            lines.append(f"note: no text of fold {number} has the label {name_some(missing)}")
+    counts = zip(label_names, y.sum(axis=0), strict=True)
+    rare = [f"{name} ({count})" for name, count in counts if count < len(sizes)]
+    if rare:
+        lines.append(f"note: labels on fewer texts than the {len(sizes)} folds: {name_some(rare)}")
     return "\n".join(lines)

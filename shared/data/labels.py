@@ -34,6 +34,14 @@ def describe_value(value: Any) -> str:
     return words.get(type(value)) or f"{json.dumps(value, default=str)} ({type(value).__name__})"
 
 
+def has_labels(cell: Any) -> bool:
+    """Return whether a cell of the label column names a label."""
+    try:
+        return bool(LabelEncoder("", None).encode(cell, 0))
+    except ValueError:
+        return True  # not understood, but not blank
+
+
 # --- which cell of a row -------------------------------------------------------------------------
 
 
@@ -72,6 +80,7 @@ class LabelCells:
         self.needed = [*label_columns, *([] if label_column is None else [label_column])]
         self.answers: Counter[str] = Counter()
         self._unlabelled_zeros = unlabelled_zeros
+        self._unanswered = 0  # rows with labels and without an answer
         # The first answer tells whether the column is that of Prodigy.
         self._may_be_answered = label_column is not None and "answer" in columns
         if self._may_be_answered:
@@ -90,8 +99,15 @@ class LabelCells:
         if self.label_column is None:
             return None
         cell, answer = row.get(self.label_column), row.get("answer")
-        if self._may_be_answered and not is_missing(answer):
+        if self._may_be_answered and is_missing(answer):
+            self._unanswered += not is_missing(cell)
+        elif self._may_be_answered:
             if answer in ANSWERS:
+                if self._unanswered and not self.answers:
+                    raise ValueError(
+                        f"the answer is {answer!r}, but rows before it have labels and no answer; "
+                        "give them one, or remove the column 'answer'"
+                    )
                 self.answers[answer] += 1
                 # A label that was rejected does not apply; of a rejected choice, nothing is known.
                 rejected: list | None = [] if isinstance(cell, str) else None
@@ -125,6 +141,7 @@ class LabelCells:
         return [
             f"answers of Prodigy: {counts['accept']} accepted, {counts['reject']} rejected (the "
             f"label does not apply), {counts['ignore']} ignored (unlabelled)"
+            + (f", {self._unanswered:,} without an answer (unlabelled)" if self._unanswered else "")
         ]
 
 
@@ -385,6 +402,8 @@ def _is_printed_value(text: str) -> bool:
         return False
     try:
         literal_eval(text)
+    except TypeError:  # a set of lists, or an object with such keys
+        return True
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         # Numbers without commas are an array of NumPy; anything else is a name in brackets.
         return re.fullmatch(r"\[[\d.\s]+\]", text) is not None

@@ -146,7 +146,8 @@ def prepare(
         "source": source.name,
         **counts,
         "notes": [*source.notes, *cells.notes(), *encoder.notes(), *_joined_note(joined)],
-        "label_separator": encoder.separator,
+        # The names of class numbers are not split in a held-out file.
+        "label_separator": args.label_separator if class_names else encoder.separator,
         "joined_rows": joined,
         "exact_duplicates": int((~kept).sum()) - joined,
         "label_conflicts": conflicts,
@@ -644,7 +645,8 @@ def _is_long_table(first: np.ndarray, labels: RowLabels) -> bool:
     labels_per_set = np.bincount(labels.join(first).rows, minlength=len(rows_per_set))
     several = rows_per_set > 1
     different = several & (labels_per_set == rows_per_set)
-    often = several.sum() >= max(LONG_TABLE_SHARE * (rows_per_set > 0).sum(), 1)
+    # One pair alone may as well be a mistake in the labels.
+    often = several.sum() >= max(LONG_TABLE_SHARE * (rows_per_set > 0).sum(), 2)
     return bool(often and different.sum() >= LONG_TABLE_DIFFERENT * several.sum())
 
 

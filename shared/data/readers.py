@@ -11,7 +11,6 @@ import codecs
 import gzip
 import itertools
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
-from shared.cli.files import ROOT
+from shared.cli.files import ROOT, expand_path
 from shared.data.delimited import Dialect, find_dialect, parse_delimiter, read_delimited
 
 if TYPE_CHECKING:
@@ -141,32 +140,6 @@ def open_data(args: DataArguments) -> Source:
         config=args.data_config,
         split=args.data_split,
     )
-
-
-def expand_path(path: str) -> Path:
-    """Replace `~`, `$NAME` and `${NAME}` in a path by their values.
-
-    Where `RECIPES_DATA` is not set, it stands for the folder `shared/data` beside the project, if
-    that exists.
-
-    Raises
-    ------
-    UserError
-        If an environment variable is not set.
-    """
-
-    def value(match: re.Match) -> str:
-        name = match[1] or match[2]
-        default_folder = ROOT.parent / "shared" / "data"
-        if name in os.environ:
-            return os.environ[name]
-        if name == "RECIPES_DATA" and default_folder.is_dir():
-            return str(default_folder)
-        raise UserError(
-            f"{path}: the environment variable {name} is not set; set it to the path of the folder"
-        )
-
-    return Path(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path)).expanduser()
 
 
 def _find_columns(path: Path, read: Callable[[], Iterator[dict]]) -> list[str]:

@@ -77,6 +77,11 @@ class Resampling:
         return len(self.splits) // self.repeats
 
     @property
+    def first_repeat(self) -> list[Split]:
+        """The splits that `tested` is about."""
+        return self.splits[: self.folds]
+
+    @property
     def cross_validated(self) -> bool:
         """Whether there is a split for each fold."""
         return len(self.splits) > 1
@@ -91,8 +96,8 @@ class Resampling:
         """The split to report on: that of the evaluation, or all rows as test set of all folds."""
         if not self.cross_validated:
             return self.splits[0]
-        first = self.splits[: self.folds]
-        rows = np.sort(np.concatenate([split.sources["test"][1] for split in first]))
+        rows = np.concatenate([split.sources["test"][1] for split in self.first_repeat])
+        rows.sort()
         return split_without_validation(self.corpus, train=rows, test=rows)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,20 +106,20 @@ class Resampling:
         Parameters
         ----------
         arrays : sequence of arrays of shape (test rows, ...)
-            One for each split.
+            One for each split, at least for those of the first repeat.
         """
-        return self.join_repeats(arrays)[0]
+        return self._join(arrays, 0)
 
     def join_repeats(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the same as `join` for every repeat."""
+        return [self._join(arrays, repeat) for repeat in range(self.repeats)]
+
+    def _join(self, arrays: Sequence[np.ndarray], repeat: int) -> np.ndarray:
         if not self.cross_validated:
-            return [arrays[0]]
-        joined = []
-        for start in range(0, len(self.splits), self.folds):
-            repeat = slice(start, start + self.folds)
-            rows = np.concatenate([split.sources["test"][1] for split in self.splits[repeat]])
-            joined.append(np.concatenate(arrays[repeat])[np.argsort(rows)])
-        return joined
+            return arrays[0]
+        part = slice(repeat * self.folds, (repeat + 1) * self.folds)
+        rows = np.concatenate([split.sources["test"][1] for split in self.splits[part]])
+        return np.concatenate(arrays[part])[np.argsort(rows)]
 
     def title(self) -> str:
         """Return the title of a report: what the figures are measured on."""
@@ -152,8 +157,6 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         As `shared.data.splits.split_corpus` and `shared.data.folds.assign_folds`; or if a
         cross-validation is wanted together with held-out files or a part of the training rows.
     """
-    if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats}: must be 1 or more")
     corpus, held_out = load_corpus(args)
     partial = args.train_size is not None or args.train_per_label is not None
     evaluate = args.evaluate

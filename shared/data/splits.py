@@ -16,9 +16,8 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
+from shared.data.folds import name_some
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
-
-MAX_NAMED = 10  # labels in a note
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -115,10 +114,7 @@ class Split:
             counts = self.label_counts(part)
             absent = [name for name, count in counts.items() if not count]
             if absent:
-                names = ", ".join(absent[:MAX_NAMED])
-                if len(absent) > MAX_NAMED:
-                    names += f", or {len(absent) - MAX_NAMED:,} others of {len(counts):,}"
-                lines.append(f"note: no {part} text has the label {names}")
+                lines.append(f"note: no {part} text has the label {name_some(absent)}")
         return "\n".join(lines)
 
 

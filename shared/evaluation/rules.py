@@ -180,13 +180,11 @@ def prediction_records(
         ``labels``, a list of names, and ``scores``, a dict of name to score.
     """
     order = np.argsort(-scores, axis=1, kind="stable")
-    for row_scores, best_first, chosen in zip(
-        scores.tolist(), order.tolist(), predicted.tolist(), strict=True
-    ):
-        labels = [i for i in best_first if chosen[i]]
-        kept = best_first if n_scores is None else best_first[:n_scores]
-        kept = [*kept, *(i for i in labels if i not in kept)]
+    # Row by row: as Python objects, all scores of many labels would take gigabytes.
+    for row_scores, best_first, chosen in zip(scores, order, predicted, strict=True):
+        labels = best_first[chosen[best_first].astype(bool)].tolist()
+        kept = dict.fromkeys([*best_first[:n_scores].tolist(), *labels])  # each once, in this order
         yield {
             "labels": [label_names[i] for i in labels],
-            "scores": {label_names[i]: round(row_scores[i], 6) for i in kept},
+            "scores": {label_names[i]: round(float(row_scores[i]), 6) for i in kept},
         }

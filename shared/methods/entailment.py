@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.cli.launch import print_once
 from shared.data.mapped_rows import map_rows
 from shared.data.readers import open_source
 from shared.models.tokenizers import forget_padding
@@ -61,6 +62,8 @@ def read_pairs(data: str, flag: str) -> Dataset:
         if column not in source.columns:
             columns = ", ".join(source.columns)
             raise UserError(f"{flag} {source.name}: no column {column!r} (found: {columns})")
+    for note in source.notes:
+        print_once(f"note: {note}")
     pairs: dict[str, list] = {"premise": [], "hypothesis": [], "label": []}
     class_names = source.class_names.get("label")  # of a hub data set
     for number, row in enumerate(source.read(list(pairs)), 1):

@@ -91,7 +91,7 @@ def word_pipeline(args: WordArguments, *, seed: int = 0) -> Pipeline:
     - linear_svm: a linear support vector machine (``C=1``, balanced classes). Its scores are
       sigmoids of the distance to the boundary, no probabilities.
     - boosted_trees: a hundred boosted trees of depth 4, each node of which looks at a tenth of the
-      terms (stochastic gradient boosting, Friedman 2002). It takes a hundred times as long.
+      terms (stochastic gradient boosting, Friedman 2002). It takes two to four times as long.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from shared.cli.errors import UserError
+from shared.cli.files import expand_path
 from shared.cli.launch import print_once, progress
-from shared.data.readers import expand_path
 from shared.evaluation.decisions import softmax
 from shared.methods.embeddings import MeanPooling, normalized
 from shared.models.loading import (

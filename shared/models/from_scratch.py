@@ -20,7 +20,7 @@ import numpy as np
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.data.readers import expand_path
+from shared.cli.files import expand_path
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerBase

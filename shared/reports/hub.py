@@ -53,10 +53,10 @@ def push_to_hub(output_dir: Path, args: Any) -> None:
             repository, operations, commit_message="Add the tagger", revision=args.hub_revision
         )
     except (HTTPError, OSError) as error:
+        included = " ".join(f"--include '{name}'" for name in [CARD, *published_files(output_dir)])
         raise UserError(
             f"--push_to_hub: {repository}: {first_line(error)}; the tagger is in {output_dir}; to "
-            f"upload it later: hf upload {repository} {output_dir} "
-            "--exclude '*predictions.jsonl' --exclude 'checkpoint-*'"
+            f"upload it later: hf upload {repository} {output_dir} {included}"
         ) from error
     print(f"\nUploaded {len(operations)} files: {commit.commit_url}", flush=True)
 

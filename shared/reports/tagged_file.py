@@ -22,13 +22,14 @@ from typing import IO, TYPE_CHECKING, Any
 from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 from shared.cli.launch import is_main_process, print_once, wait_for_all_processes
+from shared.data.labels import SEPARATORS
+from shared.data.readers import USUAL_DELIMITERS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SEPARATORS = (",", ";", "|")  # of labels in one cell of a CSV file; the first that no label holds
+ADDED = ("labels", "scores")  # columns that are added to those of the input
 BLOCK_ROWS = 4096
 
 
@@ -109,7 +110,7 @@ class TaggedFile:
         self._suffix, self._compressed = _format(path)
         self._records = self.path.with_name(f".{self.path.name}.records")
         self._state = self.path.with_name(f".{self.path.name}.state")
-        if self._suffix in DELIMITERS and all_scores:
+        if self._suffix in USUAL_DELIMITERS and all_scores:
             for name in map(_score_column, label_names):
                 if name in columns:
                     raise UserError(f"--output {path}: the input has a column {name!r}; rename it")
@@ -177,7 +178,7 @@ class TaggedFile:
                     _write_parquet(file, tagged_rows, self._label_names, self._all_scores)
                     return
                 with _as_text(file, self._compressed) as text:
-                    if delimiter := DELIMITERS.get(self._suffix):
+                    if delimiter := USUAL_DELIMITERS.get(self._suffix):
                         _write_csv(
                             text, tagged_rows, self._label_names, delimiter, self._all_scores
                         )
@@ -221,7 +222,7 @@ def kept_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If the row has these columns, too.
     """
-    kept = {f"input_{k}" if k in ("labels", "scores") else k: v for k, v in row.items()}
+    kept = {f"input_{k}" if k in ADDED else k: v for k, v in row.items()}
     if len(kept) < len(row):
         raise ValueError(
             "labels and scores are kept as input_labels and input_scores, but the row has these "
@@ -263,8 +264,7 @@ def _write_csv(
 
     Without the scores of all labels, one column ``scores`` holds those of a row as JSON.
     """
-    added = ("labels", "scores")
-    columns = dict.fromkeys(name for row in read_rows() for name in row if name not in added)
+    columns = dict.fromkeys(name for row in read_rows() for name in row if name not in ADDED)
     scores = {name: _score_column(name) for name in label_names}
     separators = (s for s in SEPARATORS if not any(s in name for name in label_names))
     separator = next(separators, None)
@@ -327,7 +327,7 @@ def _write_parquet(
 
 
 def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
-    """Return a type for each column that holds all of its values.
+    """Return a type for each column of the input that holds all of its values.
 
     A column of mixed values becomes strings, with lists and objects as JSON.
     """
@@ -335,7 +335,7 @@ def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
 
     types: dict[str, pa.DataType] = {}
     for block in _blocks(rows):
-        for name in dict.fromkeys(name for row in block for name in row):
+        for name in dict.fromkeys(name for row in block for name in row if name not in ADDED):
             before = types.get(name, pa.null())
             try:
                 new = pa.array([row.get(name) for row in block]).type

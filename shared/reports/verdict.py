@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.files import ROOT
+from shared.models.tokenizers import UNKNOWN_LIMIT, unknown_token_share, with_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MANY_CUT = 0.1  # share of cut texts from which the verdict says what to do
-MANY_UNKNOWN = 0.02  # share of unknown tokens from which it does
 
 
 def reading_metrics(
@@ -47,17 +47,16 @@ def reading_metrics(
         ``texts_cut``, the share of the texts that are longer than the model reads, and
         ``unknown_tokens``, the share of the tokens that stand for something outside the vocabulary.
     """
+    from datasets import Dataset
+
     rows = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), max_texts)).astype(int))
-    sample = [texts[row] for row in rows.tolist()]
+    sample = with_prefix(tokenizer, [texts[row] for row in rows.tolist()])
     encoded = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     longest = np.inf if max_windows is None else room + (max_windows - 1) * (room - stride)
-    n_tokens = sum(map(len, encoded))
-    n_unknown = sum(ids.count(tokenizer.unk_token_id) for ids in encoded)
-    return {
-        "texts_cut": sum(len(ids) > longest for ids in encoded) / len(encoded),
-        "unknown_tokens": n_unknown / max(n_tokens, 1),
-    }
+    unknown = unknown_token_share(Dataset.from_dict({"input_ids": encoded}), tokenizer)
+    cut = sum(len(ids) > longest for ids in encoded) / len(encoded)
+    return {"texts_cut": cut, "unknown_tokens": unknown}
 
 
 def verdict(metrics: Mapping[str, Any]) -> list[str]:
@@ -136,7 +135,7 @@ def _about_reading(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield "No token is unknown to the model."
     elif unknown is not None:
         sentence = f"{_percent(unknown)} of the tokens are unknown to the model"
-        if unknown >= MANY_UNKNOWN:
+        if unknown > UNKNOWN_LIMIT:
             sentence += (
                 ": its vocabulary lacks these words, or their script. Take a --model that was "
                 "trained on the language of the texts or, from scratch, a larger --vocab_size"

@@ -73,8 +73,10 @@ def _shortlist(items, members, costs):
     if members.size <= SHORTLIST:
         return np.argsort(totals, kind="mergesort")
     limit = np.partition(totals, SHORTLIST)[SHORTLIST]
-    places = np.flatnonzero(totals < limit)
-    return places[np.argsort(totals[places], kind="mergesort")]
+    below = np.flatnonzero(totals < limit)
+    # Rows with the same columns have the same cost, so that many can be at the limit.
+    at_limit = np.flatnonzero(totals == limit)[: SHORTLIST - below.size]
+    return np.concatenate((below[np.argsort(totals[below], kind="mergesort")], at_limit))
 
 
 @_compile

@@ -117,6 +117,9 @@ class MultilabelStratifiedKFold:
 class RepeatedMultilabelStratifiedKFold:
     """`MultilabelStratifiedKFold`, several times, with other folds each time.
 
+    For scikit-learn's functions that take a ``cv``. The flag ``--repeats`` of the recipes makes
+    repeat r with the seed + r instead, so that a repeat can be run alone.
+
     Parameters
     ----------
     n_splits : int, default 5

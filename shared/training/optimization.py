@@ -188,10 +188,12 @@ def warm_up_at_constant_rate(
     Raises
     ------
     UserError
-        If the schedule has no warm-up steps.
+        If there are no warm-up steps, or the schedule depends on the metrics.
     """
     if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
         raise UserError("--warmup_factor: this --lr_scheduler_type has no warm-up")
+    if not n_steps:
+        raise UserError("--warmup_factor: there are no warm-up steps; give --warmup_steps")
 
     def warmed_up(share_at: Callable[[int], float]) -> Callable[[int], float]:
         return lambda step: factor if step < n_steps else share_at(step)

@@ -452,11 +452,12 @@ class LengthGroupedTrainer(Trainer):
                 if checkpoint
                 else "no checkpoint was saved yet"
             )
-            if not self.state.global_step and name == "output":  # nothing was trained
+            step = self.state.global_step
+            if name == "output" and not step:  # nothing was trained
                 raise UserError("the output of the model is not finite; its weights are damaged")
+            when = f"after step {step}" if name == "output" else f"at step {step + 1}"
             raise UserError(
-                f"the {name} is not finite at step {self.state.global_step + 1}; lower "
-                f"--learning_rate or check the data; {last}"
+                f"the {name} is not finite {when}; lower --learning_rate or check the data; {last}"
             )
 
     # --- evaluation and prediction ---
@@ -513,7 +514,8 @@ class LengthGroupedTrainer(Trainer):
         loss, logits, labels = super().prediction_step(*args, **kwargs)
         logits = logits[0] if isinstance(logits, tuple) else logits
         if logits is not None:
-            self._stop_unless_finite("output", logits)
+            # Of all processes: one alone would stop without a word.
+            self._stop_unless_finite("output", self.accelerator.gather(logits.float().sum()))
         return loss, logits, labels
 
     def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:

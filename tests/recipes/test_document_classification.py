@@ -183,7 +183,7 @@ def test_a_label_on_fewer_texts_than_folds_is_named_and_no_obstacle(recipe, tmp_
     rows = read_lines(tiny_issues)[:120]
     rows[0]["labels"] = ["bug", "rare"]
     printed = recipe("--data", write(tmp_path / "rare.jsonl", rows))
-    assert "the label rare is on 1 texts, fewer than the 2 folds" in printed
+    assert "labels on fewer texts than the 2 folds: rare (1)" in printed
     assert read_json(tmp_path / "out" / "metrics.json")["model_roc_auc"] > 0
 
 
@@ -218,7 +218,7 @@ def test_a_class_that_a_fold_has_no_row_of_is_noted(recipe, tmp_path, tiny_issue
     rows[0]["labels"] = ["rare"]
     data = write(tmp_path / "rare.jsonl", rows)
     printed = recipe("--data", data, "--max_steps", 1)
-    assert "note: the label rare is on 1 texts, fewer than the 2 folds" in printed
+    assert "note: labels on fewer texts than the 2 folds: rare (1)" in printed
 
 
 def test_from_scratch_and_the_first_window_alone(recipe, tmp_path):

@@ -226,7 +226,7 @@ def test_a_package_that_is_not_installed(recipe):
         (["--valid_data", "x.jsonl"], "--valid_data: no validation rows with --protocol few"),
         (["--train_size", 8], "--train_size: give the numbers of training rows with --sizes"),
         (["--sizes", "some"], "--sizes some: must be a number of rows, or all"),
-        (["--jobs", -1], "--jobs -1: must be 1 or more"),
+        (["--jobs", -1], "--jobs -1: must be 0 or more"),
         (["--method_flags", "bad --x"], "--method_flags 'bad --x': must be 'METHOD: flags'"),
         (["--seeds", -1], "--seeds -1: must be 0 or more"),
     ],

@@ -228,6 +228,7 @@ def test_through_accelerate_launch(flags):
     ("wrong", "expected"),
     [
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
+        (["--encoder", "static", "--text_prefix", "x"], "--text_prefix: static embeddings have no"),
         (["--vocabulary_size", 0], "--vocabulary_size 0: must be 1 or more"),
         (["--name_weight", -1], "--name_weight -1.0: must be 0 or more"),
         (["--self_training", -1], "--self_training -1: must be 0 or more"),

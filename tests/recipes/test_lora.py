@@ -187,6 +187,7 @@ def test_two_processes_through_accelerate_launch(flags, tmp_path):
         (["--eval_strategy", "epoch"], "--eval_strategy: must be no; methods are compared at"),
         (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint: remove it"),
         (["--methods", "lora", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model"),
+        (["--frozen_layers", 9], "--frozen_layers 9: the model has 2 layers"),
         (["--rank", 0], "--rank 0: must be 1 or more"),
         (["--methods", "partial", "--frozen_layers", 9], "--frozen_layers 9: the model has 2"),
         (["--max_length", 999], "--max_length 999: must be 3 to"),

@@ -546,6 +546,14 @@ def test_labels_with_commas_get_another_separator_in_csv(tag, tmp_path):
         assert next(csv.DictReader(file))["labels"] == "books, music;film"
 
 
+def test_rows_are_unlabelled_as_in_training(tag, words, tmp_path):
+    cells = ["bug", " ", "[]", '{"choices": []}', [""], [], None, ["bug"], "{not labels}"]
+    rows = [{"text": f"crash {i}", "labels": cell} for i, cell in enumerate(cells)]
+    data, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "tagged.jsonl"
+    tag("--data", data, "--model", words, "--only_unlabelled", "--output", out)
+    assert [row["text"] for row in read_lines(out)] == [f"crash {i}" for i in range(1, 7)]
+
+
 def test_only_unlabelled_rows(tag, words, tiny_issues, tmp_path):
     printed = tag("--data", tiny_issues, "--model", words, "--only_unlabelled")
     lines = read_lines(tmp_path / "tagged.jsonl")

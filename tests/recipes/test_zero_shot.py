@@ -223,6 +223,7 @@ def test_through_accelerate_launch(flags):
         (["--seed", -1], "--seed -1: must be 0 or more"),
         (["--templates", "{label}" + " a" * 60 + "."], "leaves no room for a text"),
         (["--top_k", 1, "--threshold", 0.5], "use only one of them"),
+        (["--method", "nli", "--text_prefix", "x"], "--text_prefix: only for methods that embed"),
         (["--top_k", 0], "--top_k 0: must be 1 or more"),
         (["--threshold", 2], "--threshold 2.0: must be 0 or more, at most 1"),
         (["--descriptions", "nowhere.yaml"], "--descriptions nowhere.yaml: No such file"),

@@ -115,14 +115,15 @@ def test_an_unexpected_error_is_one_line_that_names_the_traceback(
     error, folder, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(errors, "_log_folder", tmp_path / folder if folder else None)
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     for name in ("out", "temporary"):
         (tmp_path / name).mkdir()
     code, printed = outcome(error, capsys)
     assert code == 1
     assert printed.count("\n") == 1
     assert len(printed) < 1200
-    log = tmp_path / (folder or "temporary") / "error.log"
+    (log,) = (tmp_path / (folder or "temporary")).iterdir()
+    assert folder is None or log.name == "error.log"
     assert printed.startswith(f"error: unexpected {type(error).__name__}: ")
     assert "last step: tests/shared/cli/test_errors.py, line " in printed
     assert printed.endswith(f"the traceback is in {log}\n")
@@ -131,8 +132,10 @@ def test_an_unexpected_error_is_one_line_that_names_the_traceback(
 
 def test_a_new_run_removes_the_traceback_of_an_earlier_one(tmp_path, monkeypatch):
     monkeypatch.setattr(errors, "_log_folder", None)
-    (tmp_path / "error.log").write_text("old")
-    errors.log_errors_to(tmp_path)
+    for rank, name in (("0", "error.log"), ("1", "error_rank1.log")):
+        monkeypatch.setenv("RANK", rank)
+        (tmp_path / name).write_text("old")
+        errors.log_errors_to(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

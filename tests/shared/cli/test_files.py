@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from shared.cli import files
 from shared.cli.errors import UserError
 from shared.cli.files import (
     ROOT,
     atomic_write,
+    expand_path,
     make_output_dir,
     remove_abandoned,
     temporary_folder,
@@ -176,3 +178,17 @@ def test_make_output_dir_finds_out_that_a_folder_may_not_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         make_output_dir(str(tmp_path))
     tmp_path.chmod(0o700)
+
+
+def test_variables_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECIPES_DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expand_path("$RECIPES_DATA/x.csv") == tmp_path / "x.csv"
+    assert str(expand_path("~/${RECIPES_DATA}")).startswith("/home/someone")
+    monkeypatch.delenv("RECIPES_DATA")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "project")
+    with pytest.raises(UserError, match="RECIPES_DATA is not set"):
+        expand_path("$RECIPES_DATA/x.csv")
+    default_folder = tmp_path / "shared" / "data"
+    default_folder.mkdir(parents=True)
+    assert expand_path("$RECIPES_DATA/x.csv") == default_folder / "x.csv"

@@ -71,12 +71,13 @@ def defaults(monkeypatch, tmp_path):
     """Return the arguments of a launch with its defaults, on a machine with some GPUs."""
 
     def of(*words, gpus=0, cores=8, own_config=False, **environment):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: gpus)
         monkeypatch.setattr("joblib.cpu_count", lambda: cores)
         path = tmp_path / "default_config.yaml"
         monkeypatch.setattr(config, "default_config_file", str(path))
         if own_config:
-            path.write_text("")
+            path.write_text((launcher.CONFIGS / "one_cpu.yaml").read_text())
         args = launch.launch_command_parser().parse_args([*words, "script.py"])
         launcher.set_defaults(args, environment)
         return args
@@ -97,8 +98,8 @@ def test_the_config_is_chosen_by_the_gpus(gpus, name, processes, defaults):
 
 def test_what_the_user_chose_is_kept(defaults, tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("")
-    assert defaults("--config_file", "other.yaml").config_file == "other.yaml"
+    mine.write_text((launcher.CONFIGS / "one_cpu.yaml").read_text())
+    assert defaults("--config_file", str(mine)).config_file == str(mine)
     assert defaults(ACCELERATE_CONFIG=str(mine)).config_file == str(mine)
     assert defaults("--cpu").config_file is None
     assert defaults(OMP_NUM_THREADS="1").num_cpu_threads_per_process is None
@@ -107,6 +108,25 @@ def test_what_the_user_chose_is_kept(defaults, tmp_path):
     assert defaults(own_config=True).config_file is None
     with pytest.raises(UserError, match=r"ACCELERATE_CONFIG=nowhere.yaml: no such file"):
         defaults(ACCELERATE_CONFIG="nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "threads"), [("several_gpus", 32), ("fsdp", 32), ("several_nodes", 16)]
+)
+def test_the_cores_are_divided_among_the_processes_of_a_config(name, threads, defaults):
+    path = str(launcher.CONFIGS / f"{name}.yaml")
+    assert defaults("--config_file", path, cores=64).num_cpu_threads_per_process == threads
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "num_machines: x\n"])
+def test_a_config_that_cannot_be_read_is_one_line(text, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    monkeypatch.setattr(launch, "simple_launcher", launch.simple_launcher)
+    with pytest.raises(SystemExit) as end:
+        launcher.launch(["--config_file", str(path), "script.py"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # --- several processes ---------------------------------------------------------------------------

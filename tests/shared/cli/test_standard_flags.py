@@ -50,6 +50,7 @@ def test_every_standard_number_has_a_range(name, value):
         (("--share", "nan"), "--share nan: must be above 0, at most 1"),
         (("--sizes", 3, 0), "--sizes 0: must be 1 or more"),
         (("--sizes", 2**40), f"--sizes {2**40}: must be at most 2147483647"),
+        (("--sizes", 10**400), f"--sizes {10**400}: must be at most 2147483647"),
         (("--anything", "inf"), "--anything inf: must be a finite number"),
         (("--seed", 2**32), f"--seed {2**32}: must be 0 or more, below 4294967296"),
         (("--adam_beta1", -1), "--adam_beta1 -1.0: must be 0 or more, below 1"),

@@ -150,6 +150,9 @@ def test_cells_of_several_lines_that_are_no_rows_are_read(tmp_path):
         ("a.csv", 'text,labels\n"a \\"b\\", c",bug\n', [['a "b", c', "bug"]], "a backslash comes"),
         ("a.csv", "text,labels,,\na,bug,,\n,,,\nb,,\n", [["a", "bug"], ["", ""], ["b", ""]], ""),
         ("a.csv", ",text,labels\n0,a,bug\n", [["0", "a", "bug"]], ""),  # the index of pandas
+        ("a.csv", "\n\ntext,labels\na,bug\n", [["a", "bug"]], ""),  # blank lines
+        ("a.csv", 'text,labels\n"a",bug\n\n"b",bug\n', [["a", "bug"], ["b", "bug"]], ""),
+        ("a.tsv", 'text\tlabels\n\n"a ""b"" c"\tbug\n', [['a "b" c', "bug"]], ""),
     ],
 )
 def test_tables_of_other_programs(tmp_path, name, text, rows, note):

@@ -72,8 +72,12 @@ def test_labels_with_fewer_texts_than_folds_are_named():
     text = describe_folds(np.arange(3), y, ["often", "once"])
     assert "folds: 1, 1, 1 texts" in text
     assert "note: no text of fold 1 has the label once" in text
-    assert "note: the label once is on 1 texts, fewer than the 3 folds" in text
+    assert "note: labels on fewer texts than the 3 folds: once (1)" in text
     assert "often" not in text
+    names = [f"label {i}" for i in range(40)]
+    text = describe_folds(np.arange(40), np.eye(40, dtype=int), names)
+    assert max(map(len, text.splitlines())) < 300
+    assert "label 9 (1), and 30 others" in text
 
 
 def load_rows(tmp_path, rows):

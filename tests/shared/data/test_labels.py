@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.cli.errors import UserError
 from shared.data.arguments import DataArguments, SplitArguments
-from shared.data.corpus import load_data, load_held_out
+from shared.data.corpus import load_corpus, load_data, load_held_out
 from shared.data.labels import LabelEncoder, find_separator
 
 
@@ -152,6 +152,7 @@ def test_lists_and_choices_in_strings_and_objects(load):
         '{"choices": "a"}',
         '[{"start": 0, "end": 3, "labels": ["a"]}]',
         '{"choices": ["admiration"',
+        "{[1]}",
     ],
 )
 def test_printed_values_are_no_names(refused, cell):
@@ -188,6 +189,15 @@ def test_rejected_labels_are_not_learned(load):
     )
     assert names(corpus) == [["a"], ["a", "b"], None, None, None]
     assert "note: answers of Prodigy: 3 accepted, 2 rejected (the" in corpus.describe()
+
+
+def test_rows_without_an_answer_are_named_wherever_they_stand(load, refused):
+    answers = [("one", "a", "accept"), ("two", "b", None), ("three", "b", "accept")]
+    corpus = load(answered(*answers))
+    assert names(corpus) == [["a"], None, ["b"]]
+    assert "0 ignored (unlabelled), 1 without an answer (unlabelled)" in corpus.describe()
+    error = refused(answered(*reversed(answers[:2])))
+    assert "row 2: the answer is 'accept', but rows before it have labels and no answer" in error
 
 
 def test_a_rejected_label_can_mean_that_none_applies(load):
@@ -246,6 +256,28 @@ def test_columns_that_do_not_say_whether_a_label_applies(load, refused):
     assert "no column 'doc' (found: text, bug, docs); did you mean 'docs'?" in error
     error = refused(wide((1, 0)), label_column="bug", label_columns=["docs"])
     assert error == "--label_columns and --label_column: give one of them"
+
+
+def test_held_out_files_are_read_as_the_data(tmp_path):
+    """In a table with one row per text and label, few texts of the test set may have several."""
+    train = long(*((f"text {i % 10}", "ab"[i // 10]) for i in range(20)))
+    test = long(*((f"test {i}", "a") for i in range(60)), ("test 0", "b"), ("test 1", "b"))
+    paths = {}
+    for name, table in (("data", train), ("test_data", test)):
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        lines = "".join(json.dumps(row) + "\n" for row in table)
+        (tmp_path / f"{name}.jsonl").write_text(lines, "utf-8")
+    args = SplitArguments(**paths, cache_dir=str(tmp_path / "cache"))
+    corpus, held_out = load_corpus(args)
+    assert corpus.report["joined_rows"] == 10
+    assert names(held_out["test"])[:3] == [["a", "b"], ["a", "b"], ["a"]]
+    assert held_out["test"].report["label_conflicts"] == 0
+
+
+def test_one_pair_of_labels_is_a_conflict_and_no_table_of_pairs(load):
+    corpus = load(long(*((f"text {i}", "a") for i in range(15)), ("text 0", "b")))
+    assert corpus.single_label
+    assert "sets of exact duplicates with different labels 1" in corpus.describe(brief=True)
 
 
 def long(*pairs):

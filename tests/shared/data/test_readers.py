@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shared.cli.errors import UserError
 from shared.data import readers
-from shared.data.readers import expand_path, open_source, read_rows
+from shared.data.readers import open_source, read_rows
 
 # No lone surrogates, which UTF-8 cannot hold, nor, in CSV before Python 3.11, null characters.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -206,20 +206,6 @@ def test_folder_and_missing_file(tmp_path):
     for missing in ("gone.jsonl", "./gone", "gone.csv.gz", "a/b/c", str(tmp_path / "gone")):
         with pytest.raises(UserError, match="no such file"):
             open_source(missing)
-
-
-def test_variables_in_paths(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECIPES_DATA", str(tmp_path))
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert expand_path("$RECIPES_DATA/x.csv") == tmp_path / "x.csv"
-    assert str(expand_path("~/${RECIPES_DATA}")).startswith("/home/someone")
-    monkeypatch.delenv("RECIPES_DATA")
-    monkeypatch.setattr(readers, "ROOT", tmp_path / "project")
-    with pytest.raises(UserError, match="RECIPES_DATA is not set"):
-        expand_path("$RECIPES_DATA/x.csv")
-    default_folder = tmp_path / "shared" / "data"
-    default_folder.mkdir(parents=True)
-    assert expand_path("$RECIPES_DATA/x.csv") == default_folder / "x.csv"
 
 
 def test_sample_is_the_file_of_the_project(tmp_path, monkeypatch):

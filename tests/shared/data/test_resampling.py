@@ -63,16 +63,9 @@ def test_a_repeat_has_the_folds_of_another_seed(resample):
     assert resampling.title() == "Out of fold (120 texts, 3 folds, first of 2 repeats)"
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"repeats": 0}, "--repeats 0: must be 1 or more"),
-        ({"repeats": 2, "test_size": 0.4}, "--repeats: only a cross-validation is repeated"),
-    ],
-)
-def test_repeats_that_cannot_be(resample, flags, message):
-    with pytest.raises(UserError, match=message):
-        resample(**flags)
+def test_a_single_split_is_not_repeated(resample):
+    with pytest.raises(UserError, match="--repeats: only a cross-validation is repeated"):
+        resample(repeats=2, test_size=0.4)
 
 
 @pytest.mark.parametrize(

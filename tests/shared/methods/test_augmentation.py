@@ -18,6 +18,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
+from shared.cli.arguments import parse_arguments
 from shared.cli.errors import UserError
 from shared.data.words import UNSPACED
 from shared.methods.augmentation import (
@@ -542,10 +543,12 @@ def test_mistakes(name, options, message):
         load_augmentations([name], AugmentationArguments(**options))
 
 
-@pytest.mark.parametrize("options", [{"copies": 0}, {"augment_share": 0}, {"augment_share": 1.1}])
-def test_impossible_values(options):
-    with pytest.raises(UserError, match=f"--{next(iter(options))}"):
-        AugmentationArguments(**options)
+@pytest.mark.parametrize(
+    ("flag", "value"), [("copies", "0"), ("augment_share", "0"), ("augment_share", "1.1")]
+)
+def test_impossible_values(flag, value):
+    with pytest.raises(UserError, match=f"--{flag} .*: must be"):
+        parse_arguments(AugmentationArguments, [f"--{flag}", value])
 
 
 def test_a_model_without_a_mask_token_or_head_is_refused(tiny_model, masked_model, tmp_path):

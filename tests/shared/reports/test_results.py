@@ -110,6 +110,7 @@ def split(labels):
         "first_blank_rows": [],
         "notes": [],
         "multilabel": 3,
+        "unspaced_texts": 0,
         "words": {"p5": 2, "p50": 2, "p95": 2, "max": 2},
         "labels": dict.fromkeys(NAMES, 16),
         "labels_left_out": {},

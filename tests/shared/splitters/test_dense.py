@@ -44,6 +44,14 @@ def test_labels_of_dense_rows_are_spread_to_the_row(order):
     assert all(y[test].any(axis=0).all() for test in tests)
 
 
+def test_many_rows_with_the_same_labels_are_spread():
+    rng = np.random.default_rng(0)
+    label_sets = rng.random((30, 30)) < 11 / 30
+    y = label_sets[rng.integers(30, size=20_000)]
+    counts = np.array([y[test].sum(axis=0) for test in folds(y)])
+    assert np.abs(counts - y.sum(axis=0) / 5).max() < 20  # of about 1,500
+
+
 def test_order_2_spreads_pairs_of_dense_rows_better():
     y = dense_matrix(600)
     first, second = np.triu_indices(y.shape[1], 1)
