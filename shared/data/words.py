@@ -15,8 +15,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
-import regex
+if TYPE_CHECKING:
+    import regex
 
 # Raise it whenever the same text gives other words; `analyzer_of_version` keeps the older ones.
 VERSION = 2
@@ -56,13 +59,20 @@ _SPECIAL = re.compile(
     "[\u0300-\u036f\u0483-\u1dff\u200c\u200d\u2c00-\ufdff\ufe20-\U0001efff\U0001fb00-\U0010ffff]"
 )
 _PLAIN_WORD = re.compile(r"\b\w\w+\b")
-_WORD_OR_RUN = regex.compile(
-    rf"(?V1)(?!\p{{M}})(?:(?P<ideographs>{_IDEOGRAPH}+)|(?P<letters>{_UNSPACED_LETTER}+))"
+_WORD_OR_RUN = (
+    rf"(?!\p{{M}})(?:(?P<ideographs>{_IDEOGRAPH}+)|(?P<letters>{_UNSPACED_LETTER}+))"
     rf"|{_LETTER}{_INSIDE}+"
 )
 _PLAIN_TOKEN = re.compile(r"\w+|[^\w\s]")
-_TOKEN = regex.compile(rf"(?V1){CHARACTER}|{_LETTER}{_INSIDE}*|\S")
-_CHARACTER = regex.compile(rf"(?V1){CHARACTER}")
+_TOKEN = rf"{CHARACTER}|{_LETTER}{_INSIDE}*|\S"
+
+
+@cache
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    """Compile a pattern when a text first needs it, since most texts do not."""
+    import regex
+
+    return regex.compile(f"(?V1){pattern}")
 
 
 def _is_plain(text: str) -> bool:
@@ -94,12 +104,12 @@ class WordAnalyzer:
             return _joined(_PLAIN_WORD.findall(text), self.ngram_range, " ")
         words: list[str] = []
         terms: list[str] = []
-        for match in _WORD_OR_RUN.finditer(unicodedata.normalize("NFC", text)):
+        for match in _compiled(_WORD_OR_RUN).finditer(unicodedata.normalize("NFC", text)):
             if match.lastgroup is None:
                 words.append(match[0])
                 continue
             lengths = _IDEOGRAPH_NGRAMS if match.lastgroup == "ideographs" else _ALPHABET_NGRAMS
-            characters = regex.findall(r"\X", match[0])
+            characters = _compiled(r"\X").findall(match[0])
             # A run that is shorter than the shortest n-gram is one as a whole.
             shortest = min(lengths[0], len(characters))
             terms += _joined(characters, (shortest, lengths[1]), "")
@@ -143,12 +153,12 @@ def count_words(text: str) -> int:
 
     Each character of a script without spaces counts as a word.
     """
-    return len((text if _is_plain(text) else _CHARACTER.sub(" x ", text)).split())
+    return len((text if _is_plain(text) else _compiled(CHARACTER).sub(" x ", text)).split())
 
 
 def has_unspaced(text: str) -> bool:
     """Return whether a text has a character of a script without spaces between words."""
-    return not _is_plain(text) and _CHARACTER.search(text) is not None
+    return not _is_plain(text) and _compiled(CHARACTER).search(text) is not None
 
 
 def token_spans(text: str) -> list[tuple[int, int]]:
@@ -156,5 +166,5 @@ def token_spans(text: str) -> list[tuple[int, int]]:
 
     Each character of a script without spaces is a word.
     """
-    pattern = _PLAIN_TOKEN if _is_plain(text) else _TOKEN
+    pattern = _PLAIN_TOKEN if _is_plain(text) else _compiled(_TOKEN)
     return [match.span() for match in pattern.finditer(text)]

@@ -40,9 +40,11 @@ def test_where_words_have_spaces_they_are_those_of_scikit_learn(text, ngram_rang
 @given(SPACED)
 def test_the_fast_and_the_general_way_find_the_same_words(text):
     text = unicodedata.normalize("NFC", text.lower())
-    general = [match[0] for match in words._WORD_OR_RUN.finditer(text)]
+    general = [match[0] for match in words._compiled(words._WORD_OR_RUN).finditer(text)]
     assert general == words._PLAIN_WORD.findall(text)
-    assert [match.span() for match in words._TOKEN.finditer(text)] == token_spans(text)
+    assert [match.span() for match in words._compiled(words._TOKEN).finditer(text)] == token_spans(
+        text
+    )
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
