@@ -235,16 +235,17 @@ def plot_learning_curves(
     path: Path,
     *,
     flat: Sequence[str] = (),
-    title: str = "Test F1 by number of training texts",
+    title: str = "Test metrics by number of training texts",
 ) -> None:
-    """Micro and macro F1 over the size of the training set (log scale), one line per method.
+    """Metrics over the size of the training set (log scale), one line per method.
 
     A band shows the spread of a method.
 
     Parameters
     ----------
-    curves : mapping of method to mapping of "micro_f1" and "macro_f1" to (mean, spread)
-        Arrays of shape (sizes,); NaN where there is no value.
+    curves : mapping of method to mapping of metric to (mean, spread)
+        Arrays of shape (sizes,); NaN where there is no value. All methods have the same metrics;
+        each metric is drawn in axes of its own.
     n_rows : array of shape (sizes,)
         Training rows, in ascending order.
     path : Path
@@ -255,8 +256,9 @@ def plot_learning_curves(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6 + 0.22 * -(-len(curves) // 4)), layout="constrained")
-    both = figure.subplots(1, 2, sharex=True)
-    for axes, metric in zip(both, ("micro_f1", "macro_f1"), strict=True):
+    metrics = next(iter(curves.values()))
+    all_axes = figure.subplots(1, len(metrics), sharex=True, squeeze=False)[0]
+    for axes, metric in zip(all_axes, metrics, strict=True):
         for i, (method, values) in enumerate(curves.items()):
             colour, marker = SERIES[i % len(SERIES)]
             mean, spread = values[metric]
@@ -273,10 +275,10 @@ def plot_learning_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    # A method may have only one of the metrics.
+    # A method may have values of only one of the metrics.
     handles = {
         name: handle
-        for axes in both
+        for axes in all_axes
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     _legend_below(figure, list(handles.values()), list(handles))

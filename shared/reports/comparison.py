@@ -75,12 +75,13 @@ def curves(
     Returns
     -------
     dict of method to dict of metric to (mean, standard deviation)
-        Both are arrays of shape (sizes,), over seeds. The mean is NaN for a size without results.
+        The metrics are micro F1, called accuracy if each text has one label, and macro F1. Both
+        arrays have shape (sizes,), over seeds. The mean is NaN for a size without results.
     """
     by_method: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for method in _methods(results):
         by_method[method] = {}
-        for metric in ("micro_f1", "macro_f1"):
+        for metric in (_micro_metric(results), "macro_f1"):
             cells = [metric_values(results, method, size, f"test_{metric}") for size in sizes]
             by_method[method][metric] = (
                 np.array([mean(cell) if cell else np.nan for cell in cells]),
@@ -218,9 +219,7 @@ def _read_pair(best: Result, runner_up: Result) -> tuple[np.ndarray, ...]:
 def report(results: Sequence[Result], sizes: Sequence[str]) -> str:
     """Return Markdown: the recommended method at each size, F1 on test, and seconds."""
     recommendations = [choice for size in sizes if (choice := recommend(results, size))]
-    micro = "micro F1"
-    if all("test_accuracy" in result.metrics for result in results):  # one label per text
-        micro = "accuracy"
+    micro = _micro_metric(results).replace("_f1", " F1")
     chosen_on = f"The method with the highest mean validation {micro} (in brackets) is recommended."
     if not _have_validation(results):
         chosen_on = (
@@ -301,6 +300,12 @@ def time_table(results: Sequence[Result], sizes: Sequence[str]) -> str:
 def _methods(results: Sequence[Result]) -> list[str]:
     """Return the methods in the order of their first result."""
     return list(dict.fromkeys(result.method for result in results))
+
+
+def _micro_metric(results: Sequence[Result]) -> str:
+    """Return the name of micro F1: accuracy if each text has one label."""
+    one_label_each = all("test_accuracy" in result.metrics for result in results)
+    return "accuracy" if one_label_each else "micro_f1"
 
 
 def _mean_and_deviation(cell: Sequence[float], n_seeds: int, best: float | None) -> str:

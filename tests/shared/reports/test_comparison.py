@@ -164,3 +164,13 @@ def test_curves(results):
     assert np.isnan(mean[1])
     pair = [r.metrics["test_macro_f1"] for r in results[2:4]]
     assert by_method["words"]["macro_f1"][1][0] == pytest.approx(np.std(pair, ddof=1))
+
+
+def test_micro_f1_is_called_accuracy_if_each_text_has_one_label(results):
+    for result in results:
+        result.metrics["test_accuracy"] = result.metrics["test_micro_f1"]
+    assert "## Accuracy on test" in report(results, ["8", "64", "all"])
+    assert list(curves(results, ["8"])["probe"]) == ["accuracy", "macro_f1"]
+    # The name holds for all texts or for none.
+    del results[0].metrics["test_accuracy"]
+    assert "## Micro F1 on test" in report(results, ["8", "64", "all"])
