@@ -21,6 +21,9 @@ DRAWN_POSITIVES = 50_000
 # search gives up two parts after `PATIENCE` rows without a swap, in small tables `LONG_PATIENCE`.
 DENSE = {1: 5, 2: 15}
 PATIENCE, LONG_PATIENCE = 16, 64
+# If rare labels are missing from parts of a dense table of at most `REPEATED_POSITIVES` positives,
+# they are brought there and the search is repeated, so many times.
+REPEATS, REPEATED_POSITIVES = 6, 250_000
 
 # With groups, the size of a part is only as exact as the search makes it, so that a wrong size has
 # a cost: this much for one row too many or too few. The unit is one row of the label with the
@@ -225,7 +228,7 @@ def stratify(
         The part of each item. Items that have one keep it.
     rng : numpy.random.Generator
     """
-    from shared.splitters._exchange import exchange
+    from shared.splitters._exchange import bring_missing, exchange
     from shared.splitters._kernels import State, distribute, refine
 
     target = np.outer(table.totals, sizes / table.n_rows)  # (columns, parts)
@@ -250,28 +253,33 @@ def stratify(
     # The effort of `exchange` grows with the number of parts, too.
     work = max(1, items.columns.size) * (max(1, sizes.size - 1) if dense else 1)
     n_draws = max(1, min(DRAWS, DRAWN_POSITIVES // work))
-    small = items.columns.size <= DRAWN_POSITIVES
-    patience = LONG_PATIENCE if small else PATIENCE
+    n_repeats = REPEATS if dense and items.columns.size <= REPEATED_POSITIVES else 0
+    patience = LONG_PATIENCE if items.columns.size <= DRAWN_POSITIVES else PATIENCE
     control = np.zeros(2, np.int64)
 
     def draw_best() -> np.ndarray:
-        best, least = part, (np.inf, np.inf)
-        # In dense tables, rare labels share more rows, so that other draws may miss fewer of them.
-        for draw in range(2 * n_draws if dense and small else n_draws):
-            if draw >= n_draws and least[0] == 0:
+        best, best_counts = part, np.zeros(required.shape, np.int64)
+        least = (np.inf, np.inf)
+        for draw in range(n_draws + n_repeats):
+            repeat = draw >= n_draws
+            if repeat and least[0] == 0:
                 break
-            state = State(np.zeros(required.shape, np.int64), target, weight, required)
-            drawn = part.copy()
+            state = State(best_counts * repeat, target, weight, required)
+            drawn = best.copy() if repeat else part.copy()
             shuffled = rng.permutation(free)
-            tie_breakers = rng.random(part.size)
-            distribute(items, shuffled, tie_breakers, sizes.copy(), state, drawn, control)
-            if dense:
-                rows = shuffled[single[shuffled]]
-                exchange(items, rows, state, drawn, True, patience, control)
-                exchange(items, rows, state, drawn, False, patience, control)
+            rows = shuffled[single[shuffled]]
+            if repeat:
+                bring_missing(items, rows, state, drawn)
+                exchange(items, rows, state, drawn, False, PATIENCE, control)
+            else:
+                tie_breakers = rng.random(part.size)
+                distribute(items, shuffled, tie_breakers, sizes.copy(), state, drawn, control)
+                if dense:
+                    exchange(items, rows, state, drawn, True, patience, control)
+                    exchange(items, rows, state, drawn, False, patience, control)
             cost = refine(items, shuffled, state, drawn, n_columns if dense else 0, control)
             if cost < least:  # first by missing labels, then by the rest of the cost
-                best, least = drawn, cost
+                best, best_counts, least = drawn, state.counts, cost
         return best
 
     return run_in_background(draw_best, control, f"splitting {table.n_rows:,} rows")

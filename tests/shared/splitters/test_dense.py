@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from shared.splitters import _table
 from shared.splitters._background import run_in_background
 from shared.splitters._exchange import exchange
 from shared.splitters._kernels import Items, State, distribute, refine
@@ -50,6 +51,20 @@ def test_many_rows_with_the_same_labels_are_spread():
     y = label_sets[rng.integers(30, size=20_000)]
     counts = np.array([y[test].sum(axis=0) for test in folds(y)])
     assert np.abs(counts - y.sum(axis=0) / 5).max() < 20  # of about 1,500
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_fewer_rare_labels_of_dense_rows_are_missing(order, monkeypatch):
+    y = dense_matrix(300, n_labels=500, labels_per_row=14)
+    enough = y.sum(axis=0) >= 5
+
+    def n_missing():
+        counts = [y[test].sum(axis=0) for seed in range(3) for test in folds(y, order, seed=seed)]
+        return (np.array(counts) == 0)[:, enough].sum()
+
+    missing = n_missing()
+    monkeypatch.setattr(_table, "REPEATS", 0)
+    assert missing < 0.7 * n_missing()
 
 
 def test_order_2_spreads_pairs_of_dense_rows_better():
