@@ -6,15 +6,17 @@ training, a validation and a test set. It does not tokenise; that is `shared.mod
 Modules:
 
 - `arguments`: the flags that name the data, the text and label columns, and the sizes of the split.
+- `columns`: which columns of a source hold the texts and the labels, and what a row has in them.
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
-- `labels`: the labels of one row, from the cells of a source.
+- `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
 - `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
+- `row_labels`: the labels of all rows, and which rows are exact duplicates.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `words`: what a word is, in any script.
 
@@ -35,12 +37,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SplitArguments",
             "TaggingArguments",
         ],
+        "columns": ["find_label_column", "find_text_columns", "join_text"],
         "corpus": ["Corpus", "cache_folder", "load_corpus", "load_data", "load_held_out"],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
-        "preparation": ["find_label_column", "find_text_columns", "join_text"],
         "readers": ["open_source"],
         "resampling": [
             "EvaluationArguments",

@@ -1,4 +1,4 @@
-"""The labels of one row: from the cells of a source to names.
+"""The labels in a cell of a source: from what the cell holds to names.
 
 A cell is one label, several in one string, a list, or what an annotation tool writes. What looks
 like labels but is not understood is refused with a `ValueError`; nothing is learned from a guess.
@@ -14,9 +14,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 SEPARATORS = (",", ";", "|")  # of several labels in one string
-
-# The answers of Prodigy's binary interfaces: the label applies, does not apply, is not known.
-ANSWERS = ("accept", "reject", "ignore")
 
 # Class numbers look like this once a table of floats has been written as CSV.
 _FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
@@ -40,136 +37,6 @@ def has_labels(cell: Any) -> bool:
         return bool(LabelEncoder("", None).encode(cell, 0))
     except ValueError:
         return True  # not understood, but not blank
-
-
-# --- which cell of a row -------------------------------------------------------------------------
-
-
-class LabelCells:
-    """Take the cell of labels from each row of a source.
-
-    Parameters
-    ----------
-    columns : sequence of str
-        All columns of the source.
-    label_column : str, optional
-        The column that holds the labels; None: there is none.
-    label_columns : sequence of str
-        Columns that each stand for one label, with 0 or 1 in each row. They take the place of
-        `label_column`.
-    unlabelled_zeros : bool
-        Whether a row of zeros would count as unlabelled; it is an error then.
-
-    Attributes
-    ----------
-    needed : list of str
-        The columns that are read.
-    answers : Counter
-        Number of rows with each of Prodigy's answers; empty if the source is not from Prodigy.
-    """
-
-    def __init__(
-        self,
-        columns: Sequence[str],
-        label_column: str | None,
-        label_columns: Sequence[str] = (),
-        *,
-        unlabelled_zeros: bool = True,
-    ) -> None:
-        self.label_column, self.label_columns = label_column, label_columns
-        self.needed = [*label_columns, *([] if label_column is None else [label_column])]
-        self.answers: Counter[str] = Counter()
-        self._unlabelled_zeros = unlabelled_zeros
-        self._unanswered = 0  # rows with labels and without an answer
-        # The first answer tells whether the column is that of Prodigy.
-        self._may_be_answered = label_column is not None and "answer" in columns
-        if self._may_be_answered:
-            self.needed = list(dict.fromkeys([*self.needed, "answer"]))
-
-    def __call__(self, row: dict) -> Any:
-        """Return the cell of a row: its labels, [] if none of them applies, None if unlabelled.
-
-        Raises
-        ------
-        ValueError
-            If a value is not one that the column can have.
-        """
-        if self.label_columns:
-            return self._labels_with_one(row)
-        if self.label_column is None:
-            return None
-        cell, answer = row.get(self.label_column), row.get("answer")
-        if self._may_be_answered and is_missing(answer):
-            self._unanswered += not is_missing(cell)
-        elif self._may_be_answered:
-            if answer in ANSWERS:
-                if self._unanswered and not self.answers:
-                    raise ValueError(
-                        f"the answer is {answer!r}, but rows before it have labels and no answer; "
-                        "give them one, or remove the column 'answer'"
-                    )
-                self.answers[answer] += 1
-                # A label that was rejected does not apply; of a rejected choice, nothing is known.
-                rejected: list | None = [] if isinstance(cell, str) else None
-                return {"accept": cell, "reject": rejected, "ignore": None}[answer]
-            if self.answers:
-                raise ValueError(
-                    f"the answer is {str(answer)[:40]!r}; Prodigy writes {', '.join(ANSWERS)}"
-                )
-            self._may_be_answered = False
-        return None if self.answers else cell
-
-    def _labels_with_one(self, row: dict) -> list[str] | None:
-        flags = {name: _zero_or_one(name, row.get(name)) for name in self.label_columns}
-        blank = [name for name, value in flags.items() if value is None]
-        if len(blank) == len(flags):
-            return None
-        if blank:
-            raise ValueError(f"column {blank[0]!r} is blank, but others are not; write 0 or 1")
-        if not any(flags.values()) and self._unlabelled_zeros:
-            raise ValueError(
-                "all columns of --label_columns are 0: no label applies; give --empty_labels "
-                "negative"
-            )
-        return [name for name, value in flags.items() if value]
-
-    def notes(self) -> list[str]:
-        """Return what a user should know about the cells read so far."""
-        if not self.answers:
-            return []
-        counts = {answer: f"{self.answers[answer]:,}" for answer in ANSWERS}
-        return [
-            f"answers of Prodigy: {counts['accept']} accepted, {counts['reject']} rejected (the "
-            f"label does not apply), {counts['ignore']} ignored (unlabelled)"
-            + (f", {self._unanswered:,} without an answer (unlabelled)" if self._unanswered else "")
-        ]
-
-
-def _zero_or_one(column: str, value: Any) -> bool | None:
-    """Return whether a cell of a column of zeros and ones is 1; None if it is blank."""
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
-        return None
-    text = str(value).strip().lower()
-    if text in ("1", "1.0", "true"):
-        return True
-    if text in ("0", "0.0", "false"):
-        return False
-    raise ValueError(f"column {column!r} of --label_columns holds {str(value)[:40]!r}, not 0 or 1")
-
-
-def columns_of_zeros_and_ones(rows: Sequence[dict], columns: Sequence[str]) -> list[str]:
-    """Return the columns that hold nothing but 0 and 1, and both of them."""
-
-    def flags(name: str) -> set[bool | None]:
-        try:
-            return {_zero_or_one(name, row.get(name)) for row in rows}
-        except ValueError:
-            return set()
-
-    return [name for name in columns if flags(name) >= {True, False}]
-
-
-# --- which labels are in a cell ------------------------------------------------------------------
 
 
 class LabelEncoder:

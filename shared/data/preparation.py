@@ -14,21 +14,14 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
-from shared.data.arguments import DEFAULT_LABEL_COLUMN, DEFAULT_TEXT_COLUMNS
-from shared.data.labels import (
-    LabelCells,
-    LabelEncoder,
-    columns_of_zeros_and_ones,
-    describe_value,
-    is_missing,
-)
+from shared.data.columns import LabelCells, find_label_cells, find_text_columns, join_text
+from shared.data.labels import LabelEncoder
+from shared.data.row_labels import RowLabels, count_conflicts, first_of_duplicates, is_long_table
 from shared.data.words import count_words, has_unspaced
 
 if TYPE_CHECKING:
@@ -72,7 +65,7 @@ def prepare(
     from shared.data.near_duplicates import near_duplicate_groups
 
     # 1. Stream the rows into an Arrow file, and map that file into memory.
-    cells = _label_cells(source, args, labels_required)
+    cells = find_label_cells(source, args, labels_required)
     class_names = source.class_names.get(cells.label_column) if cells.label_column else None
     encoder = LabelEncoder(args.label_separator, class_names, label_names or ())
     counts = _stream_rows(source, args, cells, encoder, folder / "rows.arrow")
@@ -96,15 +89,15 @@ def prepare(
     labels = source_labels.renumber(new_ids)
 
     # 3. Drop exact duplicates, or join their labels.
-    first = _first_of_duplicates(table["key"].to_numpy(), labels.known(args.empty_labels))
+    first = first_of_duplicates(table["key"].to_numpy(), labels.known(args.empty_labels))
     kept = first == np.arange(len(first))
     joined = 0
     if args.duplicate_labels == "merge" or (
-        args.duplicate_labels == "auto" and (cells.answers or _is_long_table(first, source_labels))
+        args.duplicate_labels == "auto" and (cells.answers or is_long_table(first, source_labels))
     ):
         joined = int((labels.listed & ~kept).sum())
         source_labels, labels = source_labels.join(first), labels.join(first)
-    conflicts = _count_conflicts(first, labels, labels.known(args.empty_labels))
+    conflicts = count_conflicts(first, labels, labels.known(args.empty_labels))
     if len(kept) > 1 and kept.sum() == 1:
         raise UserError(f"{source.name}: all {len(kept):,} texts are the same; nothing to learn")
 
@@ -174,132 +167,6 @@ def prepare(
     }
     _write(path, table, kept, label_columns, groups, report)
     return path
-
-
-# --- columns -------------------------------------------------------------------------------------
-
-
-ROWS_TO_RECOGNISE = 1000  # of a layout without a column of labels
-
-
-def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) -> list[str]:
-    """Return the columns of a source that make up its texts.
-
-    These are the columns in `wanted`. If `wanted` is the default, title and body, they are those
-    of the two that exist; if neither exists, the column text.
-
-    Raises
-    ------
-    UserError : a column of `wanted` is not among `columns`.
-    """
-    if wanted == list(DEFAULT_TEXT_COLUMNS):
-        present = [name for name in wanted if name in columns]
-        wanted = present or (["text"] if "text" in columns else wanted)
-    for name in wanted:
-        if name not in columns:
-            raise _missing_column(name, columns, "--text_columns", source)
-    return wanted
-
-
-def find_label_column(
-    columns: Sequence[str], wanted: str, source: str, *, required: bool = True
-) -> str | None:
-    """Return the column of a source that holds its labels.
-
-    This is the column `wanted`. If `wanted` is the default, labels, and does not exist, it is the
-    column label. If that does not exist either, and `required` is false, it is None.
-
-    Raises
-    ------
-    UserError : `wanted` is not among `columns`.
-    """
-    for name in (wanted, "label") if wanted == DEFAULT_LABEL_COLUMN else (wanted,):
-        if name in columns:
-            return name
-    if not required and wanted == DEFAULT_LABEL_COLUMN:
-        return None
-    raise _missing_column(wanted, columns, "--label_column", source)
-
-
-def _label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
-    """Return what takes the labels from the rows of a source.
-
-    Raises
-    ------
-    UserError : a column of labels is missing; the message names the layouts that are recognised.
-    """
-    for name in args.label_columns:
-        if name not in source.columns:
-            raise _missing_column(name, source.columns, "--label_columns", source.name)
-    if args.label_columns and args.label_column != DEFAULT_LABEL_COLUMN:
-        raise UserError("--label_columns and --label_column: give one of them")
-    label_column = None
-    if not args.label_columns:
-        try:
-            label_column = find_label_column(
-                source.columns, args.label_column, source.name, required=required
-            )
-        except UserError as error:
-            raise UserError(f"{error}{_layout_hint(source)}") from error
-    unlabelled_zeros = args.empty_labels == "unlabelled"
-    return LabelCells(
-        source.columns, label_column, args.label_columns, unlabelled_zeros=unlabelled_zeros
-    )
-
-
-def _layout_hint(source: Source) -> str:
-    """Return what to do with a layout that has no column of labels, as the end of a message."""
-    if {"accept", "answer"} <= set(source.columns):
-        return "; for choices made with Prodigy: --label_column accept"
-    if {"annotations", "data"} <= set(source.columns):
-        return (
-            "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
-            "named by --label_column"
-        )
-    rows = list(islice(source.read(None), ROWS_TO_RECOGNISE))
-    flags = columns_of_zeros_and_ones(rows, source.columns)
-    if len(flags) > 1:
-        return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"
-    if len(rows) == 1 and any(isinstance(value, (list, dict)) for value in rows[0].values()):
-        return "; the file is one object: write one object per row"
-    return ""
-
-
-def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
-    close = difflib.get_close_matches(name, columns, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"name the right one with {flag}"
-    return UserError(f"{source}: no column {name!r} (found: {', '.join(columns)}); {hint}")
-
-
-# --- the text of a row ---------------------------------------------------------------------------
-
-
-def join_text(row: dict, columns: Sequence[str]) -> str:
-    """Return the text of a row: its text columns, joined by a blank line.
-
-    Columns that are null, NaN or blank are left out. Half a surrogate pair is replaced by U+FFFD:
-    JSON can hold one, but UTF-8 and tokenizers cannot.
-
-    Raises
-    ------
-    ValueError : a column holds something other than text.
-    """
-    parts = []
-    for column in columns:
-        value = row.get(column)
-        if is_missing(value):
-            continue
-        if not isinstance(value, str):
-            raise ValueError(f"column {column!r} holds {describe_value(value)}, not text")
-        if value and not value.isspace():
-            parts.append(value)
-    text = "\n\n".join(parts)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # UTF-16 can write half a pair; reading it back replaces the half and keeps whole pairs.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 # --- from rows to an Arrow file ------------------------------------------------------------------
@@ -393,103 +260,7 @@ def _is_pull_request(row: dict) -> bool:
     return isinstance(value, dict) and any(part is not None for part in value.values())
 
 
-# --- the labels of all rows ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RowLabels:
-    """Labels of n rows as pairs (row, label id).
-
-    Attributes
-    ----------
-    rows, ids : int64 arrays with one entry per pair: 0-based row and label id. Pairs are sorted by
-        row, then by id; each occurs once.
-    listed : bool array of shape (n,): whether the row has a list of labels in the source. The list
-        may be empty; a row without any list is unlabelled.
-    """
-
-    rows: np.ndarray
-    ids: np.ndarray
-    listed: np.ndarray
-
-    @classmethod
-    def from_arrow(cls, column: pa.ChunkedArray) -> RowLabels:
-        """Return the labels in an Arrow column of lists of ids; null: no list."""
-        import numpy as np
-        import pyarrow.compute as pc
-
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-        rows = np.repeat(np.arange(len(column)), lengths)
-        ids = pc.list_flatten(column).to_numpy().astype(np.int64)
-        row_labels = cls(rows, ids, column.is_valid().to_numpy())
-        # Renumbering each id to itself sorts the pairs and removes repeated ones.
-        return row_labels.renumber(np.arange(ids.max(initial=-1) + 1))
-
-    def split(self, parts: Sequence[Sequence[int]]) -> RowLabels:
-        """Replace each id i by the ids in ``parts[i]``."""
-        import numpy as np
-
-        lengths = np.array([len(ids) for ids in parts], np.int64)
-        starts = np.cumsum(lengths) - lengths
-        repeats = lengths[self.ids]
-        # Position of each new pair within the parts of its old one.
-        within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        flat = np.array([i for ids in parts for i in ids], np.int64)
-        ids = flat[np.repeat(starts[self.ids], repeats) + within]
-        row_labels = RowLabels(np.repeat(self.rows, repeats), ids, self.listed)
-        return row_labels.renumber(np.arange(len(flat)))
-
-    def join(self, first: np.ndarray) -> RowLabels:
-        """Give the labels of each row to the row ``first[row]``, which has them in addition."""
-        import numpy as np
-
-        listed = np.zeros_like(self.listed)
-        listed[first[self.listed]] = True
-        row_labels = RowLabels(first[self.rows], self.ids, listed)
-        return row_labels.renumber(np.arange(self.ids.max(initial=-1) + 1))
-
-    def renumber(self, new_ids: np.ndarray) -> RowLabels:
-        """Replace each id i by `new_ids[i]`; -1 removes the label.
-
-        Two ids may become the same one. `listed` does not change, so that a row whose labels are
-        all removed has an empty list.
-        """
-        import numpy as np
-
-        n_labels = new_ids.max(initial=0) + 1
-        ids = new_ids[self.ids]
-        # Each pair as one number, row * n_labels + id: np.unique then sorts the pairs by row and id
-        # and removes those that occur twice, and divmod turns the numbers back into pairs.
-        pairs = np.unique((self.rows * n_labels + ids)[ids >= 0])
-        return RowLabels(*np.divmod(pairs, n_labels), self.listed)
-
-    def known(self, empty_labels: str) -> np.ndarray:
-        """Return which rows count as labelled (bool, n).
-
-        Rows with a label always do. Rows with an empty list do if `empty_labels` is "negative":
-        none of the labels applies to them. Rows without a list never do.
-        """
-        import numpy as np
-
-        has_label = np.zeros(len(self.listed), bool)
-        has_label[self.rows] = True
-        return has_label | self.listed if empty_labels == "negative" else has_label
-
-    def count(self, kept: np.ndarray, n_labels: int) -> list[int]:
-        """Return the number of kept rows (bool, n) per label."""
-        import numpy as np
-
-        return np.bincount(self.ids[kept[self.rows]], minlength=n_labels).tolist()
-
-    def to_arrow(self, known: np.ndarray) -> pa.ListArray:
-        """Return a list of ids per row; null where `known` (bool, n) is false."""
-        import numpy as np
-        import pyarrow as pa
-
-        # The ids are sorted by row: the list of row i is ids[offsets[i]:offsets[i + 1]].
-        lengths = np.bincount(self.rows, minlength=len(known))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, self.ids, mask=pa.array(~known))
+# --- the names of the labels ---------------------------------------------------------------------
 
 
 def _select_labels(
@@ -574,80 +345,6 @@ def _no_labels(
         f"{source.name}: no label occurs on {args.min_label_count} rows (--min_label_count); the "
         f"most frequent, {name!r}, occurs on {frequency[name]}"
     )
-
-
-# --- exact duplicates ----------------------------------------------------------------------------
-
-
-def _first_of_duplicates(keys: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Return the row to keep of each set of exact duplicates: the first labelled one, or the first.
-
-    Parameters
-    ----------
-    keys : uint64 array of shape (n,); rows with the same key are duplicates.
-    labelled : bool array of shape (n,).
-
-    Returns
-    -------
-    int64 array of shape (n,) : the kept row of the set that each row belongs to.
-    """
-    import numpy as np
-
-    # Sort by key, within a key labelled rows first. The sort is stable, so that rows which agree in
-    # both stay in the order of the source, and the row to keep is the first with its key.
-    order = np.lexsort((~labelled, keys))
-    is_first = np.ones(len(keys), bool)  # whether a row in sorted order is the first with its key
-    is_first[1:] = keys[order][1:] != keys[order][:-1]
-    duplicate_set = np.cumsum(is_first) - 1  # number of the set, per row in sorted order
-    first = np.empty(len(keys), np.int64)
-    first[order] = order[is_first][duplicate_set]
-    return first
-
-
-def _count_conflicts(first: np.ndarray, labels: RowLabels, labelled: np.ndarray) -> int:
-    """Return the number of sets of duplicates in which two labelled rows have different labels."""
-    import numpy as np
-
-    # Compare sets of labels by one number each: give every label a random 64-bit number and add
-    # those of a row (modulo 2^64). Equal sets have equal sums; different sets have, in practice,
-    # different sums.
-    label_numbers = np.random.default_rng(0).integers(
-        2**64, size=labels.ids.max(initial=0) + 1, dtype=np.uint64
-    )
-    label_sums = np.zeros(len(first), np.uint64)
-    np.add.at(label_sums, labels.rows, label_numbers[labels.ids])
-    # A labelled row conflicts if its sum differs from that of the kept row of its set. If the set
-    # has a labelled row, the kept row is labelled, too.
-    return len(np.unique(first[labelled & (label_sums != label_sums[first])]))
-
-
-# In a table with one row per text and label, at least this share of the labelled texts have several
-# rows, and in this share of their sets each row has another label.
-LONG_TABLE_SHARE, LONG_TABLE_DIFFERENT = 0.05, 0.9
-
-
-def _is_long_table(first: np.ndarray, labels: RowLabels) -> bool:
-    """Return whether the source has one row per text and label ("long format").
-
-    Each row then has one label, and no pair of text and label occurs twice. Where annotators
-    disagree, or texts were collected twice, some duplicates agree.
-
-    Parameters
-    ----------
-    first : int64 array of shape (n,), from `_first_of_duplicates`.
-    labels : labels of the n rows.
-    """
-    import numpy as np
-
-    if not len(labels.rows) or np.bincount(labels.rows).max() > 1:
-        return False
-    rows_per_set = np.bincount(first[labels.rows])
-    labels_per_set = np.bincount(labels.join(first).rows, minlength=len(rows_per_set))
-    several = rows_per_set > 1
-    different = several & (labels_per_set == rows_per_set)
-    # One pair alone may as well be a mistake in the labels.
-    often = several.sum() >= max(LONG_TABLE_SHARE * (rows_per_set > 0).sum(), 2)
-    return bool(often and different.sum() >= LONG_TABLE_DIFFERENT * several.sum())
 
 
 def _joined_note(rows: int) -> list[str]:

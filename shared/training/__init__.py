@@ -2,7 +2,9 @@
 
 Modules:
 
-- `trainer`: the Trainer that all recipes use, its flags, and the order of its batches;
+- `arguments`: the training flags of all recipes;
+- `trainer`: the Trainer that all recipes use;
+- `batches`: the order of the training rows, batches of texts of similar length;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
@@ -28,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "save_merged",
             "training_footprint",
         ],
+        "arguments": ["EpochTrainingArguments"],
         "callbacks": [
             "CheckpointOnSignal",
             "EarlyStoppingArguments",
@@ -62,6 +65,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unfreezing_callbacks",
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
-        "trainer": ["EpochTrainingArguments", "LengthGroupedTrainer"],
+        "trainer": ["LengthGroupedTrainer"],
     },
 )

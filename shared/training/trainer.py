@@ -1,8 +1,7 @@
-"""The Trainer of all recipes: its flags, its batches, and its changes to `transformers.Trainer`.
+"""The Trainer of all recipes: its changes to `transformers.Trainer`.
 
-In order: `EpochTrainingArguments`, the flags with the defaults of the recipes; the batches of
-`LengthGroupedBatches`; `LengthGroupedTrainer`, in the order of a run: set-up, training batches,
-training steps, evaluation and prediction, checkpoints.
+`LengthGroupedTrainer` is in the order of a run: set-up, training batches, training steps,
+evaluation and prediction, checkpoints.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,15 +24,13 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
-from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.cli.launch import choose_precision
 from shared.models.tokenizers import forget_padding
+from shared.training.batches import LengthGroupedBatches
 from shared.training.checkpoints import (
     check_same_model,
     check_same_rows,
@@ -50,160 +46,6 @@ from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_c
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-# --- flags ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class EpochTrainingArguments(TrainingArguments):
-    """Training flags: evaluate, log and save after each epoch, and keep the best checkpoint."""
-
-    num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
-    learning_rate: float = flag(
-        1e-4, "Peak learning rate (default: 1e-4; for BERT-base and larger use 3e-5)."
-    )
-    warmup_steps: float = flag(
-        0.1, "Number of warm-up steps; below 1: their share of all steps (default: .1)."
-    )
-    warmup_factor: float | None = flag(
-        None,
-        "Learning rate of all warm-up steps, as a share of --learning_rate (default: it rises in "
-        "equal steps from 0).",
-        least=0,
-        most=1,
-    )
-    per_device_train_batch_size: int = flag(16, "Texts per training step and device (default: 16).")
-    per_device_eval_batch_size: int = flag(
-        64, "Texts per evaluation batch and device (default: 64)."
-    )
-    bf16: bool | None = flag(
-        None, "Train in bfloat16 (default: if the hardware has native bfloat16)."
-    )
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
-        "group_by_length",
-        "Order of the training rows; group_by_length: random, with texts of similar length in a "
-        "batch (default: group_by_length).",
-    )
-    eval_strategy: str = flag(
-        "epoch", "When to evaluate on the validation set: no, steps, epoch (default: epoch)."
-    )
-    save_strategy: str = flag(
-        "epoch", "When to save a checkpoint: no, steps, epoch, best (default: epoch)."
-    )
-    save_total_limit: int | None = flag(
-        1, "Number of checkpoints to keep besides the best (default: 1)."
-    )
-    logging_strategy: str = flag(
-        "epoch", "When to log the training loss: no, steps, epoch (default: epoch)."
-    )
-    load_best_model_at_end: bool = flag(
-        True, "Use the checkpoint with the best validation metric, not the last (default: true)."
-    )
-    metric_for_best_model: str | None = flag(
-        "micro_f1", "Validation metric that selects the best checkpoint (default: micro_f1)."
-    )
-    restore_callback_states_from_checkpoint: bool = flag(
-        True, "When resuming, restore the state of early stopping, too (default: true)."
-    )
-    ddp_find_unused_parameters: bool | None = flag(
-        False,
-        "On several processes: set to true for a model that does not use all its weights in every "
-        "step (default: false).",
-    )
-
-    def __post_init__(self):
-        if getattr(self, "valid_size", None) == 0 and getattr(self, "valid_data", None) is None:
-            # Nothing to evaluate on: train all epochs and keep the last one.
-            self.eval_strategy, self.load_best_model_at_end = "no", False
-        choose_precision(self)  # before the Trainer checks that the device supports bfloat16
-        super().__post_init__()
-
-
-# --- batches -------------------------------------------------------------------------------------
-
-
-class LengthGroupedBatches(Sampler):
-    """Sample batches of texts of similar length, in random order.
-
-    The rows are shuffled and divided into pools of 50 batches. In each pool they are sorted by
-    length and divided into batches. Then the batches are shuffled. The longest batch comes first,
-    so that a batch that does not fit into memory fails at once. A few per cent of the tokens are
-    padding.
-
-    Each epoch contains every row once. The sizes of the batches differ by one row at most. Other
-    samplers end with a small last batch, whose gradient counts as much as that of a full batch, or
-    drop it. So ``--dataloader_drop_last`` has nothing to drop here.
-
-    The batches depend on (seed, epoch) only. A resumed run has the batches of an uninterrupted run,
-    and N processes have the batches of one process: each process takes its pieces of every batch.
-    The samplers of transformers group the rows of one device only, repeat rows to fill the last
-    batch of N processes, and use the global random generator.
-
-    Parameters
-    ----------
-    lengths : array of shape (rows,)
-        Number of tokens of each row.
-    batch_size : int
-        Maximum number of rows per step of the optimiser, over all devices and accumulation steps.
-    seed : int
-        The order of the rows depends on it and on the epoch.
-    epoch : callable
-        Returns the number of the epoch that is about to start. It is a function, because in a
-        resumed run on several processes the hooks that tell a sampler its epoch do not reach it.
-    pieces : int
-        Number of devices times accumulation steps. Each batch is yielded as this number of lists,
-        one after another. If a batch has fewer rows than pieces, its first row is repeated; this is
-        the only case where an epoch contains a row more than once.
-    """
-
-    pool = 50  # batches per pool
-
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        seed: int,
-        epoch: Callable[[], int],
-        pieces: int = 1,
-    ):
-        self.lengths = np.asarray(lengths)
-        self.n_batches = -(-len(self.lengths) // batch_size)  # rounded up
-        self.seed = seed
-        self.epoch = epoch
-        self.pieces = pieces
-
-    def __len__(self) -> int:
-        return self.n_batches * self.pieces
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if not self.n_batches:
-            return
-        # Every process seeds its generator alike, so all compute the same batches without
-        # communication. The global generators are not used.
-        rng = np.random.default_rng((self.seed, self.epoch()))
-        order = rng.permutation(len(self.lengths))
-        # (rows,), the pool of each place in the order. Batch i is in pool i // 50.
-        sizes = [len(batch) for batch in self._divide(order)]
-        pools = np.repeat(np.arange(self.n_batches) // self.pool, sizes)
-        # Sort by pool (the last key of lexsort comes first), then from the longest row to the
-        # shortest. Pools are contiguous in the order, so no row changes its pool.
-        order = order[np.lexsort((-self.lengths[order], pools))]
-        batches = self._divide(order)
-        # The first row of a sorted batch is its longest.
-        longest = int(np.argmax([self.lengths[batch[0]] for batch in batches]))
-        others = rng.permutation([i for i in range(self.n_batches) if i != longest])
-        for i in (longest, *others):
-            # Consecutive pieces form one step of the optimiser, over processes and accumulation
-            # steps. No piece may be empty: every process needs a batch in each step.
-            for piece in np.array_split(batches[i], self.pieces):
-                yield piece.tolist() or batches[i][:1].tolist()
-
-    def _divide(self, order: np.ndarray) -> list[np.ndarray]:
-        """Divide rows into the batches of an epoch, whose sizes differ by one row at most."""
-        return np.array_split(order, self.n_batches)
-
-
-# --- Trainer -------------------------------------------------------------------------------------
 
 
 class LengthGroupedTrainer(Trainer):

@@ -22,7 +22,8 @@ WITH_TORCH = {
     *("methods.embeddings", "methods.static_embeddings", "methods.zero_shot"),
     *("models.first_weights", "models.heads", "models.networks"),
     "models.padding",
-    *("training.adapters", "training.callbacks", "training.health", "training.optimization"),
+    *("training.adapters", "training.arguments", "training.batches"),
+    *("training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {"methods.probe", "methods.self_training"}

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import gzip
 import io
 import json
 import os
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_corpora import names, write
 
 from shared.cli.arguments import parse_arguments
 from shared.cli.errors import UserError
@@ -30,8 +30,6 @@ from shared.data.corpus import (
     load_held_out,
     unknown_label_names,
 )
-from shared.data.labels import LabelEncoder
-from shared.data.preparation import join_text
 from shared.data.readers import ROOT
 
 # No lone surrogates, which UTF-8 cannot hold, nor null characters, which CSV before Python 3.11
@@ -47,45 +45,12 @@ ROWS = st.lists(st.tuples(TEXT, LABELS), min_size=2, max_size=20).map(
 )
 
 
-def write(path, content):
-    content = content.encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
-
-
 def to_csv(rows, delimiter):
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-@pytest.fixture
-def load(tmp_path):
-    """`load(rows or path, **flags)` with a cache of its own."""
-
-    def load(source, *, label_names=None, **flags):
-        if isinstance(source, list):
-            lines = "".join(json.dumps(row) + "\n" for row in source)
-            source = write(tmp_path / "rows.jsonl", lines)
-        flags.setdefault("cache_dir", str(tmp_path / "cache"))
-        return load_data(DataArguments(data=str(source), **flags), label_names=label_names)
-
-    return load
-
-
-@pytest.fixture
-def mistake(load):
-    """`mistake(...)` calls `load(...)` and returns its error message, which must be one line."""
-
-    def mistake(*args, **kwargs):
-        with pytest.raises(UserError) as error:
-            load(*args, **kwargs)
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    return mistake
 
 
 def issue(number, *labels, **fields):
@@ -96,12 +61,6 @@ def issue(number, *labels, **fields):
         "pull_request": None,
         **fields,
     }
-
-
-def names(corpus):
-    """Label names of each row, None for unlabelled ones."""
-    ids = corpus.dataset["labels"]
-    return [row and [corpus.label_names[i] for i in row] for row in ids]
 
 
 # Sources
@@ -175,14 +134,6 @@ def test_hub_class_ids_become_names(load, monkeypatch):
     assert names(corpus) == [["x", "y"], None]
 
 
-def test_text_columns(load):
-    rows = [{"text": f"text {i}", "other": f"other {i}", "label": "a"} for i in range(2)]
-    assert load(rows).dataset[0]["text"] == "text 0"
-    assert load(rows, text_columns=["other", "text"]).dataset[0]["text"] == "other 0\n\ntext 0"
-    only_title = [{"title": f"title {i}", "labels": "a"} for i in range(2)]
-    assert load(only_title).dataset[0]["text"] == "title 0"
-
-
 def test_strange_characters_survive(load, tmp_path):
     strange = ["null \0 byte", "emoji 👩‍👩‍👧", "carriage\r\nreturn", "rtl \u202e line\u2028sep"]
     rows = [{"text": text, "labels": "a"} for text in strange]
@@ -211,22 +162,6 @@ def test_unlabelled_and_negative_rows(load):
     assert names(corpus) == [["a", "b"], [], None, [], None]
     assert corpus.labelled.tolist() == [0, 1, 3]
     assert corpus.label_matrix(corpus.labelled).tolist() == [[1, 1], [0, 0], [0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("cell", "separator", "expected"),
-    [
-        ("b, a,,b", ",", ["a", "b"]),
-        ("b;a,c", ";", ["a,c", "b"]),
-        ("a,b", "", ["a,b"]),
-        (["a, b", "c"], ",", ["a, b", "c"]),
-        ([10, 9], ",", ["9", "10"]),
-        (7, ",", ["7"]),
-    ],
-)
-def test_cells_of_labels(load, cell, separator, expected):
-    rows = [{"text": "a", "labels": cell}, {"text": "b", "labels": cell}]
-    assert names(load(rows, label_separator=separator)) == [expected, expected]
 
 
 def test_label_map_renames_selects_and_merges(load, tmp_path):
@@ -433,24 +368,6 @@ def test_label_matrix_of_any_rows(load):
 # Duplicates and statistics
 
 
-def test_exact_duplicates_keep_the_first_labelled_one(load):
-    rows = [
-        {"text": "same  text", "labels": []},
-        {"text": "other", "labels": ["a"]},
-        {"text": " same\n text", "labels": ["a"]},
-        {"text": "same text", "labels": ["b"]},
-        {"text": "other", "labels": ["a"]},
-        {"text": "same text", "labels": []},
-        {"text": "Same text", "labels": ["b"]},
-    ]
-    corpus = load(rows)
-    assert list(corpus.dataset["row"]) == [2, 3, 7]
-    assert names(corpus) == [["a"], ["a"], ["b"]]
-    assert corpus.report["exact_duplicates"] == 4
-    assert corpus.report["label_conflicts"] == 1
-    assert "with different labels 1" in corpus.describe()
-
-
 def test_near_duplicates_share_a_group(load):
     words = [f"word{i}" for i in range(60)]
     texts = [" ".join(words), " ".join(words[::-1]), " ".join([*words, "more"]), "short", "SHORT"]
@@ -637,17 +554,6 @@ def test_nan_in_csv_and_parquet(mistake, tmp_path):
     assert "a.parquet, row 1: the label is 1.0 (float)" in mistake(tmp_path / "a.parquet")
 
 
-def test_missing_columns(mistake):
-    rows = [{"title": "a", "tags": ["x"], "Body": "b"}]
-    message = mistake(rows, text_columns=["body"], label_column="tags")
-    assert "no column 'body' (found: title, tags, Body); did you mean 'Body'?" in message
-    message = mistake(rows)
-    assert (
-        "no column 'labels' (found: title, tags, Body); name the right one with --label" in message
-    )
-    assert "no column 'title'" in mistake([{"content": "a", "labels": "x"}])
-
-
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -699,12 +605,6 @@ def test_label_map_that_is_not_there(mistake):
     assert "gone.yaml: cannot be read" in mistake([issue(1, "bug")], label_map="gone.yaml")
 
 
-def test_class_id_out_of_range():
-    encoder = LabelEncoder(",", ["ham", "spam"])
-    with pytest.raises(ValueError, match="there is no class 2; the 2 classes are numbered from 0"):
-        encoder.encode(2, 1)
-
-
 def test_class_names_from_a_file(load, tmp_path):
     names = write(tmp_path / "names.txt", "joy\nno anger \nfear\n\n")
     rows = write(tmp_path / "rows.tsv", 'one\t2, 0\tx\n"two ""2"""\t1\ty\nthree\t\tz\n')
@@ -750,11 +650,6 @@ def test_class_names_that_cannot_be_read(mistake, tmp_path):
     path = tmp_path / "names.txt"
     path.write_bytes(b"caf\xe9\n")
     assert f"--class_names {path}: not UTF-8" in mistake(rows, class_names=str(path))
-
-
-def test_join_text_leaves_out_blank_parts():
-    row = {"a": "one", "b": None, "c": " \n", "d": " two "}
-    assert join_text(row, ["a", "b", "c", "missing", "d"]) == "one\n\n two "
 
 
 # Flags

@@ -1,0 +1,276 @@
+"""The columns of a source: which of them hold the texts and the labels.
+
+From a row of a source to its text and to the cell that holds its labels. Which labels are in a
+cell is for `shared.data.labels` to say.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from shared.cli.errors import UserError
+from shared.data.arguments import DEFAULT_LABEL_COLUMN, DEFAULT_TEXT_COLUMNS
+from shared.data.labels import describe_value, is_missing
+
+if TYPE_CHECKING:
+    from shared.data.arguments import DataArguments
+    from shared.data.readers import Source
+
+ROWS_TO_RECOGNISE = 1000  # of a layout without a column of labels
+
+# The answers of Prodigy's binary interfaces: the label applies, does not apply, is not known.
+ANSWERS = ("accept", "reject", "ignore")
+
+
+# --- which columns -------------------------------------------------------------------------------
+
+
+def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) -> list[str]:
+    """Return the columns of a source that make up its texts.
+
+    These are the columns in `wanted`. If `wanted` is the default, title and body, they are those
+    of the two that exist; if neither exists, the column text.
+
+    Raises
+    ------
+    UserError : a column of `wanted` is not among `columns`.
+    """
+    if wanted == list(DEFAULT_TEXT_COLUMNS):
+        present = [name for name in wanted if name in columns]
+        wanted = present or (["text"] if "text" in columns else wanted)
+    for name in wanted:
+        if name not in columns:
+            raise _missing_column(name, columns, "--text_columns", source)
+    return wanted
+
+
+def find_label_column(
+    columns: Sequence[str], wanted: str, source: str, *, required: bool = True
+) -> str | None:
+    """Return the column of a source that holds its labels.
+
+    This is the column `wanted`. If `wanted` is the default, labels, and does not exist, it is the
+    column label. If that does not exist either, and `required` is false, it is None.
+
+    Raises
+    ------
+    UserError : `wanted` is not among `columns`.
+    """
+    for name in (wanted, "label") if wanted == DEFAULT_LABEL_COLUMN else (wanted,):
+        if name in columns:
+            return name
+    if not required and wanted == DEFAULT_LABEL_COLUMN:
+        return None
+    raise _missing_column(wanted, columns, "--label_column", source)
+
+
+def find_label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
+    """Return what takes the labels from the rows of a source.
+
+    Raises
+    ------
+    UserError : a column of labels is missing; the message names the layouts that are recognised.
+    """
+    for name in args.label_columns:
+        if name not in source.columns:
+            raise _missing_column(name, source.columns, "--label_columns", source.name)
+    if args.label_columns and args.label_column != DEFAULT_LABEL_COLUMN:
+        raise UserError("--label_columns and --label_column: give one of them")
+    label_column = None
+    if not args.label_columns:
+        try:
+            label_column = find_label_column(
+                source.columns, args.label_column, source.name, required=required
+            )
+        except UserError as error:
+            raise UserError(f"{error}{_layout_hint(source)}") from error
+    unlabelled_zeros = args.empty_labels == "unlabelled"
+    return LabelCells(
+        source.columns, label_column, args.label_columns, unlabelled_zeros=unlabelled_zeros
+    )
+
+
+def _layout_hint(source: Source) -> str:
+    """Return what to do with a layout that has no column of labels, as the end of a message."""
+    if {"accept", "answer"} <= set(source.columns):
+        return "; for choices made with Prodigy: --label_column accept"
+    if {"annotations", "data"} <= set(source.columns):
+        return (
+            "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
+            "named by --label_column"
+        )
+    rows = list(islice(source.read(None), ROWS_TO_RECOGNISE))
+    flags = columns_of_zeros_and_ones(rows, source.columns)
+    if len(flags) > 1:
+        return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"
+    if len(rows) == 1 and any(isinstance(value, (list, dict)) for value in rows[0].values()):
+        return "; the file is one object: write one object per row"
+    return ""
+
+
+def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
+    close = difflib.get_close_matches(name, columns, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"name the right one with {flag}"
+    return UserError(f"{source}: no column {name!r} (found: {', '.join(columns)}); {hint}")
+
+
+# --- the text of a row ---------------------------------------------------------------------------
+
+
+def join_text(row: dict, columns: Sequence[str]) -> str:
+    """Return the text of a row: its text columns, joined by a blank line.
+
+    Columns that are null, NaN or blank are left out. Half a surrogate pair is replaced by U+FFFD:
+    JSON can hold one, but UTF-8 and tokenizers cannot.
+
+    Raises
+    ------
+    ValueError : a column holds something other than text.
+    """
+    parts = []
+    for column in columns:
+        value = row.get(column)
+        if is_missing(value):
+            continue
+        if not isinstance(value, str):
+            raise ValueError(f"column {column!r} holds {describe_value(value)}, not text")
+        if value and not value.isspace():
+            parts.append(value)
+    text = "\n\n".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # UTF-16 can write half a pair; reading it back replaces the half and keeps whole pairs.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+# --- the cell of labels of a row -----------------------------------------------------------------
+
+
+class LabelCells:
+    """Take the cell of labels from each row of a source.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        All columns of the source.
+    label_column : str, optional
+        The column that holds the labels; None: there is none.
+    label_columns : sequence of str
+        Columns that each stand for one label, with 0 or 1 in each row. They take the place of
+        `label_column`.
+    unlabelled_zeros : bool
+        Whether a row of zeros would count as unlabelled; it is an error then.
+
+    Attributes
+    ----------
+    needed : list of str
+        The columns that are read.
+    answers : Counter
+        Number of rows with each of Prodigy's answers; empty if the source is not from Prodigy.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        label_column: str | None,
+        label_columns: Sequence[str] = (),
+        *,
+        unlabelled_zeros: bool = True,
+    ) -> None:
+        self.label_column, self.label_columns = label_column, label_columns
+        self.needed = [*label_columns, *([] if label_column is None else [label_column])]
+        self.answers: Counter[str] = Counter()
+        self._unlabelled_zeros = unlabelled_zeros
+        self._unanswered = 0  # rows with labels and without an answer
+        # The first answer tells whether the column is that of Prodigy.
+        self._may_be_answered = label_column is not None and "answer" in columns
+        if self._may_be_answered:
+            self.needed = list(dict.fromkeys([*self.needed, "answer"]))
+
+    def __call__(self, row: dict) -> Any:
+        """Return the cell of a row: its labels, [] if none of them applies, None if unlabelled.
+
+        Raises
+        ------
+        ValueError
+            If a value is not one that the column can have.
+        """
+        if self.label_columns:
+            return self._labels_with_one(row)
+        if self.label_column is None:
+            return None
+        cell, answer = row.get(self.label_column), row.get("answer")
+        if self._may_be_answered and is_missing(answer):
+            self._unanswered += not is_missing(cell)
+        elif self._may_be_answered:
+            if answer in ANSWERS:
+                if self._unanswered and not self.answers:
+                    raise ValueError(
+                        f"the answer is {answer!r}, but rows before it have labels and no answer; "
+                        "give them one, or remove the column 'answer'"
+                    )
+                self.answers[answer] += 1
+                # A label that was rejected does not apply; of a rejected choice, nothing is known.
+                rejected: list | None = [] if isinstance(cell, str) else None
+                return {"accept": cell, "reject": rejected, "ignore": None}[answer]
+            if self.answers:
+                raise ValueError(
+                    f"the answer is {str(answer)[:40]!r}; Prodigy writes {', '.join(ANSWERS)}"
+                )
+            self._may_be_answered = False
+        return None if self.answers else cell
+
+    def _labels_with_one(self, row: dict) -> list[str] | None:
+        flags = {name: _zero_or_one(name, row.get(name)) for name in self.label_columns}
+        blank = [name for name, value in flags.items() if value is None]
+        if len(blank) == len(flags):
+            return None
+        if blank:
+            raise ValueError(f"column {blank[0]!r} is blank, but others are not; write 0 or 1")
+        if not any(flags.values()) and self._unlabelled_zeros:
+            raise ValueError(
+                "all columns of --label_columns are 0: no label applies; give --empty_labels "
+                "negative"
+            )
+        return [name for name, value in flags.items() if value]
+
+    def notes(self) -> list[str]:
+        """Return what a user should know about the cells read so far."""
+        if not self.answers:
+            return []
+        counts = {answer: f"{self.answers[answer]:,}" for answer in ANSWERS}
+        return [
+            f"answers of Prodigy: {counts['accept']} accepted, {counts['reject']} rejected (the "
+            f"label does not apply), {counts['ignore']} ignored (unlabelled)"
+            + (f", {self._unanswered:,} without an answer (unlabelled)" if self._unanswered else "")
+        ]
+
+
+def _zero_or_one(column: str, value: Any) -> bool | None:
+    """Return whether a cell of a column of zeros and ones is 1; None if it is blank."""
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    text = str(value).strip().lower()
+    if text in ("1", "1.0", "true"):
+        return True
+    if text in ("0", "0.0", "false"):
+        return False
+    raise ValueError(f"column {column!r} of --label_columns holds {str(value)[:40]!r}, not 0 or 1")
+
+
+def columns_of_zeros_and_ones(rows: Sequence[dict], columns: Sequence[str]) -> list[str]:
+    """Return the columns that hold nothing but 0 and 1, and both of them."""
+
+    def flags(name: str) -> set[bool | None]:
+        try:
+            return {_zero_or_one(name, row.get(name)) for row in rows}
+        except ValueError:
+            return set()
+
+    return [name for name in columns if flags(name) >= {True, False}]

@@ -1,0 +1,78 @@
+"""Labels of all rows: those of exact duplicates are joined, or the first ones are kept."""
+
+import json
+
+from tiny_corpora import names
+
+from shared.data.arguments import SplitArguments
+from shared.data.corpus import load_corpus
+
+
+def test_exact_duplicates_keep_the_first_labelled_one(load):
+    rows = [
+        {"text": "same  text", "labels": []},
+        {"text": "other", "labels": ["a"]},
+        {"text": " same\n text", "labels": ["a"]},
+        {"text": "same text", "labels": ["b"]},
+        {"text": "other", "labels": ["a"]},
+        {"text": "same text", "labels": []},
+        {"text": "Same text", "labels": ["b"]},
+    ]
+    corpus = load(rows)
+    assert list(corpus.dataset["row"]) == [2, 3, 7]
+    assert names(corpus) == [["a"], ["a"], ["b"]]
+    assert corpus.report["exact_duplicates"] == 4
+    assert corpus.report["label_conflicts"] == 1
+    assert "with different labels 1" in corpus.describe()
+
+
+def long(*pairs):
+    return [{"text": text, "label": label} for text, label in pairs]
+
+
+def test_a_table_with_one_row_per_text_and_label(load):
+    table = long(("one", "a"), ("two", "b"), ("one", "b"), ("three", "a"), ("three", "c"))
+    corpus = load(table, min_label_count=2)
+    assert names(corpus) == [["a", "b"], ["b"], ["a"]]
+    assert corpus.report["labels"] == {"a": 2, "b": 2}
+    assert corpus.report["labels_left_out"] == {"c": 1}
+    assert list(corpus.dataset["row"]) == [1, 2, 4]
+    assert (corpus.report["joined_rows"], corpus.report["exact_duplicates"]) == (2, 0)
+    assert "note: one row per text and label: the labels of 2 rows were added" in corpus.describe()
+    first = load(table, duplicate_labels="first")
+    assert names(first) == [["a"], ["b"], ["a"]]
+    assert first.report["label_conflicts"] == 2
+
+
+def test_duplicates_that_disagree_are_no_such_table(load):
+    agreeing = long(("one", "a"), ("one", "b"), ("two", "a"), ("two", "a"), ("three", "b"))
+    few = long(("one", "a"), ("one", "b"), *((f"text {i}", "a") for i in range(40)))
+    several = [{"text": "one", "labels": ["a"]}, {"text": "one", "labels": ["b"]}]
+    several += [{"text": "two", "labels": ["a", "b"]}]
+    for table in (agreeing, few, several):
+        corpus = load(table)
+        assert names(corpus)[0] == ["a"]
+        assert corpus.report["label_conflicts"] == 1
+        assert names(load(table, duplicate_labels="merge"))[0] == ["a", "b"]
+
+
+def test_one_pair_of_labels_is_a_conflict_and_no_table_of_pairs(load):
+    corpus = load(long(*((f"text {i}", "a") for i in range(15)), ("text 0", "b")))
+    assert corpus.single_label
+    assert "sets of exact duplicates with different labels 1" in corpus.describe(brief=True)
+
+
+def test_held_out_files_are_read_as_the_data(tmp_path):
+    """In a table with one row per text and label, few texts of the test set may have several."""
+    train = long(*((f"text {i % 10}", "ab"[i // 10]) for i in range(20)))
+    test = long(*((f"test {i}", "a") for i in range(60)), ("test 0", "b"), ("test 1", "b"))
+    paths = {}
+    for name, table in (("data", train), ("test_data", test)):
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        lines = "".join(json.dumps(row) + "\n" for row in table)
+        (tmp_path / f"{name}.jsonl").write_text(lines, "utf-8")
+    args = SplitArguments(**paths, cache_dir=str(tmp_path / "cache"))
+    corpus, held_out = load_corpus(args)
+    assert corpus.report["joined_rows"] == 10
+    assert names(held_out["test"])[:3] == [["a", "b"], ["a", "b"], ["a"]]
+    assert held_out["test"].report["label_conflicts"] == 0
