@@ -23,7 +23,7 @@ DENSE = {1: 5, 2: 15}
 PATIENCE, LONG_PATIENCE = 16, 64
 # If rare labels are missing from parts of a dense table of at most `REPEATED_POSITIVES` positives,
 # they are brought there and the search is repeated, so many times.
-REPEATS, REPEATED_POSITIVES = 6, 250_000
+REPEATS, REPEATED_POSITIVES = 4, 250_000
 
 # With groups, the size of a part is only as exact as the search makes it, so that a wrong size has
 # a cost: this much for one row too many or too few. The unit is one row of the label with the
