@@ -177,7 +177,7 @@ def command_flags(arguments: Any, arguments_class: type) -> list[str]:
     arguments_class : type
         A dataclass. Flags that only the subclass has are left out.
     """
-    default, flags = arguments_class(), []
+    default, flags = _defaults(arguments_class, arguments), []
     for field in dataclasses.fields(arguments_class):
         value = getattr(arguments, field.name)
         if value == getattr(default, field.name):
@@ -194,11 +194,21 @@ def result_flags(arguments: Any, arguments_class: type, *ignored: str) -> list[s
 
     Flags about folders and speed, and those named in `ignored`, are left out.
     """
-    arguments, default = copy.copy(arguments), arguments_class()
+    arguments, default = copy.copy(arguments), _defaults(arguments_class, arguments)
     for name in (*_NO_EFFECT_ON_RESULTS, *ignored):
         if hasattr(default, name):
             setattr(arguments, name, getattr(default, name))
     return command_flags(arguments, arguments_class)
+
+
+def _defaults(arguments_class: type, arguments: Any) -> Any:
+    """Return what the flags are by default, on the device of `arguments`.
+
+    TrainingArguments set up the device for the whole process. With another device than that of the
+    run, several processes on CPUs would no longer know of each other.
+    """
+    names = {field.name for field in dataclasses.fields(arguments_class)}
+    return arguments_class(**({"use_cpu": arguments.use_cpu} if "use_cpu" in names else {}))
 
 
 def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:

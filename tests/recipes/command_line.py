@@ -14,6 +14,11 @@ from shared.cli.errors import exit_on_user_error
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable
+LAUNCH = (
+    *(PYTHON, "-m", "accelerate.commands.launch"),
+    *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
+)
+# On CPUs, `accelerate launch --num_processes 2` starts one process.
 TWO_PROCESSES = (PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
 
 

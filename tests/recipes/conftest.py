@@ -1,7 +1,7 @@
 """A tagger trained once for all tests."""
 
 import pytest
-from command_line import PYTHON, run
+from command_line import LAUNCH, run
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,6 @@ def trained(tagger_flags, tmp_path_factory):
     """A finished run through ``accelerate launch``: its folder, and the process with its output."""
     folder = tmp_path_factory.mktemp("trained") / "tagger"
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-        *("recipes/github_tagger.py", *tagger_flags, "--output_dir", folder),
+        *(*LAUNCH, "recipes/github_tagger.py", *tagger_flags, "--output_dir", folder),
     )
     return folder, process

@@ -1,7 +1,7 @@
 """The best tagger for one's labels: candidates, choice, resumption."""
 
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run
+from command_line import LAUNCH, Recipe, read_json, read_lines, run
 
 from shared.taggers import load_tagger
 
@@ -22,9 +22,7 @@ def finished(flags, tmp_path_factory):
     """A finished run through ``accelerate launch``: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("best") / "out"
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-        *("recipes/best.py", *flags, *FAST, "--output_dir", folder),
+        *(*LAUNCH, "recipes/best.py", *flags, *FAST, "--output_dir", folder),
     )
     return folder, process.stdout
 

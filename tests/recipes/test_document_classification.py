@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.taggers import load_tagger
@@ -236,8 +236,7 @@ def test_a_health_check_leaves_no_fold(recipe, tmp_path):
 
 def test_through_accelerate_launch(flags):
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
+        *(*LAUNCH, SCRIPT, *flags),
     )
     assert "Everything is in" in process.stdout
     assert process.stderr == ""

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import PreTrainedTokenizerBase
 
 from shared.data.resampling import load_resampling
@@ -234,14 +234,6 @@ def test_two_processes_give_the_figures_of_one(recipe, flags, tmp_path):
             assert metrics.pop(runtime) > 0
     assert two == pytest.approx(one, abs=1e-4)
     assert process.stdout.count("Everything is in") == 1
-
-
-def test_through_accelerate_launch(flags, tmp_path):
-    process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml", SCRIPT, *flags),
-    )
-    assert "best on validation: a label applies if" in process.stdout
     assert "Warning" not in process.stderr
 
 

@@ -4,7 +4,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -144,9 +144,7 @@ def test_several_labels_per_text(recipe, tmp_path):
 
 def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
     process = run(
-        *(PYTHON, "-m", "accelerate.commands.launch"),
-        *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-        *(SCRIPT, *flags, "--data", tiny_classes),
+        *(*LAUNCH, SCRIPT, *flags, "--data", tiny_classes),
     )
     assert process.stderr == ""
     assert "cnn: " in process.stdout

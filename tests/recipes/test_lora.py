@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import PYTHON, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file, save_file
 from tiny_models import save_tiny_model
@@ -172,10 +172,10 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
     assert not (tmp_path / "out" / "results.csv").exists()
 
 
-def test_two_processes_through_accelerate_launch(flags, tmp_path):
-    launch = (PYTHON, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2)
-    result = run(*launch, "recipes/lora.py", *flags, "--methods", "head", "ia3")
+def test_two_processes(flags, tmp_path):
+    result = run(*TWO_PROCESSES, "recipes/lora.py", *flags, "--methods", "head", "ia3")
     assert "| IA3 |" in result.stdout
+    assert result.stdout.count("epoch  1.00") == 2  # once for each method
     row = read_json(tmp_path / "out" / "ia3" / "metrics.json")
     assert row["merged_difference"] < 1e-4
 

@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from command_line import PYTHON, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.evaluation.thresholds import find_thresholds
@@ -10,10 +10,6 @@ from shared.methods.baselines import fit_words, naive_bayes
 from shared.methods.linear import WordClassifier
 from shared.taggers import load_tagger
 
-LAUNCH = (
-    *(PYTHON, "-m", "accelerate.commands.launch"),
-    *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
-)
 LABELS = ("bug", "documentation", "feature", "speed")  # the labels of tiny_issues
 CLASSIFIERS = ("naive_bayes", "logistic_regression")
 
@@ -241,10 +237,9 @@ def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues,
     assert "test.jsonl: labels that are not among the expected ones: foo 12, bar 3 (" in message
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
-def test_through_a_launcher(launcher, tiny_issues, tmp_path):
+def test_two_processes_through_accelerate_launch(tiny_issues, tmp_path):
     process = run(
-        *(*launcher, "recipes/naive_bayes.py", "--data", tiny_issues),
+        *(*TWO_PROCESSES, "recipes/naive_bayes.py", "--data", tiny_issues),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     )
     assert process.stdout.count("Everything is in") == 1
