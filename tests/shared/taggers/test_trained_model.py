@@ -45,6 +45,10 @@ def saved_base(folder):
     return json.loads((folder / "tagger.json").read_text("utf-8"))["encoder"]["model"]
 
 
+def test_no_texts_have_no_scores(run):
+    assert load_tagger(run / "prompt").scorer([]).shape == (0, 2)
+
+
 @pytest.mark.parametrize("how", ["save", "copy"])
 def test_a_copy_of_an_adapter_refers_to_the_model_below_it(how, run, tmp_path):
     tagger = load_tagger(run / "prompt")
