@@ -11,7 +11,7 @@ saved. Read et al. 2011, "Classifier Chains for Multi-label Classification", com
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from shared.methods.linear import LinearClassifier
 from shared.methods.trees import BoostedTrees
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from scipy.sparse import csr_matrix
     from skmultilearn.base import MLClassifierBase
@@ -79,6 +79,11 @@ class ClassifierChain:
     order: np.ndarray
     constant: np.ndarray
 
+    @cached_property
+    def _columns(self) -> list[LinearClassifier | BoostedTrees]:
+        """The classifier of each label in the chain."""
+        return [self.classifier.select(position) for position in range(len(self.order))]
+
     def __call__(self, features: csr_matrix) -> np.ndarray:
         """Return probabilities of features (rows, width): float64, of shape (rows, labels)."""
         from scipy.sparse import csr_matrix, hstack
@@ -88,7 +93,7 @@ class ClassifierChain:
         decided = np.zeros((n_rows, len(self.order)))
         for position, label in enumerate(self.order.tolist()):
             wide = hstack([features, csr_matrix(decided)], format="csr")
-            scores[:, label] = self.classifier.select(position)(wide)[:, 0]
+            scores[:, label] = self._columns[position](wide)[:, 0]
             decided[:, position] = scores[:, label] > 0.5
         return scores
 
@@ -135,33 +140,32 @@ def fit_strategy(
         order = learnable[np.argsort(-labels[:, learnable].sum(axis=0), kind="stable")]
         strategy.order = None  # that of the columns
         strategy.fit(features, labels[:, order])
-        models = dict(enumerate(strategy.classifiers_))
-        chain = _of_labels(models, constant[order], width + len(order))
+        chain = _of_labels(enumerate(strategy.classifiers_), constant[order], width + len(order))
         return ClassifierChain(chain, order, always.astype(np.float64))
-    # Binary relevance: one label after another, and of a linear classifier only its weights are
-    # kept. `strategy.fit` would keep all classifiers, which take several times the memory.
-    models = {}
-    for label in learnable.tolist():
-        model = clone(strategy.classifier).fit(features, labels[:, label])
-        if not hasattr(model, "estimators_"):
-            weights, intercept = _linear_logits(model)
-            model = SimpleNamespace(coef_=weights, intercept_=intercept)
-        models[label] = model
+    # Binary relevance. `strategy.fit` would keep all classifiers, which take several times the
+    # memory of the weights that are kept of them.
+    models = (
+        (label, clone(strategy.classifier).fit(features, labels[:, label]))
+        for label in learnable.tolist()
+    )
     return _of_labels(models, constant, width)
 
 
 def _of_labels(
-    models: Mapping[int, Any], constant: np.ndarray, width: int
+    models: Iterable[tuple[int, Any]], constant: np.ndarray, width: int
 ) -> LinearClassifier | BoostedTrees:
     """Combine classifiers of one label each; `constant` are the logits of the other labels."""
-    if hasattr(next(iter(models.values())), "estimators_"):
-        return BoostedTrees.of_columns(models, constant, width)
-    fitted = {}
-    for label, model in models.items():
-        weights, bias = _linear_logits(model)
-        # In a chain, the first labels do not see the later ones.
-        fitted[label] = np.pad(weights[-1], (0, width - len(weights[-1]))), bias[-1]
-    return LinearClassifier.of_labels(fitted, constant > 0, width)
+    trees, linear = {}, {}
+    for label, model in models:
+        if hasattr(model, "estimators_"):
+            trees[label] = model
+        else:
+            weights, bias = _linear_logits(model)
+            # In a chain, the first labels do not see the later ones.
+            linear[label] = np.pad(weights[-1], (0, width - len(weights[-1]))), bias[-1]
+    if trees:
+        return BoostedTrees.of_columns(trees, constant, width)
+    return LinearClassifier.of_labels(linear, constant > 0, width)
 
 
 def _of_classes(model: Any, n_classes: int, width: int) -> LinearClassifier | BoostedTrees:
@@ -219,4 +223,5 @@ def feature_weights(classifier: MultilabelClassifier, width: int) -> np.ndarray:
         return weights
     sets = classifier.label_sets.T  # (labels, sets)
     means = [each / np.maximum(each.sum(axis=1, keepdims=True), 1) for each in (sets, 1 - sets)]
-    return (means[0] - means[1]) @ inner
+    varies = sets.any(axis=1) & ~sets.all(axis=1)  # (labels,)
+    return varies[:, None] * ((means[0] - means[1]) @ inner)

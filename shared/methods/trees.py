@@ -138,22 +138,34 @@ class BoostedTrees:
         return np.unique(self.feature)
 
     def select(self, column: int) -> BoostedTrees:
-        """Return the trees of one column."""
-        trees = self.column == column
+        """Return the trees of one column, which must have some, and the nodes of these trees."""
+        trees = np.flatnonzero(self.column == column)
+        ends = np.append(self.root, len(self.feature))  # a tree ends where the next one begins
+        start, stop = ends[trees[0]], ends[trees[-1] + 1]
         return BoostedTrees(
-            *(self.feature, self.threshold, self.left, self.right, self.value),
-            self.root[trees],
-            np.zeros(int(trees.sum()), np.int32),
+            self.feature[start:stop],
+            self.threshold[start:stop],
+            self.left[start:stop] - start,
+            self.right[start:stop] - start,
+            self.value[start:stop],
+            self.root[trees] - start,
+            np.zeros(len(trees), np.int32),
             self.bias[column : column + 1],
             self.width,
         )
 
     def logits(self, features: csr_matrix) -> np.ndarray:
         """Return the logits of features (rows, width): float64, of shape (rows, columns)."""
+        from scipy.sparse import csr_matrix
+
         logits = np.tile(self.bias, (features.shape[0], 1))
         if not len(self.root):
             return logits
-        columns = np.eye(len(self.bias))[self.column]  # (trees, columns)
+        n_trees = len(self.root)
+        # (trees, columns), 1 where a tree belongs to a column
+        belongs = csr_matrix(
+            (np.ones(n_trees), (np.arange(n_trees), self.column)), (n_trees, len(self.bias))
+        )
         feature = np.searchsorted(self._used, self.feature)
         used = features.tocsc()[:, self._used].tocsr().astype(np.float32)
         for start in range(0, len(logits), _ROWS):
@@ -164,7 +176,7 @@ class BoostedTrees:
                 before = node
                 goes_left = dense[rows, feature[node]] <= self.threshold[node]
                 node = np.where(goes_left, self.left[node], self.right[node])
-            logits[start : start + _ROWS] += self.value[node] @ columns
+            logits[start : start + _ROWS] += self.value[node] @ belongs
         return logits
 
     def __call__(self, features: csr_matrix) -> np.ndarray:
@@ -175,8 +187,9 @@ class BoostedTrees:
     def effects(self) -> np.ndarray:
         """Return what a large value of each feature adds to each logit: float64, (columns, width).
 
-        The sum over nodes that ask for the feature: the mean of the leaves to the right minus that
-        of the leaves to the left.
+        The sum over nodes that ask for the feature: the mean of the subtree to the right minus that
+        of the subtree to the left. The mean of a leaf is its value, that of a subtree the mean of
+        the means of its two subtrees.
         """
         mean, effects = self.value.copy(), np.zeros((len(self.bias), self.width))
         # Nodes of a tree lie between its root and the next one.

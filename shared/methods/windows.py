@@ -49,9 +49,9 @@ def limit_windows(
     Raises
     ------
     UserError
-        If a window is longer than the input of the model, if the tokenizer cannot make windows, if
-        `max_windows` is below 1, or if windows share all the tokens that they have room for, so
-        that the next window would start where the last one did.
+        If a window is longer than the input of the model, if the tokenizer cannot make windows, or
+        if windows share all the tokens that they have room for, so that the next window would start
+        where the last one did.
     """
     limit_length(tokenizer, model, args.window, flag="window")
     if not tokenizer.is_fast:
@@ -59,10 +59,8 @@ def limit_windows(
             f"{type(tokenizer).__name__}: cannot split texts into windows; "
             "name a model with a fast tokenizer"
         )
-    if args.max_windows is not None and args.max_windows < 1:
-        raise UserError(f"--max_windows {args.max_windows}: must be 1 or more")
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    if not 0 <= args.stride < room:
+    if args.stride >= room:
         raise UserError(
             f"--stride {args.stride}: must be 0 to {room - 1}, less than the {room} tokens of "
             "text that a window holds"
@@ -203,7 +201,8 @@ class Windows:
         """Split texts; the other parameters are those of `split_into_windows`."""
         from datasets import Dataset
 
-        ids, documents = [], []
+        ids: list[list[int]] = []
+        documents = [np.zeros(0, np.int64)]  # so that no texts give no windows
         for start in range(0, len(texts), TEXTS_PER_CALL):
             windows, owners = split_into_windows(
                 tokenizer,

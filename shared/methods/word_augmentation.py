@@ -195,9 +195,10 @@ class WordFlow:
     ----------
     names : sequence of str
         Names from `WORD_AUGMENTATIONS`: "synonym" replaces words, "swap" swaps neighbouring words,
-        "delete" deletes words. "spelling" replaces English words by common misspellings. The others
-        change one character of a word: "keyboard" to a letter that lies beside it (QWERTY), "ocr"
-        to one that looks like it, "random_chars" to any letter.
+        "delete" deletes words. "spelling" replaces English words by errors from nlpaug's list,
+        which people have made; some are other words ("not" becomes "note"). The others change one
+        character of a word: "keyboard" to a letter that lies beside it (QWERTY), "ocr" to one that
+        looks like it, "random_chars" to any letter.
     share : float
         Share of the words that each augmenter changes, above 0; at least one word.
     wordnet : WordNet, optional

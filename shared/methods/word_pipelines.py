@@ -49,6 +49,7 @@ class WordArguments:
     max_features: int | None = flag(
         None,
         f"Keep the most frequent terms only (default: all; {_TREE_TERMS:,} for boosted_trees).",
+        least=1,
     )
     sublinear_tf: bool = flag(True, "TF-IDF: use the logarithm of a term's count (default: true).")
 
@@ -67,8 +68,6 @@ class WordArguments:
                     f"--{name} {value:g}: must be a share between 0 and 1, or a whole number of "
                     "texts"
                 )
-        if self.max_features is not None and self.max_features < 1:
-            raise UserError(f"--max_features {self.max_features}: must be 1 or more")
 
     @property
     def ngrams(self) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def check_n_layers(n_layers: int, encoder: PreTrainedModel) -> None:
     Raises
     ------
     UserError
-        If ``--n_layers`` is below 1 or above their number.
+        If ``--n_layers`` is above their number.
     """
     depth = encoder.config.num_hidden_layers
-    if not 1 <= n_layers <= depth:
+    if n_layers > depth:
         raise UserError(f"--n_layers {n_layers}: must be 1 to {depth}, the model's own")

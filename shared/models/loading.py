@@ -134,8 +134,10 @@ def load_sequence_classifier(
         Labels of a new head, which starts at random and is to be trained. None loads a trained
         classifier with its own labels, and refuses weights that lack any part of it.
     tokenizer : PreTrainedTokenizerBase, optional
-        Checked against the model, which must have an embedding for each of its tokens. If the
-        config names no padding token, it gets that of the tokenizer.
+        Checked against the model, which must have an embedding for each of its tokens. The config
+        of the model gets its padding token. The tokenizer is changed in place: it gets the padding
+        side that the model needs and, for an encoder-decoder, splits special tokens in texts and
+        gets a padding token that is not its end token.
     dropout : float, optional
         Rate of all dropout layers except those of the attention. None keeps the rates of the
         config, usually 0.1. Use more for small training sets: a small encoder memorises a thousand
@@ -466,7 +468,8 @@ def _check(
 ) -> None:
     """Refuse a model that lacks weights or does not fit its tokenizer; make both fit otherwise.
 
-    The config gets the padding token of the tokenizer. `part` is the part of the model whose
+    The config gets the padding token of the tokenizer; `load_sequence_classifier` says how the
+    tokenizer changes. `part` is the part of the model whose
     outputs must not depend on padding; None: the whole model.
     """
     _check_weights(missing, folder)
@@ -540,15 +543,37 @@ def limit_length(
         If `max_length` leaves no room for a token of text, or is more than the model can read.
     """
     shortest = tokenizer.num_special_tokens_to_add() + 1
-    longest = longest_input(model)
-    if longest is None:
-        longest = max_length
-    elif longest > PADDING_MULTIPLE:
-        # Batches are padded up to a multiple, and padding tokens need positions, too.
-        longest -= longest % PADDING_MULTIPLE
+    longest = _longest_text(model) or max_length
     if not shortest <= max_length <= longest:
         raise UserError(f"--{flag} {max_length}: must be {shortest} to {longest} tokens")
     tokenizer.model_max_length = max_length
+
+
+def limit_to_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Make a tokenizer truncate texts at what the model can read, if its own limit is higher.
+
+    The tokenizers of some published models name no limit.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Changed in place.
+    model : PreTrainedModel
+        The model that reads the tokens.
+    """
+    own = tokenizer.model_max_length
+    tokenizer.model_max_length = min(own, _longest_text(model) or own)
+
+
+def _longest_text(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a text may have, special tokens included; None if there is no limit.
+
+    Batches are padded up to a multiple, and padding tokens need positions, too.
+    """
+    longest = longest_input(model)
+    if longest is None or longest <= PADDING_MULTIPLE:
+        return longest
+    return longest - longest % PADDING_MULTIPLE
 
 
 def has_dropout(model: PreTrainedModel) -> bool:
@@ -560,13 +585,16 @@ def has_dropout(model: PreTrainedModel) -> bool:
 
 def longest_input(model: PreTrainedModel) -> int | None:
     """Return how many tokens a model can read at once; None if there is no limit."""
-    import torch
-
+    config = model.config.get_text_config()
+    if not getattr(config, "position_biased_input", True):
+        return None  # DeBERTa with relative positions only
+    # MPT has a name of its own for it. XLNet has -1.
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+        if name.endswith("position_embeddings") and hasattr(module, "weight"):
             # RoBERTa and related models count positions from the padding index + 1, so that the
             # first rows of the table are never used by tokens.
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - first
-    longest = getattr(model.config, "max_position_embeddings", None)
-    return longest if longest and longest > 0 else None  # -1 in XLNet's config
+            padding = getattr(module, "padding_idx", None)
+            limits.append(len(module.weight) - (0 if padding is None else padding + 1))
+            break
+    return min((limit for limit in limits if limit and limit > 0), default=None)

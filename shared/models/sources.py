@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -34,8 +35,8 @@ _TEXT_PREFIXES = {
     r"nomic-embed-text.*": "classification: ",
 }
 TEXT_PREFIX_HELP = (
-    "What to put before each text, such as 'query: ' (default: as the model wants it, if it is "
-    "known by its name: E5, Nomic Embed; else nothing)."
+    "What to put before each text, such as 'query: ' (default: what was saved with the tokenizer, "
+    "or as the model wants it, if it is known by its name: E5, Nomic Embed; else nothing)."
 )
 # What AutoModel and AutoTokenizer read beside the weights; tokenizer.json holds the vocabulary.
 _OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -77,25 +78,38 @@ def resolve_model(name: str, flag: str = "model") -> str:
 def choose_text_prefix(model: str, prefix: str | None) -> str | None:
     """Return what to put before each text, and print it if there is anything.
 
-    None leaves it to the tokenizer, with which a prefix may have been saved.
+    None leaves it to the tokenizer.
 
     Parameters
     ----------
     model : str
-        The value of ``--model``. The last part of its path or hub id decides, if `prefix` is None.
+        The value of ``--model``. If `prefix` is None and `model` is a folder, the prefix that was
+        saved with its tokenizer is taken. If there is none, the last part of the path or hub id
+        decides.
     prefix : str, optional
         The value of ``--text_prefix``. An empty one turns off that of the model.
     """
     if prefix is None:
+        prefix = _saved_prefix(Path(model).expanduser())
+    if prefix is None:
         path = Path(model)
         # A folder of the hub's cache: models--ORGANISATION--NAME/snapshots/REVISION.
-        in_cache = path.parent.name == "snapshots"
-        name = path.parts[-3].split("--")[-1] if in_cache else path.name
+        repository = path.parent.parent.name
+        name = repository.split("--")[-1] if repository.startswith("models--") else path.name
         matches = (p for r, p in _TEXT_PREFIXES.items() if re.fullmatch(r, name, re.IGNORECASE))
         prefix = next(matches, None)
     if prefix:
         print_once(f"before each text: {prefix!r} (--text_prefix)")
     return prefix
+
+
+def _saved_prefix(folder: Path) -> str | None:
+    """Return the prefix that was saved with the tokenizer in a folder; None if there is none."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return settings.get("text_prefix")
+    except (OSError, ValueError, AttributeError):
+        return None  # damaged or missing; `load_tokenizer` says so
 
 
 # --- the default model in an installed package ---------------------------------------------------

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ FORMAT = 2  # raise it whenever a folder of an older version cannot be read any 
 MANIFEST = "tagger.json"
 ARRAYS = "tagger.safetensors"
 WORDS = "words.json"
+ADAPTER = "adapter_config.json"
 # What transformers and peft write beside the weights. A Python file is the code of a model of this
 # project, for programs without it; `load_tagger` never runs it.
 _TRANSFORMERS_FILES = (
-    *("*.py", "config.json", "adapter_config.json", "*.safetensors.index.json", "*.model"),
+    *("*.py", "config.json", ADAPTER, "*.safetensors.index.json", "*.model"),
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
 )
 
@@ -45,7 +46,7 @@ _TRANSFORMERS_FILES = (
 # What the scores depend on beside the weights. transformers reads the files of a vocabulary only if
 # there is no tokenizer.json, which holds it, too.
 _SETTINGS = (
-    *("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json"),
+    *("config.json", ADAPTER, "tokenizer_config.json", "tokenizer.json"),
     *("special_tokens_map.json", "added_tokens.json"),
 )
 _VOCABULARY = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
@@ -66,9 +67,8 @@ class EncoderReference:
     Attributes
     ----------
     model : str
-        The name of the default encoder, a hub id, or the path of a folder: absolute, below the
-        project for a model that the project holds, or for the model below an adapter that lies
-        beside it (``../base``) relative to the folder of the tagger.
+        The name of the default encoder, a hub id, or the path of a folder: absolute, or relative
+        to the project for a model that the project holds.
     sha256 : dict of str to str
         Of each of its parts, from `encoder_sha256`.
     max_length : int
@@ -114,8 +114,7 @@ class EncoderReference:
                 return source
             # Of several taggers, one may have been fitted on another encoder, which did not move.
         saved = str(ROOT / self.model) if (ROOT / self.model).is_dir() else self.model
-        is_path = os.path.isabs(saved) or saved.startswith(os.pardir)
-        if is_path and not Path(saved).is_dir():
+        if os.path.isabs(saved) and not Path(saved).is_dir():
             if moved_to is not None:
                 raise self._other(moved_to, differences)
             raise UserError(
@@ -126,6 +125,24 @@ class EncoderReference:
         if changes := self._differences(source):
             raise self._other(moved_to or self.model, differences or changes)
         return source
+
+    def to_json(self, folder: Path, *, is_adapter: bool) -> dict[str, Any]:
+        """Return what is saved in a folder.
+
+        A model that lies beside its adapter is saved as ``../base``: both can be moved together.
+        """
+        place = ROOT / self.model
+        is_beside = place.is_dir() and place.parent == folder.resolve().parent
+        model = f"{os.pardir}/{place.name}" if is_adapter and is_beside else self.model
+        return {**vars(self), "model": model}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], folder: Path) -> EncoderReference:
+        """Return what was saved in a folder; ``../base`` becomes an absolute path."""
+        encoder = cls(**values)
+        if encoder.model.startswith(f"{os.pardir}/"):
+            encoder = replace(encoder, model=str((folder / encoder.model).resolve()))
+        return encoder
 
     def _differences(self, source: str) -> str:
         """Return the parts of another encoder that differ, as text; "" if there are none."""
@@ -258,13 +275,16 @@ def write_tagger(folder: Path, contents: TaggerContents) -> None:
         with atomic_write(folder / WORDS) as file:
             json.dump(list(contents.words), file, ensure_ascii=False)
         files.append(WORDS)
+    encoder = None
+    if contents.encoder is not None:
+        encoder = contents.encoder.to_json(folder, is_adapter=ADAPTER in files)
     manifest = {
         "format": FORMAT,
         "written_by": f"text-classification-recipes {_version()}",
         "method": contents.method,
         "label_names": contents.label_names,
         "rule": contents.rule.to_json(),
-        "encoder": vars(contents.encoder) if contents.encoder else None,
+        "encoder": encoder,
         "settings": contents.settings,
         "files": {name: _sha256(folder / name) for name in sorted(files)},
     }
@@ -301,7 +321,9 @@ def read_tagger(folder: Path) -> TaggerContents:
             arrays = load_file(folder / ARRAYS)
         if WORDS in manifest["files"]:
             words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        label_names = _label_names(manifest["label_names"])
+        label_names, encoder = _label_names(manifest["label_names"]), None
+        if manifest["encoder"]:
+            encoder = EncoderReference.from_json(manifest["encoder"], folder)
         return TaggerContents(
             method=manifest["method"],
             label_names=label_names,
@@ -309,7 +331,7 @@ def read_tagger(folder: Path) -> TaggerContents:
             settings=manifest["settings"],
             arrays=arrays,
             words=words,
-            encoder=EncoderReference(**manifest["encoder"]) if manifest["encoder"] else None,
+            encoder=encoder,
             files=list(manifest["files"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
@@ -338,19 +360,24 @@ def refuse_other_files(folder: Path, contents: TaggerContents) -> None:
 def copy_tagger(source: Path, target: Path) -> None:
     """Copy the files of a tagger, and of its members if it is a mean, to another folder.
 
+    The model below an adapter is not copied; the copy refers to it.
+
     Raises
     ------
     UserError
         As `read_tagger`.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for name in read_tagger(source).files:
+    contents = read_tagger(source)
+    for name in contents.files:
         if Path(name).name == MANIFEST:
             copy_tagger((source / name).parent, (target / name).parent)
         else:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
-    shutil.copy2(source / MANIFEST, target / MANIFEST)
+    # Arrays and words are among the files. The manifest is written anew: the model below an adapter
+    # may lie elsewhere from the copy.
+    write_tagger(target, replace(contents, arrays={}, words=[]))
 
 
 def _label_names(names: Any) -> list[str]:

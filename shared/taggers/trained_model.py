@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,14 @@ from shared.cli.errors import UserError
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
 from shared.methods.windows import Windows, saved_windows
-from shared.models.loading import base_of_adapter, load_sequence_classifier, load_tokenizer
+from shared.models.loading import (
+    base_of_adapter,
+    limit_to_input,
+    load_sequence_classifier,
+    load_tokenizer,
+)
 from shared.taggers.folder import (
+    ADAPTER,
     EncoderReference,
     TaggerContents,
     refuse_other_files,
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 METHOD = "trained_model"
-_ADAPTER = "adapter_config.json"
 
 
 def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionRule) -> None:
@@ -42,9 +45,6 @@ def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionR
     if (base := base_of_adapter(str(folder))) is not None:
         max_length = load_tokenizer(str(folder)).model_max_length
         contents.encoder = EncoderReference.of(base, max_length)
-        place = Path(contents.encoder.model)
-        if place.parent == folder.resolve().parent:  # both can be moved together
-            contents.encoder = replace(contents.encoder, model=f"{os.pardir}/{place.name}")
     write_tagger(folder, contents)
 
 
@@ -84,8 +84,10 @@ class TrainedModelScorer:
         if not any(name.endswith(".safetensors") for name in transformers_files(folder)):
             self.trainer.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+            if (folder / ADAPTER).is_file():  # peft does not save the config
+                self.trainer.model.config.save_pretrained(folder)
         contents.method, contents.files = METHOD, transformers_files(folder)
-        contents.encoder = self.base if _ADAPTER in contents.files else None
+        contents.encoder = self.base if ADAPTER in contents.files else None
 
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> TrainedModelScorer:
@@ -93,14 +95,11 @@ class TrainedModelScorer:
         refuse_other_files(folder, contents)
         tokenizer = load_tokenizer(str(folder))
         encoder = contents.encoder
-        if encoder is None and _ADAPTER in contents.files:
+        if encoder is None and ADAPTER in contents.files:
             raise ValueError("encoder is missing")
-        base = None
-        if encoder is not None:
-            beside = folder / encoder.model
-            is_beside = encoder.model.startswith(os.pardir) and beside.is_dir()
-            base = encoder.resolve(loading.encoder or (str(beside) if is_beside else None))
+        base = encoder.resolve(loading.encoder) if encoder else None
         model = load_sequence_classifier(str(folder), tokenizer=tokenizer, base=base)
+        limit_to_input(tokenizer, model)
         if model.config.num_labels != len(contents.label_names):
             raise UserError(f"{folder}: the model and tagger.json have other numbers of labels")
         return cls(loading.trainer(model, tokenizer), tokenizer, encoder)

@@ -138,12 +138,14 @@ def test_an_adapter_names_and_checks_the_model_below_it(
     output = tmp_path / "tagged.jsonl"
     for folder, expected in zip(folders, scores, strict=True):
         line = tag.mistake("--model", folder, "--output", output)
-        assert line.startswith("the encoder ../base that the tagger was fitted on is missing")
+        gone = tmp_path / "relative" / "base"
+        assert line.startswith(f"the encoder {gone} that the tagger was fitted on is missing")
         tag("--model", folder, "--output", output, "--encoder", base)
         moved = load_tagger(folder, encoder=str(base))
         np.testing.assert_array_equal(moved.scores(["crash error"]), expected)
-    moved.save(copy := shutil.copytree(folder, tmp_path / "copy"))
-    assert read_json(copy / "tagger.json") == read_json(folder / "tagger.json")
+    moved.save(tmp_path / "copy")
+    moved = load_tagger(tmp_path / "copy", encoder=str(base))
+    np.testing.assert_array_equal(moved.scores(["crash error"]), expected)
 
     weights = load_file(base / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors")

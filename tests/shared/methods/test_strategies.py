@@ -89,5 +89,24 @@ def test_the_word_of_a_label_has_the_largest_weight(strategy, data):
         assert weights.shape == (3, 12)
         assert weights[:2].argmax(axis=1).tolist() == [0, 1]
         assert (weights < 0).any()
-    constant = fit_strategy(strategy(BASES["naive_bayes"], SPARSE), x, np.ones((60, 2)))
-    assert not feature_weights(constant, 12).any()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("base", BASES)
+def test_words_have_no_weight_for_constant_labels(strategy, base, data):
+    x, y = data
+    labels = np.column_stack([np.ones(60), y[:, 0], np.zeros(60)]).astype(int)
+    weights = feature_weights(fit_strategy(strategy(BASES[base], SPARSE), x, labels), 12)
+    assert weights.any(axis=1).tolist() == [False, True, False]
+    labels[:, 1] = 1
+    weights = feature_weights(fit_strategy(strategy(BASES[base], SPARSE), x, labels), 12)
+    assert not weights.any()
+
+
+def test_a_selected_column_of_trees_holds_its_own_nodes_only(data):
+    x, y = data
+    trees = fit_strategy(BinaryRelevance(BASES["boosted_trees"], SPARSE), x, y)
+    columns = [trees.select(label) for label in range(3)]
+    assert sum(len(column.feature) for column in columns) == len(trees.feature)
+    logits = np.hstack([column.logits(x) for column in columns])
+    np.testing.assert_allclose(logits, trees.logits(x), rtol=1e-12)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from tiny_models import save_tiny_model
+from tiny_models import config_of, save_tiny_model
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
     BertModel,
@@ -26,8 +27,10 @@ from transformers import (
 
 from shared.cli.errors import UserError
 from shared.methods.windows import split_into_windows
+from shared.models.heads import PooledForSequenceClassification, encoder_of
 from shared.models.loading import (
     limit_length,
+    limit_to_input,
     load_encoder,
     load_masked_language_model,
     load_sequence_classifier,
@@ -301,6 +304,36 @@ def test_the_model_reads_its_longest_input(config, longest):
 
 
 @pytest.mark.parametrize(
+    ("name", "settings", "longest"),
+    [
+        ("bert", {}, 64),
+        ("roberta", {}, 62),
+        ("ibert", {}, 62),
+        ("nystromformer", {}, 64),
+        ("gpt2", {}, 64),
+        ("opt", {}, 64),
+        ("mpt", {}, 64),
+        ("bart", {}, 64),
+        ("modernbert", {}, 64),
+        ("deberta-v2", {}, 64),
+        # Only relative positions: no limit.
+        ("deberta-v2", {"position_biased_input": False}, None),
+        ("t5", {}, None),
+        ("xlnet", {}, None),
+        ("bloom", {}, None),
+    ],
+)
+def test_an_encoder_reads_its_longest_input_also_below_a_head(name, settings, longest):
+    encoder = AutoModel.from_config(config_of(name, 20, **settings))
+    if encoder.config.is_encoder_decoder:
+        encoder = encoder_of(encoder)
+    model = PooledForSequenceClassification.from_encoder(encoder, LABELS)
+    assert longest_input(encoder) == longest_input(model) == longest
+    rows = torch.full((1, longest or 160), 5)
+    model(input_ids=rows, attention_mask=torch.ones_like(rows))
+
+
+@pytest.mark.parametrize(
     "config",
     [
         BertConfig(**SMALL),
@@ -336,6 +369,10 @@ def test_the_length_limit_leaves_room_for_padding():
     limit_length(tokenizer, model, 48)
     with pytest.raises(UserError, match="--max_length 50: must be 3 to 48 tokens"):
         limit_length(tokenizer, model, 50)
+    for own, expected in ((32, 32), (50, 48), (int(1e30), 48)):
+        tokenizer.model_max_length = own
+        limit_to_input(tokenizer, model)
+        assert tokenizer.model_max_length == expected
 
 
 # --- outputs, padding, prefixes ------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from shared.cli.errors import UserError
 from shared.models import sources
+from shared.models.loading import load_tokenizer
 from shared.models.sources import DEFAULT_MODEL, choose_text_prefix, resolve_model
 
 
@@ -221,6 +222,7 @@ def test_a_name_that_is_no_id_either(name):
         ("intfloat/multilingual-e5-small", "query: "),
         ("models/E5-large/", "query: "),
         ("/cache/models--intfloat--e5-small/snapshots/0123abcd", "query: "),
+        ("snapshots/e5-small", "query: "),
         ("nomic-ai/nomic-embed-text-v1.5", "classification: "),
         # Models that name their tasks, have instructions for searches only, or have none.
         ("intfloat/multilingual-e5-large-instruct", None),
@@ -228,6 +230,7 @@ def test_a_name_that_is_no_id_either(name):
         ("thenlper/gte-base", None),
         (DEFAULT_MODEL, None),
         ("outputs/domain_adaptation", None),
+        ("snapshots/run1", None),
         ("files5-small", None),
     ],
 )
@@ -238,3 +241,15 @@ def test_models_that_want_a_prefix_are_known_by_name(model, expected, capsys):
     assert "'topic: '" in capsys.readouterr().out
     assert choose_text_prefix(model, "") == ""
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("saved", ["", "passage: ", None])
+def test_the_prefix_saved_with_a_tokenizer_precedes_the_name(saved, tiny_model, tmp_path, capsys):
+    folder = tmp_path / "e5-small-adapted"
+    load_tokenizer(str(tiny_model), saved).save_pretrained(folder)
+    expected = "query: " if saved is None else saved
+    assert choose_text_prefix(str(folder), None) == expected
+    assert (repr(expected) in capsys.readouterr().out) is bool(expected)
+    assert choose_text_prefix(str(folder), "topic: ") == "topic: "
+    (folder / "tokenizer_config.json").write_text("[", encoding="utf-8")
+    assert choose_text_prefix(str(folder), None) == "query: "  # load_tokenizer refuses the folder
