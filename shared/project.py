@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Container, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from shared.cli.errors import UserError, exit_on_user_error
@@ -53,6 +54,7 @@ _SMOKE_TEST = '''"""The recipe runs from its command line."""
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +198,7 @@ def imported_modules(root: Path, script: Path) -> list[Path]:
     modules: set[Path] = set()
     queue = [script]
     while queue:
-        for module, names in _imports(queue.pop()):
+        for module, names in _imports(_read(queue.pop())):
             for path in _module_files(root, module, names):
                 if path not in modules:
                     modules.add(path)
@@ -279,16 +281,16 @@ def _drop_mentions(path: Path, scripts: Container[str]) -> None:
         path.write_text(without, encoding="utf-8")
 
 
-def _imports(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the modules of `shared` that a file imports, and the names that it takes from each."""
-    for node in ast.walk(ast.parse(_read(path))):
+@cache  # a module is read for each of the scripts that import it
+def _imports(source: str) -> list[tuple[str, list[str]]]:
+    """Return the modules of `shared` that a source imports, and the names it takes from each."""
+    imports: list[tuple[str, list[str]]] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            imports: list[tuple[str, list[str]]] = [(alias.name, []) for alias in node.names]
+            imports += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            imports = [(node.module, [alias.name for alias in node.names])]
-        else:
-            continue
-        yield from (pair for pair in imports if pair[0].split(".")[0] == "shared")
+            imports.append((node.module, [alias.name for alias in node.names]))
+    return [pair for pair in imports if pair[0].split(".")[0] == "shared"]
 
 
 def _read(path: Path) -> str:
