@@ -48,13 +48,16 @@ def embed(name, n):
         folder = resolve_model(DEFAULT_MODEL)
         tokenizer = load_tokenizer(folder)
         model = MeanPooling(load_encoder(folder, tokenizer=tokenizer)).eval()
-        texts, rows = list(islice(sentences(name), n)), []
+        texts = list(islice(sentences(name), n))
+        by_length = sorted(range(n), key=lambda i: len(texts[i]))  # hardly any padding
+        vectors = np.empty((n, model.encoder.config.hidden_size), np.float32)
         for start in tqdm(range(0, n, 256), "embedding"):
-            batch = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")
+            rows = by_length[start : start + 256]
+            batch = tokenizer([texts[i] for i in rows], padding=True, return_tensors="pt")
             with torch.no_grad():
                 inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-                rows.append(model(**inputs)["logits"].numpy())
-        np.save(path, normalized(np.concatenate(rows)))
+                vectors[rows] = model(**inputs)["logits"].numpy()
+        np.save(path, normalized(vectors))
     return np.load(path)
 
 
