@@ -469,8 +469,8 @@ def _check(
     """Refuse a model that lacks weights or does not fit its tokenizer; make both fit otherwise.
 
     The config gets the padding token of the tokenizer; `load_sequence_classifier` says how the
-    tokenizer changes. `part` is the part of the model whose
-    outputs must not depend on padding; None: the whole model.
+    tokenizer changes. `part` is the part of the model whose outputs must not depend on padding;
+    None: the whole model.
     """
     _check_weights(missing, folder)
     if tokenizer is None:
