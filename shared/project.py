@@ -54,7 +54,6 @@ _SMOKE_TEST = '''"""The recipe runs from its command line."""
 
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
