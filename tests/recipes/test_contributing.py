@@ -16,9 +16,9 @@ NEW = (f"recipes/{NAME}.py", f"tests/recipes/test_{NAME}.py")
 FILES = ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "CONTRIBUTING.md")
 TESTS = ("conftest.py", *(f"recipes/{name}.py" for name in ("command_line", "conftest")))
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
-# The copied test starts three further programs. They take most of its time, and what they test
-# (launchers, and the splits of the tagger) is the same for the template.
-SKIPPED = "not launcher and not tagger"
+# The copied test starts further programs and repeats a cross-validation. They take most of its
+# time, and what they test is the same for the template.
+SKIPPED = "not launch and not tagger and not repeated"
 
 
 def five_steps():
