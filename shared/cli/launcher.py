@@ -111,6 +111,13 @@ def replace_process(args: argparse.Namespace) -> NoReturn:
     """Replace this process by the script, in place of accelerate's `simple_launcher`."""
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+    n = args.num_processes or 1
+    if n > 1 and args.mpirun_hostfile is None:
+        print(
+            f"note: without a GPU accelerate starts one process, not {n}; to start them, use "
+            f"torchrun --nproc_per_node {n} {args.training_script} --use_cpu",
+            file=sys.stderr,
+        )
     command, environment = prepare_simple_launcher_cmd_env(args)
     if os.name == "nt":  # there, exec returns to the shell before the script ends
         sys.exit(subprocess.run(command, env=environment).returncode)

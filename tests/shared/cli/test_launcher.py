@@ -118,6 +118,18 @@ def test_the_cores_are_divided_among_the_processes_of_a_config(name, threads, de
     assert defaults("--config_file", path, cores=64).num_cpu_threads_per_process == threads
 
 
+def test_several_processes_without_a_gpu_are_not_promised(monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(launcher.os, "execvpe", lambda *words: started.append(words))
+    for words in (["--cpu", "--num_processes=2"], ["--cpu"]):
+        args = launch.launch_command_parser().parse_args([*words, "script.py", "--use_cpu"])
+        args, *_ = launch._validate_launch_command(args)
+        launcher.replace_process(args)
+    assert len(started) == 2
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "one process, not 2; to start them, use torchrun --nproc_per_node 2 script.py" in note
+
+
 @pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "num_machines: x\n"])
 def test_a_config_that_cannot_be_read_is_one_line(text, tmp_path, capsys, monkeypatch):
     path = tmp_path / "mine.yaml"
