@@ -154,6 +154,7 @@ def test_kernels_return_unfinished_if_they_are_told_to():
     y = dense_matrix(100)
     rows, columns = np.nonzero(y)
     indptr = np.searchsorted(rows, np.arange(101))
+    columns = columns.copy()  # a contiguous array, for which the kernels are compiled already
     items = Items(indptr, columns, np.ones_like(columns), np.ones(100, int))
     sizes, order = np.array([50, 50]), np.arange(100)
     target = np.outer(y.sum(0), [0.5, 0.5])
