@@ -235,7 +235,6 @@ def plot_learning_curves(
     path: Path,
     *,
     flat: Sequence[str] = (),
-    title: str = "Test metrics by number of training texts",
 ) -> None:
     """Metrics over the size of the training set (log scale), one line per method.
 
@@ -251,7 +250,6 @@ def plot_learning_curves(
     path : Path
     flat : sequence of str
         Methods that do not learn from labelled rows; their lines are dashed.
-    title : str
     """
     from matplotlib.figure import Figure
 
@@ -274,7 +272,7 @@ def plot_learning_curves(
         axes.set_title(metric.replace("_f1", " F1"))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle("Test metrics by number of training texts")
     # A method may have values of only one of the metrics.
     handles = {
         name: handle

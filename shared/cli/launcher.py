@@ -99,9 +99,9 @@ def set_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> No
             args.num_processes = n_gpus
     if args.num_cpu_threads_per_process is None and not environment.get("OMP_NUM_THREADS"):
         # accelerate itself reads the config only later.
-        has_config = args.config_file or (has_own_config and not args.cpu)
-        path = args.config_file or default_config_file
-        config = load_config_from_file(path) if has_config else None
+        own_config = default_config_file if has_own_config and not args.cpu else None
+        path = args.config_file or own_config
+        config = load_config_from_file(path) if path else None
         processes = args.num_processes or getattr(config, "num_processes", None) or 1
         machines = args.num_machines or getattr(config, "num_machines", None) or 1
         args.num_cpu_threads_per_process = max(1, cpu_count() // max(1, processes // machines))

@@ -17,7 +17,7 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
 from shared.methods.word_augmentation import PLAIN_WORD, word_spans
-from shared.models.loading import longest_input
+from shared.models.lengths import longest_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

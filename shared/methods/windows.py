@@ -11,7 +11,7 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.data.mapped_rows import map_rows
-from shared.models.loading import limit_length
+from shared.models.lengths import limit_length
 from shared.models.tokenizers import TEXTS_PER_CALL, forget_padding, with_prefix
 
 if TYPE_CHECKING:

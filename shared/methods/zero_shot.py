@@ -18,8 +18,8 @@ from shared.cli.files import expand_path
 from shared.cli.launch import print_once, progress
 from shared.evaluation.decisions import softmax
 from shared.methods.embeddings import MeanPooling, normalized
+from shared.models.lengths import limit_length
 from shared.models.loading import (
-    limit_length,
     load_encoder,
     load_masked_language_model,
     load_sequence_classifier,

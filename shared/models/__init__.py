@@ -5,6 +5,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 
 - `sources`: turn the value of ``--model`` into a folder or a hub id.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
+- `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
 - `heads`: classification heads on an encoder or decoder; needs no other module.
@@ -41,16 +42,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": [
             "PooledForSequenceClassification",
         ],
+        "lengths": ["limit_length", "longest_input"],
         "loading": [
             "has_dropout",
-            "limit_length",
             "load_classifier_to_adapt",
             "load_encoder",
             "load_masked_language_model",
             "load_sequence_classifier",
             "load_tokenizer",
             "load_translator",
-            "longest_input",
         ],
         "networks": [
             "TextCNNForSequenceClassification",

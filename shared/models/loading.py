@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError, first_line
 from shared.models.checks import check_config, check_weight_files
+from shared.models.lengths import longest_input
 from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB, resolve_model
-from shared.models.tokenizers import PADDING_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -515,65 +515,7 @@ def _check_weights(missing: list[str], folder: str) -> None:
         )
 
 
-# --- lengths and dropout -------------------------------------------------------------------------
-
-
-def limit_length(
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    max_length: int,
-    flag: str = "max_length",
-) -> None:
-    """Make a tokenizer truncate texts at `max_length` tokens, also after it is saved and loaded.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        Changed in place.
-    model : PreTrainedModel
-        The model that reads the tokens.
-    max_length : int
-        Tokens per text, special tokens included.
-    flag : str
-        Flag to name in errors, without the dashes.
-
-    Raises
-    ------
-    UserError
-        If `max_length` leaves no room for a token of text, or is more than the model can read.
-    """
-    shortest = tokenizer.num_special_tokens_to_add() + 1
-    longest = _longest_text(model) or max_length
-    if not shortest <= max_length <= longest:
-        raise UserError(f"--{flag} {max_length}: must be {shortest} to {longest} tokens")
-    tokenizer.model_max_length = max_length
-
-
-def limit_to_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Make a tokenizer truncate texts at what the model can read, if its own limit is higher.
-
-    The tokenizers of some published models name no limit.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        Changed in place.
-    model : PreTrainedModel
-        The model that reads the tokens.
-    """
-    own = tokenizer.model_max_length
-    tokenizer.model_max_length = min(own, _longest_text(model) or own)
-
-
-def _longest_text(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a text may have, special tokens included; None if there is no limit.
-
-    Batches are padded up to a multiple, and padding tokens need positions, too.
-    """
-    longest = longest_input(model)
-    if longest is None or longest <= PADDING_MULTIPLE:
-        return longest
-    return longest - longest % PADDING_MULTIPLE
+# --- dropout --------------------------------------------------------------------------------------
 
 
 def has_dropout(model: PreTrainedModel) -> bool:
@@ -581,20 +523,3 @@ def has_dropout(model: PreTrainedModel) -> bool:
     import torch
 
     return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
-
-
-def longest_input(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model can read at once; None if there is no limit."""
-    config = model.config.get_text_config()
-    if not getattr(config, "position_biased_input", True):
-        return None  # DeBERTa with relative positions only
-    # MPT has a name of its own for it. XLNet has -1.
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(module, "weight"):
-            # RoBERTa and related models count positions from the padding index + 1, so that the
-            # first rows of the table are never used by tokens.
-            padding = getattr(module, "padding_idx", None)
-            limits.append(len(module.weight) - (0 if padding is None else padding + 1))
-            break
-    return min((limit for limit in limits if limit and limit > 0), default=None)

@@ -258,25 +258,25 @@ def stratify(
     control = np.zeros(2, np.int64)
 
     def draw_best() -> np.ndarray:
-        best, best_counts = part, np.zeros(required.shape, np.int64)
-        least = (np.inf, np.inf)
+        best, best_counts, least = part, np.zeros(required.shape, np.int64), (np.inf, np.inf)
         for draw in range(n_draws + n_repeats):
-            repeat = draw >= n_draws
-            if repeat and least[0] == 0:
-                break
-            state = State(best_counts * repeat, target, weight, required)
-            drawn = best.copy() if repeat else part.copy()
+            if draw >= n_draws and least[0] == 0:
+                break  # no label is missing
             shuffled = rng.permutation(free)
             rows = shuffled[single[shuffled]]
-            if repeat:
-                bring_missing(items, rows, state, drawn)
-                exchange(items, rows, state, drawn, False, PATIENCE, control)
-            else:
+            if draw < n_draws:
+                drawn, counts = part.copy(), np.zeros(required.shape, np.int64)
+                state = State(counts, target, weight, required)
                 tie_breakers = rng.random(part.size)
                 distribute(items, shuffled, tie_breakers, sizes.copy(), state, drawn, control)
                 if dense:
                     exchange(items, rows, state, drawn, True, patience, control)
                     exchange(items, rows, state, drawn, False, patience, control)
+            else:
+                drawn = best.copy()
+                state = State(best_counts.copy(), target, weight, required)
+                bring_missing(items, rows, state, drawn)
+                exchange(items, rows, state, drawn, False, PATIENCE, control)
             cost = refine(items, shuffled, state, drawn, n_columns if dense else 0, control)
             if cost < least:  # first by missing labels, then by the rest of the cost
                 best, best_counts, least = drawn, state.counts, cost

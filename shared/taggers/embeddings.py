@@ -14,7 +14,8 @@ from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
 from shared.methods.static_embeddings import StaticEncoder
 from shared.methods.titles import TitledEmbedder
-from shared.models.loading import limit_length, load_encoder, load_tokenizer
+from shared.models.lengths import limit_length
+from shared.models.loading import load_encoder, load_tokenizer
 from shared.taggers.folder import EncoderReference, TaggerContents
 from shared.taggers.words import add_linear, add_words, read_linear, read_words
 

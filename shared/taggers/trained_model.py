@@ -12,9 +12,9 @@ from shared.cli.errors import UserError
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
 from shared.methods.windows import Windows, saved_windows
+from shared.models.lengths import limit_to_input
 from shared.models.loading import (
     base_of_adapter,
-    limit_to_input,
     load_sequence_classifier,
     load_tokenizer,
 )

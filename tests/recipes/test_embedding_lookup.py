@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 from transformers import PreTrainedTokenizerBase
 
 from shared.data.resampling import load_resampling
@@ -223,8 +223,10 @@ def test_a_file_of_test_rows_of_its_own(recipe, tiny_issues, tmp_path):
     assert [line["row"] for line in lines] == list(range(1, 31))
 
 
-def test_two_processes_give_the_figures_of_one(recipe, flags, tmp_path):
-    recipe()
+def test_two_processes_give_the_figures_of_one(flags, tmp_path):
+    process = run(*LAUNCH, SCRIPT, *flags)
+    assert "best on validation: a label applies if" in process.stdout
+    assert "Warning" not in process.stderr
     one = read_json(tmp_path / "out" / "metrics.json")
     two_flags = [*flags, "--cache_dir", tmp_path / "other", "--output_dir", tmp_path / "two"]
     process = run(*TWO_PROCESSES, SCRIPT, *two_flags)

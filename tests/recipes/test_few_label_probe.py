@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.methods import CachedEmbedder
@@ -200,16 +200,18 @@ def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_pat
     for _ in range(2):
         recipe()
         figures.append(read_json(tmp_path / "out" / "metrics.json"))
-    other = [*flags, "--cache_dir", tmp_path / "other", "--output_dir", tmp_path / "two"]
-    process = run(*TWO_PROCESSES, SCRIPT, *other)
-    assert process.stdout.count("Everything is in") == 1
-    assert "Warning" not in process.stderr
-    figures.append(read_json(tmp_path / "two" / "metrics.json"))
+    for name, launcher in (("one", LAUNCH), ("two", TWO_PROCESSES)):
+        folders = ["--cache_dir", tmp_path / name / "cache", "--output_dir", tmp_path / name]
+        process = run(*launcher, SCRIPT, *flags, *folders)
+        assert process.stdout.count("Everything is in") == 1
+        assert "Warning" not in process.stderr
+        figures.append(read_json(tmp_path / name / "metrics.json"))
     for metrics in figures:
         for runtime in ("embed_runtime", "train_runtime", "test_runtime"):
             assert metrics.pop(runtime) > 0
     assert figures[0] == figures[1]
-    assert figures[2] == pytest.approx(figures[0], abs=1e-4)
+    for metrics in figures[2:]:
+        assert metrics == pytest.approx(figures[0], abs=1e-4)
 
 
 def test_data_without_unlabelled_texts(recipe, tmp_path, tiny_issues):

@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.evaluation.thresholds import find_thresholds
@@ -237,9 +237,10 @@ def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues,
     assert "test.jsonl: labels that are not among the expected ones: foo 12, bar 3 (" in message
 
 
-def test_two_processes_through_accelerate_launch(tiny_issues, tmp_path):
+@pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
+def test_through_a_launcher(launcher, tiny_issues, tmp_path):
     process = run(
-        *(*TWO_PROCESSES, "recipes/naive_bayes.py", "--data", tiny_issues),
+        *(*launcher, "recipes/naive_bayes.py", "--data", tiny_issues),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     )
     assert process.stdout.count("Everything is in") == 1

@@ -2,7 +2,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
 
 from shared.evaluation.metrics import f1_scores
 
@@ -194,16 +194,15 @@ def test_texts_that_nobody_has_labelled(recipe, tmp_path):
     assert all(len(line["labels"]) == 2 for line in lines)
 
 
-def test_two_processes_give_the_same_figures(recipe, flags, tmp_path):
-    recipe()
-    one = read_json(tmp_path / "out" / "metrics.json")
-    process = run(*TWO_PROCESSES, SCRIPT, *flags, "--output_dir", tmp_path / "two")
-    assert process.stdout.count("Everything is in") == 1
-    assert "Warning" not in process.stderr
-    two = read_json(tmp_path / "two" / "metrics.json")
-    for metrics in (one, two):
-        metrics.pop("test_runtime")
-    assert two == pytest.approx(one, abs=1e-4)
+def test_two_processes_give_the_same_figures(flags, tmp_path):
+    figures = []
+    for name, launcher in (("one", LAUNCH), ("two", TWO_PROCESSES)):
+        process = run(*launcher, SCRIPT, *flags, "--output_dir", tmp_path / name)
+        assert process.stdout.count("Everything is in") == 1
+        assert "Warning" not in process.stderr
+        figures.append(read_json(tmp_path / name / "metrics.json"))
+        figures[-1].pop("test_runtime")
+    assert figures[1] == pytest.approx(figures[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tiny_models import change_tokenizer, save_tiny_model
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
 from shared.models.heads import PooledForSequenceClassification
-from shared.models.loading import limit_length, load_encoder, load_tokenizer
+from shared.models.lengths import limit_length
+from shared.models.loading import load_encoder, load_tokenizer
 from shared.taggers import MeanScorer, Tagger, copy_tagger, load_tagger, save_trained_model
 from shared.training.adapters import adapt
 
