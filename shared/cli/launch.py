@@ -14,6 +14,7 @@ from shared.cli.errors import UserError, first_line, log_errors_to
 from shared.cli.files import expand_path, make_output_dir
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
     from transformers import TrainingArguments
 
 Item = TypeVar("Item")
@@ -22,6 +23,9 @@ Item = TypeVar("Item")
 # other work, two spinning threads take several times the time of two that sleep. The library reads
 # the variable when torch is imported, so a launcher must set it.
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+# Seconds between two lines of progress in a log file.
+LOG_SECONDS = 60
 
 
 # --- output --------------------------------------------------------------------------------------
@@ -104,22 +108,36 @@ def print_once(*values: object) -> None:
 def progress(
     iterable: Iterable[Item], description: str, *, unit: str = "rows", total: int | None = None
 ) -> Iterable[Item]:
-    """Iterate with a progress bar on stderr, shown once two seconds have passed.
+    """Iterate with a `progress_bar`, shown once two seconds have passed."""
+    return progress_bar(description, total, iterable=iterable, unit=unit, delay=2)
 
-    Only the main process shows it, and only on a terminal.
+
+def progress_bar(description: str, total: int | None = None, *, unit: str, **settings: Any) -> tqdm:
+    """Return a progress bar on stderr; where that is no terminal, a line each minute instead.
+
+    Only the main process shows it. The settings are those of `tqdm.tqdm`.
     """
     from tqdm import tqdm
 
-    return tqdm(
-        iterable,
-        description,
-        total,
-        unit=f" {unit}",
-        unit_scale=True,
-        delay=2,
-        leave=False,
-        disable=None if is_main_process() else True,  # None: disabled unless on a terminal
-    )
+    settings |= {"unit": f" {unit}", "leave": False}
+    if not sys.stderr.isatty():
+        # A step may be longer than a minute, so each one looks at the clock (miniters).
+        settings |= {"delay": LOG_SECONDS, "mininterval": LOG_SECONDS, "miniters": 1}
+        settings |= {"file": _LogLines(), "ncols": 0}
+    return tqdm(desc=description, total=total, disable=not is_main_process(), **settings)
+
+
+class _LogLines:
+    """A file for a progress bar: each of its states becomes a line of stderr."""
+
+    def write(self, text: str) -> None:
+        """Write a state of the bar, unless it only clears the line."""
+        if text.strip():
+            sys.stderr.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        """Flush stderr."""
+        sys.stderr.flush()
 
 
 def quiet_libraries() -> None:

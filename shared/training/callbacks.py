@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, T
 
 from shared.cli.arguments import flag
 from shared.cli.files import write_json
-from shared.cli.launch import max_over_processes
+from shared.cli.launch import max_over_processes, progress_bar
 from shared.plots import plot_training_curve
 
 
@@ -126,7 +126,7 @@ def early_stopping(args: TrainingArguments) -> list[TrainerCallback]:
 
 
 class ReadableProgress(TrainerCallback):
-    """Print one line per evaluation instead of dictionaries; show progress bars on a terminal.
+    """Print one line per evaluation instead of dictionaries; show progress bars.
 
     Without evaluations it prints one line per log entry. It replaces the Trainer's
     `PrinterCallback` and `ProgressCallback`.
@@ -139,7 +139,9 @@ class ReadableProgress(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Open the progress bar at the step where the run starts or resumes."""
-        self.training_bar = self._bar(state, "training", state.max_steps, state.global_step)
+        self.training_bar = progress_bar(
+            "training", state.max_steps, unit="steps", initial=state.global_step
+        )
 
     def on_step_end(self, args, state, control, **kwargs):
         """Advance the progress bar of the training."""
@@ -149,7 +151,7 @@ class ReadableProgress(TrainerCallback):
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
         """Advance the progress bar of an evaluation or prediction; open it at the first step."""
         if self.prediction_bar is None and eval_dataloader is not None:
-            self.prediction_bar = self._bar(state, "predicting", len(eval_dataloader))
+            self.prediction_bar = progress_bar("predicting", len(eval_dataloader), unit="steps")
         if self.prediction_bar is not None:
             self.prediction_bar.update()
 
@@ -190,14 +192,6 @@ class ReadableProgress(TrainerCallback):
         if self.prediction_bar is not None:
             self.prediction_bar.close()
             self.prediction_bar = None
-
-    @staticmethod
-    def _bar(state: TrainerState, name: str, total: int, initial: int = 0) -> tqdm:
-        # None lets tqdm decide: it shows the bar only if stderr is a terminal.
-        disable = None if state.is_world_process_zero else True
-        return tqdm(
-            desc=name, total=total, initial=initial, unit=" steps", leave=False, disable=disable
-        )
 
 
 class TrainingLog(TrainerCallback):

@@ -1,6 +1,8 @@
-"""The progress bar: rows pass through it, and only one process on a terminal shows it."""
+"""A launch: its hardware, its output folder, and the progress that it shows."""
 
 import io
+import itertools
+import re
 import sys
 from types import SimpleNamespace
 
@@ -110,6 +112,16 @@ def test_files_of_rows_that_a_run_could_replace_are_refused(tmp_path, monkeypatc
 def test_rows_pass_through_and_nothing_is_written_to_a_file(capsys):
     assert list(progress(iter("abc"), "reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_file_gets_a_line_of_progress_each_minute(monkeypatch, capsys):
+    now = itertools.count(step=0.25)  # seconds
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+    assert list(progress(iter(range(800)), "reading", total=800)) == [*range(800)]
+    written = capsys.readouterr().err
+    shares = re.findall(r"^reading: +(\d+)% (\d+)/800 \[.* rows/s\]$", written, re.MULTILINE)
+    assert 3 <= len(shares) == len(written.splitlines()) <= 6
+    assert shares == sorted(shares, key=lambda share: int(share[1]))
 
 
 def test_only_the_first_process_shows_a_bar_on_a_terminal(monkeypatch):
