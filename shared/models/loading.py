@@ -83,6 +83,8 @@ def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTok
         length = tokenizer.model_max_length
         if not length >= 1:
             raise ValueError(f"model_max_length {length} in tokenizer_config.json is below 1")
+        if not isinstance(tokenizer.init_kwargs.get("text_prefix", ""), str):
+            raise ValueError("text_prefix in tokenizer_config.json is not a text")
     except UserError:
         raise
     except _UNREADABLE as error:

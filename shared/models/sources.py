@@ -107,9 +107,11 @@ def _saved_prefix(folder: Path) -> str | None:
     """Return the prefix that was saved with the tokenizer in a folder; None if there is none."""
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return settings.get("text_prefix")
+        prefix = settings.get("text_prefix")
     except (OSError, ValueError, AttributeError):
-        return None  # damaged or missing; `load_tokenizer` says so
+        prefix = None
+    # What is damaged or missing, `load_tokenizer` says.
+    return prefix if isinstance(prefix, str) else None
 
 
 # --- the default model in an installed package ---------------------------------------------------

@@ -32,6 +32,7 @@ from shared.models.loading import (
     load_tokenizer,
     load_translator,
 )
+from shared.models.sources import choose_text_prefix
 from shared.models.tokenizers import tokenize, tokenize_texts
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +81,14 @@ def test_a_truncated_tokenizer_is_refused(folder, name):
 def test_a_tokenizer_file_of_another_format_is_refused(folder):
     (folder / "tokenizer.json").write_text("{}")
     assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
+
+
+def test_a_saved_prefix_that_is_no_text_is_refused(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"text_prefix": 5}))
+    assert choose_text_prefix(str(folder), None) is None
+    message = refusal(load_tokenizer, str(folder))
+    assert message.endswith("text_prefix in tokenizer_config.json is not a text")
 
 
 def test_a_missing_vocabulary_is_refused(folder):
