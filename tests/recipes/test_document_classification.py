@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
 from shared.taggers import load_tagger
@@ -240,3 +241,13 @@ def test_through_accelerate_launch(flags):
     )
     assert "Everything is in" in process.stdout
     assert process.stderr == ""
+
+
+def test_two_processes_train_each_fold_together(recipe, flags, tmp_path):
+    flags += ["--head_dropout", 0]  # each process has its own random numbers
+    recipe("--head_dropout", 0)
+    two = ["--output_dir", tmp_path / "two", "--per_device_train_batch_size", 6]
+    process = run_script(SCRIPT, *flags, *two, processes=2)
+    assert process.stdout.count("Everything is in") == 1
+    one, two = (read_json(tmp_path / name / "metrics.json") for name in ("out", "two"))
+    assert two == pytest.approx(one, abs=1e-4)

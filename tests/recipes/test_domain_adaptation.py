@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 from safetensors.numpy import load_file
 
 
@@ -132,9 +133,10 @@ def test_eight_texts_weigh_the_same_however_they_are_cut(recipe, lengths, monkey
 
 def test_two_processes_do_the_work_of_one(recipe, flags, lengths, tmp_path):
     recipe(*lengths, "--per_device_train_batch_size", 8)
-    process = run(
-        *(*TWO_PROCESSES, "recipes/domain_adaptation.py", *flags, *lengths),
+    process = run_script(
+        *("recipes/domain_adaptation.py", *flags, *lengths),
         *("--per_device_train_batch_size", 4, "--output_dir", tmp_path / "two"),
+        processes=2,
     )
     assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr

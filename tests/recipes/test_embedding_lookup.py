@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from forks import run_script
 from transformers import PreTrainedTokenizerBase
 
 from shared.data.resampling import load_resampling
@@ -229,7 +230,7 @@ def test_two_processes_give_the_figures_of_one(flags, tmp_path):
     assert "Warning" not in process.stderr
     one = read_json(tmp_path / "out" / "metrics.json")
     two_flags = [*flags, "--cache_dir", tmp_path / "other", "--output_dir", tmp_path / "two"]
-    process = run(*TWO_PROCESSES, SCRIPT, *two_flags)
+    process = run_script(SCRIPT, *two_flags, processes=2)
     two = read_json(tmp_path / "two" / "metrics.json")
     for metrics in (one, two):
         for runtime in ("embed_runtime", "train_runtime", "test_runtime"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
 from shared.methods import CachedEmbedder
@@ -200,9 +201,10 @@ def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_pat
     for _ in range(2):
         recipe()
         figures.append(read_json(tmp_path / "out" / "metrics.json"))
-    for name, launcher in (("one", LAUNCH), ("two", TWO_PROCESSES)):
+    for name, options in (("one", {}), ("two", {"processes": 2})):
         folders = ["--cache_dir", tmp_path / name / "cache", "--output_dir", tmp_path / name]
-        process = run(*launcher, SCRIPT, *flags, *folders)
+        words = (SCRIPT, *flags, *folders)
+        process = run_script(*words, **options) if options else run(*LAUNCH, *words)
         assert process.stdout.count("Everything is in") == 1
         assert "Warning" not in process.stderr
         figures.append(read_json(tmp_path / name / "metrics.json"))

@@ -28,6 +28,7 @@ from command_line import (
     truncate,
     write,
 )
+from forks import run_script
 from safetensors.torch import load_file
 from transformers import TrainingArguments, pipeline
 
@@ -489,7 +490,7 @@ def checkpoints(folder):
 
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(trained, tagger, tagger_flags, tmp_path):
     flags = [*tagger_flags, "--output_dir", tmp_path]
-    stopped = run(PYTHON, "-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
+    stopped = run_script("-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
     assert stopped.returncode == 143
     assert "checkpoint-8" in checkpoints(tmp_path)
     (line,) = stopped.stderr.strip().splitlines()
@@ -538,7 +539,7 @@ def test_a_run_killed_in_mid_checkpoint_ends_where_an_uninterrupted_one_ends(
 ):
     flags = [*tagger_flags, "--output_dir", tmp_path]
     part = "checkpoint-15/optimizer.pt"
-    killed = run(PYTHON, "-c", KILL_IN_MID_CHECKPOINT, part, SCRIPT, *flags, check=False)
+    killed = run_script("-c", KILL_IN_MID_CHECKPOINT, part, SCRIPT, *flags, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert "checkpoint-15" in checkpoints(tmp_path)
     printed = tagger(*flags, "--resume_from_checkpoint", "true")
@@ -553,7 +554,7 @@ def test_a_run_killed_in_mid_checkpoint_ends_where_an_uninterrupted_one_ends(
 
 def test_other_labels_cannot_go_on_from_a_checkpoint(tagger, tagger_flags, tmp_path):
     flags = [*tagger_flags, "--output_dir", tmp_path / "out"]
-    run(PYTHON, "-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
+    run_script("-c", SEND_SIGNAL, 8, "SIGTERM", SCRIPT, *flags, check=False)
     line = tagger.mistake(*flags, "--drop_labels", "speed", "--resume_from_checkpoint", "true")
     assert "was trained with other labels than this run has" in line
 
@@ -636,7 +637,7 @@ def test_the_refit_has_all_rows_the_epochs_found_and_the_learning_rates_planned(
 def test_a_refit_that_was_stopped_goes_on(trained, refitted, tagger, tagger_flags, tmp_path):
     out = tmp_path / "out"
     flags = [*tagger_flags, "--refit", "true", "--output_dir", out]
-    stopped = run(PYTHON, "-c", SEND_SIGNAL, 23, "SIGTERM", SCRIPT, *flags, check=False)
+    stopped = run_script("-c", SEND_SIGNAL, 23, "SIGTERM", SCRIPT, *flags, check=False)
     assert stopped.returncode == 143
     assert f"checkpoint in {out / '.refit' / 'checkpoint-23'}" in stopped.stderr
     # Until then the folder holds the evaluated tagger.

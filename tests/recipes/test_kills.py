@@ -9,7 +9,7 @@ from kills import differences
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 def test_killed_runs_end_as_one_that_nobody_killed():
-    script, recipes = "tests/benchmarks/kill_everywhere.py", ("github_tagger", "lora", "tag")
+    script, recipes = "tests/benchmarks/kill_everywhere.py", ("github_tagger", "tag")
     result = run(PYTHON, script, *recipes, "--first", 40, "--every", 110, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()

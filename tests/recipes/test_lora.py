@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file, save_file
 from tiny_models import save_tiny_model
@@ -175,7 +176,7 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
 
 
 def test_two_processes(flags, tmp_path):
-    result = run(*TWO_PROCESSES, "recipes/lora.py", *flags, "--methods", "head", "ia3")
+    result = run_script("recipes/lora.py", *flags, "--methods", "head", "ia3", processes=2)
     assert "| IA3 |" in result.stdout
     assert result.stdout.count("epoch  1.00") == 2  # once for each method
     row = read_json(tmp_path / "out" / "ia3" / "metrics.json")

@@ -2,7 +2,8 @@ import csv
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
 from shared.evaluation.thresholds import find_thresholds
@@ -237,14 +238,12 @@ def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues,
     assert "test.jsonl: labels that are not among the expected ones: foo 12, bar 3 (" in message
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TWO_PROCESSES])
-def test_through_a_launcher(launcher, tiny_issues, tmp_path):
-    process = run(
-        *(*launcher, "recipes/naive_bayes.py", "--data", tiny_issues),
-        *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
-    )
-    assert process.stdout.count("Everything is in") == 1
-    assert "Warning" not in process.stderr
+def test_through_accelerate_launch_and_by_two_processes(tiny_issues, tmp_path):
+    words = ["recipes/naive_bayes.py", "--data", tiny_issues, "--cache_dir", tmp_path / "cache"]
+    words += ["--output_dir", tmp_path / "out"]
+    for process in (run(*LAUNCH, *words), run_script(*words, processes=2)):
+        assert process.stdout.count("Everything is in") == 1
+        assert "Warning" not in process.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pyarrow.parquet
 import pytest
 from command_line import (
     PYTHON,
-    TWO_PROCESSES,
     Recipe,
     change_json,
     read_json,
@@ -23,6 +22,7 @@ from command_line import (
     truncate,
     write,
 )
+from forks import run_script
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -124,9 +124,10 @@ def test_a_trainer_that_only_predicts_asks_no_hub(tag, tmp_path):
 
 def test_two_processes_write_what_one_writes(tag, trained, tiny_issues, tmp_path):
     tag("--data", tiny_issues, "--output", "one.jsonl")
-    process = run(
-        *(*TWO_PROCESSES, SCRIPT, "--model", trained[0], "--use_cpu", "--data", tiny_issues),
+    process = run_script(
+        *(SCRIPT, "--model", trained[0], "--use_cpu", "--data", tiny_issues),
         *("--output", tmp_path / "two.jsonl", "--block_size", 33),
+        processes=2,
     )
     one, two = (read_lines(tmp_path / name) for name in ("one.jsonl", "two.jsonl"))
     for expected, actual in zip(one, two, strict=True):
@@ -621,11 +622,11 @@ def test_a_run_that_was_killed_goes_on(words, tiny_issues, tmp_path):
         "Tagger.tag = kill\n"
         "import tag as recipe; recipe.main()\n"
     )
-    assert run(PYTHON, "-c", code, "tag.py", *flags, check=False).returncode == -9
+    assert run_script("-c", code, "tag.py", *flags, check=False).returncode == -9
     assert not out.exists()
-    process = run(PYTHON, SCRIPT, *flags, "--resume")
+    process = run_script(SCRIPT, *flags, "--resume")
     assert process.stdout.startswith("132 rows (60 by the stopped run) tagged")
-    whole = run(PYTHON, SCRIPT, *flags[:-1], tmp_path / "whole.jsonl")
+    whole = run_script(SCRIPT, *flags[:-1], tmp_path / "whole.jsonl")
     assert whole.stdout.startswith("132 rows tagged")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 

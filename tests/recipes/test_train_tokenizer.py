@@ -1,5 +1,6 @@
 import pytest
-from command_line import TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 from transformers import AutoTokenizer
 
 from shared.models.tokenizers import ALGORITHMS, tokenization_statistics, train_tokenizer
@@ -118,7 +119,7 @@ def test_a_vocabulary_that_the_texts_cannot_fill(recipe, tmp_path):
 
 
 def test_one_of_two_processes_does_it(flags):
-    process = run(*TWO_PROCESSES, "recipes/train_tokenizer.py", *flags)
+    process = run_script("recipes/train_tokenizer.py", *flags, processes=2)
     assert process.stdout.count("Everything is in") == 1
     assert "Warning" not in process.stderr
     assert "sequence length is longer" not in process.stderr

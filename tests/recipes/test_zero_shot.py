@@ -2,7 +2,8 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, TWO_PROCESSES, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
 
@@ -196,8 +197,11 @@ def test_texts_that_nobody_has_labelled(recipe, tmp_path):
 
 def test_two_processes_give_the_same_figures(flags, tmp_path):
     figures = []
-    for name, launcher in (("one", LAUNCH), ("two", TWO_PROCESSES)):
-        process = run(*launcher, SCRIPT, *flags, "--output_dir", tmp_path / name)
+    words = (SCRIPT, *flags, "--output_dir")
+    for name, process in (
+        ("one", run(*LAUNCH, *words, tmp_path / "one")),
+        ("two", run_script(*words, tmp_path / "two", processes=2)),
+    ):
         assert process.stdout.count("Everything is in") == 1
         assert "Warning" not in process.stderr
         figures.append(read_json(tmp_path / name / "metrics.json"))

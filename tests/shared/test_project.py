@@ -150,39 +150,6 @@ def test_the_table_of_a_copied_package_names_what_was_copied(project, tmp_path):
     assert copied == (TABLE[:start] + TABLE[end:]).replace("- `files`: files\n", "")
 
 
-# What the interpreter finds: every import statement of a copy is carried out in the copy.
-IMPORT_ALL = """
-import ast, importlib, pathlib, sys
-for path in [*pathlib.Path("shared").rglob("*.py"), *pathlib.Path("recipes").glob("*.py")]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "shared":
-            module = importlib.import_module(node.module)
-            for alias in node.names:
-                try:
-                    getattr(module, alias.name)
-                except AttributeError:
-                    importlib.import_module(f"{node.module}.{alias.name}")
-for path in pathlib.Path("shared").glob("*/__init__.py"):
-    room = importlib.import_module(f"shared.{path.parent.name}")
-    for name in room.__all__:
-        getattr(room, name)
-assert pathlib.Path(sys.modules["shared"].__file__).parent == pathlib.Path("shared").resolve()
-"""
-
-
-def test_every_import_of_a_copy_works(tmp_path):
-    folder = tmp_path / "a copy"
-    copy_recipe(ROOT, "few_label_benchmark", folder)  # which carries most
-    run = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-
-
 def defined_names(path):
     """Return the names that a module defines or imports at its top."""
     names = set()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from forks import run_script
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model
 from transformers import (
@@ -172,10 +172,8 @@ def test_a_pooled_classifier_loads_before_its_module_is_imported(tiny_model, tmp
         "model = load_sequence_classifier(sys.argv[1])\n"
         "print(type(model).__name__, *model.config.label2id)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT
-    )
-    assert result.stdout.split() == ["PooledForSequenceClassification", *LABELS], result.stderr
+    result = run_script("-c", code, tmp_path)
+    assert result.stdout.split() == ["PooledForSequenceClassification", *LABELS]
 
 
 def test_an_encoder_without_a_head_is_refused_as_a_classifier(tiny_model):

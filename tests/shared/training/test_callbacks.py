@@ -1,12 +1,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forks import run_script
 from tiny_training import make_trainer
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import ProgressCallback
@@ -25,13 +24,7 @@ def interrupted(tiny_model, tmp_path_factory):
     """Run `signal_script.py`; return its results, folder, exit code and stderr."""
     folder = tmp_path_factory.mktemp("interrupted")
     script = Path(__file__).with_name("signal_script.py")
-    run = subprocess.run(
-        [sys.executable, script, tiny_model, folder],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = run_script(script, tiny_model, folder, check=False)
     assert (folder / "results.json").is_file(), run.stderr
     results = json.loads((folder / "results.json").read_text())
     return SimpleNamespace(results=results, folder=folder, code=run.returncode, stderr=run.stderr)

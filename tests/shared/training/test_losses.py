@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from forks import run_script
 from tiny_training import history, make_rows, make_trainer
 from transformers import AutoModelForMaskedLM
 
@@ -189,16 +187,7 @@ def two_processes(tiny_model, tmp_path_factory):
     """Run `distributed_script.py` on two processes; return its results, model, stderr and code."""
     folder = tmp_path_factory.mktemp("two_processes")
     script = Path(__file__).with_name("distributed_script.py")
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", script, tiny_model, folder),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = run_script(script, tiny_model, folder, processes=2, check=False)
     assert (folder / "results.json").is_file(), run.stderr
     results = json.loads((folder / "results.json").read_text())
     return SimpleNamespace(
