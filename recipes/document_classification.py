@@ -20,8 +20,9 @@ Which layers to train (--freeze, --from_scratch):
 
 Data: as described in README.md. Texts of --test_data get the mean score of all folds. A fold
 trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
-is tuned on the scores of the other folds. To continue a stopped run, repeat the command with
---resume_from_checkpoint true; finished folds are kept.
+is tuned on the scores of the other folds. Each --seed draws folds of its own: for a repeated
+cross-validation, run it with several seeds and take the mean of their metrics.json. To continue a
+stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept.
 
 Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
 minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
