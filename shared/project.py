@@ -98,8 +98,13 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     own_modules = imported_modules(root, script)
     launched = launched_scripts(root, script)
     tag, tagger = root / "recipes" / "tag.py", root / "shared" / "taggers" / "tagger.py"
-    makers = [path for path in (script, *launched) if tagger in imported_modules(root, path)]
-    if makers and script != tag:
+    appliers = {tag, root / "recipes" / "serve.py"}  # they make no tagger
+    makers = [
+        path
+        for path in (script, *launched)
+        if path not in appliers and tagger in imported_modules(root, path)
+    ]
+    if makers:
         launched = sorted({*launched, tag})
     # run.sh starts the recipe with a module of `shared`.
     launchers = [root / path for path in re.findall(r"shared/cli/\w+\.py", _read(root / "run.sh"))]
@@ -143,7 +148,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     for source in (*scripts, *modules):
         _drop_mentions(folder / source.relative_to(root), {path.name for path in scripts})
     readme = ""
-    if makers and script != tag:
+    if makers:
         flag = re.search(r'output_dir: str = flag\(\s*"(\S+)"', _read(makers[0]))
         tagger_dir = flag[1] if flag else f"outputs/{makers[0].stem}"
         _replace(folder / "recipes" / "tag.py", r"outputs/github_tagger", tagger_dir, count=0)
