@@ -6,6 +6,7 @@
 - `jobs`: many commands, several at a time
 - `launch`: processes and devices of a launch, what it prints
 - `launcher`: the command ``accelerate launch`` of this project
+- `yaml_files`: YAML files that a user writes
 - `standard_flags`: ranges of numbers, checks of the flags of `transformers.TrainingArguments`
 
 May import: nothing else of `shared`.
@@ -37,5 +38,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quiet_libraries",
             "start_recipe",
         ],
+        "yaml_files": ["read_yaml"],
     },
 )

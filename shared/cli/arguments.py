@@ -7,11 +7,11 @@ import difflib
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from shared.cli.errors import UserError, first_line, is_raised_by_library
 from shared.cli.standard_flags import Range, check_ranges, check_standard_flags
+from shared.cli.yaml_files import read_yaml
 
 Arguments = TypeVar("Arguments")
 
@@ -213,7 +213,9 @@ def _defaults(arguments_class: type, arguments: Any) -> Any:
 
 def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:
     """Turn a YAML file into command-line flags, so that both are checked and converted alike."""
-    values, words = _read_yaml(path)
+    values, words = read_yaml(path, types=True) or {}, read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError("expected 'flag: value' lines")
     actions = {action.dest: action for action in parser._actions if action.dest != "config"}
     flags = []
     for name, value in values.items():
@@ -231,41 +233,6 @@ def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:
         elif value is not None:
             flags.append(f"--{name}={words[name]}")
     return flags
-
-
-def _read_yaml(path: str) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Read a YAML file of flags; return it with and without YAML's booleans."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Reads no aliases: a short file of them can mean a recursive or an endless value."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark
-                raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not supported")
-            return super().compose_node(parent, index)
-
-    class Words(Loader):
-        """Reads yes, no, on and off as words, as a command line does, and not as booleans."""
-
-        yaml_implicit_resolvers = {  # noqa: RUF012
-            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values, words = yaml.load(text, Loader) or {}, yaml.load(text, Words)
-    except OSError as error:
-        raise UserError(error.strerror) from error
-    except RecursionError:
-        raise UserError("not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2020-13-45
-        raise UserError(f"not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError("expected 'flag: value' lines")
-    return values, words
 
 
 def _suggest(name: str, names: set[str], prefix: str = "") -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path, remove_abandoned, temporary_folder
 from shared.cli.launch import print_once
+from shared.cli.yaml_files import read_yaml
 from shared.data.arguments import DataArguments
 from shared.data.preparation import join_counts, prepare
 from shared.data.readers import Source, open_data
@@ -478,23 +479,17 @@ def _read_class_names(path: str) -> list[str]:
 
 def _read_label_map(path: str) -> dict[str, str]:
     """Return old name -> new name of the labels to keep."""
-    import yaml
-
     try:
-        content = yaml.safe_load(expand_path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--label_map {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--label_map {path}: not valid YAML: {reason}") from error
+        content = read_yaml(expand_path(path))
+    except UserError as error:
+        raise UserError(f"--label_map {path}: {error}") from error
     if not isinstance(content, (list, dict)) or not content:
         raise UserError(f"--label_map {path}: expected a list of labels or a mapping 'old: new'")
     new_names = content.values() if isinstance(content, dict) else content
     for name in (*content, *new_names):
-        # YAML reads an unquoted yes or no as a bool, and null as None.
-        if isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise UserError(f"--label_map {path}: {name!r} is not a label name; put it in quotes")
-    return {str(old): str(new) for old, new in zip(content, new_names, strict=True)}
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"--label_map {path}: {name!r} is not a label name")
+    return dict(zip(content, new_names, strict=True))
 
 
 # --- the cache -----------------------------------------------------------------------------------

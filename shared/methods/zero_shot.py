@@ -16,6 +16,7 @@ import torch
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path
 from shared.cli.launch import print_once, progress
+from shared.cli.yaml_files import read_yaml
 from shared.evaluation.decisions import softmax
 from shared.methods.embeddings import MeanPooling, normalized
 from shared.models.lengths import limit_length
@@ -68,23 +69,18 @@ def label_phrases(label_names: Sequence[str], descriptions: str | None) -> list[
 
 def _read_descriptions(path: str, label_names: Sequence[str]) -> dict[str, Any]:
     """Read the YAML file of --descriptions; check that its keys are labels."""
-    import yaml
-
     try:
-        described = yaml.safe_load(expand_path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--descriptions {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())  # YAML errors have several lines
-        raise UserError(f"--descriptions {path}: not valid YAML: {reason}") from error
+        described = read_yaml(expand_path(path))
+    except UserError as error:
+        raise UserError(f"--descriptions {path}: {error}") from error
     if not isinstance(described, dict):
         raise UserError(f"--descriptions {path}: expected lines of 'label: phrase'")
-    if unknown := [str(name) for name in described if str(name) not in label_names]:
+    if unknown := [name for name in described if name not in label_names]:
         raise UserError(
             f"--descriptions {path}: there is no label {unknown[0]!r} "
             f"(there are {', '.join(label_names)})"
         )
-    return {str(name): value for name, value in described.items()}
+    return described
 
 
 def flatten_phrases(phrases: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:

@@ -20,6 +20,7 @@ from shared.cli.files import remove_folder, write_json
 from shared.cli.launch import is_main_process, print_once
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PretrainedConfig, TrainerState
     from transformers.trainer_utils import TrainOutput
 
@@ -219,21 +220,28 @@ def _setting(config: PretrainedConfig, name: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def record_rows(checkpoint: Path, lengths: np.ndarray) -> None:
-    """Write a fingerprint of the training rows into a checkpoint, for `check_same_rows`.
+def rows_digest(dataset: Dataset) -> str:
+    """Return the SHA-256 of the tokens and the labels of all training rows, in their order."""
+    digest = hashlib.sha256()
+    names = [name for name in ("input_ids", "labels", "label") if name in dataset.column_names]
+    for batch in dataset.select_columns(names).with_format("arrow").iter(10_000):
+        for name in names:
+            column = batch[name].combine_chunks()
+            while hasattr(column, "value_lengths"):  # a list
+                digest.update(np.asarray(column.value_lengths(), "<i8").tobytes())
+                column = column.flatten()
+            digest.update(np.asarray(column).astype("<f8").tobytes())
+    return digest.hexdigest()
 
-    Parameters
-    ----------
-    checkpoint : Path
-    lengths : int array of shape (rows,)
-        Number of tokens of each training row, in order.
-    """
+
+def record_rows(checkpoint: Path, digest: str) -> None:
+    """Write the `rows_digest` of the training rows into a checkpoint, for `check_same_rows`."""
     # A checkpoint without this file is not checked, so a write error need not end the training.
     with contextlib.suppress(OSError):
-        write_json(checkpoint / _ROWS_FILE, {"rows": len(lengths), "digest": _digest(lengths)})
+        write_json(checkpoint / _ROWS_FILE, {"digest": digest})
 
 
-def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
+def check_same_rows(checkpoint: str, digest: str) -> None:
     """Check that a checkpoint was trained on the rows of this run.
 
     With other rows, a row that the checkpoint has already learned could now be in the validation
@@ -242,9 +250,9 @@ def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
     Parameters
     ----------
     checkpoint : str
-        One without a fingerprint of its rows is not checked.
-    lengths : int array of shape (rows,)
-        Number of tokens of each training row, in order.
+        One without a digest of its rows is not checked.
+    digest : str
+        The `rows_digest` of this run.
 
     Raises
     ------
@@ -252,10 +260,10 @@ def check_same_rows(checkpoint: str, lengths: np.ndarray) -> None:
         If the rows differ.
     """
     path = Path(checkpoint, _ROWS_FILE)
-    if path.is_file() and json.loads(path.read_text("utf-8"))["digest"] != _digest(lengths):
+    if path.is_file() and json.loads(path.read_text("utf-8"))["digest"] != digest:
         raise UserError(
-            f"{checkpoint} was trained on other rows than this run has; repeat the flags of that "
-            "run (data, split, seed, length), or choose another --output_dir"
+            f"{checkpoint} was trained on other rows or labels than this run has; repeat the flags "
+            "of that run (data, split, seed, length), or choose another --output_dir"
         )
 
 
@@ -274,11 +282,6 @@ def read_progress(checkpoint: str) -> dict[str, float]:
     """Return what `record_progress` wrote; empty if it wrote nothing."""
     path = Path(checkpoint, _PROGRESS_FILE)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _digest(lengths: np.ndarray) -> str:
-    # A fixed integer type, so that the digest does not depend on the platform.
-    return hashlib.sha256(np.asarray(lengths, dtype="<i8").tobytes()).hexdigest()
 
 
 # --- the end of a training -----------------------------------------------------------------------

@@ -40,6 +40,7 @@ from shared.training.checkpoints import (
     record_end,
     record_progress,
     record_rows,
+    rows_digest,
     was_stopped_early,
 )
 from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_constant_rate
@@ -136,7 +137,7 @@ class LengthGroupedTrainer(Trainer):
         self._progress, self._was_stopped = {}, False
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
-            check_same_rows(resume_from_checkpoint, self._lengths(self.train_dataset))
+            check_same_rows(resume_from_checkpoint, rows_digest(self.train_dataset))
             end = read_end(resume_from_checkpoint)
             if end and end[1].num_train_epochs >= math.ceil(self.args.num_train_epochs):
                 folder, self.state, output = end
@@ -403,7 +404,7 @@ class LengthGroupedTrainer(Trainer):
         # The loss since the last log entry: the mean over the processes, as the log has it.
         loss = self.accelerator.gather(self._tr_loss).mean().item()
         if self.args.should_save:  # in one process only
-            record_rows(Path(output_dir), self._lengths(self.train_dataset))
+            record_rows(Path(output_dir), rows_digest(self.train_dataset))
             progress = {"loss_sum": self._total_loss_scalar, "loss_since_log": loss}
             progress["logged_step"] = self._globalstep_last_logged
             seconds = self._progress.get("seconds", 0.0) + time.time() - self._started

@@ -239,6 +239,12 @@ def test_a_file_that_is_not_text(tmp_path):
     assert "not valid YAML" in refusal("--config", str(tmp_path / "x.yaml"))
 
 
+def test_values_are_those_of_a_command_line(config):
+    args = parse(config("train_size: 010\ncolumns: [007, 1.10, null, yes, 0x1F]"))
+    assert args.train_size == 10
+    assert args.columns == ["007", "1.10", "null", "yes", "0x1F"]
+
+
 @pytest.mark.parametrize("text", ["just words", "- a\n- b\n", "7"])
 def test_a_file_without_keys(config, text):
     assert "expected 'flag: value' lines" in refusal(config(text))
@@ -312,10 +318,12 @@ def test_flags_that_results_do_not_depend_on_are_left_out():
         ("1: 2", "unknown flag 1"),
         ("- a", "expected 'flag: value' lines"),
         ("just words", "expected 'flag: value' lines"),
+        ("train_size: 3\noutput_dir: x\ntrain_size: 4", "line 3: 'train_size' is there a second"),
+        ("train_size: 1:30", "--train_size"),
         ("output_dir: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("\x00", "not valid YAML"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_yaml_of_a_wrong_form_is_a_users_mistake(text, expected, config):
     with pytest.raises(UserError) as error:

@@ -588,8 +588,9 @@ def test_no_label_is_frequent_enough(mistake):
         ("a: [", "not valid YAML"),
         ("just text", "expected a list of labels or a mapping"),
         ("", "expected a list of labels or a mapping"),
-        ("- a\n- yes\n", "True is not a label name; put it in quotes"),
-        ("a:\n", "None is not a label name"),
+        ("a:\n", "'' is not a label name"),
+        ("a: x\nb: y\na: z\n", "line 3: 'a' is there a second time"),
+        ("[" * 5000, "nested too deeply"),
         ("- [a]\n", "['a'] is not a label name"),
         ("- bugs\n", "no row of {data} has the label 'bugs'; did you mean 'bug'?"),
     ],
@@ -602,7 +603,14 @@ def test_label_map_mistakes(mistake, tmp_path, content, expected):
 
 
 def test_label_map_that_is_not_there(mistake):
-    assert "gone.yaml: cannot be read" in mistake([issue(1, "bug")], label_map="gone.yaml")
+    assert "gone.yaml: No such file" in mistake([issue(1, "bug")], label_map="gone.yaml")
+
+
+def test_labels_of_a_map_are_spelt_as_in_the_file(load, tmp_path):
+    labels = ["007", "yes", "1.10", "null", "1:30", "2020-13-45"]
+    path = write(tmp_path / "map.yaml", "".join(f"- {label}\n" for label in labels))
+    rows = [issue(number, label) for number, label in enumerate([*labels, "7", "true"])]
+    assert load(rows, label_map=str(path)).label_names == labels
 
 
 def test_class_names_from_a_file(load, tmp_path):
