@@ -9,8 +9,8 @@ arrive together are tagged together, so that throughput grows with the load.
     curl -s http://127.0.0.1:8000/tag -H 'Content-Type: application/json' \\
         -d '{"texts": ["Tokenizer drops the last word"]}'
 
-`POST /tag` answers {"results": [{"labels": [...], "scores": {...}}]}, a record for each text, as
-tag.py gives. `GET /labels` has the labels with their thresholds, `GET /healthz` the load, and
+`POST /tag` answers {"results": [{"labels": [...], "scores": {...}}]}, a record for each text, both
+best first. `GET /labels` has the labels with their thresholds, `GET /healthz` the load, and
 `GET /docs` a page on which each can be tried. An error is {"error": "one line"}, with a status from
 400 on. Several taggers, also of different methods, are averaged.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LABEL_WIDTH = 40  # characters of a label on an axis
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8f98"
 # Ten colours with a marker each, so that lines differ also for readers who are colour-blind.
 SERIES = tuple(
@@ -105,7 +106,7 @@ def plot_label_counts(
             continue  # so that the legend names only what is drawn
         axes.barh(positions, widths, left=left, color=colour, label=part)
         left += widths
-    names = [f"label {numbers[label]}" if label in numbers else label for label in labels]
+    names = [f"label {numbers[label]}" if label in numbers else _short(label) for label in labels]
     # A label may contain $.
     axes.set_yticks(positions, names, parse_math=False, fontfamily=fonts)
     for position, label in enumerate(labels):
@@ -114,12 +115,25 @@ def plot_label_counts(
     axes.set(xlim=(0, 1.1 * max(1, left.max())), ylim=(-0.6, len(labels) - 0.4))
     note = ""
     if numbers:
-        scripts = {unicodedata.name(c, "UNKNOWN").split()[0] for c in undrawable}
-        note = f"\nno installed font draws {', '.join(sorted(scripts))}; install one, such as Noto;"
+        scripts = sorted({_script(character) for character in undrawable})
+        scripts[4:] = ["others"] * (len(scripts) > 4)
+        note = f"\nno installed font draws {', '.join(scripts)}; install one, such as Noto;"
         note += "\nnumbers are rows of per_label.csv"
     axes.set(xlabel=f"texts{note}", title=title)
     _legend_below(figure, *axes.get_legend_handles_labels())
     _save(figure, path)
+
+
+def _short(label: str) -> str:
+    """Return a label that leaves most of the width to the bars."""
+    return label if len(label) <= LABEL_WIDTH else f"{label[: LABEL_WIDTH - 1]}…"
+
+
+def _script(character: str) -> str:
+    """Return the script of a letter, such as THAI; of other signs "symbols"."""
+    if not unicodedata.category(character).startswith(("L", "M")):
+        return "symbols"
+    return unicodedata.name(character, "UNKNOWN").split()[0]
 
 
 def plot_training_curve(

@@ -18,7 +18,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "arguments": ["command_flags", "flag", "parse_arguments", "result_flags"],
+        "arguments": ["command_flags", "flag", "named_flags", "parse_arguments", "result_flags"],
         "errors": ["UserError", "exit_on_user_error"],
         "files": [
             "atomic_write",

@@ -134,8 +134,16 @@ def parse_arguments(
         for name, (other, value) in _SILENCED_BY.items():
             if name in named and other in names - kept:
                 values[other] = value
+    _follow_evaluation(values, in_config | on_command_line)
     check_ranges(dataclasses.fields(arguments_class), values)  # type: ignore[arg-type]
-    return _build(arguments_class, values)
+    arguments = _build(arguments_class, values)
+    arguments._named_flags = frozenset(in_config | on_command_line)  # type: ignore[attr-defined]
+    return arguments
+
+
+def named_flags(arguments: Any) -> frozenset[str]:
+    """Return the names of the flags that the user has set, on the command line or in a config."""
+    return getattr(arguments, "_named_flags", frozenset())
 
 
 def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Arguments:
@@ -158,6 +166,17 @@ def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Argument
         if not isinstance(error, (ValueError, TypeError)) and not is_raised_by_library(error):
             raise
         raise UserError(f"these flags do not fit together: {first_line(error)}") from error
+
+
+def _follow_evaluation(values: dict[str, Any], named: set[str]) -> None:
+    """Let defaults follow an ``--eval_strategy`` of the user, which they would contradict."""
+    if "eval_strategy" not in named:
+        return
+    strategy = values["eval_strategy"]
+    changes = {"save_strategy": strategy, "save_steps": values.get("eval_steps")}
+    if strategy == "no":
+        changes = {"load_best_model_at_end": False}
+    values |= {name: v for name, v in changes.items() if name not in named and v is not None}
 
 
 def _named_flags(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:

@@ -132,6 +132,7 @@ def check_ranges(fields: tuple[dataclasses.Field, ...], values: dict[str, Any]) 
 
 # Flags that would break the recipes with any other value than this one.
 _FIXED = {
+    "dataloader_drop_last": (False, "every row counts, in training and in evaluation"),
     "batch_eval_metrics": (False, "metrics need all rows at once"),
     "eval_do_concat_batches": (True, "metrics need all rows at once"),
     "prediction_loss_only": (False, "metrics need the predictions"),
@@ -162,6 +163,8 @@ def check_standard_flags(args: TrainingArguments) -> None:
         raise UserError("--label_names: must be labels, the name in every batch of the recipes")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("--fp16: needs a GPU; --bf16 works on CPUs, too")
+    if "underflow_overflow" in args.debug:  # it cannot read tensors of booleans
+        raise UserError("--debug underflow_overflow: does not fit the recipes; remove it")
     if args.accelerator_config.split_batches:
         raise UserError("--accelerator_config: split_batches does not fit the recipes; remove it")
     _check_data_loader(args)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shared.cli.arguments import flag
+from shared.cli.arguments import flag, named_flags
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import SplitArguments
@@ -164,17 +164,21 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         name = "--train_size and --train_per_label" if partial else "--valid_data and --test_data"
         name = name if args.refit else "--refit false"
         raise UserError(f"--evaluate cross_validation: uses all labelled rows; remove {name}")
+    # A flag that the user has set decides, also with the value that it has by default.
+    defaults = {name: getattr(SplitArguments, name) for name in ("valid_size", "test_size")}
+    defaults |= {name: getattr(EvaluationArguments, name) for name in ("folds", "repeats")}
+    chosen = {name for name, value in defaults.items() if getattr(args, name) != value}
+    chosen |= named_flags(args)
     if evaluate == "auto":
-        default_sizes = SplitArguments.valid_size, SplitArguments.test_size
-        free = (args.valid_size, args.test_size) == default_sizes and not (held_out or partial)
-        few = len(corpus.labelled) < FEW_ROWS
-        evaluate = "cross_validation" if few and free and args.refit else "held_out"
+        free = args.refit and not (held_out or partial or {"valid_size", "test_size"} & chosen)
+        wanted = len(corpus.labelled) < FEW_ROWS or {"folds", "repeats"} & chosen
+        evaluate = "cross_validation" if wanted and free else "held_out"
 
     if evaluate == "cross_validation":
         return cross_validation(corpus, args.folds, seed=seed, repeats=args.repeats)
-    if args.repeats > 1:
+    if folding := sorted({"folds", "repeats"} & chosen):
         raise UserError(
-            "--repeats: only a cross-validation is repeated; add --evaluate cross_validation"
+            f"--{folding[0]}: only for a cross-validation; add --evaluate cross_validation"
         )
     split = split_corpus(corpus, held_out, args, seed=seed)
     print_once(split.describe())

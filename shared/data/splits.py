@@ -66,6 +66,12 @@ class Split:
         sources = {id(source): source for source, _ in self.sources.values()}
         return [source.fingerprint for source in sources.values()]
 
+    @property
+    def tests_its_training_rows(self) -> bool:
+        """Whether training set and test set are the same rows: those of a cross-validation."""
+        (train, train_rows), (test, test_rows) = (self.sources[p] for p in ("train", "test"))
+        return train is test and np.array_equal(train_rows, test_rows)
+
     def label_counts(self, part: str = "train") -> dict[str, int]:
         """Return how many texts of a set ("train", "valid" or "test") have each label."""
         counts = self.labels[part].sum(axis=0, dtype=int).tolist()

@@ -203,6 +203,8 @@ def _write_plots(folder: Path, split: Split, log_history: Sequence[Mapping[str, 
     words = split.corpus.dataset.data["words"].to_numpy()
     plot_words_per_text(words, folder / "words_per_text.png")
     counts = {part: split.label_counts(part) for part in split.labels}
+    if split.tests_its_training_rows:
+        counts = {"all folds": counts["test"]}
     plot_label_counts(counts, folder / "label_counts.png")
     if log_history:
         has_accuracy = any("eval_accuracy" in entry for entry in log_history)

@@ -8,6 +8,7 @@ the flags of `transformers.TrainingArguments`.
 """
 
 import os
+import shutil
 
 import nonsense
 import pytest
@@ -35,6 +36,8 @@ def test_every_flag(name, tiny_model, tiny_issues, tmp_path, monkeypatch, capfd)
         for value in nonsense.VALUES:
             if flag == "output_dir":
                 value = tmp_path / value
+            # Some recipes refuse the folder of another run.
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
             code, printed = nonsense.outcome(recipe, f"--{flag}={value}")
             codes[code] = codes.get(code, 0) + 1
             lines = printed.splitlines()

@@ -29,7 +29,9 @@ def base_flags(name, tiny_model, tiny_issues, folder):
     return {
         "augmentation": (*data, *model, *once, "--compare", "false"),
         "best": (*data, "--model", tiny_model, "--max_length", 32),
-        "document_classification": (*data, *model[:-2], "--max_steps", 1, "--folds", 2),
+        "document_classification": (
+            *(*data, *model[:-2], "--max_steps", 1, "--folds", 2, "--window", 32, "--stride", 4),
+        ),
         "domain_adaptation": (*data, *model, "--max_steps", 1),
         "embedding_lookup": (*data, *model, "--evaluate", "held_out"),
         "few_label_benchmark": (*data, "--methods", "naive_bayes", "--sizes", 8),

@@ -797,7 +797,8 @@ def test_data_mistakes_name_the_file_and_the_row(case, tagger, tagger_flags, tmp
         (["--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
         (["--config"], "argument --config: expected one argument"),
-        (["--eval_strategy", "no"], "--load_best_model_at_end requires the save and eval strategy"),
+        (["--dataloader_drop_last", "true"], "--dataloader_drop_last: must be false; every row"),
+        (["--debug", "underflow_overflow"], "--debug underflow_overflow: does not fit the recipes"),
     ],
 )
 def test_flag_mistakes_name_the_flag(flags, expected, tagger, tagger_flags, tmp_path):

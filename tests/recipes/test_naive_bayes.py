@@ -41,6 +41,15 @@ def test_a_repeated_cross_validation_has_a_mean_and_a_deviation(recipe, tmp_path
     assert "Out of fold (120 texts, 3 folds, first of 2 repeats)" in printed
 
 
+def test_the_plot_of_a_cross_validation_counts_each_row_once(recipe, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "shared.reports.results.plot_label_counts", lambda counts, _: drawn.append(counts)
+    )
+    recipe("--evaluate", "cross_validation", "--refit", "true")
+    assert drawn == [{"all folds": dict.fromkeys(LABELS, 36)}]
+
+
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_figures_and_files(classifier, recipe, tmp_path):
     printed = recipe("--classifier", classifier)

@@ -29,7 +29,8 @@ WITH_TORCH = {
 WITH_SKLEARN = {"methods.probe", "methods.self_training"}
 WITH_NUMBA = {"data.near_duplicates"}
 WITH_EVALUATE = {"evaluation.evaluate_modules"}
-LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE
+WITH_FASTAPI = {"serving.app"}
+LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE - WITH_FASTAPI
 
 SCRIPT = """
 import importlib, json, sys, time

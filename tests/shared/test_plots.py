@@ -62,6 +62,21 @@ def test_labels_that_no_font_can_draw_are_numbered(monkeypatch, tmp_path):
         plot_label_counts(counts, tmp_path / "plot.png")
 
 
+def test_signs_are_no_script_and_many_scripts_are_not_listed(monkeypatch):
+    # Cuneiform, Deseret, Gothic, Linear B, Phoenician, Egyptian; then a sign.
+    letters = "\U00012000\U00010400\U00010330\U00010000\U00010900\U00013000"
+    _, note, _ = drawn_labels(monkeypatch, {"train": {letters: 1, "\U0001f680": 2}})
+    assert note.count(", ") == 4 + 1  # scripts, and "such as"
+    assert "others; install one" in note
+    _, note, _ = drawn_labels(monkeypatch, {"train": {"\U0001f9ff": 2}})
+    assert "no installed font draws symbols" in note
+
+
+def test_a_long_label_leaves_room_for_the_bars(monkeypatch):
+    names, _, _ = drawn_labels(monkeypatch, {"train": {"a" * 40: 1, "b" * 41: 2}})
+    assert names == ["a" * 40, "b" * 39 + "…"]
+
+
 def test_an_installed_font_draws_what_the_default_one_lacks(monkeypatch):
     names, note, axes = drawn_labels(monkeypatch, {"train": {"bug": 1, STIX_ONLY: 2}})
     assert names == ["bug", STIX_ONLY]

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from shared.cli.arguments import command_flags, flag, parse_arguments, result_flags
 from shared.cli.errors import UserError
+from shared.training import EpochTrainingArguments
 
 
 @dataclass
@@ -353,3 +354,17 @@ def test_what_a_library_raises_is_about_the_flags_and_a_fault_of_a_recipe_is_not
         parse_arguments(arguments_that(library_fails), [])
     with pytest.raises(AttributeError, match="no such thing"):
         parse_arguments(arguments_that(recipe_fails), [])
+
+
+def test_defaults_follow_the_evaluation_that_a_user_wants(tmp_path):
+    def parsed(*words):
+        args = parse_arguments(EpochTrainingArguments, ["--output_dir", str(tmp_path), *words])
+        return args.save_strategy, args.save_steps, args.load_best_model_at_end
+
+    assert parsed() == ("epoch", 500, True)
+    assert parsed("--eval_strategy", "no") == ("epoch", 500, False)
+    assert parsed("--eval_strategy", "steps", "--eval_steps", "7") == ("steps", 7, True)
+    flags = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_steps", "14")
+    assert parsed(*flags) == ("steps", 14, True)
+    with pytest.raises(UserError, match="these flags do not fit together"):
+        parsed("--eval_strategy", "no", "--load_best_model_at_end", "true")

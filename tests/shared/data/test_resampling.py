@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from command_line import read_lines, write
 
+from shared.cli.arguments import parse_arguments
 from shared.cli.errors import UserError
 from shared.data import EvaluationArguments, SplitArguments, load_resampling
 
@@ -63,9 +64,24 @@ def test_a_repeat_has_the_folds_of_another_seed(resample):
     assert resampling.title() == "Out of fold (120 texts, 3 folds, first of 2 repeats)"
 
 
-def test_a_single_split_is_not_repeated(resample):
-    with pytest.raises(UserError, match="--repeats: only a cross-validation is repeated"):
-        resample(repeats=2, test_size=0.4)
+@pytest.mark.parametrize("name", ["repeats", "folds"])
+def test_a_single_split_has_no_folds(resample, name):
+    with pytest.raises(UserError, match=f"--{name}: only for a cross-validation; add --ev"):
+        resample(**{name: 2}, test_size=0.4)
+
+
+def test_a_flag_decides_also_with_its_default_or_with_many_rows(tiny_issues, tmp_path, monkeypatch):
+    def load(*flags):
+        words = [f"--data={tiny_issues}", f"--cache_dir={tmp_path / 'cache'}", *flags]
+        return load_resampling(parse_arguments(Arguments, words), seed=1)
+
+    assert load().cross_validated
+    assert not load("--test_size=0.25").cross_validated
+    monkeypatch.setattr("shared.data.resampling.FEW_ROWS", 100)
+    assert not load().cross_validated
+    assert load("--folds=5").folds == 5
+    with pytest.raises(UserError, match="--folds: only for a cross-validation"):
+        load("--folds=5", "--test_size=0.25")
 
 
 @pytest.mark.parametrize(
