@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from shared.cli.errors import EXIT_USER_ERROR, UserError
+from shared.cli.errors import EXIT_USER_ERROR, UserError, first_line
 from shared.cli.files import ROOT
 from shared.cli.launch import PASSIVE_WAITING
 
@@ -77,7 +77,7 @@ def set_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> No
     Raises
     ------
     UserError
-        If ACCELERATE_CONFIG names no file.
+        If ACCELERATE_CONFIG names no file, or the config cannot be read.
     """
     import torch
     from accelerate.commands.config import default_config_file
@@ -88,22 +88,25 @@ def set_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> No
     if named and not args.config_file and not Path(named).is_file():
         raise UserError(f"ACCELERATE_CONFIG={named}: no such file")
     args.config_file = args.config_file or named
-    chosen = args.cpu or args.multi_gpu or args.tpu or args.use_deepspeed or args.use_fsdp
-    has_own_config = Path(default_config_file).is_file()
+    chosen = args.multi_gpu or args.tpu or args.use_deepspeed or args.use_fsdp
+    # With --cpu, accelerate does not read it.
+    has_own_config = Path(default_config_file).is_file() and not args.cpu
     if args.config_file is None and not chosen and not has_own_config:
         # Of any maker: torch.accelerator also counts those of Apple, Intel and others.
-        n_gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+        has_gpus = torch.accelerator.is_available() and not args.cpu
+        n_gpus = torch.accelerator.device_count() if has_gpus else 0
         names = ("one_cpu.yaml", "one_gpu.yaml")
         args.config_file = str(CONFIGS / (names[n_gpus] if n_gpus < 2 else "several_gpus.yaml"))
         if n_gpus > 1 and args.num_processes is None:
             args.num_processes = n_gpus
-    if args.num_cpu_threads_per_process is None and not environment.get("OMP_NUM_THREADS"):
-        # accelerate itself reads the config only later.
-        own_config = default_config_file if has_own_config and not args.cpu else None
-        path = args.config_file or own_config
+    path = args.config_file or (default_config_file if has_own_config else None)
+    try:
         config = load_config_from_file(path) if path else None
-        processes = args.num_processes or getattr(config, "num_processes", None) or 1
-        machines = args.num_machines or getattr(config, "num_machines", None) or 1
+        processes = args.num_processes or int(getattr(config, "num_processes", None) or 1)
+        machines = args.num_machines or int(getattr(config, "num_machines", None) or 1)
+    except Exception as error:  # anything can be in the file
+        raise UserError(f"{path}: no config of accelerate: {first_line(error)}") from error
+    if args.num_cpu_threads_per_process is None and not environment.get("OMP_NUM_THREADS"):
         args.num_cpu_threads_per_process = max(1, cpu_count() // max(1, processes // machines))
 
 

@@ -101,13 +101,19 @@ def test_what_the_user_chose_is_kept(defaults, tmp_path):
     mine.write_text((launcher.CONFIGS / "one_cpu.yaml").read_text())
     assert defaults("--config_file", str(mine)).config_file == str(mine)
     assert defaults(ACCELERATE_CONFIG=str(mine)).config_file == str(mine)
-    assert defaults("--cpu").config_file is None
+    assert defaults("--multi_gpu").config_file is None
     assert defaults(OMP_NUM_THREADS="1").num_cpu_threads_per_process is None
     assert defaults("--num_cpu_threads_per_process=2").num_cpu_threads_per_process == 2
     assert defaults("--num_processes=2", gpus=4).num_processes == 2
     assert defaults(own_config=True).config_file is None
     with pytest.raises(UserError, match=r"ACCELERATE_CONFIG=nowhere.yaml: no such file"):
         defaults(ACCELERATE_CONFIG="nowhere.yaml")
+
+
+def test_a_launch_on_the_cpu_has_the_config_of_one(defaults):
+    args = defaults("--cpu", gpus=4, own_config=True)
+    assert args.config_file == str(launcher.CONFIGS / "one_cpu.yaml")
+    assert args.num_processes is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,9 @@ def test_several_processes_without_a_gpu_are_not_promised(monkeypatch, capsys):
     assert "one process, not 2; to start them, use torchrun --nproc_per_node 2 script.py" in note
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "num_machines: x\n"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- a\n- b\n", "", "num_machines: x\n", "num_processes: two\n"]
+)
 def test_a_config_that_cannot_be_read_is_one_line(text, tmp_path, capsys, monkeypatch):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
@@ -138,7 +146,8 @@ def test_a_config_that_cannot_be_read_is_one_line(text, tmp_path, capsys, monkey
     with pytest.raises(SystemExit) as end:
         launcher.launch(["--config_file", str(path), "script.py"])
     assert end.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: no config of accelerate: ")
 
 
 # --- several processes ---------------------------------------------------------------------------
