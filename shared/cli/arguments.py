@@ -248,6 +248,8 @@ def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:
             if not takes_list or any(isinstance(item, (list, dict)) for item in value):
                 expected = "a list of plain values" if takes_list else "one value, not a list"
                 raise UserError(f"{name}: expected {expected}")
+            if actions[name].nargs is None and len(value) > 1:
+                raise UserError(f"{name}: expected one value, or a list of one")
             flags += [f"--{name}", *map(str, words[name])]
         elif value is not None:
             flags.append(f"--{name}={words[name]}")

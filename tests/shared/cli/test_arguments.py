@@ -356,6 +356,13 @@ def test_what_a_library_raises_is_about_the_flags_and_a_fault_of_a_recipe_is_not
         parse_arguments(arguments_that(recipe_fails), [])
 
 
+def test_several_trackers_in_a_config_are_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("report_to: [none, tensorboard]\n")
+    with pytest.raises(UserError, match="report_to: expected one value, or a list of one"):
+        parse_arguments(EpochTrainingArguments, ["--config", str(path)])
+
+
 def test_defaults_follow_the_evaluation_that_a_user_wants(tmp_path):
     def parsed(*words):
         args = parse_arguments(EpochTrainingArguments, ["--output_dir", str(tmp_path), *words])
