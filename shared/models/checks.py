@@ -71,8 +71,8 @@ def check_config(config: dict[str, Any], folder: str) -> None:
     Raises
     ------
     UserError
-        For a size that is not a whole number above 0 or beyond any known model, and for labels that
-        are not named 0, 1, 2, ...
+        For a size that is not a whole number above 0 or beyond any known model, for labels that are
+        not numbered 0, 1, 2, ..., and for names that are blank or occur twice.
     """
     place = f"{folder}/config.json"
     encoder = config.get("text_config")
@@ -94,3 +94,6 @@ def check_config(config: dict[str, Any], folder: str) -> None:
         or not all(isinstance(name, str) for name in names.values())
     ):
         raise UserError(f"{place}: id2label must give each label a name, by its number: 0, 1, ...")
+    # Scores are returned by name: two labels of one name would be one.
+    if len({*names.values()}) < len(names) or not all(map(str.strip, names.values())):
+        raise UserError(f"{place}: id2label has a name twice or a blank one; change the name")

@@ -383,8 +383,8 @@ def copy_tagger(source: Path, target: Path) -> None:
 def _label_names(names: Any) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("label_names is no list of names")
-    if not names or len({*names}) < len(names):
-        raise ValueError("label_names is empty or has a name twice")
+    if not names or len({*names}) < len(names) or not all(map(str.strip, names)):
+        raise ValueError("label_names is empty, has a name twice or has a blank name")
     return names
 
 

@@ -127,6 +127,8 @@ def test_an_adapter_in_a_pickle_is_refused(folder, tiny_model, pickle_was_opened
         ("id2label", {"0": "a", "2": "b"}),
         ("id2label", {"0": "a", "1": ["b"]}),
         ("id2label", {"x": "a"}),
+        ("id2label", {"0": "a", "1": "a"}),
+        ("id2label", {"0": "a", "1": " "}),
         ("id2label", 5),
         ("num_labels", 10**12),
         ("text_config", 5),

@@ -57,6 +57,7 @@ def test_what_was_written_comes_back(folder):
     [
         ({"format": 99, "written_by": "recipes 9.0"}, "written by recipes 9.0 in format 99"),
         ({"label_names": ["a", "a"]}, "has a name twice"),
+        ({"label_names": ["a", " "]}, "has a blank name"),
         ({"label_names": "ab"}, "no list of names"),
         ({"rule": {"thresholds": [0.5]}}, "no threshold for each of the 2 labels"),
         ({"rule": None}, "damaged"),
