@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -301,9 +301,10 @@ def read_tagger(folder: Path) -> TaggerContents:
         changed or is damaged.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text, parse_constant=_refuse_constant)
         written_format, written_by = manifest["format"], manifest["written_by"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: no tagger ({MANIFEST} is missing or damaged)") from error
     if written_format != FORMAT:
         raise UserError(
@@ -378,6 +379,11 @@ def copy_tagger(source: Path, target: Path) -> None:
     # Arrays and words are among the files. The manifest is written anew: the model below an adapter
     # may lie elsewhere from the copy.
     write_tagger(target, replace(contents, arrays={}, words=[]))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which JSON does not have and Python reads."""
+    raise ValueError(name)
 
 
 def _label_names(names: Any) -> list[str]:
