@@ -47,6 +47,8 @@ def check_weight_files(folder: str) -> None:
     for index in names:
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not shards:
+                raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{index}: no index of weights; remove it or restore it") from None
         for shard in sorted(map(str, shards)):

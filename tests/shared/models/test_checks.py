@@ -73,7 +73,9 @@ def test_a_shard_is_a_safetensors_file_of_the_folder(folder, name):
     assert "only safetensors files beside it are read" in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 5}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": 5}', '{"weight_map": {}}', "[" * 100_000]
+)
 def test_a_damaged_index_is_refused(folder, text):
     (folder / "model.safetensors.index.json").write_text(text)
     assert "no index of weights" in refusal(folder)
