@@ -83,12 +83,41 @@ METHODS = {
     "ia3": ("IA3", 50),
     "prompt": ("prompt tuning", 100),
 }
+ADAPTERS = ("lora", "dora", "ia3", "prompt")
 USAGE = """```python
 from transformers import pipeline
 
 # The Python file in the folder, which this runs, is the architecture of the model.
 tagger = pipeline("text-classification", model="{folder}", top_k=None, trust_remote_code=True)
 ```"""
+
+ADAPTER_CARD = """---
+library_name: peft
+pipeline_tag: text-classification
+---
+
+# {name}
+
+An adapter of the model in `{base}`. In the folder of the project, also after both were moved
+together:
+
+```python
+from shared.taggers import load_tagger
+
+tagger = load_tagger("{folder}")
+```
+
+Without the project, name the place of the model. `adapter_config.json` has the one of the training.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+# The Python file in the folder, which this runs, is the architecture of the model.
+base = AutoModelForSequenceClassification.from_pretrained("{base}", trust_remote_code=True)
+model = PeftModel.from_pretrained(base, "{folder}")
+```
+"""
 
 
 @dataclass
@@ -219,6 +248,9 @@ def main() -> None:
         trainer.save_model()
         if args.process_index == 0:  # peft does not save the config, which holds the label names
             trainer.model.config.save_pretrained(method_args.output_dir)
+            if method in ADAPTERS:  # the card of peft is an empty form
+                card = ADAPTER_CARD.format(name=name, base=output_dir / "base", folder=method_dir)
+                (method_dir / "README.md").write_text(card, encoding="utf-8")
             save_trained_model(method_dir, label_names, rule)
 
         # What the method costs: weights, memory, disk space, time. Written after each method.
