@@ -56,7 +56,7 @@ from shared.models import (
     resolve_model,
     tokenize,
 )
-from shared.reports import tag_unlabelled, write_model_card
+from shared.reports import tag_unlabelled, write_adapter_card, write_model_card
 from shared.taggers import save_trained_model
 from shared.training import (
     EpochTrainingArguments,
@@ -83,6 +83,8 @@ METHODS = {
     "ia3": ("IA3", 50),
     "prompt": ("prompt tuning", 100),
 }
+ADAPTERS = ("lora", "dora", "ia3", "prompt")
+
 USAGE = """```python
 from transformers import pipeline
 
@@ -219,6 +221,8 @@ def main() -> None:
         trainer.save_model()
         if args.process_index == 0:  # peft does not save the config, which holds the label names
             trainer.model.config.save_pretrained(method_args.output_dir)
+            if method in ADAPTERS:  # the card of peft is an empty form
+                write_adapter_card(method_dir, name, base=output_dir / "base")
             save_trained_model(method_dir, label_names, rule)
 
         # What the method costs: weights, memory, disk space, time. Written after each method.

@@ -10,7 +10,12 @@ import sys
 from typing import Any, NoReturn, TypeVar
 
 from shared.cli.errors import UserError, first_line, is_raised_by_library
-from shared.cli.standard_flags import Range, check_ranges, check_standard_flags
+from shared.cli.standard_flags import (
+    Range,
+    check_ranges,
+    check_standard_flags,
+    require_package,
+)
 from shared.cli.yaml_files import read_yaml
 
 Arguments = TypeVar("Arguments")
@@ -153,6 +158,8 @@ def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Argument
 
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         logging.set_verbosity_error()  # transformers also warns of flags that nobody set
+    if values.get("deepspeed"):  # TrainingArguments imports it
+        require_package("deepspeed", "--deepspeed")
     try:
         arguments = arguments_class(**values)
         if isinstance(arguments, TrainingArguments):

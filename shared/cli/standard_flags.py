@@ -173,8 +173,10 @@ def check_standard_flags(args: TrainingArguments) -> None:
     _check_optimizer(args)
     if args.torch_compile:
         _check_compiler(args)
+    if args.gradient_checkpointing:
+        _check_gradient_checkpointing(args.gradient_checkpointing_kwargs or {})
     if args.use_liger_kernel:
-        _require("liger_kernel", "--use_liger_kernel")
+        require_package("liger_kernel", "--use_liger_kernel")
 
 
 def _check_data_loader(args: TrainingArguments) -> None:
@@ -189,8 +191,6 @@ def _check_distribution(args: TrainingArguments) -> None:
             "--fsdp: needs several processes; remove it, or start them: accelerate launch "
             "--config_file recipes/configs/accelerate/fsdp.yaml recipes/NAME.py"
         )
-    if args.deepspeed:
-        _require("deepspeed", "--deepspeed")
 
 
 def _check_trackers(names: list[str]) -> None:
@@ -265,6 +265,29 @@ def _check_compiler(args: TrainingArguments) -> None:
         ) from None
 
 
-def _require(package: str, flag: str) -> None:
+def _check_gradient_checkpointing(settings: dict[str, Any]) -> None:
+    """Compute the gradient of one number in the way that a training would."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    # The Trainer reads two settings itself and passes the others on, or this default.
+    passed_on = {k: v for k, v in settings.items() if k not in ("every_n_layers", "offload")}
+    passed_on = passed_on or {"use_reentrant": False}
+    try:
+        checkpoint(torch.square, torch.ones(1, requires_grad=True), **passed_on).backward()
+    except Exception as error:
+        raise UserError(
+            f"--gradient_checkpointing_kwargs {settings}: {first_line(error)}"
+        ) from error
+
+
+def require_package(package: str, flag: str) -> None:
+    """Check that a package is installed that a flag needs.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{flag}: pip install {package.replace('_', '-')}, or remove the flag")

@@ -47,6 +47,8 @@ def check_weight_files(folder: str) -> None:
     for index in names:
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not shards:
+                raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{index}: no index of weights; remove it or restore it") from None
         for shard in sorted(map(str, shards)):
@@ -71,8 +73,8 @@ def check_config(config: dict[str, Any], folder: str) -> None:
     Raises
     ------
     UserError
-        For a size that is not a whole number above 0 or beyond any known model, and for labels that
-        are not named 0, 1, 2, ...
+        For a size that is not a whole number above 0 or beyond any known model, for labels that are
+        not numbered 0, 1, 2, ..., and for names that are blank or occur twice.
     """
     place = f"{folder}/config.json"
     encoder = config.get("text_config")
@@ -94,3 +96,6 @@ def check_config(config: dict[str, Any], folder: str) -> None:
         or not all(isinstance(name, str) for name in names.values())
     ):
         raise UserError(f"{place}: id2label must give each label a name, by its number: 0, 1, ...")
+    # Scores are returned by name: two labels of one name would be one.
+    if len({*names.values()}) < len(names) or not all(map(str.strip, names.values())):
+        raise UserError(f"{place}: id2label has a name twice or a blank one; change the name")

@@ -137,9 +137,10 @@ def load_sequence_classifier(
         classifier with its own labels, and refuses weights that lack any part of it.
     tokenizer : PreTrainedTokenizerBase, optional
         Checked against the model, which must have an embedding for each of its tokens. The config
-        of the model gets its padding token. The tokenizer is changed in place: it gets the padding
-        side that the model needs and, for an encoder-decoder, splits special tokens in texts and
-        gets a padding token that is not its end token.
+        of the model gets its padding token and, for an encoder-decoder, its end token. The
+        tokenizer is changed in place: it gets the padding side that the model needs and, for an
+        encoder-decoder, splits special tokens in texts and gets a padding token that is not its
+        end token.
     dropout : float, optional
         Rate of all dropout layers except those of the attention. None keeps the rates of the
         config, usually 0.1. Use more for small training sets: a small encoder memorises a thousand
@@ -470,9 +471,9 @@ def _check(
 ) -> None:
     """Refuse a model that lacks weights or does not fit its tokenizer; make both fit otherwise.
 
-    The config gets the padding token of the tokenizer; `load_sequence_classifier` says how the
-    tokenizer changes. `part` is the part of the model whose outputs must not depend on padding;
-    None: the whole model.
+    The config gets the padding token of the tokenizer and, for an encoder-decoder, its end token;
+    `load_sequence_classifier` says how the tokenizer changes. `part` is the part of the model whose
+    outputs must not depend on padding; None: the whole model.
     """
     _check_weights(missing, folder)
     if tokenizer is None:
@@ -491,6 +492,8 @@ def _check(
         tokenizer.split_special_tokens = True
         if tokenizer.pad_token_id == tokenizer.eos_token_id:
             tokenizer.pad_token = tokenizer.unk_token
+        if tokenizer.eos_token_id is not None:
+            model.config.eos_token_id = tokenizer.eos_token_id
     # The heads of decoders read the last token that is no padding, by the config.
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id

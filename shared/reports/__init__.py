@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
-        "cards": ["TaggerCard", "command_line", "write_model_card"],
+        "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
         "hub": ["push_to_hub"],

@@ -41,6 +41,35 @@ CARD_METRICS = (
 )
 
 
+_ADAPTER_CARD = """---
+library_name: peft
+pipeline_tag: text-classification
+---
+
+# {name}
+
+An adapter of the model in `{base}`. In the folder of the project, also after both were moved
+together:
+
+```python
+from shared.taggers import load_tagger
+
+tagger = load_tagger("{folder}")
+```
+
+Without the project, name the place of the model. `adapter_config.json` has the one of the training.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+# The Python file in the folder, which this runs, is the architecture of the model.
+base = AutoModelForSequenceClassification.from_pretrained("{base}", trust_remote_code=True)
+model = PeftModel.from_pretrained(base, "{folder}")
+```
+"""
+
+
 @dataclass(frozen=True)
 class TaggerCard:
     """The model card of a text classifier ("tagger").
@@ -300,3 +329,9 @@ def _hub_id(model: str) -> str | None:
     if model == DEFAULT_MODEL:
         return DEFAULT_MODEL_ON_HUB
     return None if Path(model).is_dir() else model
+
+
+def write_adapter_card(folder: Path, name: str, *, base: Path) -> None:
+    """Write ``README.md`` of an adapter of the model in `base`; that of peft is an empty form."""
+    with atomic_write(folder / "README.md") as file:
+        file.write(_ADAPTER_CARD.format(name=name, base=base, folder=folder))

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -301,9 +301,10 @@ def read_tagger(folder: Path) -> TaggerContents:
         changed or is damaged.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text, parse_constant=_refuse_constant)
         written_format, written_by = manifest["format"], manifest["written_by"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: no tagger ({MANIFEST} is missing or damaged)") from error
     if written_format != FORMAT:
         raise UserError(
@@ -380,11 +381,16 @@ def copy_tagger(source: Path, target: Path) -> None:
     write_tagger(target, replace(contents, arrays={}, words=[]))
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which JSON does not have and Python reads."""
+    raise ValueError(name)
+
+
 def _label_names(names: Any) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("label_names is no list of names")
-    if not names or len({*names}) < len(names):
-        raise ValueError("label_names is empty or has a name twice")
+    if not names or len({*names}) < len(names) or not all(map(str.strip, names)):
+        raise ValueError("label_names is empty, has a name twice or has a blank name")
     return names
 
 

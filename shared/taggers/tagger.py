@@ -365,9 +365,13 @@ def load_tagger(
         else:
             scorer = load_scorer(path, contents, loading)
         # Arrays of other shapes than the labels or the words would fail here.
-        if scorer(["a text"]).shape != (1, len(contents.label_names)):
+        scores = scorer(["a text"])
+        if scores.shape != (1, len(contents.label_names)):
             raise ValueError("scores of another number of labels")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        # A mean can be above 1 by a rounding error. NaN is not below any number.
+        if not (np.abs(scores - 0.5) < 0.5 + 1e-6).all():
+            raise ValueError("scores that are not from 0 to 1")
+    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train the tagger again") from error
     rule = contents.rule
     if threshold is not None:

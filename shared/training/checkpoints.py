@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, TrainerState
     from transformers.trainer_utils import TrainOutput
 
+_STATE_FILE = "trainer_state.json"
 _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
@@ -151,12 +152,14 @@ def checkpoint_defect(folder: Path) -> str:
         for path in paths:
             if not zipfile.is_zipfile(path):
                 return f"{path.name} is truncated"
-    try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    except OSError:
-        return "holds no trainer_state.json"
-    except ValueError:
-        return "trainer_state.json is truncated"
+    if not (folder / _STATE_FILE).is_file():
+        return f"holds no {_STATE_FILE}"
+    for name in (_STATE_FILE, "config.json", _ROWS_FILE, _PROGRESS_FILE, _END_FILE):
+        try:
+            if (folder / name).is_file():
+                json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError:
+            return f"{name} is truncated"
     return ""
 
 
@@ -331,7 +334,7 @@ def read_end(checkpoint: str) -> tuple[str, TrainerState, TrainOutput] | None:
 
 def was_stopped_early(checkpoint: str) -> bool:
     """Return whether a callback, such as early stopping, ended the training of a checkpoint."""
-    state = json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))
+    state = json.loads(Path(checkpoint, _STATE_FILE).read_text(encoding="utf-8"))
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
     # At its last step, every training is stopped.
     return bool(control.get("should_training_stop")) and state["global_step"] < state["max_steps"]

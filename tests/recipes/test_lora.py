@@ -11,7 +11,7 @@ from forks import run_script
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.numpy import load_file, save_file
 from tiny_models import save_tiny_model
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from shared.taggers import load_tagger
 
@@ -156,6 +156,22 @@ def test_an_adapter_names_and_checks_the_model_below_it(
     manifest = folders[0] / "tagger.json"
     manifest.write_text(json.dumps(read_json(manifest) | {"encoder": None}), encoding="utf-8")
     assert "encoder is missing" in tag.mistake("--model", folders[0], "--output", output)
+
+
+def test_the_card_of_an_adapter_says_how_to_load_it_after_a_move(recipe, tmp_path):
+    recipe("--methods", "lora", "prompt")
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    for method in ("lora", "prompt"):
+        card = (moved / method / "README.md").read_text("utf-8")
+        assert "More Information Needed" not in card
+        own, others = (part.partition("```")[0] for part in card.split("```python\n")[1:])
+        names = {}
+        for code in (own, others.replace(", trust_remote_code=True", "")):
+            exec(code.replace(str(tmp_path / "out"), str(moved)), names)
+        text = "crash error"
+        ids = AutoTokenizer.from_pretrained(moved / method)(text, return_tensors="pt")
+        scores = names["model"].eval()(**ids).logits.sigmoid().detach().numpy()
+        np.testing.assert_allclose(names["tagger"].scores([text]), scores, atol=1e-4)
 
 
 def test_what_a_model_cannot_have_is_left_out(recipe, tmp_path):

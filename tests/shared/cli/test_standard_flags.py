@@ -68,6 +68,9 @@ def test_values_within_their_ranges_are_taken():
     assert 1 not in Range(above=0, below=1)
 
 
+_CHECKPOINTING = ["--gradient_checkpointing", "--gradient_checkpointing_kwargs"]
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -88,8 +91,10 @@ def test_values_within_their_ranges_are_taken():
         (["--lr_scheduler_kwargs=5"], "--lr_scheduler_kwargs 5: must be a JSON object"),
         (['--lr_scheduler_kwargs={"zzz": 5}'], "--lr_scheduler_type linear with "),
         (["--lr_scheduler_type=zzz"], "zzz"),
+        ([*_CHECKPOINTING, '{"zzz": 1}'], "--gradient_checkpointing_kwargs {'zzz': 1}: "),
+        ([*_CHECKPOINTING, '{"use_reentrant": false, "determinism_check": "zzz"}'], "zzz'}: "),
         (["--fsdp=full_shard"], "--fsdp: needs several processes"),
-        (["--deepspeed=zzz.json"], ""),
+        (["--deepspeed=zzz.json"], "--deepspeed: pip install deepspeed"),
         (["--torch_compile_backend=zzz"], "--torch_compile_backend zzz: must be one of "),
         (["--torch_compile_mode=zzz"], "--torch_compile_mode zzz: must be one of "),
         (["--use_liger_kernel"], "--use_liger_kernel: pip install liger-kernel"),
@@ -128,6 +133,7 @@ def test_what_fits_is_taken():
         *("--report_to", "none", "--label_names", "labels", "--lr_scheduler_type", "cosine"),
         *('--lr_scheduler_kwargs={"num_cycles": 0.5}', "--optim", "adafactor"),
         *("--dataloader_num_workers", 1, "--dataloader_multiprocessing_context", method),
+        *(*_CHECKPOINTING, '{"use_reentrant": false}'),
     )
     assert args.lr_scheduler_kwargs == {"num_cycles": 0.5}
     assert torch.is_grad_enabled()

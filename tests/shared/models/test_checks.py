@@ -73,7 +73,9 @@ def test_a_shard_is_a_safetensors_file_of_the_folder(folder, name):
     assert "only safetensors files beside it are read" in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 5}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": 5}', '{"weight_map": {}}', "[" * 100_000]
+)
 def test_a_damaged_index_is_refused(folder, text):
     (folder / "model.safetensors.index.json").write_text(text)
     assert "no index of weights" in refusal(folder)
@@ -127,6 +129,8 @@ def test_an_adapter_in_a_pickle_is_refused(folder, tiny_model, pickle_was_opened
         ("id2label", {"0": "a", "2": "b"}),
         ("id2label", {"0": "a", "1": ["b"]}),
         ("id2label", {"x": "a"}),
+        ("id2label", {"0": "a", "1": "a"}),
+        ("id2label", {"0": "a", "1": " "}),
         ("id2label", 5),
         ("num_labels", 10**12),
         ("text_config", 5),

@@ -282,6 +282,15 @@ def test_a_config_without_a_padding_token_gets_that_of_the_tokenizer(folder):
     assert model.config.pad_token_id == tokenizer.pad_token_id is not None
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_encoder_decoder_gets_the_end_token_of_its_tokenizer(name, tmp_path):
+    folder = save_tiny_model(tmp_path, name, ["crash"])
+    edit_config(folder, eos_token_id=2)
+    tokenizer = load_tokenizer(str(folder))
+    model = load_sequence_classifier(str(folder), LABELS, tokenizer=tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 3
+
+
 SMALL = {
     "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
     "intermediate_size": 8,

@@ -57,6 +57,7 @@ def test_what_was_written_comes_back(folder):
     [
         ({"format": 99, "written_by": "recipes 9.0"}, "written by recipes 9.0 in format 99"),
         ({"label_names": ["a", "a"]}, "has a name twice"),
+        ({"label_names": ["a", " "]}, "has a blank name"),
         ({"label_names": "ab"}, "no list of names"),
         ({"rule": {"thresholds": [0.5]}}, "no threshold for each of the 2 labels"),
         ({"rule": None}, "damaged"),
@@ -81,7 +82,18 @@ def test_files_that_changed_or_are_missing_are_refused(folder):
     (folder / "words.json").unlink()
     with pytest.raises(UserError, match=r"words.json: missing; copy the whole folder"):
         read_tagger(folder)
-    (folder / "tagger.json").write_text("{", encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_manifest_that_is_no_json_is_refused(folder, text):
+    (folder / "tagger.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="no tagger"):
+        read_tagger(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_refused(folder, value):
+    change(folder, settings={"a": [1, value]})
     with pytest.raises(UserError, match="no tagger"):
         read_tagger(folder)
 

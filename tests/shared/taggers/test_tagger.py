@@ -138,9 +138,10 @@ def test_the_members_of_a_mean_can_have_weights(tagger, tmp_path):
     np.testing.assert_allclose(mean.scores(NEW), expected)
     mean.save(tmp_path)
     np.testing.assert_allclose(load_tagger(tmp_path).scores(NEW), expected)
-    change(tmp_path, settings={"members": ["a", "b"], "weights": [1.0]})
-    with pytest.raises(UserError, match="damaged"):
-        load_tagger(tmp_path)
+    for weights in ([1.0], [1, -1]):
+        change(tmp_path, settings={"members": ["a", "b"], "weights": weights})
+        with pytest.raises(UserError, match="damaged"):
+            load_tagger(tmp_path)
 
 
 def test_taggers_that_do_not_fit_together_are_refused(tagger):
@@ -172,12 +173,29 @@ def change(folder, **values):
         ({"settings": {"single_label": False, "words": {"ngram_range": 3}}}, "damaged"),
         ({"settings": {"single_label": False, "words": {"ngram_range": [2, 1]}}}, "damaged"),
         ({"settings": {"single_label": False, "words": {"words_version": 99}}}, "version 99"),
+        ({"settings": {"single_label": False, "words": [1]}}, "damaged"),
     ],
 )
 def test_a_manifest_that_does_not_fit_the_files_is_refused(tagger, tmp_path, values, expected):
     tagger.save(tmp_path)
     change(tmp_path, **values)
     with pytest.raises(UserError, match=expected):
+        load_tagger(tmp_path)
+
+
+def test_hashes_of_an_encoder_in_another_form_are_refused(tagger, tiny_model, tmp_path):
+    tagger.save(tmp_path)
+    encoder = {"model": str(tiny_model), "sha256": ["x"], "max_length": 8}
+    change(tmp_path, method="embeddings", encoder=encoder)
+    with pytest.raises(UserError, match="damaged"):
+        load_tagger(tmp_path)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -0.5, 1.5])
+def test_scores_are_from_0_to_1(tagger, tmp_path, monkeypatch, score):
+    tagger.save(tmp_path)
+    monkeypatch.setattr(WordScorer, "__call__", lambda self, texts: np.array([[score, 0.5]]))
+    with pytest.raises(UserError, match="damaged"):
         load_tagger(tmp_path)
 
 

@@ -62,6 +62,8 @@ PARTS = {
     "rng_state.pth": "random state",
     "trainer_state.json": "trainer_state.json",
 }
+# A checkpoint without them can be resumed.
+OPTIONAL = ["config.json", "end_of_training.json", "progress.json", "rows.json"]
 
 
 def test_a_complete_checkpoint_has_no_defect(run):
@@ -70,10 +72,10 @@ def test_a_complete_checkpoint_has_no_defect(run):
 
 
 @pytest.mark.parametrize("damage", [truncate, shorten, empty, zero])
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", [*PARTS, *OPTIONAL])
 def test_a_damaged_part_is_named_and_the_checkpoint_skipped(run, name, damage):
-    if name == "trainer_state.json" and damage is shorten:
-        truncate(run / "checkpoint-10" / name, 0.99)  # its last byte is a line end
+    if name.endswith(".json") and damage is shorten:
+        truncate(run / "checkpoint-10" / name, 0.9)  # its last byte is a line end
     else:
         damage(run / "checkpoint-10" / name)
     assert checkpoint_defect(run / "checkpoint-10") == f"{name} is truncated"
@@ -85,6 +87,12 @@ def test_a_missing_part_is_named_and_the_checkpoint_skipped(run, name, part):
     (run / "checkpoint-10" / name).unlink()
     assert checkpoint_defect(run / "checkpoint-10") == f"holds no {part}"
     assert newest_complete_checkpoint(run) == str(run / "checkpoint-9")
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_checkpoint_is_complete_without_a_part_that_is_optional(run, name):
+    (run / "checkpoint-10" / name).unlink()
+    assert checkpoint_defect(run / "checkpoint-10") == ""
 
 
 def test_no_pickle_is_loaded(run, tmp_path):
