@@ -19,6 +19,8 @@ _POSSIBLE_SEPARATORS = (*SEPARATORS, "，", "、", "\n")  # that are found, too
 # Class numbers look like this once a table of floats has been written as CSV.
 _FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
 _ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;|，、\s]\s*[01])+")
+# Numbers without commas are an array of NumPy; a separator inside of brackets makes a list.
+_BARE_LIST = re.compile(r"\[[\d.\s]+\]$|[\[{][^\]}]*[,;|，、\n]")
 # Commas of numbers such as 1,000-5,000 separate nothing. In class numbers, as 1,2, they do.
 _CLASS_NUMBERS = re.compile(r"[\d,\s]+")
 _COMMA_OUTSIDE_NUMBERS = re.compile(r"(?<!\d),|,(?!\d)")
@@ -288,6 +290,5 @@ def _is_printed_value(text: str) -> bool:
     except TypeError:  # a set of lists, or an object with such keys
         return True
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        # Numbers without commas are an array of NumPy; anything else is a name in brackets.
-        return re.fullmatch(r"\[[\d.\s]+\]", text) is not None
+        return _BARE_LIST.match(text) is not None  # else it is a name in brackets
     return True

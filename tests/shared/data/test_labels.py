@@ -173,6 +173,9 @@ def test_lists_and_choices_in_strings_and_objects(load):
         '[{"start": 0, "end": 3, "labels": ["a"]}]',
         '{"choices": ["admiration"',
         "{[1]}",
+        "[a, b c]",
+        "{a,b}",
+        "[a; [b]]",
     ],
 )
 def test_printed_values_are_no_names(mistake, cell):
