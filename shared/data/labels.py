@@ -14,13 +14,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 SEPARATORS = (",", ";", "|")  # of several labels in one string
-_POSSIBLE_SEPARATORS = (*SEPARATORS, "，", "、", "\n")  # that are found, too
+# Also the commas of Chinese and Japanese, and one label per line.
+_POSSIBLE_SEPARATORS = (*SEPARATORS, "\uff0c", "\u3001", "\n")
 
 # Class numbers look like this once a table of floats has been written as CSV.
 _FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
-_ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;|，、\s]\s*[01])+")
+_ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;|\uff0c\u3001\s]\s*[01])+")
 # Numbers without commas are an array of NumPy; a separator inside of brackets makes a list.
-_BARE_LIST = re.compile(r"\[[\d.\s]+\]$|[\[{][^\]}]*[,;|，、\n]")
+_BARE_LIST = re.compile(r"\[[\d.\s]+\]$|[\[{][^\]}]*[,;|\uff0c\u3001\n]")
 # Commas of numbers such as 1,000-5,000 separate nothing. In class numbers, as 1,2, they do.
 _CLASS_NUMBERS = re.compile(r"[\d,\s]+")
 _COMMA_OUTSIDE_NUMBERS = re.compile(r"(?<!\d),|,(?!\d)")

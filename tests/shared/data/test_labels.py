@@ -39,7 +39,7 @@ def test_strings_of_several_labels_are_split_and_named(load, separator):
     assert note.split(": bug")[0] not in load(rows("bug", "docs")).describe()
 
 
-@pytest.mark.parametrize("separator", ["，", "、", "\n", "\r\n"])
+@pytest.mark.parametrize("separator", ["\uff0c", "\u3001", "\n", "\r\n"])
 def test_labels_on_lines_and_commas_of_other_scripts(load, mistake, separator):
     corpus = load(rows(f"bug{separator}docs", "docs", "bug", f"speed{separator}bug"))
     assert names(corpus) == [["bug", "docs"], ["docs"], ["bug"], ["bug", "speed"]]
