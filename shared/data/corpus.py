@@ -153,9 +153,12 @@ class Corpus:
                 "exact duplicates": r["exact_duplicates"],
             }
         )
-        conflicts = _counts(
-            {"sets of exact duplicates with different labels": r["label_conflicts"]}
-        )
+        conflicts = [
+            f"{line} (--duplicate_labels merge joins them)"
+            for line in _counts(
+                {"sets of exact duplicates with different labels": r["label_conflicts"]}
+            )
+        ]
         notes = [f"note: {note}" for note in r["notes"]]
         words, labels = r["words"], r["labels"]
         # Each character of a script without spaces counts as a word.
