@@ -131,10 +131,11 @@ def main() -> None:
     label_column = None
     if args.only_unlabelled:
         label_column = find_label_column(source.columns, args.label_column, source.name)
+    needed = [*columns, label_column]
 
     def read_rows():
         """Yield each row to tag with its number."""
-        for number, row in enumerate(source.read(), 1):
+        for number, row in enumerate(source.read(required=needed), 1):
             if label_column is None or not has_labels(row.get(label_column)):
                 yield number, row
 

@@ -103,7 +103,7 @@ def _layout_hint(source: Source) -> str:
             "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
             "named by --label_column"
         )
-    rows = list(islice(source.read(None), ROWS_TO_RECOGNISE))
+    rows = list(islice(source.read(required=[]), ROWS_TO_RECOGNISE))
     flags = columns_of_zeros_and_ones(rows, source.columns)
     if len(flags) > 1:
         return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"

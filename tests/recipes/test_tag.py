@@ -153,6 +153,8 @@ def test_csv_and_compressed_input(tag, tmp_path):
         writer = csv.DictWriter(file, ["title", "number"])
         writer.writeheader()
         writer.writerows(rows)
+        file.write("no number\r\n")
+    rows.append({"title": "no number", "number": ""})
     tag("--data", tmp_path / "new.csv.gz")
     lines = read_lines(tmp_path / "tagged.jsonl")
     assert [{name: line[name] for name in ("title", "number")} for line in lines] == rows
