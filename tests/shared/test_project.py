@@ -276,7 +276,7 @@ def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
     # No text names a recipe that the copy lacks.
     others = "|".join({*RECIPES} - {path.stem for path in (folder / "recipes").glob("*.py")})
     outputs = "nothing" if name == "tag" else others  # tag.py has a default of the project
-    for path in [*scripts, folder / "README.md"]:
+    for path in [*scripts, folder / "README.md", *folder.glob("recipes/data/README.md")]:
         text = path.read_text(encoding="utf-8")
         if path.name == "verdict.py":  # its advice depends on whether the recipe exists
             text = text.replace("`./run.sh best`", "")
