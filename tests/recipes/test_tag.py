@@ -164,6 +164,15 @@ def test_csv_and_compressed_input(tag, tmp_path):
     assert len(read_lines(tmp_path / "tagged.jsonl")) == 3
 
 
+def test_a_note_says_if_the_encoder_does_not_know_the_texts(tag, words, trained, tmp_path):
+    rows = [{"title": "ข้อผิดพลาด"}, {"title": "สวัสดี"}, {"title": ""}]
+    data = ["--data", write(tmp_path / "thai.jsonl", rows)]
+    printed = tag(*data, "--block_size", "1", "--model", words, trained[0])
+    note = rf"note: {trained[0]}: \d+% of the tokens of the texts are unknown"
+    assert len(re.findall(note, printed)) == printed.count("unknown") == 1
+    assert "unknown" not in tag("--data", write(tmp_path / "new.jsonl", ROWS))
+
+
 def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, monkeypatch):
     data = write(tmp_path / "new.jsonl", ROWS[:1])
     for threshold in (0.0, 0.3, 0.5, 1.0):
