@@ -51,8 +51,9 @@ from shared.data import (
     open_source,
 )
 from shared.evaluation import scores_per_text
+from shared.models import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
 from shared.reports import TaggedFile, check_output, kept_columns
-from shared.taggers import load_tagger, mean_tagger, tagger_fingerprint
+from shared.taggers import MeanScorer, Tagger, load_tagger, mean_tagger, tagger_fingerprint
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 # --resume goes on only with a run that had the same values.
@@ -131,10 +132,11 @@ def main() -> None:
     label_column = None
     if args.only_unlabelled:
         label_column = find_label_column(source.columns, args.label_column, source.name)
+    needed = [*columns, label_column]
 
     def read_rows():
         """Yield each row to tag with its number."""
-        for number, row in enumerate(source.read(), 1):
+        for number, row in enumerate(source.read(required=needed), 1):
             if label_column is None or not has_labels(row.get(label_column)):
                 yield number, row
 
@@ -167,6 +169,8 @@ def main() -> None:
         n_done = sum(1 for _ in islice(rows, output.n_records))
         while block := list(islice(rows, args.block_size)):
             texts = [join_text(row, columns) for _, row in block]
+            if not n_texts:
+                note_unknown_tokens(dict(zip(args.model, taggers, strict=True)), texts[:1000])
             output.add(tagger.tag(texts, n_scores))
             n_texts += sum(map(bool, texts))
         output.finish(lambda: (row for _, row in read_rows()))
@@ -179,6 +183,21 @@ def main() -> None:
         details = f" ({', '.join(notes)})" if notes else ""
         print(f"{n_rows:,} rows{details} tagged in {args.output}: ", end="")
         print(f"{n_texts / seconds:,.0f} texts per second")
+
+
+def note_unknown_tokens(taggers: dict[str, Tagger], texts: list[str]) -> None:
+    """Name the taggers whose tokenizers do not know the script of texts."""
+    for name, tagger in taggers.items():
+        scorer = tagger.scorer
+        while isinstance(scorer, MeanScorer):  # the first member stands for all
+            scorer = scorer.members[0].scorer
+        if tokenizer := getattr(scorer, "tokenizer", None):  # methods of words have none
+            share = unknown_token_share(tokenize_texts(tokenizer, texts), tokenizer)
+            if share > UNKNOWN_LIMIT:
+                print_once(
+                    f"note: {name}: {share:.0%} of the tokens of the texts are unknown; train a "
+                    "tagger with an encoder that knows the script"
+                )
 
 
 def check_row(row: dict, columns: list[str], place: str) -> None:

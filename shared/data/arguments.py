@@ -70,7 +70,8 @@ class DataArguments:
     label_separator: str | None = flag(
         None,
         "Separator between several labels in one string; '' if each string is one label "
-        "(default: a comma, semicolon or bar, if the parts are also labels of other rows).",
+        "(default: a comma, semicolon, bar or line break, if the parts are also labels of other "
+        "rows).",
     )
     duplicate_labels: Literal["auto", "merge", "first"] = flag(
         "auto",

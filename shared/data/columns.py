@@ -103,7 +103,7 @@ def _layout_hint(source: Source) -> str:
             "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
             "named by --label_column"
         )
-    rows = list(islice(source.read(None), ROWS_TO_RECOGNISE))
+    rows = list(islice(source.read(required=[]), ROWS_TO_RECOGNISE))
     flags = columns_of_zeros_and_ones(rows, source.columns)
     if len(flags) > 1:
         return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"
@@ -205,9 +205,11 @@ class LabelCells:
             return self._labels_with_one(row)
         if self.label_column is None:
             return None
-        cell, answer = row.get(self.label_column), row.get("answer")
-        if self._may_be_answered and is_missing(answer):
-            self._unanswered += not is_missing(cell)
+        cell, value = row.get(self.label_column), row.get("answer")
+        # A spreadsheet may change the case, and CSV has no null.
+        answer = "" if is_missing(value) else str(value).strip().lower()
+        if self._may_be_answered and not answer:
+            self._unanswered += not (is_missing(cell) or cell == "")
         elif self._may_be_answered:
             if answer in ANSWERS:
                 if self._unanswered and not self.answers:
@@ -221,7 +223,7 @@ class LabelCells:
                 return {"accept": cell, "reject": rejected, "ignore": None}[answer]
             if self.answers:
                 raise ValueError(
-                    f"the answer is {str(answer)[:40]!r}; Prodigy writes {', '.join(ANSWERS)}"
+                    f"the answer is {str(value)[:40]!r}; Prodigy writes {', '.join(ANSWERS)}"
                 )
             self._may_be_answered = False
         return None if self.answers else cell

@@ -154,9 +154,12 @@ class Corpus:
                 "exact duplicates": r["exact_duplicates"],
             }
         )
-        conflicts = _counts(
-            {"sets of exact duplicates with different labels": r["label_conflicts"]}
-        )
+        conflicts = [
+            f"{line} (--duplicate_labels merge joins them)"
+            for line in _counts(
+                {"sets of exact duplicates with different labels": r["label_conflicts"]}
+            )
+        ]
         notes = [f"note: {note}" for note in r["notes"]]
         words, labels = r["words"], r["labels"]
         # Each character of a script without spaces counts as a word.
@@ -495,7 +498,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 4  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 5  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:

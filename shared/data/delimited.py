@@ -21,6 +21,9 @@ from shared.cli.errors import UserError
 # Separators of columns that are looked for in the first line, with their names in messages.
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
+# The first line of a file that Excel should open, with the separator of its columns.
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
+
 # How quotation marks are read: the options of `csv.reader`.
 _OPTIONS: dict[str, dict] = {
     "double": {"doublequote": True},
@@ -79,8 +82,8 @@ def find_dialect(
     read_lines : callable
         Returns the lines of the file, each with its line end.
     usual_delimiter : str
-        The delimiter that the name of the file promises. If the first line does not have it,
-        another one of `DELIMITERS` is taken.
+        The delimiter that the name of the file promises. If the first line does not have it, or
+        names another one as "sep=;" does, another one of `DELIMITERS` is taken.
     delimiter : str, optional
         The delimiter, if it is known.
     quoting : str, default="auto"
@@ -120,28 +123,50 @@ def read_delimited(
     lines: Iterable[str],
     dialect: Dialect,
     column_names: Sequence[str] | None = None,
+    required: Sequence[str] | None = None,
 ) -> Iterator[dict[str, str]]:
     """Yield the rows of a file as dicts.
 
-    Columns without a name at the end of the header, as spreadsheets write them, are left out; their
-    cells must be empty.
+    Spreadsheets write empty cells at the end of some rows, or leave them out. Columns without a
+    name at the end of the header are left out; their cells must be empty. Cells that a row lacks at
+    its end are empty, but those of the columns in `required` (default: all) must be there.
 
     Raises
     ------
     UserError
-        If the file is empty, if the header names a column twice, if a row has more or fewer cells
-        than the header, or if quotation marks do not follow the dialect.
+        If the file is empty, if the header names a column twice, if a row has more cells than the
+        header or lacks some that are required, or if quotation marks do not follow the dialect.
     """
-    records = _records(path, lines, dialect, column_names)
+    records = _records(path, _skip_separator_line(lines), dialect, column_names)
     _, header = next(records)
-    for _, cells in records:
-        yield dict(zip(header, cells, strict=True))
+    for number, cells in records:
+        absent = header[len(cells) :]
+        if any(required is None or name in required for name in absent):
+            raise _missing_cells(path, number, header, len(cells))
+        yield dict(zip(header, cells + [""] * len(absent), strict=True))
+
+
+def _skip_separator_line(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines; in place of Excel's "sep=;", a blank one, which readers pass over."""
+    for number, line in enumerate(lines):
+        yield "\n" if number == 0 and _SEPARATOR_LINE.fullmatch(line) else line
+
+
+def _missing_cells(path: Path, line: int, header: Sequence[str], n_cells: int) -> UserError:
+    return UserError(
+        f"{path}, line {line}: {n_cells} cells, but {len(header)} columns ({', '.join(header)}); "
+        f"{', '.join(header[n_cells:])}: missing; add these cells, quote cells that hold line "
+        "breaks, or name another separator of columns with --delimiter"
+    )
 
 
 def _records(
     path: Path, lines: Iterable[str], dialect: Dialect, column_names: Sequence[str] | None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the header, then each row: the number of its last line, and its cells."""
+    """Yield the header, then each row: the number of its last line, and its cells.
+
+    A row may have fewer cells than the header.
+    """
     # The default limit, 131,072 characters per cell, is too low for a text of 100,000 words.
     csv.field_size_limit(2**31 - 1)
     delimiter = dialect.delimiter
@@ -159,13 +184,13 @@ def _records(
         for cells in reader:
             if not cells:  # a blank line
                 continue
-            if not len(header) <= len(cells) <= width:
+            if any(cell.strip() for cell in cells[width:]):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {len(cells)} cells, but {width} "
                     f"columns ({', '.join(header)}); quote cells that contain {delimiter!r}, or "
                     "name another separator of columns with --delimiter"
                 )
-            unnamed = [cell for cell in cells[len(header) :] if cell.strip()]
+            unnamed = [cell for cell in cells[len(header) : width] if cell.strip()]
             if unnamed:
                 raise UserError(
                     f"{path}, line {reader.line_num}: {unnamed[0][:40]!r} is in a column that has "
@@ -186,6 +211,8 @@ def _find_delimiter(
     read_lines: Callable[[], Iterable[str]], usual: str, column_names: Sequence[str] | None
 ) -> str:
     """Return `usual`, or another delimiter that divides the first line where `usual` does not."""
+    if named := _SEPARATOR_LINE.fullmatch(next(iter(read_lines()), "")):
+        return named[1]
     lines = (line for line in read_lines() if line.strip("\r\n"))
     # Up to a carriage return, at which csv.reader would stop.
     first_line = next(lines, "").split("\r")[0]
@@ -239,6 +266,8 @@ class _Readings:
         # may escape its marks, or have plain ones.
         if not reading.fits and (escaped := self._examine("backslash")).fits:
             rule, reading = "backslash", escaped
+        if reading.missing and self._lines_are_rows:
+            reading.problem = reading.problem or reading.missing
         if reading.problem:
             if not self._lines_are_rows:
                 raise reading.problem
@@ -268,18 +297,27 @@ class _Readings:
 
     def _examine(self, quoting: str) -> _Examination:
         """Read the file by a rule, up to the first error."""
-        lines = _Recorder(self.read_lines())
+        lines = _Recorder(_skip_separator_line(self.read_lines()))
         dialect = Dialect(self.delimiter, quoting)
         result, pattern = _Examination(), _regular_record(dialect)
+        header: list[str] = []
         try:
             for number, cells in _records(self.path, lines, dialect, self.column_names):
                 # Readers of CSV pass over blank lines.
                 record = list(dropwhile(lambda line: not line.strip("\r\n"), lines.take()))
-                result.width = result.width or len(cells)
-                if not any('"' in line or "\\" in line for line in record):
+                header = header or cells
+                result.width, text = len(header), "".join(record)
+                marked = '"' in text or "\\" in text
+                regular = not marked or pattern.fullmatch(text) is not None
+                if len(cells) < len(header):
+                    missing = _missing_cells(self.path, number, header, len(cells))
+                    # A part of a cell of several lines must not look like a row.
+                    if quoting == "none" or not regular:
+                        raise missing
+                    result.missing = result.missing or (missing if marked else None)
+                if not marked:
                     continue
-                text = "".join(record)
-                result.regular = result.regular and pattern.fullmatch(text) is not None
+                result.regular = result.regular and regular
                 plain = text.rstrip("\r\n").split(self.delimiter)[: len(cells)]
                 result.differs = result.differs or plain != cells
                 separators = [line.count(self.delimiter) for line in record if line.strip()]
@@ -298,6 +336,7 @@ class _Examination:
     ----------
     width : number of columns.
     problem : the first error, if there was one; the other attributes are about the rows before it.
+    missing : the error for the first row with marks that lacks cells at its end, if there is one.
     regular : whether all cells with marks are quoted and escaped, as programs write them.
     differs : whether a cell differs from what the file has between two delimiters.
     doubtful_line : the last line of the first row of several lines each of which could be a row.
@@ -305,6 +344,7 @@ class _Examination:
 
     width: int = 0
     problem: UserError | None = None
+    missing: UserError | None = None
     regular: bool = True
     differs: bool = False
     doubtful_line: int | None = None

@@ -14,10 +14,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 SEPARATORS = (",", ";", "|")  # of several labels in one string
+# Also the commas of Chinese and Japanese, and one label per line.
+_POSSIBLE_SEPARATORS = (*SEPARATORS, "\uff0c", "\u3001", "\n")
 
 # Class numbers look like this once a table of floats has been written as CSV.
 _FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
-_ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;| ]\s*[01])+")
+_ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;|\uff0c\u3001\s]\s*[01])+")
+# Numbers without commas are an array of NumPy; a separator inside of brackets makes a list.
+_BARE_LIST = re.compile(r"\[[\d.\s]+\]$|[\[{][^\]}]*[,;|\uff0c\u3001\n]")
+# Commas of numbers such as 1,000-5,000 separate nothing. In class numbers, as 1,2, they do.
+_CLASS_NUMBERS = re.compile(r"[\d,\s]+")
+_COMMA_OUTSIDE_NUMBERS = re.compile(r"(?<!\d),|,(?!\d)")
 
 
 def is_missing(value: Any) -> bool:
@@ -62,6 +69,8 @@ class LabelEncoder:
     ) -> None:
         # Numbers of classes have no comma in them.
         self.separator = "," if separator is None and class_names else separator
+        if separator == "\\n":  # as a shell passes it on
+            self.separator = "\n"
         self.class_names = class_names
         self.known_names = known_names
         self.first_rows: list[int] = []
@@ -91,8 +100,10 @@ class LabelEncoder:
         items: list[Any]
         if isinstance(cell, str):
             self._check_string(cell)
-            items = cell.split(self.separator) if self.separator else [cell]
-            if self.separator is None and any(s in cell for s in SEPARATORS):
+            items = [cell]
+            if self.separator:  # the user's, which divides numbers, too
+                items = list(filter(None, map(str.strip, cell.split(self.separator))))
+            if self.separator is None and any(_divides(s, cell) for s in _POSSIBLE_SEPARATORS):
                 self._strings.add(cell.strip())
         else:
             items = cell if isinstance(cell, list) else [cell]
@@ -138,8 +149,10 @@ class LabelEncoder:
                 f"labels in one string are separated by {self.separator!r}: "
                 f"{', '.join(names[:10])}{more} (--label_separator)"
             ]
+        example = min(self._strings)
+        separator = next(s for s in _POSSIBLE_SEPARATORS if _divides(s, example))
         return [
-            f"labels are kept whole, such as {min(self._strings)!r} (--label_separator ',' would "
+            f"labels are kept whole, such as {example!r} (--label_separator {separator!r} would "
             "split them)"
         ]
 
@@ -206,7 +219,7 @@ def find_separator(labels: Collection[str], strings: Collection[str]) -> str:
     Parameters
     ----------
     labels : all distinct labels, the strings not yet split.
-    strings : those of them that hold one of `SEPARATORS`.
+    strings : those of them that a separator divides.
 
     Raises
     ------
@@ -214,16 +227,16 @@ def find_separator(labels: Collection[str], strings: Collection[str]) -> str:
         separate labels.
     """
     clear = []
-    for separator in SEPARATORS:
-        split = [_parts(text, separator) for text in strings if separator in text]
+    for separator in _POSSIBLE_SEPARATORS:
+        split = [_parts(text, separator) for text in strings if _divides(separator, text)]
         parts = [part for text in split for part in text]
-        whole = Counter({label: 1 for label in labels if separator not in label})
+        whole = Counter({label: 1 for label in labels if not _divides(separator, label)})
         counts = whole + Counter(part for text in split for part in set(text))
         recurring = sum(counts[part] > 1 or part.isdecimal() for part in parts)
         if recurring and 2 * recurring >= len(parts):
             clear.append(separator)
         elif recurring:
-            example = min(text for text in strings if separator in text)
+            example = min(text for text in strings if _divides(separator, text))
             raise ValueError(
                 f"labels such as {example[:60]!r} may be one label or several; give "
                 f"--label_separator {separator!r} to split them there, or --label_separator '' to "
@@ -238,7 +251,15 @@ def find_separator(labels: Collection[str], strings: Collection[str]) -> str:
 
 
 def _parts(text: str, separator: str) -> list[str]:
-    return [part for item in text.split(separator) if (part := item.strip())]
+    if separator == "," and not _CLASS_NUMBERS.fullmatch(text):
+        items = _COMMA_OUTSIDE_NUMBERS.split(text)
+    else:
+        items = text.split(separator)
+    return [part for item in items if (part := item.strip())]
+
+
+def _divides(separator: str, text: str) -> bool:
+    return separator in text and _parts(text, separator) != [text.strip()]
 
 
 def _multi_hot(items: Sequence[Any]) -> ValueError:
@@ -272,6 +293,5 @@ def _is_printed_value(text: str) -> bool:
     except TypeError:  # a set of lists, or an object with such keys
         return True
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        # Numbers without commas are an array of NumPy; anything else is a name in brackets.
-        return re.fullmatch(r"\[[\d.\s]+\]", text) is not None
+        return _BARE_LIST.match(text) is not None  # else it is a name in brackets
     return True

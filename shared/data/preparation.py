@@ -102,7 +102,7 @@ def prepare(
         raise UserError(f"{source.name}: all {len(kept):,} texts are the same; nothing to learn")
 
     # 4. Count labels on the kept rows only, then leave out those that are too rare.
-    source_counts = source_labels.count(kept, len(new_ids))
+    source_counts = _counts_left_out(source_labels, kept, len(new_ids))
     left_out = {
         name: count
         for name, count, new_id in zip(encoder.names, source_counts, new_ids, strict=True)
@@ -114,7 +114,8 @@ def prepare(
         names = [name for name in names if frequency[name] >= args.min_label_count]
         if not names and labels_required:
             raise _no_labels(source, cells.needed, frequency, args)
-        left_out |= {name: count for name, count in frequency.items() if name not in names}
+        all_counts = zip(frequency, _counts_left_out(labels, kept, len(frequency)), strict=True)
+        left_out |= {name: count for name, count in all_counts if name not in names}
     else:
         names = list(label_names)
         others = [name for name in frequency if frequency[name] and name not in names]
@@ -314,6 +315,15 @@ def _positions(labels: Iterable[str | None], names: Sequence[str]) -> np.ndarray
 
     position: dict[str | None, int] = {name: index for index, name in enumerate(names)}
     return np.array([position.get(label, -1) for label in labels], np.int64)
+
+
+def _counts_left_out(labels: RowLabels, kept: np.ndarray, n_labels: int) -> list[int]:
+    """Return the number of kept rows per label; of all rows if only dropped duplicates have it."""
+    counts_of_all = labels.count(kept | True, n_labels)
+    return [
+        count or count_of_all
+        for count, count_of_all in zip(labels.count(kept, n_labels), counts_of_all, strict=True)
+    ]
 
 
 def _unexpected_labels(

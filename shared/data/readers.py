@@ -54,8 +54,9 @@ class Source:
     columns : list of str
         Names of the columns (JSON: the keys of the first 1,000 rows).
     read : callable
-        ``read(columns)`` yields each row as a dict, in order. With a list of columns, the dict may
-        lack all others; with None, it has all columns.
+        ``read(columns, required)`` yields each row as a dict, in order. With a list of columns,
+        the dict may lack all others; with None, it has all columns. In a CSV or TSV file, a row may
+        lack cells at its end, but not those of `required` (default: `columns`).
     class_names : dict of str to list of str
         Class names of each column of a hub data set that holds class ids.
     notes : list of str
@@ -65,7 +66,7 @@ class Source:
     name: str
     version: str
     columns: list[str]
-    read: Callable[[Sequence[str] | None], Iterator[dict]]
+    read: Callable[..., Iterator[dict]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -122,8 +123,12 @@ def open_source(
 
     dialect, notes = _find_dialect(path, column_names, parse_delimiter(delimiter), quoting)
 
-    def read(columns: Sequence[str] | None = None) -> Iterator[dict]:
-        return read_rows(path, columns=columns, column_names=column_names, dialect=dialect)
+    def read(
+        columns: Sequence[str] | None = None, required: Sequence[str] | None = None
+    ) -> Iterator[dict]:
+        return read_rows(
+            path, columns=columns, column_names=column_names, dialect=dialect, required=required
+        )
 
     status = path.stat()
     version = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
@@ -142,11 +147,11 @@ def open_data(args: DataArguments) -> Source:
     )
 
 
-def _find_columns(path: Path, read: Callable[[], Iterator[dict]]) -> list[str]:
+def _find_columns(path: Path, read: Callable[..., Iterator[dict]]) -> list[str]:
     if path.suffix.lower() == ".parquet":
         with _parquet(path) as file:
             return file.schema_arrow.names
-    first_rows = itertools.islice(read(), ROWS_TO_FIND_COLUMNS)
+    first_rows = itertools.islice(read(required=[]), ROWS_TO_FIND_COLUMNS)
     columns = list(dict.fromkeys(name for row in first_rows for name in row))
     if not columns:
         raise UserError(f"{path}: the file has no rows")
@@ -159,6 +164,7 @@ def read_rows(
     columns: Sequence[str] | None = None,
     column_names: Sequence[str] | None = None,
     dialect: Dialect | None = None,
+    required: Sequence[str] | None = None,
 ) -> Iterator[dict]:
     """Yield each row of a file as a dict, in order.
 
@@ -175,6 +181,8 @@ def read_rows(
         Names of the columns of a CSV or TSV file that has no header line.
     dialect : Dialect, optional
         How the cells of such a file are separated and quoted (default: found out).
+    required : sequence of str, optional
+        The columns whose cells no row of such a file may lack (default: `columns`, or all).
 
     Raises
     ------
@@ -195,7 +203,8 @@ def read_rows(
     if suffix in USUAL_DELIMITERS:
         dialect = dialect or _find_dialect(path, column_names)[0]
         assert dialect is not None  # the file is CSV or TSV
-        return read_delimited(path, _lines(path), dialect, column_names)
+        required = columns if required is None else required
+        return read_delimited(path, _lines(path), dialect, column_names, required)
     return _read_json(path)
 
 
@@ -428,7 +437,9 @@ def _open_hub(name: str, config: str | None, split: str) -> Source:
             f"{name}: no such file, and no usable hub data set: {reason}{hint}"
         ) from error
 
-    def read(columns: Sequence[str] | None = None) -> Iterator[dict]:
+    def read(
+        columns: Sequence[str] | None = None, required: Sequence[str] | None = None
+    ) -> Iterator[dict]:
         selected = dataset.select_columns(list(columns)) if columns else dataset
         for table in selected.with_format("arrow").iter(BATCH_ROWS):
             yield from table.to_pylist()

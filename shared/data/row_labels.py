@@ -153,15 +153,15 @@ def count_conflicts(first: np.ndarray, labels: RowLabels, labelled: np.ndarray) 
 
 
 # In a table with one row per text and label, at least this share of the labelled texts have several
-# rows, and in this share of their sets each row has another label.
-LONG_TABLE_SHARE, LONG_TABLE_DIFFERENT = 0.05, 0.9
+# labels.
+LONG_TABLE_SHARE = 0.05
 
 
 def is_long_table(first: np.ndarray, labels: RowLabels) -> bool:
     """Return whether the source has one row per text and label ("long format").
 
-    Each row then has one label, and no pair of text and label occurs twice. Where annotators
-    disagree, or texts were collected twice, some duplicates agree.
+    Each row then has one label, and most duplicates of a text add one. Where annotators disagree,
+    or texts were collected twice, most of them repeat one.
 
     Parameters
     ----------
@@ -174,8 +174,8 @@ def is_long_table(first: np.ndarray, labels: RowLabels) -> bool:
         return False
     rows_per_set = np.bincount(first[labels.rows])
     labels_per_set = np.bincount(labels.join(first).rows, minlength=len(rows_per_set))
-    several = rows_per_set > 1
-    different = several & (labels_per_set == rows_per_set)
+    n_texts = (rows_per_set > 0).sum()
     # One pair alone may as well be a mistake in the labels.
-    often = several.sum() >= max(LONG_TABLE_SHARE * (rows_per_set > 0).sum(), 2)
-    return bool(often and different.sum() >= LONG_TABLE_DIFFERENT * several.sum())
+    often = (labels_per_set > 1).sum() >= max(LONG_TABLE_SHARE * n_texts, 2)
+    added, repeated = labels_per_set.sum() - n_texts, (rows_per_set - labels_per_set).sum()
+    return bool(often and added > repeated)

@@ -66,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "tokenizers": [
             "PADDING_MULTIPLE",
+            "UNKNOWN_LIMIT",
             "check_unknown_tokens",
             "tokenization_statistics",
             "tokenize",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.cli.files import ROOT
 from shared.cli.launch import print_once, progress
 from shared.data.mapped_rows import map_rows
 from shared.data.words import CHARACTER, token_spans
@@ -166,11 +167,14 @@ def describe_unknown_tokens(share: float) -> str:
     text = f"unknown tokens: {share:.1%}"
     if share <= UNKNOWN_LIMIT:
         return text
-    return (
-        f"{text}; the model cannot read them: take an encoder that knows the script, such as "
-        "--model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2, a larger vocabulary "
-        "if it is learned from the texts, or the recipe naive_bayes, which reads any script"
+    text += (
+        "; the model cannot read them: take an encoder that knows the script, such as --model "
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2, or a larger vocabulary if it "
+        "is learned from the texts"
     )
+    if (ROOT / "recipes" / "naive_bayes.py").is_file():
+        text += ", or the recipe naive_bayes, which reads any script"
+    return text
 
 
 def check_unknown_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:

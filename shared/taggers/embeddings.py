@@ -57,6 +57,8 @@ class EmbeddingScorer:
     ):
         self.embed, self.encoder, self.classifier = embed, encoder, classifier
         self.analysis, self.word_weight, self.wide = analysis, word_weight, wide
+        embedder = embed.embed if isinstance(embed, TitledEmbedder) else embed
+        self.tokenizer = embedder.tokenizer
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores of the classifier."""

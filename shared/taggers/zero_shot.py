@@ -37,6 +37,7 @@ class ZeroShotScorer:
     ):
         self.sentences, self.encoder = sentences, encoder
         self.phrases, self.calibration = phrases, calibration
+        self.tokenizer = sentences.tokenizer
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the calibrated scores."""

@@ -153,6 +153,8 @@ def test_csv_and_compressed_input(tag, tmp_path):
         writer = csv.DictWriter(file, ["title", "number"])
         writer.writeheader()
         writer.writerows(rows)
+        file.write("no number\r\n")
+    rows.append({"title": "no number", "number": ""})
     tag("--data", tmp_path / "new.csv.gz")
     lines = read_lines(tmp_path / "tagged.jsonl")
     assert [{name: line[name] for name in ("title", "number")} for line in lines] == rows
@@ -160,6 +162,15 @@ def test_csv_and_compressed_input(tag, tmp_path):
     text = gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode())
     tag("--data", write(tmp_path / "new.jsonl.gz", text))
     assert len(read_lines(tmp_path / "tagged.jsonl")) == 3
+
+
+def test_a_note_says_if_the_encoder_does_not_know_the_texts(tag, words, trained, tmp_path):
+    rows = [{"title": "ข้อผิดพลาด"}, {"title": "สวัสดี"}, {"title": ""}]
+    data = ["--data", write(tmp_path / "thai.jsonl", rows)]
+    printed = tag(*data, "--block_size", "1", "--model", words, trained[0])
+    note = rf"note: {trained[0]}: \d+% of the tokens of the texts are unknown"
+    assert len(re.findall(note, printed)) == printed.count("unknown") == 1
+    assert "unknown" not in tag("--data", write(tmp_path / "new.jsonl", ROWS))
 
 
 def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, monkeypatch):

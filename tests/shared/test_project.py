@@ -278,7 +278,7 @@ def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
     others = "|".join({*RECIPES} - {path.stem for path in (folder / "recipes").glob("*.py")})
     # These two have a default of the project.
     outputs = "nothing" if name in ("serve", "tag") else others
-    for path in [*scripts, folder / "README.md"]:
+    for path in [*scripts, folder / "README.md", *folder.glob("recipes/data/README.md")]:
         text = path.read_text(encoding="utf-8")
         if path.name == "verdict.py":  # its advice depends on whether the recipe exists
             text = text.replace("`./run.sh best`", "")

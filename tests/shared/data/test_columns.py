@@ -66,6 +66,17 @@ def test_rejected_labels_are_not_learned(load):
     assert "note: answers of Prodigy: 3 accepted, 2 rejected (the" in corpus.describe()
 
 
+def test_answers_that_a_spreadsheet_has_changed(load):
+    table = answered(
+        ("zero", "", ""),
+        ("one", "a", "ACCEPT"),
+        ("two", "b", "Reject"),
+        ("three", "b", "Ignore "),
+        ("four", "a", " "),
+    )
+    assert names(load(table)) == [None, ["a"], None, None, None]
+
+
 def test_rows_without_an_answer_are_named_wherever_they_stand(load, mistake):
     answers = [("one", "a", "accept"), ("two", "b", None), ("three", "b", "accept")]
     corpus = load(answered(*answers))

@@ -151,6 +151,11 @@ def test_cells_of_several_lines_that_are_no_rows_are_read(tmp_path):
         ("a.csv", "text,labels,,\na,bug,,\n,,,\nb,,\n", [["a", "bug"], ["", ""], ["b", ""]], ""),
         ("a.csv", ",text,labels\n0,a,bug\n", [["0", "a", "bug"]], ""),  # the index of pandas
         ("a.csv", "\n\ntext,labels\na,bug\n", [["a", "bug"]], ""),  # blank lines
+        # Excel's first line; rows with empty cells at their end that were added or left out.
+        ("a.csv", "sep=,\ntext,labels\na,bug\n", [["a", "bug"]], ""),
+        ("a.csv", 'sep=;\r\n"text";a,b\r\n"x, ""y""";b\r\n', [['x, "y"', "b"]], "a semicolon"),
+        ("a.tsv", "sep=\t\ntext\tlabels\na\tbug\n", [["a", "bug"]], ""),
+        ("a.csv", "text,labels\na,bug,, \nb,bug\n", [["a", "bug"], ["b", "bug"]], ""),
         ("a.csv", 'text,labels\n"a",bug\n\n"b",bug\n', [["a", "bug"], ["b", "bug"]], ""),
         ("a.tsv", 'text\tlabels\n\n"a ""b"" c"\tbug\n', [['a "b" c', "bug"]], ""),
     ],
@@ -169,12 +174,30 @@ def test_tables_of_other_programs(tmp_path, name, text, rows, note):
         ("a.csv", 'text,labels\n"a" b,bug\n', "give --quoting none"),
         ("a.csv", "text,labels\na; b\n", "line 2: 1 cells, but 2 columns (text, labels)"),
         ("a.csv", "text,labels\na; b\n", "with --delimiter"),
+        ("a.csv", "text,labels\na, b,bug\n", "line 2: 3 cells, but 2 columns (text, labels)"),
+        ("a.csv", "sep=;\ntext;labels\na;b;c\n", "line 3: 3 cells, but 2 columns"),
         ("a.csv", "text,labels,\na,bug,docs\n", "line 2: 'docs' is in a column that has no name"),
         ("a.csv", "text,labels\ra,bug\rb,docs\r", "a line ends with a carriage return alone"),
     ],
 )
 def test_what_fits_no_rule_names_the_way_out(tmp_path, name, text, expected):
     assert expected in refused(tmp_path / name, text)
+
+
+def test_empty_cells_may_be_missing_at_the_end_of_a_row(tmp_path):
+    text = 'id,text,labels,notes,more\n1,a,bug,x,\n\n2,"b, ""c""",docs\n3\n'
+    source = open_table(tmp_path / "a.csv", text)
+    assert source.columns == ["id", "text", "labels", "notes", "more"]
+    assert [row["notes"] for row in source.read(["id"])] == ["x", "", ""]
+    assert [*source.read(required=["id"])][2]["text"] == ""
+    with pytest.raises(UserError, match=r"a.csv, line 5: 1 cells, .*; text, labels, .* missing"):
+        list(source.read(["text", "labels"]))
+    with pytest.raises(UserError, match=r"a.csv, line 4: 3 cells, .*; notes, more: missing"):
+        list(source.read())
+    # In a file that plain quotation marks fit better, these rows have all of their cells.
+    error = refused(tmp_path / "b.csv", 'text,labels\n"a,b"\n"c","d"\n')
+    assert "b.csv, line 2: 1 cells" in error
+    assert error.endswith("give --quoting none")
 
 
 def test_delimiter_and_quoting_by_flag(tmp_path):

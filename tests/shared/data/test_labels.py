@@ -39,6 +39,29 @@ def test_strings_of_several_labels_are_split_and_named(load, separator):
     assert note.split(": bug")[0] not in load(rows("bug", "docs")).describe()
 
 
+@pytest.mark.parametrize("separator", ["\uff0c", "\u3001", "\n", "\r\n"])
+def test_labels_on_lines_and_commas_of_other_scripts(load, mistake, separator):
+    corpus = load(rows(f"bug{separator}docs", "docs", "bug", f"speed{separator}bug"))
+    assert names(corpus) == [["bug", "docs"], ["docs"], ["bug"], ["bug", "speed"]]
+    cells = ["a", f"a{separator}b", f"c{separator}d", f"e{separator}f"]
+    flag = repr(separator.strip("\r"))
+    assert f"give --label_separator {flag} to split them" in mistake(rows(*cells))
+    assert load(rows(*cells), label_separator=flag.strip("'")).label_names == list("abcdef")
+    kept = load(rows("a", f"c{separator}d")).describe()
+    assert f"(--label_separator {flag} would split them)" in kept
+    assert "repeat; list the names or ids" in mistake(rows("2", separator.join("1001")))
+
+
+def test_commas_in_numbers_separate_nothing_unless_the_user_says_so(load):
+    cells = ["1,000-5,000", "under 1,000", "5,000-10,000", "under 1,000, paid", "paid"]
+    corpus = load(rows(*cells))
+    assert corpus.label_names == sorted([*cells[:3], "paid"])
+    assert names(corpus)[3] == ["paid", "under 1,000"]
+    assert "kept whole" not in load(rows(*cells[:3])).describe()
+    assert load(rows("1,2", "3", "2,3")).label_names == ["1", "2", "3"]  # numbers of classes
+    assert load(rows("v1,2d", "2d"), label_separator=",").label_names == ["2d", "v1"]
+
+
 def test_strings_that_may_be_one_label_or_several_are_refused(mistake, load):
     cells = ["Clothing", "Clothing, Shoes & Jewelry", "Books, Music & Film", "Arts, Crafts"]
     error = mistake(rows(*cells))
@@ -150,6 +173,9 @@ def test_lists_and_choices_in_strings_and_objects(load):
         '[{"start": 0, "end": 3, "labels": ["a"]}]',
         '{"choices": ["admiration"',
         "{[1]}",
+        "[a, b c]",
+        "{a,b}",
+        "[a; [b]]",
     ],
 )
 def test_printed_values_are_no_names(mistake, cell):
@@ -158,9 +184,15 @@ def test_printed_values_are_no_names(mistake, cell):
     assert "is a printed list or object; write a list of names as JSON" in error
 
 
-@pytest.mark.parametrize("name", ["[WIP]", "(question)", "a (b)", "[x]: y", "{", "C++", "a [b]"])
+@pytest.mark.parametrize(
+    "name", ["[WIP]", "(question)", "a (b)", "[x]: y", "{", "C++", "a [b]", "[a]: (b)"]
+)
 def test_names_with_brackets(load, name):
     assert load(rows("a", name)).label_names == sorted(["a", name])
+
+
+def test_names_in_brackets_are_no_list(load):
+    assert names(load(rows("[WIP], [RFC]", "[WIP]", "[RFC]")))[0] == ["[RFC]", "[WIP]"]
 
 
 @pytest.mark.parametrize("cell", ["1,0,0", "0 1 1", "1;1", "0, 1, 0"])

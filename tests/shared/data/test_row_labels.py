@@ -44,6 +44,26 @@ def test_a_table_with_one_row_per_text_and_label(load):
     assert first.report["label_conflicts"] == 2
 
 
+def test_a_table_with_one_row_per_text_and_label_may_repeat_some_rows(load):
+    pairs = [(f"text {i}", label) for i in range(10) for label in "ab"[: 1 + i % 2]]
+    corpus = load(long(*pairs, *pairs[:4]))
+    assert names(corpus) == [["a"], ["a", "b"]] * 5
+    # As often as not, annotators agree.
+    annotated = [(f"text {i}", label) for i in range(10) for label in ("aab" if i % 2 else "aaa")]
+    assert load(long(*annotated)).report["labels"] == {"a": 10}
+
+
+def test_labels_of_dropped_duplicates_are_counted_and_the_way_out_named(load):
+    table = long(("one", "a"), ("one", "b"), *((f"text {i}", "a") for i in range(40)))
+    summary = load(table).describe()
+    assert "with different labels 1 (--duplicate_labels merge joins them)" in summary
+    assert summary.endswith("1 labels left out:\n  b 1")
+    assert load(table, drop_labels=["b"]).report["labels_left_out"] == {"b": 1}
+    merged = load(table, duplicate_labels="merge")
+    assert "--duplicate_labels merge" not in merged.describe()
+    assert not merged.report["labels_left_out"]
+
+
 def test_duplicates_that_disagree_are_no_such_table(load):
     agreeing = long(("one", "a"), ("one", "b"), ("two", "a"), ("two", "a"), ("three", "b"))
     few = long(("one", "a"), ("one", "b"), *((f"text {i}", "a") for i in range(40)))

@@ -14,6 +14,7 @@ from shared.cli.errors import UserError
 from shared.models.tokenizers import (
     ALGORITHMS,
     check_unknown_tokens,
+    describe_unknown_tokens,
     tokenization_statistics,
     tokenize_texts,
     train_tokenizer,
@@ -351,6 +352,12 @@ def test_characters_of_scripts_without_spaces_are_words(algorithm, text, tokens)
     assert tokenizer.unk_token not in tokenizer.tokenize(text * 50)
     measured = tokenization_statistics(tokenizer, [text])
     assert (measured["fertility"], measured["unknown_tokens"]) == (1, 0)
+
+
+def test_a_note_names_no_recipe_that_a_copy_lacks(monkeypatch, tmp_path):
+    assert "or the recipe naive_bayes" in describe_unknown_tokens(0.5)
+    monkeypatch.setattr("shared.models.tokenizers.ROOT", tmp_path)
+    assert describe_unknown_tokens(0.5).endswith("from the texts")
 
 
 def test_the_share_of_unknown_tokens_leaves_special_ones_out(capsys):
