@@ -20,7 +20,8 @@ import numpy as np
 from recipes.document_classification import DocumentArguments
 from shared.cli import parse_arguments
 from shared.data import load_and_fold
-from shared.evaluation import choose_out_of_fold, f1_scores, paired_bootstrap, sigmoid
+from shared.evaluation import f1_scores, paired_bootstrap, sigmoid
+from shared.evaluation.cross_validation import choose_out_of_fold
 from shared.methods import Windows
 from shared.methods.windows import pool_windows
 from shared.models import PooledForSequenceClassification, load_tokenizer
