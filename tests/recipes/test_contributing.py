@@ -14,7 +14,11 @@ NAME, PURPOSE = "my_method", "Classify texts by my method."
 NEW = (f"recipes/{NAME}.py", f"tests/recipes/test_{NAME}.py")
 # What the steps need, besides recipes/ and the tests named below.
 FILES = ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "CONTRIBUTING.md")
-TESTS = ("conftest.py", *(f"recipes/{name}.py" for name in ("command_line", "conftest")))
+TESTS = (
+    "conftest.py",
+    "forks.py",
+    *(f"recipes/{name}.py" for name in ("command_line", "conftest")),
+)
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
 # The copied test starts further programs and repeats a cross-validation. They take most of its
 # time, and what they test is the same for the template.
