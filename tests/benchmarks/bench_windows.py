@@ -1,8 +1,8 @@
 """Compare ways to read long documents: window pooling, stride, and the number of windows.
 
     ./run.sh document_classification --config recipes/configs/documents_issues.yaml --folds 2 \\
-        --output_dir outputs/windows
-    PYTHONPATH=. python tests/benchmarks/bench_windows.py \\
+        --seed 1 --output_dir outputs/windows
+    PYTHONPATH=. python tests/benchmarks/bench_windows.py --seed 1 \\
         --config recipes/configs/documents_issues.yaml --folds 2 --output_dir outputs/windows
 
 The flags are those of a run of the recipe, of which some folds may be unfinished. The others score
