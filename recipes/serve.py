@@ -18,7 +18,8 @@ It listens on this machine only (--host 0.0.0.0: on all networks; it knows no pa
 behind a proxy that does). On SIGTERM or Ctrl-C it answers what has arrived, and ends with exit code
 0.
 
-Expect on two CPU cores: see the load test in FIGURES.md.
+Expect on two CPU cores: 34 requests of a short text per second from one client, 98 from 32, with a
+fine-tuned default encoder; 770 and 1,670 with naive Bayes.
 """
 
 import tempfile
