@@ -211,8 +211,9 @@ def main() -> None:
         train = tokens["train"], y["train"]
         trainer = build_trainer(run_args, *train, augmentations, checkpoint)
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        scores = {k: sigmoid(trainer.predict(tokens[k]).predictions) for k in ("valid", "test")}
-        return trainer, metrics, scores
+        outputs = {k: trainer.predict(tokens[k], metric_key_prefix=k) for k in ("valid", "test")}
+        scores = {part: sigmoid(output.predictions) for part, output in outputs.items()}
+        return trainer, metrics | {"test_runtime": outputs["test"].metrics["test_runtime"]}, scores
 
     def f1_on_test(scores):
         """Tune the threshold on validation, evaluate on the test set."""

@@ -42,6 +42,7 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
 def test_figures_files_and_comparison(recipe, tmp_path, tiny_issues, monkeypatch, capfd):
     printed = recipe("--compare", "true", "--sentence", "The batch is slow")
     metrics = figures(tmp_path / "out")
+    assert read_json(tmp_path / "out" / "metrics.json")["test_runtime"] > 0  # for the benchmark
     lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
     names = sorted(lines[0]["scores"])
     y, actual = (
