@@ -22,30 +22,25 @@ Expect on two CPU cores: 34 requests of a short text per second from one client,
 fine-tuned default encoder; 770 and 1,670 with naive Bayes.
 """
 
-import tempfile
 from dataclasses import dataclass
-
-from transformers import TrainingArguments
 
 from shared.cli import (
     UserError,
-    choose_precision,
     exit_on_user_error,
     flag,
     parse_arguments,
     quiet_libraries,
 )
-from shared.data import TOP_SCORES_HELP
 from shared.evaluation import scores_per_text
 from shared.serving import BatchedTagger, Limits, bind, make_app, run_server
-from shared.taggers import load_tagger, mean_tagger
+from shared.taggers import TaggerArguments, load_taggers, mean_tagger
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 
 
 @dataclass
-class ServeArguments(TrainingArguments):
-    """The flags of this recipe, and the Trainer defaults that it changes."""
+class ServeArguments(TaggerArguments):
+    """The flags of this recipe."""
 
     model: list[str] = flag(
         [DEFAULT_TAGGER], f"Tagger folder, or several to average (default: {DEFAULT_TAGGER})."
@@ -61,26 +56,6 @@ class ServeArguments(TrainingArguments):
     max_waiting: int = flag(
         4096, "Texts that may wait; further requests get status 503 (default: 4096).", least=1
     )
-    threshold: float | None = flag(
-        None,
-        "One decision threshold for all labels (default: the rule saved with the tagger).",
-        least=0,
-        most=1,
-    )
-    encoder: str | None = flag(
-        None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
-    )
-    top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
-    bf16: bool | None = flag(
-        False, "Compute in bfloat16: faster, scores change by about .01 (default: false)."
-    )
-    per_device_eval_batch_size: int = flag(32, "Texts per batch of the model (default: 32).")
-    # The Trainer creates its output folder, so this names one that always exists.
-    output_dir: str = flag(tempfile.gettempdir(), "Not used: nothing is written.")
-
-    def __post_init__(self):
-        choose_precision(self)
-        super().__post_init__()
 
 
 def main() -> None:
@@ -91,9 +66,7 @@ def main() -> None:
         raise UserError("serve takes one process; start several servers, each with its --port")
     # Listen first: a port in use is seen before models are loaded. Clients wait until then.
     listening = bind(args.host, args.port)
-    options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
-    taggers = [load_tagger(name, args, **options) for name in args.model]
-    tagger = taggers[0] if len(taggers) == 1 else mean_tagger(taggers, names=args.model)
+    tagger = mean_tagger(load_taggers(args, DEFAULT_TAGGER), names=args.model)
     tagger.tag(["The first call of a model is the slowest."])
 
     n_scores = scores_per_text(len(tagger.label_names), args.top_scores)

@@ -22,18 +22,13 @@ Expect on two CPU cores with the default encoder: 20 texts of 200 tokens per sec
 memory for a file of any size.
 """
 
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from transformers import TrainingArguments
-
 from shared.cli import (
     UserError,
-    choose_precision,
     exit_on_user_error,
     flag,
     parse_arguments,
@@ -43,7 +38,6 @@ from shared.cli import (
 )
 from shared.data import (
     DEFAULT_TEXT_COLUMNS,
-    TOP_SCORES_HELP,
     find_label_column,
     find_text_columns,
     has_labels,
@@ -53,7 +47,14 @@ from shared.data import (
 from shared.evaluation import scores_per_text
 from shared.models import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
 from shared.reports import TaggedFile, check_output, kept_columns
-from shared.taggers import MeanScorer, Tagger, load_tagger, mean_tagger, tagger_fingerprint
+from shared.taggers import (
+    MeanScorer,
+    Tagger,
+    TaggerArguments,
+    load_taggers,
+    mean_tagger,
+    tagger_fingerprint,
+)
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 # --resume goes on only with a run that had the same values.
@@ -72,8 +73,8 @@ FLAGS_OF_A_RUN += ("bf16", "block_size", "per_device_eval_batch_size")
 
 
 @dataclass
-class TagArguments(TrainingArguments):
-    """The flags of this recipe, and the Trainer defaults that it changes."""
+class TagArguments(TaggerArguments):
+    """The flags of this recipe."""
 
     model: list[str] = flag(
         [DEFAULT_TAGGER], f"Tagger folder, or several to average (default: {DEFAULT_TAGGER})."
@@ -93,30 +94,10 @@ class TagArguments(TrainingArguments):
         "auto", "Quotation marks in a CSV or TSV file, as for training (default: auto)."
     )
     only_unlabelled: bool = flag(False, "Leave out rows that have labels (default: false).")
-    threshold: float | None = flag(
-        None,
-        "One decision threshold for all labels (default: the rule saved with the tagger).",
-        least=0,
-        most=1,
-    )
-    encoder: str | None = flag(
-        None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
-    )
-    top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
     resume: bool = flag(
         True, "Go on if the same command was stopped; false: from the start (default: true)."
     )
-    bf16: bool | None = flag(
-        False, "Compute in bfloat16: faster, scores change by about .01 (default: false)."
-    )
     block_size: int = flag(4096, "Rows in memory at a time (default: 4096).", least=1)
-    per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
-    # The Trainer creates its output folder, so this names one that always exists.
-    output_dir: str = flag(tempfile.gettempdir(), "Not used: only --output is written.")
-
-    def __post_init__(self):
-        choose_precision(self)
-        super().__post_init__()
 
 
 def main() -> None:
@@ -147,14 +128,8 @@ def main() -> None:
         n_rows, all_columns = n_rows + 1, all_columns.union(row)
 
     # Load the taggers; several are averaged, so they must have the same labels and decide alike.
-    if args.model == [DEFAULT_TAGGER] and not Path(DEFAULT_TAGGER).is_dir():
-        raise UserError(
-            f"--model {DEFAULT_TAGGER}: no such folder; train a tagger with a recipe, or name the "
-            "folder of another"
-        )
-    options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
-    taggers = [load_tagger(name, args, **options) for name in args.model]
-    tagger = taggers[0] if len(taggers) == 1 else mean_tagger(taggers, names=args.model)
+    taggers = load_taggers(args, DEFAULT_TAGGER)
+    tagger = mean_tagger(taggers, names=args.model)
 
     # Tag block by block. All processes predict, the first one writes. Rows that a stopped run has
     # tagged are passed over.

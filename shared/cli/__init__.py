@@ -6,8 +6,8 @@
 - `jobs`: many commands, several at a time
 - `launch`: processes and devices of a launch, what it prints
 - `launcher`: the command ``accelerate launch`` of this project
-- `yaml_files`: YAML files that a user writes
 - `standard_flags`: ranges of numbers, checks of the flags of `transformers.TrainingArguments`
+- `yaml_files`: YAML files that a user writes
 
 May import: nothing else of `shared`.
 """
@@ -18,7 +18,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "arguments": ["command_flags", "flag", "named_flags", "parse_arguments", "result_flags"],
+        "arguments": ["command_flags", "flag", "parse_arguments", "result_flags"],
         "errors": ["UserError", "exit_on_user_error"],
         "files": [
             "atomic_write",
@@ -38,6 +38,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quiet_libraries",
             "start_recipe",
         ],
-        "yaml_files": ["read_yaml"],
     },
 )

@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "app": ["Limits", "bind", "make_app", "run_server"],
-        "batches": ["BatchedTagger", "Overloaded"],
+        "batches": ["BatchedTagger"],
     },
 )

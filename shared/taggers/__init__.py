@@ -4,6 +4,7 @@
     tagger = load_tagger("outputs/mine")
     tagger("Tokenizer drops the last word")  # {"labels": [...], "scores": {...}}
 
+- `arguments`: flags of the recipes that apply taggers
 - `tagger`: `Tagger`, from texts to labels and scores; `load_tagger`; the mean of several taggers
 - `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
 - `folder`: the files of a tagger: written, and checked when they are read
@@ -17,9 +18,17 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "arguments": ["TaggerArguments"],
         "embeddings": ["EmbeddingScorer"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
-        "tagger": ["MeanScorer", "Tagger", "load_tagger", "mean_tagger", "save_mean"],
+        "tagger": [
+            "MeanScorer",
+            "Tagger",
+            "load_tagger",
+            "load_taggers",
+            "mean_tagger",
+            "save_mean",
+        ],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],
         "zero_shot": ["ZeroShotScorer"],

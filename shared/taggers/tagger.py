@@ -287,7 +287,7 @@ def mean_tagger(
     Parameters
     ----------
     members : sequence of Tagger
-        With the same labels, in any order.
+        With the same labels, in any order. One alone is returned as it is.
     folders : sequence of str
         The folder of each member below that of the mean, for `save`.
     names : sequence of str
@@ -299,6 +299,8 @@ def mean_tagger(
         If the members have other labels, or rules that do not fit together.
     """
     first = members[0]
+    if len(members) == 1:
+        return first
     names = names or [f"tagger {number}" for number in range(len(members))]
     for member, name in zip(members, names, strict=True):
         if different := set(first.label_names) ^ set(member.label_names):
@@ -377,6 +379,30 @@ def load_tagger(
     if threshold is not None:
         rule = DecisionRule.of(threshold, len(contents.label_names))
     return Tagger(contents.label_names, rule, scorer)
+
+
+def load_taggers(args: Any, default: str) -> list[Tagger]:
+    """Load the taggers of ``--model``.
+
+    Parameters
+    ----------
+    args : shared.taggers.arguments.TaggerArguments
+        With the folders in `model`.
+    default : str
+        The folder that `model` names if the user does not.
+
+    Raises
+    ------
+    UserError
+        As `load_tagger`, or if there is no default tagger.
+    """
+    if args.model == [default] and not Path(default).is_dir():
+        raise UserError(
+            f"--model {default}: no such folder; train a tagger with a recipe, or name the folder "
+            "of another"
+        )
+    options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
+    return [load_tagger(name, args, **options) for name in args.model]
 
 
 def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:

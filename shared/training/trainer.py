@@ -12,6 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ class LengthGroupedTrainer(Trainer):
         self._progress, self._was_stopped = {}, False
         if isinstance(resume_from_checkpoint, str):
             check_same_model(resume_from_checkpoint, self.model.config)
-            check_same_rows(resume_from_checkpoint, rows_digest(self.train_dataset))
+            check_same_rows(resume_from_checkpoint, self._rows_digest)
             end = read_end(resume_from_checkpoint)
             if end and end[1].num_train_epochs >= math.ceil(self.args.num_train_epochs):
                 folder, self.state, output = end
@@ -224,6 +225,10 @@ class LengthGroupedTrainer(Trainer):
             return self.accelerator.prepare(loader)
         finally:
             config.even_batches = even
+
+    @cached_property  # it reads all rows, and every checkpoint records it
+    def _rows_digest(self) -> str:
+        return rows_digest(self.train_dataset)
 
     def _lengths(self, dataset: Dataset) -> np.ndarray:
         """Return the number of tokens of each row, (rows,)."""
@@ -404,7 +409,7 @@ class LengthGroupedTrainer(Trainer):
         # The loss since the last log entry: the mean over the processes, as the log has it.
         loss = self.accelerator.gather(self._tr_loss).mean().item()
         if self.args.should_save:  # in one process only
-            record_rows(Path(output_dir), rows_digest(self.train_dataset))
+            record_rows(Path(output_dir), self._rows_digest)
             progress = {"loss_sum": self._total_loss_scalar, "loss_since_log": loss}
             progress["logged_step"] = self._globalstep_last_logged
             seconds = self._progress.get("seconds", 0.0) + time.time() - self._started

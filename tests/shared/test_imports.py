@@ -24,7 +24,7 @@ WITH_TORCH = {
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
     *("training.callbacks", "training.health", "training.optimization"),
-    *("training.trainer", "taggers.embeddings", "taggers.zero_shot"),
+    *("training.trainer", "taggers.arguments", "taggers.embeddings", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {"methods.probe", "methods.self_training"}
 WITH_NUMBA = {"data.near_duplicates"}

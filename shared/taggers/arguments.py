@@ -1,0 +1,41 @@
+"""Flags of the recipes that apply saved taggers."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from shared.cli.arguments import flag
+from shared.cli.launch import choose_precision
+from shared.data.arguments import TOP_SCORES_HELP
+
+
+@dataclass
+class TaggerArguments(TrainingArguments):
+    """How taggers are loaded and predict, and the Trainer defaults that this changes.
+
+    A recipe adds `model`: the folders of the taggers.
+    """
+
+    threshold: float | None = flag(
+        None,
+        "One decision threshold for all labels (default: the rule saved with the tagger).",
+        least=0,
+        most=1,
+    )
+    encoder: str | None = flag(
+        None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
+    )
+    top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
+    bf16: bool | None = flag(
+        False, "Compute in bfloat16: faster, scores change by about .01 (default: false)."
+    )
+    per_device_eval_batch_size: int = flag(32, "Texts per batch and device (default: 32).")
+    # The Trainer creates its output folder, so this names one that always exists.
+    output_dir: str = flag(tempfile.gettempdir(), "Not used: the Trainer writes nothing.")
+
+    def __post_init__(self):
+        choose_precision(self)
+        super().__post_init__()
