@@ -319,7 +319,7 @@ def _positions(labels: Iterable[str | None], names: Sequence[str]) -> np.ndarray
 
 def _counts_left_out(labels: RowLabels, kept: np.ndarray, n_labels: int) -> list[int]:
     """Return the number of kept rows per label; of all rows if only dropped duplicates have it."""
-    counts_of_all = labels.count(np.ones_like(kept), n_labels)
+    counts_of_all = labels.count(kept | True, n_labels)
     return [
         count or count_of_all
         for count, count_of_all in zip(labels.count(kept, n_labels), counts_of_all, strict=True)
