@@ -100,14 +100,14 @@ def test_sigterm_lets_requests_end_that_have_arrived(words):
         (["--model", "nowhere"], "nowhere"),
         (["--model", "outputs/github_tagger"], "outputs/github_tagger: no such folder; train a"),
         (["--port", 70_000], "--port 70000: must be 0 or more, at most 65535"),
-        (["--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: "),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1 --port 0: "),
         (["--max_texts", 0], "--max_texts 0: must be 1 or more, at most 10000"),
         (["--threshold", 2], "--threshold 2.0: must be 0 or more, at most 1"),
     ],
 )
 def test_mistakes(flags, expected, words, monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe("serve", monkeypatch, capfd, "--model", words)
+    recipe = Recipe("serve", monkeypatch, capfd, "--model", words, "--port", 0)
     assert expected in recipe.mistake(*flags)
 
 
