@@ -6,6 +6,7 @@ root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$root/.venv
 log=$venv/install.log
 stamp=$venv/installed
+extras=dev,demo,export,ray,trackers
 main_recipe=(best --config recipes/configs/best_sample.yaml)
 
 usage() {
@@ -41,7 +42,7 @@ other shells and systems:
   macOS: ./run.sh as above; it needs no newer bash than the 3.2 that macOS has
   Windows: ./run.sh in WSL, or these lines in PowerShell, in this folder:
     py -3 -m venv .venv
-    .venv\Scripts\pip install -c constraints.txt -e ".[dev]"
+    .venv\Scripts\pip install -c constraints.txt -e ".[$extras]"
     .venv\Scripts\accelerate launch ${windows% }
 EOF
 }
@@ -66,7 +67,7 @@ find_python() {
 
 # What an installation depends on: the pins, the metadata, and where the project lies.
 fingerprint() {
-  { cat "$root/constraints.txt" "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; } | cksum
+  { echo "$extras"; cat "$root/constraints.txt" "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; } | cksum
 }
 
 setup() {
@@ -109,7 +110,7 @@ setup() {
   rm -f "$stamp"
   echo "installing into .venv with $("$venv/bin/python" --version), once; 1 to 5 minutes, log in .venv/install.log" >&2
   if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-    --constraint "$root/constraints.txt" --editable "$root[dev]" 2>&1 | tee "$log" |
+    --constraint "$root/constraints.txt" --editable "$root[$extras]" 2>&1 | tee "$log" |
     awk '/^ *(Collecting|Downloading|Requirement)/ {if (++n % 4 == 0) {printf "."; fflush()}} END {print ""}' >&2; then
     grep -E '^ERROR|No space|error:' "$log" | tail -n 3 >&2 || true
     fail "the installation failed; the whole log is $log; the next ./run.sh tries again"

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 OWN = {"shared", "recipes", "authors", *(path.stem for path in ROOT.glob("tests/**/*.py"))}
 # Modules of distributions that are optional, so that they need not be installed.
 OPTIONAL = {"setfit": "setfit", "iterstrat": "iterative-stratification"}
+EXTRAS = ["demo", "export", "ray", "trackers"]  # what some recipes need
 
 
 def normalized(name):
@@ -58,6 +59,8 @@ def distribution(module):
 @pytest.mark.parametrize("folders", [("shared", "recipes"), ("tests",)], ids=" ".join)
 def test_every_import_is_declared(folders):
     names = declared("options", "install_requires")
+    for extra in EXTRAS:
+        names |= declared("options.extras_require", extra)
     if folders == ("tests",):
         names |= declared("options.extras_require", "dev")
         names |= declared("options.extras_require", "setfit")
@@ -79,7 +82,10 @@ def test_everything_declared_is_used():
 
 @pytest.mark.parametrize(
     ("section", "option"),
-    [("options", "install_requires"), ("options.extras_require", "dev")],
+    [
+        ("options", "install_requires"),
+        *(("options.extras_require", extra) for extra in ["dev", *EXTRAS]),
+    ],
 )
 def test_every_range_has_an_end_and_a_pin(section, option):
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
