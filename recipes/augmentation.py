@@ -268,7 +268,7 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(base_model=args.model, max_length=args.max_length),
+        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

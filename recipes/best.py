@@ -207,7 +207,7 @@ def main() -> None:
             " The tagger in this folder holds, for fine-tuning, the models of all folds; other "
             "methods in it were fitted on all labelled texts."
         )
-    card = TaggerCard(evaluation=f"{explanation}\n\n{comparison}")
+    card = TaggerCard(args, evaluation=f"{explanation}\n\n{comparison}")
     options = {"card": card, "top_scores": args.top_scores, "calibrated": calibrated}
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")

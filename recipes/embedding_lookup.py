@@ -251,7 +251,7 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
+        card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
         calibrated=calibrated,
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
         top_scores=args.top_scores,

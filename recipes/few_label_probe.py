@@ -313,7 +313,7 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(evaluation=resampling.explain()),
+        card=TaggerCard(args, evaluation=resampling.explain()),
         calibrated=calibrated,
         top_scores=args.top_scores,
     )

@@ -288,6 +288,7 @@ def main() -> None:
         rule=rule,
         calibration=calibration,
         card=TaggerCard(
+            args,
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
             own_architecture=True,

@@ -262,6 +262,7 @@ def main() -> None:
         rule=rule,
         calibration=calibration,
         card=TaggerCard(
+            args,
             max_length=args.max_length if args.truncation_side == "right" else None,
             own_architecture=True,
         ),

@@ -159,7 +159,7 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         metrics | runtimes | {"seed": args.seed},
-        card=TaggerCard(evaluation=resampling.explain()),
+        card=TaggerCard(args, evaluation=resampling.explain()),
         calibrated=calibrated,
         thresholds=tagger.rule.thresholds or None,
         top_scores=args.top_scores,
