@@ -34,6 +34,13 @@ class TaggerArguments(TrainingArguments):
         above=0,
         below=1,
     )
+    abstain: float | None = flag(
+        None,
+        "Mark a text as unsure if the probability that all its labels are right is below this "
+        "number, such as .8; the output then also has the probability (default: no such mark).",
+        above=0,
+        below=1,
+    )
     encoder: str | None = flag(
         None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
     )

@@ -145,12 +145,16 @@ class Tagger:
     calibration : Calibration, optional
         Makes probabilities of the scores. The rule reads them before calibration, so that it
         changes no label.
+    unsure_below : float, optional
+        Only with a calibration: records also have ``confidence``, the probability that all labels
+        of the text are right, and ``unsure``: whether it is below this number.
     """
 
     label_names: list[str]
     rule: DecisionRule
     scorer: Scorer
     calibration: Calibration | None = None
+    unsure_below: float | None = None
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Return a score from 0 to 1 for each text and label: float64, (texts, labels)."""
@@ -186,7 +190,8 @@ class Tagger:
         """Return ``{"labels": [...], "scores": {...}}`` for each text, both best first.
 
         A text that is None or blank gets no labels and no scores. With `n_scores`, only the best
-        labels and the predicted ones have a score.
+        labels and the predicted ones have a score. With `unsure_below`, records also have
+        ``confidence`` and ``unsure``, None and true for a blank text.
 
         Raises
         ------
@@ -200,10 +205,13 @@ class Tagger:
         raw_scores = self.raw_scores(to_score)
         scores, chosen = self.calibrate(raw_scores), self.choose(raw_scores)
         records = prediction_records(scores, chosen, self.label_names, n_scores)
-        return [
-            next(records) if text and text.strip() else {"labels": [], "scores": {}}
-            for text in texts
-        ]
+        blank: dict[str, Any] = {"labels": [], "scores": {}}
+        if self.unsure_below is not None and self.calibration is not None:
+            confidences = self.calibration.confidence(raw_scores, chosen).round(6).tolist()
+            extra = [{"confidence": c, "unsure": c < self.unsure_below} for c in confidences]
+            records = (record | more for record, more in zip(records, extra, strict=True))
+            blank |= {"confidence": None, "unsure": True}
+        return [next(records) if text and text.strip() else dict(blank) for text in texts]
 
     def __call__(self, texts: Any, column: str = "text") -> Any:
         """Tag a text, or many.
@@ -439,35 +447,37 @@ def load_taggers(args: Any, default: str) -> list[Tagger]:
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
     taggers = [load_tagger(name, args, **options) for name in args.model]
+    wanted = [name for name in ("target_precision", "abstain") if getattr(args, name) is not None]
+    for name in wanted:
+        if len(taggers) > 1:
+            raise UserError(f"--{name}: takes one tagger, since a mean has no held-out texts")
+        if taggers[0].calibration is None:
+            raise UserError(
+                f"--{name}: {args.model[0]} has no figures of held-out texts; train it again, with "
+                "a validation set or a cross-validation"
+            )
     if args.target_precision is not None:
-        taggers = [_aim_at_precision(taggers, args.model, args.target_precision)]
-    return taggers
+        taggers = [_aim_at_precision(taggers[0], args.target_precision)]
+    return [replace(tagger, unsure_below=args.abstain) for tagger in taggers]
 
 
-def _aim_at_precision(taggers: Sequence[Tagger], names: Sequence[str], target: float) -> Tagger:
+def _aim_at_precision(tagger: Tagger, target: float) -> Tagger:
     """Return a tagger whose rule reaches a precision; print the recall that this costs."""
-    if len(taggers) > 1:
-        raise UserError("--target_precision: takes one tagger, since a mean has no held-out texts")
-    tagger, calibration = taggers[0], taggers[0].calibration
-    if calibration is None:
-        raise UserError(
-            f"--target_precision: {names[0]} has no figures of held-out texts; train it again, "
-            "with a validation set or a cross-validation"
-        )
+    calibration = tagger.calibration
+    assert calibration is not None
     tagger = replace(tagger, rule=calibration.rule_of_precision(target))
     recall = calibration.recall_of_precision(target)
     lines = [f"Precision {target:g} on held-out texts, and what it costs"]
     thresholds = tagger.calibrated_rule.thresholds
     width = max(map(len, tagger.label_names))
-    order = np.argsort(-recall, kind="stable").tolist()
-    for label in order[:LABELS_SHOWN]:
+    for label in np.argsort(-recall, kind="stable")[:LABELS_SHOWN].tolist():
         score = f"from a score of {thresholds[label]:.2f}, recall {recall[label]:.2f}"
         never = "never given: it does not reach this precision"
         shown = score if thresholds[label] <= 1 else never
         lines.append(f"  {tagger.label_names[label]:{width}}  {shown}")
-    if len(order) > LABELS_SHOWN:
+    if len(recall) > LABELS_SHOWN:
         n_never = sum(threshold > 1 for threshold in thresholds)
-        lines.append(f"  ... of all {len(order):,} labels, {n_never:,} are never given")
+        lines.append(f"  ... of all {len(recall):,} labels, {n_never:,} are never given")
     print_once("\n".join(lines))
     return tagger
 

@@ -284,7 +284,8 @@ def test_a_target_precision_chooses_the_thresholds(calibrated, tagger, tmp_path,
 
     def load(target, *names):
         names = [str(tmp_path / name) for name in names]
-        values = {"bf16": False, "encoder": None, "threshold": None, "target_precision": target}
+        values = {"bf16": False, "encoder": None, "threshold": None, "abstain": None}
+        values["target_precision"] = target
         return load_taggers(SimpleNamespace(model=names, **values), "outputs/default")
 
     (loaded,) = load(0.9, "calibrated")
@@ -295,3 +296,14 @@ def test_a_target_precision_chooses_the_thresholds(calibrated, tagger, tmp_path,
         load(0.9, "plain")
     with pytest.raises(UserError, match="takes one tagger"):
         load(0.9, "calibrated", "plain")
+
+
+def test_texts_of_doubtful_labels_are_unsure(calibrated):
+    tagger = replace(calibrated, unsure_below=0.6)
+    records = tagger(["crash", "crash docs page typo", " "])
+    scores = tagger.scores(["crash", "crash docs page typo"])
+    chosen = tagger.choose(tagger.raw_scores(["crash", "crash docs page typo"]))
+    right = np.where(chosen, scores, 1 - scores).prod(axis=1)
+    assert [record["confidence"] for record in records[:2]] == pytest.approx(right, abs=1e-6)
+    assert [record["unsure"] for record in records[:2]] == (right < 0.6).tolist()
+    assert records[2] == {"labels": [], "scores": {}, "confidence": None, "unsure": True}
