@@ -139,8 +139,8 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
     @app.get("/labels", response_model=Labels)
     async def labels() -> dict[str, Any]:
         """Return the labels, and from which score on each of them applies."""
-        names, rule = tagger.tagger.label_names, tagger.tagger.rule
-        thresholds = rule.thresholds or [None] * len(names)
+        names = tagger.tagger.label_names
+        thresholds = tagger.tagger.calibrated_rule.thresholds or [None] * len(names)
         pairs = zip(names, thresholds, strict=True)
         return {"labels": [{"name": name, "threshold": value} for name, value in pairs]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from itertools import islice
@@ -16,6 +16,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import quiet_libraries
+from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule, prediction_records
 from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
 
@@ -140,14 +141,39 @@ class Tagger:
         Which labels a text gets.
     scorer : callable
         Maps texts to an array of shape (texts, labels); see `Scorer`.
+    calibration : Calibration, optional
+        Makes probabilities of the scores. The rule reads them before calibration, so that it
+        changes no label.
     """
 
     label_names: list[str]
     rule: DecisionRule
     scorer: Scorer
+    calibration: Calibration | None = None
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Return a score from 0 to 1 for each text and label: float64, (texts, labels)."""
+        return self.calibrate(self.raw_scores(texts))
+
+    def calibrate(self, raw_scores: np.ndarray) -> np.ndarray:
+        """Return what `scores` returns, from the scores before calibration."""
+        return raw_scores if self.calibration is None else self.calibration(raw_scores)
+
+    def choose(self, raw_scores: np.ndarray) -> np.ndarray:
+        """Return the labels of scores before calibration: bool, (texts, labels)."""
+        reads_calibrated = self.rule.reads_calibrated
+        return self.rule.choose(self.calibrate(raw_scores) if reads_calibrated else raw_scores)
+
+    @property
+    def calibrated_rule(self) -> DecisionRule:
+        """The rule with thresholds for the scores after calibration."""
+        if self.calibration is None or self.rule.reads_calibrated or not self.rule.thresholds:
+            return self.rule
+        thresholds = tuple(self.calibration.thresholds(self.rule.thresholds).tolist())
+        return replace(self.rule, thresholds=thresholds)
+
+    def raw_scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores before calibration: float64, (texts, labels)."""
         parts = [np.zeros((0, len(self.label_names)))]  # so that no texts give no rows
         for start in range(0, len(texts), BLOCK_SIZE):
             parts.append(self.scorer(texts[start : start + BLOCK_SIZE]))
@@ -170,8 +196,9 @@ class Tagger:
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"text {number} is {text!r}, neither a string nor None")
         to_score = [text for text in texts if text and text.strip()]
-        scores = self.scores(to_score)
-        records = prediction_records(scores, self.rule.choose(scores), self.label_names, n_scores)
+        raw_scores = self.raw_scores(to_score)
+        scores, chosen = self.calibrate(raw_scores), self.choose(raw_scores)
+        records = prediction_records(scores, chosen, self.label_names, n_scores)
         return [
             next(records) if text and text.strip() else {"labels": [], "scores": {}}
             for text in texts
@@ -224,7 +251,7 @@ class Tagger:
         """Write the tagger into a folder; the files of a trained model must be there already."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        contents = TaggerContents("", self.label_names, self.rule)
+        contents = TaggerContents("", self.label_names, self.rule, self.calibration)
         self.scorer.save(path, contents)
         write_tagger(path, contents)
 
@@ -257,7 +284,7 @@ class MeanScorer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the weighted mean of the scores."""
         pairs = zip(self.members, self._columns, strict=True)
-        scores = [member.scorer(texts)[:, columns] for member, columns in pairs]
+        scores = [member.calibrate(member.scorer(texts))[:, columns] for member, columns in pairs]
         return np.average(scores, axis=0, weights=self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
@@ -271,12 +298,18 @@ class MeanScorer:
 
 
 def save_mean(
-    folder: Path, members: Sequence[str], label_names: Sequence[str], rule: DecisionRule
+    folder: Path,
+    members: Sequence[str],
+    label_names: Sequence[str],
+    rule: DecisionRule,
+    calibration: Calibration | None = None,
 ) -> None:
     """Make a tagger of the mean of taggers that are saved already, in folders below `folder`."""
     files = [f"{name}/{MANIFEST}" for name in members]
     settings = {"members": list(members)}
-    write_tagger(folder, TaggerContents(MEAN, list(label_names), rule, settings, files=files))
+    write_tagger(
+        folder, TaggerContents(MEAN, list(label_names), rule, calibration, settings, files=files)
+    )
 
 
 def mean_tagger(
@@ -313,7 +346,8 @@ def mean_tagger(
     rules = []
     for member in members:
         order = [member.label_names.index(name) for name in first.label_names]
-        thresholds = tuple(member.rule.thresholds[i] for i in order if member.rule.thresholds)
+        of_labels = member.calibrated_rule.thresholds
+        thresholds = tuple(of_labels[i] for i in order if of_labels)
         rules.append(DecisionRule(thresholds, member.rule.at_least_one, member.rule.top_k))
     return Tagger(first.label_names, DecisionRule.mean(rules), scorer)
 
@@ -345,7 +379,8 @@ def load_tagger(
     encoder : str, optional
         The folder or hub id of the tagger's encoder, if it was moved.
     threshold : float, optional
-        One decision threshold for all labels, instead of the saved rule.
+        One decision threshold for all labels, instead of the saved rule. It is compared with the
+        scores after calibration, those that the tagger returns.
     cache_dir : Path, optional
         Folder that keeps sentence embeddings, so that the same texts are embedded only once.
 
@@ -375,10 +410,10 @@ def load_tagger(
             raise ValueError("scores that are not from 0 to 1")
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train the tagger again") from error
-    rule = contents.rule
+    tagger = Tagger(contents.label_names, contents.rule, scorer, contents.calibration)
     if threshold is not None:
-        rule = DecisionRule.of(threshold, len(contents.label_names))
-    return Tagger(contents.label_names, rule, scorer)
+        tagger.rule = DecisionRule.of(threshold, len(contents.label_names), reads_calibrated=True)
+    return tagger
 
 
 def load_taggers(args: Any, default: str) -> list[Tagger]:
