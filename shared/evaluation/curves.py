@@ -1,4 +1,4 @@
-"""What a threshold changes: counts by threshold, and the quality of the rows that are sure enough."""
+"""What a threshold changes: counts of rows, and the quality of those that are sure enough."""
 
 from __future__ import annotations
 
@@ -40,11 +40,8 @@ def threshold_curve(
     if threshold is not None:
         at = int(np.searchsorted(-thresholds, -threshold))
         if at == len(thresholds) or thresholds[at] != threshold:
-            n = int((scores >= threshold).sum())
-            thresholds, predicted = (
-                np.insert(thresholds, at, threshold),
-                np.insert(predicted, at, n),
-            )
+            thresholds = np.insert(thresholds, at, threshold)
+            predicted = np.insert(predicted, at, (scores >= threshold).sum())
     return {"threshold": thresholds, "predicted": predicted, "true_positives": hits[predicted]}
 
 

@@ -136,9 +136,8 @@ def recovery_table(quality: np.ndarray, planted: np.ndarray) -> str:
     """
     hits = planted[np.argsort(quality, kind="stable")].cumsum()
     n_rows, n_planted = len(planted), int(planted.sum())
-    lines = [
-        f"{'rows read, by rank':>20}{'planted':>10}{'precision':>12}{'recall':>9}{'by chance':>12}"
-    ]
+    titles = ("rows read, by rank", "planted", "precision", "recall", "by chance")
+    lines = ["{:>20}{:>10}{:>12}{:>9}{:>12}".format(*titles)]
     for depth in _DEPTHS:
         n_read = max(1, round(depth * n_rows))
         n_hits = int(hits[n_read - 1])

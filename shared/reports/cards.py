@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.data.splits import Split
 
 MAX_LABELS = 50  # that a card lists
-SEE_PAGE = "[report.html](report.html) shows thresholds, confused labels, calibration and the worst errors."
+SEE_PAGE = "[report.html](report.html) shows thresholds, confused labels and errors."
 
 # The metrics of a run that the card of a tagger shows, in this order. If each text has one label,
 # micro F1 is called accuracy.
