@@ -45,9 +45,15 @@ def write_label_errors(
     numbers, texts = rows["row"][:], rows["text"]
     records: list[dict[str, Any]] = []
     for rank, error in enumerate(errors, 1):
-        values = (rank, numbers[error.row], "; ".join(error.given), "; ".join(error.suggested))
-        values += (error.reason, round(error.score, 6), headline(texts[error.row]))
-        record = dict(zip(_COLUMNS, values, strict=True))
+        record = {
+            "rank": rank,
+            "row": numbers[error.row],
+            "given": "; ".join(error.given),
+            "suggested": "; ".join(error.suggested),
+            "reason": error.reason,
+            "score": round(error.score, 6),
+            "text": headline(texts[error.row]),
+        }
         if planted is not None:
             record["planted"] = bool(planted[error.row])
         records.append(record)

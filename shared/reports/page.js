@@ -44,7 +44,7 @@ function chart(id, specification) {
   draw(id);
 }
 
-const share = (field, title, scale = { domain: [0, 1] }) => ({ field, type: "quantitative", title, scale });
+const share = (field, title, scale = { domain: [0, 1] }) => ({ field, type: "quantitative", title, scale, axis: { tickCount: 5 } });
 
 function coverageChart() {
   const values = data.coverage.flatMap((point) => [
@@ -214,15 +214,16 @@ function sortTable(header) {
 
 // --- texts ---------------------------------------------------------------------------------------
 
-const PAGE_SIZE = 20;
+const PAGE_SIZE = 10;
 let limit = PAGE_SIZE;
 
 function labelled(paragraph, title, labels, other, className, scores) {
   paragraph.append(`${title}: `);
   labels.forEach((label, i) => {
     const score = scores.get(label);
-    const text = name(label) + (score === undefined ? "" : ` (${score.toFixed(2)})`);
-    paragraph.append(i ? ", " : "", element("span", text, other.includes(label) ? "right" : className));
+    const right = other.includes(label);
+    const text = `${right ? "✓" : "✗"} ${name(label)}` + (score === undefined ? "" : ` (${score.toFixed(2)})`);
+    paragraph.append(i ? ", " : "", element("span", text, right ? "right" : className));
   });
   if (!labels.length) paragraph.append("none");
 }

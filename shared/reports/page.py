@@ -99,6 +99,7 @@ def write_page(
         ),
         together=[] if single_label else page_data.pairs_together(y, predicted),
         calibrated=raw_scores is not None,
+        best_applies=_best_label_applies(decided_by, predicted, thresholds, single_label),
         data=data,
         rows=page_data.row_lists(rows, y, scores, predicted, confidence, label_errors),
         n_rows=len(y),
@@ -113,6 +114,17 @@ def write_page(
 def without_texts(page: str) -> str:
     """Return a page of `write_page` without the rows of the data, to publish it."""
     return _ROWS.sub(r"\1null\2", page)
+
+
+def _best_label_applies(
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    thresholds: Sequence[float] | None,
+    single_label: bool,
+) -> bool:
+    """Return whether rows have labels that do not reach their threshold."""
+    limits = np.asarray(0.5 if thresholds is None else thresholds)
+    return not single_label and bool((predicted & (scores < limits)).any())
 
 
 @cache
@@ -132,4 +144,4 @@ def _chart_library() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed: 900 kB."""
     import vl_convert
 
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # it has a default
