@@ -33,6 +33,7 @@ function draw(id) {
     axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12 },
     legend: { labelColor: text, titleColor: text, labelFontSize: 12, orient: "bottom", title: null },
     range: { category: [colour("blue"), colour("orange"), colour("good")] },
+    mark: { color: colour("blue") },
     text: { color: text },
   };
   const shared = { width: "container", height: 260, autosize: { type: "fit", contains: "padding" }, config };
@@ -93,6 +94,7 @@ function confusionChart() {
   const order = [...new Set(data.confusions.cells.flatMap((cell) => [cell.missed, cell.predicted]))];
   const shown = new Map(order.map((label, i) => [label, order.some((other, j) => j < i && short(other) === short(label)) ? `${short(label)} (${label})` : short(label)]));
   const values = data.confusions.cells.map((cell) => ({ missed: shown.get(cell.missed), predicted: shown.get(cell.predicted), rows: cell.rows }));
+  const most = Math.max(...values.map((cell) => cell.rows));
   const axis = (title) => ({ type: "nominal", title, sort: [...shown.values()], axis: { labelLimit: 130 } });
   return {
     description: "Rows by missed and wrongly predicted label",
@@ -104,7 +106,7 @@ function confusionChart() {
     },
     layer: [
       { mark: { type: "rect", tooltip: true }, encoding: { color: { field: "rows", type: "quantitative", scale: { range: [colour("panel"), colour("blue")] }, legend: null } } },
-      { mark: { type: "text", fontSize: 11 }, encoding: { text: { field: "rows" } } },
+      { mark: { type: "text", fontSize: 11 }, encoding: { text: { field: "rows" }, color: { condition: { test: `datum.rows > ${most / 2}`, value: colour("page") }, value: colour("text") } } },
     ],
   };
 }
@@ -176,12 +178,12 @@ function showThreshold() {
     figure(list, "accuracy of these", p.toFixed(3), `${hits.toLocaleString("en")} right`);
     figure(list, "left to a person", (curve.positives - n).toLocaleString("en"));
   } else {
-    const saved = curve.predicted[curve.threshold.indexOf(curve.saved)];
+    const saved = curve.predicted[curve.saved];
     figure(list, "precision", p.toFixed(3));
     figure(list, "recall", r.toFixed(3));
     figure(list, "F1", (p + r ? (2 * p * r) / (p + r) : 0).toFixed(3));
     figure(list, "rows predicted", n.toLocaleString("en"), `${hits} right, ${n - hits} wrong`);
-    figure(list, "rows that change", Math.abs(n - saved).toLocaleString("en"), `against ${curve.saved.toFixed(3)}`);
+    figure(list, "rows that change", Math.abs(n - saved).toLocaleString("en"), `against ${curve.threshold[curve.saved].toFixed(3)}`);
   }
   chart("threshold-chart", thresholdChart);
 }
@@ -189,7 +191,7 @@ function showThreshold() {
 function showCurve() {
   if (!data.single) curve = data.curves[by("curve-label").value];
   slider.max = curve.threshold.length - 1;
-  const start = data.single ? curve.threshold.length - 1 : curve.threshold.indexOf(curve.saved);
+  const start = data.single ? curve.threshold.length - 1 : curve.saved;
   slider.value = slider.max - start;
   showThreshold();
 }

@@ -66,19 +66,21 @@ def label_curves(
 ) -> list[dict[str, Any]]:
     """Return the threshold curve of each label, of the most frequent ones if they are many.
 
-    Arrays are of shape (rows, labels). Without thresholds, 0.5 is the one that the page starts at.
+    Arrays are of shape (rows, labels). ``saved`` is the point of the threshold in use; without
+    thresholds, of 0.5.
     """
     counts = y.sum(axis=0)
     shown = np.argsort(-counts, kind="stable")[:MOST_CURVES]
     curves = []
     for label in np.sort(shown[counts[shown] > 0]).tolist():
-        threshold = 0.5 if thresholds is None else float(thresholds[label])
+        saved = 0.5 if thresholds is None else float(thresholds[label])
+        curve = threshold_curve(y[:, label], scores[:, label], saved)
         curves.append(
             {
                 "label": label,
                 "positives": int(counts[label]),
-                "saved": threshold,
-                **_lists(threshold_curve(y[:, label], scores[:, label], threshold), 5),
+                "saved": curve["threshold"].tolist().index(saved),
+                **_lists(curve, 5),
             }
         )
     return curves
