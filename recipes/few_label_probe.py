@@ -58,7 +58,7 @@ from shared.data import (
     cache_folder,
     load_resampling,
 )
-from shared.evaluation import DecisionRule
+from shared.evaluation import DecisionRule, calibrate
 from shared.methods import (
     TITLE_WEIGHT,
     CachedEmbedder,
@@ -289,6 +289,8 @@ def main() -> None:
         print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
         return
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
+    options = {"single_label": single_label, "fold_of": resampling.fold_of}
+    calibration, calibrated = calibrate(scores, predicted, split.labels, **options)
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     n_scored = len(scores["valid"]) + sum(map(len, tested))
     seconds_per_text += (perf_counter() - trained) / n_scored
@@ -304,6 +306,7 @@ def main() -> None:
     if resampling.all_rows:
         chosen = None if resampling.cross_validated else settings
         tagger, settings = fit(resampling.all_rows, embeddings[-1], chosen)
+    tagger.calibration = calibration
     tagger.save(output_dir)
     print_once(
         f"settings: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
@@ -316,6 +319,7 @@ def main() -> None:
         predicted["test"],
         figures,
         card=TaggerCard(evaluation=resampling.explain()),
+        calibrated=calibrated,
         top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")

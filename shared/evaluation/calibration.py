@@ -32,7 +32,7 @@ from shared.evaluation.rules import NEVER, DecisionRule
 N_BINS = 15  # of `reliability`, as in Guo et al. 2017
 _SMALLEST = 1e-6  # scores of 0 and 1 have no logit
 _LEAST_FACTOR = 0.05  # the order of the scores of a label must not change
-_MOST_POINTS = 60  # of a label in `Calibration.precision`
+_LEVELS = np.arange(1, 200) / 200  # of the precision in `Calibration.precision`
 _BLOCK = 4_000_000  # scores that are fitted at a time
 
 
@@ -366,8 +366,9 @@ def _precision_points(
         usable = np.flatnonzero(~np.isnan(thresholds) & (hits[0] > 0))[::-1]
         before = np.maximum.accumulate(np.concatenate([[0.0], precision[usable]]))[:-1]
         kept = usable[precision[usable] > before]
-        # Fewer points make a precision between two of them cost more recall.
-        kept = kept[:: -1 if len(kept) <= _MOST_POINTS else -(len(kept) // _MOST_POINTS + 1)][::-1]
+        # Targets are seldom finer than a hundredth: for each of them, one point is enough.
+        first = np.searchsorted(precision[kept], _LEVELS)
+        kept = kept[np.unique(first[first < len(kept)])]
         figures = (values[kept].round(6) for values in (precision, recall))
         points = np.stack([thresholds[kept], *figures], axis=1)
         all_points.append(tuple(map(tuple, points.tolist())))

@@ -37,6 +37,8 @@ CARD_METRICS = (
     "test_macro_f1_low",
     "test_macro_f1_high",
     "test_average_precision",
+    "test_ece",
+    "test_brier",
     "baseline_micro_f1",
     "baseline_macro_f1",
 )
@@ -155,7 +157,8 @@ tagger = load_tagger("{folder}")
 tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "scores": {{...}}}}
 ```
 
-`labels` follow from `scores` by the rule in `tagger.json`."""
+`labels` follow by the rule in `tagger.json` from the scores before calibration; `scores` are
+probabilities, calibrated on held-out texts if there were any."""
         if not (self.base_model or self.own_architecture):
             return usage
         option, note = "", ""
@@ -167,7 +170,8 @@ tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "sco
             )
         return f"""{usage}
 
-The transformers library reads the model without the project; its scores are the same:
+The transformers library reads the model without the project; its scores are those before
+calibration, and `config.json` has the thresholds for them:
 
 ```python
 from transformers import pipeline

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from shared.data.corpus import Corpus
 from shared.data.splits import Split
+from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.metrics import f1_scores, ranking_scores
 from shared.reports.cards import CARD_METRICS, TaggerCard
 from shared.reports.results import (
@@ -141,7 +142,8 @@ def written(split, scores, tmp_path_factory):
         thresholds=THRESHOLDS,
         log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
     )
-    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    calibration = calibration_metrics(split.labels["test"], scores, None, single_label=False)
+    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration
     report, _ = text.split("\nmicro F1 ")
     assert text.endswith(summary(metrics))
     return folder, report
