@@ -70,6 +70,8 @@ def label_curves(
     thresholds, of 0.5.
     """
     counts = y.sum(axis=0)
+    if thresholds is not None:  # labels that cannot be predicted have none
+        counts = np.where(np.isnan(thresholds), 0, counts)
     shown = np.argsort(-counts, kind="stable")[:MOST_CURVES]
     curves = []
     for label in np.sort(shown[counts[shown] > 0]).tolist():

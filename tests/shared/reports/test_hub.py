@@ -1,4 +1,4 @@
-"""What --push_to_hub sends: the tagger, its card, results without texts, in one commit; no pickles."""
+"""What --push_to_hub sends: tagger, card and results without texts, in one commit; no pickles."""
 
 from argparse import Namespace
 

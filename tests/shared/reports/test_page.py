@@ -101,6 +101,12 @@ def test_the_slider_has_the_counts_of_each_threshold(arrays, tmp_path):
         assert len(curve["threshold"]) <= 61
 
 
+def test_a_label_that_cannot_be_predicted_has_no_curve(arrays, tmp_path):
+    y, scores = arrays
+    _, page, _ = write(tmp_path, y, scores, ["a", "b", "c"], thresholds=[0.5, 0.5, np.nan])
+    assert [curve["label"] for curve in page.values("data")["curves"]] == [0, 1]
+
+
 def test_worst_errors_and_most_doubtful_rows_come_first(arrays, tmp_path):
     y, scores = arrays
     _, page, predicted = write(tmp_path, y, scores, ["a", "b", "c"])
