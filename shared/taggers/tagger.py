@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.launch import quiet_libraries
+from shared.cli.launch import print_once, quiet_libraries
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule, prediction_records
 from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 BLOCK_SIZE = 4096  # texts that are sorted by length and scored at a time
+LABELS_SHOWN = 20  # in a table that is printed
 MEAN = "mean"  # the method of a tagger that averages others
 _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 # The module and the class of each method. A module is imported only for a tagger that needs it: one
@@ -437,7 +438,38 @@ def load_taggers(args: Any, default: str) -> list[Tagger]:
             "of another"
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
-    return [load_tagger(name, args, **options) for name in args.model]
+    taggers = [load_tagger(name, args, **options) for name in args.model]
+    if args.target_precision is not None:
+        taggers = [_aim_at_precision(taggers, args.model, args.target_precision)]
+    return taggers
+
+
+def _aim_at_precision(taggers: Sequence[Tagger], names: Sequence[str], target: float) -> Tagger:
+    """Return a tagger whose rule reaches a precision; print the recall that this costs."""
+    if len(taggers) > 1:
+        raise UserError("--target_precision: takes one tagger, since a mean has no held-out texts")
+    tagger, calibration = taggers[0], taggers[0].calibration
+    if calibration is None:
+        raise UserError(
+            f"--target_precision: {names[0]} has no figures of held-out texts; train it again, "
+            "with a validation set or a cross-validation"
+        )
+    tagger = replace(tagger, rule=calibration.rule_of_precision(target))
+    recall = calibration.recall_of_precision(target)
+    lines = [f"Precision {target:g} on held-out texts, and what it costs"]
+    thresholds = tagger.calibrated_rule.thresholds
+    width = max(map(len, tagger.label_names))
+    order = np.argsort(-recall, kind="stable").tolist()
+    for label in order[:LABELS_SHOWN]:
+        score = f"from a score of {thresholds[label]:.2f}, recall {recall[label]:.2f}"
+        never = "never given: it does not reach this precision"
+        shown = score if thresholds[label] <= 1 else never
+        lines.append(f"  {tagger.label_names[label]:{width}}  {shown}")
+    if len(order) > LABELS_SHOWN:
+        n_never = sum(threshold > 1 for threshold in thresholds)
+        lines.append(f"  ... of all {len(order):,} labels, {n_never:,} are never given")
+    print_once("\n".join(lines))
+    return tagger
 
 
 def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:
