@@ -6,7 +6,7 @@ labels or rows stays small; the page says what was left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,8 +237,4 @@ def _lists(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list]:
 
 
 def _records(columns: Mapping[str, list]) -> list[dict[str, Any]]:
-    return [dict(zip(columns, row, strict=True)) for row in _rows(columns)]
-
-
-def _rows(columns: Mapping[str, list]) -> Iterator[tuple]:
-    return zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
