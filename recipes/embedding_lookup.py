@@ -77,6 +77,7 @@ from shared.reports import (
     push_to_hub,
     reading_metrics,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -162,7 +163,8 @@ def main() -> None:
     y_names = np.tile(np.eye(len(corpus.label_names), dtype=np.uint8), (args.label_name_rows, 1))
     started = perf_counter()
     if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
+        if resampling.planted is None:
+            tag_unlabelled(output_dir, corpus, args)
         return
 
     encoder_reference = EncoderReference.of(args.model, args.max_length, prefix)
@@ -215,6 +217,9 @@ def main() -> None:
     ]
     scores = {"valid": tagger.scorer.classifier(folds[0][1]["valid"])}
     scores["test"] = resampling.join([fold_scores for _, fold_scores in tested])
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     predicted = {"valid": tagger.rule.choose(scores["valid"])}
     chosen_labels = [t.rule.choose(fold_scores) for t, fold_scores in tested]
     predicted["test"] = resampling.join(chosen_labels)

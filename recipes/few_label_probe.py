@@ -92,6 +92,7 @@ from shared.reports import (
     push_to_hub,
     reading_metrics,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -221,7 +222,8 @@ def main() -> None:
         sampled_vectors = embed(corpus.dataset.select(sampled)["text"])
     started = perf_counter()
     if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
+        if resampling.planted is None:
+            tag_unlabelled(output_dir, corpus, args)
         return
 
     reference = None  # static vectors are part of the tagger
@@ -283,6 +285,9 @@ def main() -> None:
 
     tested = [score(fold, tagger, "test") for fold, (tagger, _) in zip(folds, fitted, strict=True)]
     scores = {"valid": score(folds[0], tagger, "valid"), "test": resampling.join(tested)}
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
     options = {"single_label": single_label, "fold_of": resampling.fold_of}
     calibration, calibrated = calibrate(scores, predicted, split.labels, **options)

@@ -69,6 +69,7 @@ from shared.reports import (
     TaggerCard,
     describe_output,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -138,6 +139,9 @@ def main() -> None:
     parts = [t.scores(s.rows["test"]["text"][:]) for t, s in zip(taggers, splits, strict=True)]
     scores = {"valid": taggers[0].scores(split.rows["valid"]["text"][:])}
     scores["test"] = resampling.join(parts)
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     choose = taggers[0].rule.choose
     predicted = {part: choose(values) for part, values in scores.items()}
     options = {"single_label": corpus.single_label, "fold_of": resampling.fold_of}

@@ -166,7 +166,7 @@ class Calibration:
         -------
         array of shape (rows,)
         """
-        logits = _logits(_joint_probability(self(scores), chosen, self.single_label))
+        logits = _logits(joint_probability(self(scores), chosen, self.single_label))
         return sigmoid(self.confidence_factor * logits + self.confidence_bias)
 
     def rule_of_precision(self, target: float) -> DecisionRule:
@@ -264,7 +264,7 @@ def fit_calibration(
     calibration = Calibration(
         tuple(factors.tolist()), tuple(biases.tolist()), single_label, sum_to_one
     )
-    joint = _joint_probability(calibration(scores), chosen, single_label)
+    joint = joint_probability(calibration(scores), chosen, single_label)
     right = (y == chosen).all(axis=1)
     (factor,), (bias,) = _logistic_fit(_logits(joint)[:, None], right[:, None])
     predicted = top_k(scores, 1) if single_label else np.ones(y.shape, dtype=bool)
@@ -286,10 +286,13 @@ def _class_logits(scores: np.ndarray, sum_to_one: bool) -> np.ndarray:
     return np.log(np.maximum(scores, _SMALLEST)) if sum_to_one else _logits(scores)
 
 
-def _joint_probability(
+def joint_probability(
     probabilities: np.ndarray, chosen: np.ndarray, single_label: bool
 ) -> np.ndarray:
-    """Return the probability that all labels are right, as if they were independent: (rows,)."""
+    """Return the probability that all labels are right, as if they were independent: (rows,).
+
+    `probabilities`, and `chosen`, the labels that a text gets, are of shape (rows, labels).
+    """
     if single_label:
         return (probabilities * chosen).sum(axis=1)
     with np.errstate(divide="ignore"):

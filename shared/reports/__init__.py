@@ -3,7 +3,10 @@
 - `results`: metrics, predictions, plots and the model card of one classifier.
 - `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
+- `page`: report.html, one page that shows where a classifier is wrong.
+- `page_data`: what report.html shows, from arrays to JSON values.
 - `cards`: model cards.
+- `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
@@ -26,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
         "hub": ["push_to_hub"],
+        "label_errors": ["report_simulation"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.data.splits import Split
 
 MAX_LABELS = 50  # that a card lists
+SEE_PAGE = "[report.html](report.html) shows thresholds, confused labels and errors."
 
 # The metrics of a run that the card of a tagger shows, in this order. If each text has one label,
 # micro F1 is called accuracy.
@@ -147,7 +148,7 @@ class TaggerCard:
         sentences = [f"- {sentence}" for sentence in verdict(metrics)]
         write_model_card(
             folder,
-            title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
+            title=self.title(corpus),
             base_model=self.base_model,
             description=_task(corpus),
             data="\n".join(filter(None, [corpus.describe(), unknown_labels])),
@@ -155,7 +156,7 @@ class TaggerCard:
             metrics={name: metrics[name] for name in shown if name in metrics},
             verdict="\n".join(sentences) or None,
             report=report,
-            evaluation=self.evaluation,
+            evaluation="\n\n".join(filter(None, [self.evaluation, SEE_PAGE])),
             usage=self._usage(folder),
             settings=self._settings(),
             license=self._license(),
@@ -163,6 +164,10 @@ class TaggerCard:
             dataset=_hub_dataset(self.args.data),
             limits=self.limits or self._limits(len(split.labels["train"])),
         )
+
+    def title(self, corpus: Corpus) -> str:
+        """Return the title of the card: the name of the data."""
+        return f"{Path(corpus.report['source']).name.split('.')[0]} tagger"
 
     def _usage(self, folder: Path) -> str:
         """Return how to load the tagger and read its output."""

@@ -17,6 +17,7 @@ from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
 from shared.evaluation.calibration import calibration_metrics
+from shared.evaluation.label_errors import find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
@@ -28,6 +29,8 @@ from shared.evaluation.metrics import (
 from shared.evaluation.rules import ALL_SCORES
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard
+from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
+from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.verdict import verdict
 
@@ -156,8 +159,8 @@ def write_results(
     Parameters
     ----------
     output_dir : Path
-        Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``, ``plots/`` and
-        ``README.md``, the model card.
+        Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``,
+        ``label_errors.csv``, ``report.html``, ``plots/`` and ``README.md``, the model card.
     split : Split
         The rows and labels of each part.
     scores : array of shape (test rows, labels)
@@ -184,10 +187,10 @@ def write_results(
     """
     unknown = unknown_label_names(split.rows["test"])
     names = [*split.corpus.label_names, *unknown]
-    y_test, y_pred, y_scores = split.with_unknown_labels("test", predicted, scores)
+    shown = scores if calibrated is None else calibrated
+    y_test, y_pred, y_scores, y_shown = split.with_unknown_labels("test", predicted, scores, shown)
     if thresholds is not None:
         thresholds = [*thresholds, *[np.nan] * len(unknown)]
-    shown = scores if calibrated is None else calibrated
     of_scores = split.labels["test"], scores, calibrated
     single_label = split.corpus.single_label
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
@@ -200,6 +203,27 @@ def write_results(
     report = classification_report(y_test, y_pred, names, **options)
     if len(names) > ALL_SCORES:
         report += f"All {len(names):,} labels are in per_label.csv.\n"
+    single_label = single_label and not unknown
+    errors, _ = find_label_errors(y_test, y_scores, names, single_label=single_label)
+    errors = [error for error in errors if not set(unknown).intersection(error.given)]
+    write_label_errors(output_dir / LABEL_ERRORS_FILE, split.rows["test"], errors)
+    write_page(
+        output_dir,
+        title=card.title(split.corpus),
+        evaluation=card.evaluation or split.explain(None),
+        rows=split.rows["test"],
+        label_names=names,
+        y_true=y_test,
+        scores=y_shown,
+        raw_scores=None if calibrated is None else y_scores,
+        predicted=y_pred,
+        metrics=metrics,
+        verdict=verdict(metrics),
+        single_label=single_label,
+        thresholds=thresholds,
+        label_errors=errors,
+        log_history=log_history,
+    )
     _write_plots(output_dir / "plots", split, log_history)
     card.write(output_dir, split, metrics, report)
     return f"{report}\n{summary(metrics)}"
@@ -255,7 +279,8 @@ def describe_output(output_dir: Path) -> str:
         lines += ["Verdict", *(f"- {sentence}" for sentence in sentences), ""]
     lines += [
         f"Everything is in {output_dir}: the tagger,",
-        "README.md (model card), metrics.json, per_label.csv, *_predictions.jsonl and plots/.",
+        "report.html (open it in a browser: where it is wrong, and likely label errors),",
+        "README.md (model card), metrics.json, *.csv, *_predictions.jsonl and plots/.",
     ]
     if (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
         lines.append("To tag a file with it:")

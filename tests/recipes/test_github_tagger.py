@@ -84,7 +84,7 @@ def test_the_output_folder_is_complete(trained):
     assert files == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
-        *("tagger.json", "unlabelled_predictions.jsonl"),
+        *("tagger.json", "unlabelled_predictions.jsonl", "report.html", "label_errors.csv"),
         *(f"plots/{name}.png" for name in ("words_per_text", "label_counts", "training_curve")),
     }
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in files if "plots" in name)

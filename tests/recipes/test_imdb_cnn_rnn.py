@@ -157,6 +157,7 @@ def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("networks.py", "README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
         *("training_log.json", "plots/training_curve.png", "tagger.json"),
+        *("report.html", "label_errors.csv"),
         *("plots/words_per_text.png", "plots/label_counts.png"),
     }
     history = read_json(out / "training_log.json")["log_history"]

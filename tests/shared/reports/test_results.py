@@ -157,11 +157,13 @@ def test_the_folder_has_exactly_these_files(written):
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == [
         "README.md",
+        "label_errors.csv",
         "metrics.json",
         "per_label.csv",
         "plots/label_counts.png",
         "plots/training_curve.png",
         "plots/words_per_text.png",
+        "report.html",
         "test_predictions.jsonl",
     ]
     for path in (folder / "plots").iterdir():
@@ -196,3 +198,21 @@ def test_the_card_has_report_data_and_use(written):
     assert f'pipeline("text-classification", model="{folder}", top_k=None)' in card.text
     assert "first 256 tokens" in card.text
     assert all(name in report for name in NAMES)
+
+
+def test_label_errors_name_rows_of_the_source(written, labels, scores):
+    folder, _ = written
+    with Path(folder / "label_errors.csv").open(newline="") as file:
+        errors = list(csv.DictReader(file))
+    assert [int(error["rank"]) for error in errors] == list(range(1, len(errors) + 1))
+    assert len(errors) > 3
+    for error in errors:
+        truth = labels["test"][int(error["row"]) - 1]
+        assert error["given"] == "; ".join(np.array(NAMES)[truth == 1])
+        assert error["suggested"] != error["given"]
+        assert error["text"] == f"text {int(error['row']) - 1}"
+
+
+def test_the_card_links_to_the_report(written):
+    folder, _ = written
+    assert "[report.html](report.html)" in (folder / "README.md").read_text()
