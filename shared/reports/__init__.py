@@ -9,6 +9,7 @@
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
+- `tagged_folder`: a folder of files, tagged part by part, here or by a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
@@ -37,6 +38,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
         "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
+        "tagged_folder": [
+            "Folders",
+            "TaggedFolder",
+            "find_files",
+            "is_folder",
+            "split_files",
+            "tag_here",
+            "tag_on_ray",
+        ],
         "verdict": ["reading_metrics"],
     },
 )
