@@ -19,15 +19,15 @@ one cell, separated as training data are, and one column for each score. If rows
 scores of all labels, CSV and TSV hold them as JSON in one cell, and Parquet as a map.
 
 --explain adds a column `explanation`, {"words": {label: [[word, weight], ...]}, "neighbours":
-[{"row": 17, "cosine": 0.83, "text": ..., "labels": [...]}, ...]}: the words that speak most for each
-label of the row (weight: what the word adds to the logit), and the nearest of the labelled texts of
---explain_data. Without that file, a tagger that votes by neighbours names them by their number.
+[{"row": 17, "cosine": 0.83, "text": ..., "labels": [...]}, ...]}: the words that speak most for
+each label of the row (weight: what the word adds to the logit), and the nearest of the labelled
+texts of --explain_data. Without that file, a tagger that votes by neighbours gives their numbers.
 
 --data can be a folder, a pattern such as "texts/*.parquet", or a URI such as s3://bucket/texts, of
-Parquet and JSON lines files. --output is then a folder, with a file for each block of rows, and each
-row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers of
-a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is complete, and
-manifest.json at the end says that all are: each row is tagged once, whatever dies meanwhile.
+Parquet and JSON lines files. --output is then a folder, with a file for each block of rows; each
+row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
+of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is complete, and
+manifest.json says at the end that all are: each row is tagged once, whatever dies meanwhile.
 
 A run that was stopped goes on when the same command is repeated (--resume false: from the start).
 
@@ -35,7 +35,6 @@ Expect on two CPU cores with the default encoder: 20 texts of 200 tokens per sec
 memory for a file of any size.
 """
 
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -60,18 +59,7 @@ from shared.data import (
 )
 from shared.evaluation import scores_per_text
 from shared.models import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
-from shared.reports import (
-    Folders,
-    TaggedFile,
-    TaggedFolder,
-    check_output,
-    find_files,
-    is_folder,
-    kept_columns,
-    split_files,
-    tag_here,
-    tag_on_ray,
-)
+from shared.reports import TaggedFile, check_output, is_folder, kept_columns, tag_folder
 from shared.taggers import (
     MeanScorer,
     Tagger,
@@ -158,7 +146,8 @@ def main() -> None:
     args = parse_arguments(TagArguments, description=__doc__)
     quiet_libraries()
     if args.engine == "ray" or is_folder(args.data):
-        return tag_folder(args)
+        args.output = args.output or "tagged"
+        return tag_folder(args, FLAGS_OF_A_RUN)
     args.output = args.output or "tagged.jsonl"
     reading = {name: getattr(args, name) for name in ("column_names", "delimiter", "quoting")}
     source = open_source(args.data, **reading)
@@ -177,8 +166,8 @@ def main() -> None:
             if label_column is None or not has_labels(row.get(label_column)):
                 yield number, row
 
-    # Check all rows before any is tagged: a mistake in the last row must not cost hours.
     further = ["explanation"] if args.explain else []
+    # Check all rows before any is tagged: a mistake in the last row must not cost hours.
     n_rows, all_columns = 0, set()
     for number, row in progress(read_rows(), f"checking {source.name}"):
         check_row(row, columns, further, f"{source.name}, row {number}")
@@ -225,39 +214,6 @@ def main() -> None:
         details = f" ({', '.join(notes)})" if notes else ""
         print(f"{n_rows:,} rows{details} tagged in {args.output}: ", end="")
         print(f"{n_texts / seconds:,.0f} texts per second")
-
-
-def tag_folder(args: TagArguments) -> None:
-    """Tag the files of a folder block by block, here or by the workers of a Ray cluster."""
-    if args.world_size > 1:
-        raise UserError("a folder takes one process; for several workers add --engine ray")
-    args.output = args.output or "tagged"
-    files, inputs = find_files(args.data)
-    wanted = args.label_column if args.only_unlabelled else None
-    parts, columns, label_column = split_files(
-        files, inputs, args.block_size, args.text_columns, wanted
-    )
-    run = {"taggers": [tagger_fingerprint(name) for name in args.model]}
-    run |= {f"--{name}": getattr(args, name) for name in FLAGS_OF_A_RUN}
-    output = TaggedFolder(args.output, run, inputs, parts, resume=args.resume)
-
-    started, n_rows, n_texts, n_done = perf_counter(), 0, 0, len(parts) - len(output.missing)
-    if output.missing:
-        folders = Folders(files, output.target, output.path, columns, label_column)
-        if args.engine == "ray":
-            results = tag_on_ray(folders, output.missing, args, args.workers)
-        else:
-            results = tag_here(folders, output.missing, args)
-        # Closing it ends the cluster, also after Ctrl-C.
-        with closing(results):
-            total = len(output.missing)
-            for result in progress(results, f"tagging {args.data}", unit="files", total=total):
-                n_rows, n_texts = n_rows + result["rows"], n_texts + result["texts"]
-    output.finish()
-    seconds = perf_counter() - started
-    kept = f" ({n_done:,} were there)" if n_done else ""
-    print(f"{len(inputs):,} files tagged in {len(parts):,} files{kept} of {args.output}: ", end="")
-    print(f"{n_rows:,} rows ({n_rows - n_texts:,} without text), {n_texts / seconds:,.0f} texts/s")
 
 
 def note_unknown_tokens(taggers: dict[str, Tagger], texts: list[str]) -> None:

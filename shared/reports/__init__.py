@@ -9,7 +9,9 @@
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
-- `tagged_folder`: a folder of files, tagged part by part, here or by a Ray cluster.
+- `input_parts`: the files of a folder, and their parts.
+- `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
+- `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
@@ -26,7 +28,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
+        "folder_engines": ["tag_folder"],
         "hub": ["push_to_hub"],
+        "input_parts": ["is_folder"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",
@@ -38,15 +42,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
         "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
-        "tagged_folder": [
-            "Folders",
-            "TaggedFolder",
-            "find_files",
-            "is_folder",
-            "split_files",
-            "tag_here",
-            "tag_on_ray",
-        ],
         "verdict": ["reading_metrics"],
     },
 )
