@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.methods.attributions import Chosen, Contributions, probe_contributions
+from shared.methods.attributions import Chosen, Contributions
 from shared.methods.embeddings import CachedEmbedder, Embedder, MeanPooling
 from shared.methods.linear import LinearClassifier, LinearEnsemble
+from shared.methods.linear_attributions import probe_contributions
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
 from shared.methods.static_embeddings import StaticEncoder

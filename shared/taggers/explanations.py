@@ -86,10 +86,12 @@ class Explainer:
             else:
                 self._search = self._by_words(rows["text"])
             names = np.array(reference.label_names, dtype=object)
+            numbers, first_lines = rows["row"][:], titles(rows["text"][:])
+            ids = rows["labels"][:]
             self._describe = lambda row: {
-                "row": rows[row]["row"],
-                "text": titles([rows[row]["text"]])[0],
-                "labels": names[rows[row]["labels"]].tolist(),
+                "row": numbers[row],
+                "text": first_lines[row],
+                "labels": names[ids[row]].tolist(),
             }
         elif lookups:
             lookup = lookups[0].classifier.lookup

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.methods.attributions import (
-    Chosen,
-    Contributions,
-    linear_contributions,
-    logit_weights,
-)
+from shared.methods.attributions import Chosen, Contributions
 from shared.methods.linear import (
     LinearClassifier,
     LinearEnsemble,
     WordClassifier,
     WordFeatures,
 )
+from shared.methods.linear_attributions import linear_contributions, logit_weights
 from shared.methods.strategies import ClassifierChain, LabelPowerset, MultilabelClassifier
 from shared.methods.trees import BoostedTrees
 from shared.taggers.folder import TaggerContents

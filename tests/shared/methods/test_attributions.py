@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from shared.methods.attributions import (
-    gradient_contributions,
-    linear_contributions,
-    logit_weights,
-    mean_contributions,
-    probe_contributions,
-)
+from shared.methods.attributions import gradient_contributions, mean_contributions
 from shared.methods.baselines import fit_words
 from shared.methods.linear import LinearClassifier, LinearEnsemble
+from shared.methods.linear_attributions import (
+    linear_contributions,
+    logit_weights,
+    probe_contributions,
+)
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
 from shared.methods.word_pipelines import WordArguments, word_pipeline
 from shared.models.loading import load_tokenizer
