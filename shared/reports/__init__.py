@@ -12,6 +12,9 @@
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
+- `input_parts`: the files of a folder, and their parts.
+- `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
+- `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
@@ -28,8 +31,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
+        "folder_engines": ["tag_folder"],
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
+        "input_parts": ["is_folder"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",

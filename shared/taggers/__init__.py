@@ -7,6 +7,7 @@
 - `arguments`: flags of the recipes that apply taggers
 - `tagger`: `Tagger`, from texts to labels and scores; `load_tagger`; the mean of several taggers
 - `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
+- `explanations`: why a text got its labels: the words that weigh most, the nearest labelled texts
 - `folder`: the files of a tagger: written, and checked when they are read
 
 May import: `shared.methods` and the rooms below it.
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arguments": ["TaggerArguments"],
         "embeddings": ["EmbeddingScorer"],
+        "explanations": ["Explainer", "load_explainer", "strongest_words"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
         "tagger": [
             "MeanScorer",

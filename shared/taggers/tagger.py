@@ -18,6 +18,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once, quiet_libraries
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule, prediction_records
+from shared.methods.attributions import Chosen, Contributions, mean_contributions
 from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
 
 if TYPE_CHECKING:
@@ -295,6 +296,22 @@ class MeanScorer:
         pairs = zip(self.members, self._columns, strict=True)
         scores = [member.calibrate(member.scorer(texts))[:, columns] for member, columns in pairs]
         return np.average(scores, axis=0, weights=self.weights)
+
+    def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
+        """Return the weighted mean of what words add to the logits of chosen labels.
+
+        Raises
+        ------
+        ValueError
+            If a member cannot say it.
+        """
+        parts = []
+        for member, columns in zip(self.members, self._columns, strict=True):
+            if not hasattr(member.scorer, "contributions"):
+                raise ValueError("a tagger of the mean cannot say what its words add")
+            of_member = [[columns[label] for label in labels] for labels in chosen]
+            parts.append(member.scorer.contributions(texts, of_member))
+        return mean_contributions(parts, self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Save each member in its folder, and record the folders."""

@@ -689,3 +689,56 @@ def test_numbers_that_parquet_cannot_hold_become_text(tag, words, tmp_path):
     tag("--data", data, "--model", words, "--output", "tagged.parquet")
     column = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["n"].to_pylist()
     assert column == [str(2**70), "1"]
+
+
+# --- explanations --------------------------------------------------------------------------------
+
+
+def test_explanations_name_words_and_neighbours(tag, words, trained, tiny_issues, tmp_path):
+    rows = [{"title": "crash traceback", "explanation": "own"}, {"title": ""}]
+    data = write(tmp_path / "new.jsonl", rows)
+    for model in (words, trained[0]):
+        flags = ["--data", data, "--model", model, "--explain", "--explain_data", tiny_issues]
+        for name in ("tagged.jsonl", "tagged.csv", "tagged.parquet"):
+            tag(*flags, "--output", name)
+        lines = read_lines(tmp_path / "tagged.jsonl")
+        assert [line.get("input_explanation") for line in lines] == ["own", None]
+        explanation = lines[0]["explanation"]
+        assert list(explanation["words"]) == lines[0]["labels"]
+        assert explanation["words"]["bug"][0][0] in ("crash", "traceback")
+        labelled = read_lines(tiny_issues)
+        for neighbour in explanation["neighbours"]:
+            assert labelled[neighbour["row"] - 1]["labels"] == neighbour["labels"]
+        assert lines[1]["explanation"] == {"words": {}, "neighbours": []}
+        with open(tmp_path / "tagged.csv", encoding="utf-8", newline="") as file:
+            cells = [json.loads(row["explanation"]) for row in csv.DictReader(file)]
+        column = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["explanation"]
+        for others in (cells, map(json.loads, column.to_pylist())):
+            assert list(others) == [line["explanation"] for line in lines]
+
+
+def test_explanations_of_blocks_survive_an_interruption(
+    tag, words, tiny_issues, tmp_path, monkeypatch
+):
+    flags = ["--data", tiny_issues, "--model", words, "--explain", "--block_size", 50]
+    printed = tag(*flags, "--output", "whole.jsonl")
+    assert "note: no neighbours are named: the tagger holds no training texts" in printed
+    add, calls = TaggedFile.add, []
+
+    def stop_after_one(self, records):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(add(self, records))
+
+    monkeypatch.setattr(TaggedFile, "add", stop_after_one)
+    tag.mistake(*flags, code=130)
+    monkeypatch.setattr(TaggedFile, "add", add)
+    assert "50 by the stopped run" in tag(*flags)
+    assert read_lines(tmp_path / "tagged.jsonl") == read_lines(tmp_path / "whole.jsonl")
+
+
+def test_a_file_to_search_without_explanations_is_a_mistake(tag, tiny_issues):
+    line = tag.mistake("--data", tiny_issues, "--explain_data", tiny_issues)
+    assert line == "--explain_data: acts with --explain; add it"
+    line = tag.mistake("--data", tiny_issues, "--explain", "--explain_data", "nowhere.jsonl")
+    assert line == "nowhere.jsonl: no such file"
