@@ -1,0 +1,170 @@
+"""The parts of the page that are HTML: what is loaded, labels and scores, nearest texts, progress.
+
+Everything that a user or a file brings is escaped (Jinja2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from shared.taggers.tagger import Tagger
+
+# Colours are those of the theme, so that the page follows the light or dark mode of the browser.
+STYLE = """
+.gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
+.tagger-part h1 { font-size: 1.6rem; margin: .2rem 0; overflow-wrap: anywhere; }
+.tagger-part ul { padding-left: 1.2rem; list-style: disc; }
+.tagger-part .note { color: var(--body-text-color-subdued); }
+.tagger-part .chosen { font-size: 1.1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+.tagger-part table { width: 100%; border-collapse: collapse; margin: .5rem 0 1rem; }
+.tagger-part caption { text-align: left; font-weight: 600; padding: .2rem 0; }
+.tagger-part th, .tagger-part td { padding: .35rem .4rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
+.tagger-part th.number, .tagger-part td.number { text-align: right; overflow-wrap: normal;
+  font-variant-numeric: tabular-nums; }
+.tagger-part tbody th { font-weight: 400; }
+.tagger-part tr.applies th { font-weight: 700; }
+.tagger-part .bar { position: relative; height: .4rem; margin-top: .3rem; border-radius: .2rem;
+  background: var(--border-color-primary); }
+.tagger-part .bar .score { height: 100%; border-radius: .2rem; min-width: 1px;
+  background: var(--body-text-color-subdued); }
+.tagger-part tr.applies .bar .score { background: var(--color-accent); }
+.tagger-part .bar .threshold { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px;
+  background: var(--body-text-color); }
+.tagger-part progress { width: 100%; }
+"""
+
+_TEMPLATES = {
+    "about": """
+<div class="tagger-part"><h1>Which labels does a text get?</h1>
+{% if taggers|length > 1 %}<p>The mean of {{ taggers|length }} taggers:</p>{% endif %}
+<ul>{% for line in taggers %}<li>{{ line }}</li>{% endfor %}</ul></div>""",
+    "tags": """
+<div class="tagger-part">
+<p class="chosen">{% if chosen %}Labels: <strong>{{ chosen|join(", ") }}</strong>
+{%- else %}No label: no score reaches its threshold.{% endif %}</p>
+<table><caption>{{ rule }}</caption>
+<thead><tr><th scope="col">Label</th><th scope="col" class="number">Score</th>
+{%- if with_thresholds %}<th scope="col" class="number">Threshold</th>{% endif -%}
+<th scope="col">Applies</th></tr></thead>
+<tbody>{% for row in rows %}
+<tr{% if row.reason %} class="applies"{% endif %}><th scope="row">{{ row.label }}
+<div class="bar" aria-hidden="true"><div class="score" style="width: {{ 100 * row.score }}%"></div>
+{%- if with_thresholds %}<div class="threshold" style="left: {{ 100 * row.threshold }}%"></div>
+{%- endif %}</div></th><td class="number">{{ "%.3f"|format(row.score) }}</td>
+{%- if with_thresholds %}<td class="number">{{ "%.3f"|format(row.threshold) }}</td>{% endif -%}
+<td>{{ row.reason or "no" }}</td></tr>{% endfor %}
+</tbody></table>
+{% if n_hidden %}<p class="note">{{ n_hidden }} labels with lower scores are not shown.</p>
+{% endif %}</div>""",
+    "nearest": """
+<div class="tagger-part"><table><caption>Nearest of {{ "{:,}".format(n_texts) }} labelled texts
+</caption><thead><tr><th scope="col">Text</th><th scope="col">Labels</th>
+<th scope="col" class="number">Cosine</th></tr></thead>
+<tbody>{% for row in rows %}<tr><td>{{ row.text }}</td>
+<td>{{ row.labels|join(", ") or "none" }}</td>
+<td class="number">{{ "%.3f"|format(row.cosine) }}</td></tr>{% endfor %}</tbody></table></div>""",
+    "progress": """
+<div class="tagger-part"><p role="status">{{ line }}</p>
+{% if share is not none %}<progress value="{{ share }}" aria-label="tagged rows"></progress>
+{% endif %}</div>""",
+}
+
+
+@dataclass(frozen=True)
+class NearText:
+    """A labelled text that is near to another one.
+
+    Attributes
+    ----------
+    text : str
+        A line of it.
+    labels : list of str
+    cosine : float
+        Of the two vectors: 1 for the same direction.
+    """
+
+    text: str
+    labels: list[str]
+    cosine: float
+
+
+def about_html(taggers: Sequence[str]) -> str:
+    """Return the head of the page.
+
+    Parameters
+    ----------
+    taggers : sequence of str
+        A line about each tagger.
+    """
+    return _render("about", taggers=taggers)
+
+
+def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
+    """Return the labels of a text, its scores with their thresholds, and why a label applies.
+
+    Parameters
+    ----------
+    record : mapping
+        From `Tagger.tag`.
+    tagger : Tagger
+    """
+    names, rule, chosen = tagger.label_names, tagger.rule, record["labels"]
+    thresholds = {} if rule.top_k is not None else dict(zip(names, rule.thresholds, strict=True))
+    best = next(iter(record["scores"]), None)
+
+    def reason(label: str, score: float) -> str:
+        if label not in chosen:
+            return ""
+        if rule.top_k is not None:
+            return "best label" if rule.top_k == 1 else f"among the {rule.top_k} best"
+        # Scores of a record are rounded, so that one at its threshold may be shown below it.
+        only_best = rule.at_least_one and label == best and score < thresholds[label] - 1e-6
+        return "best label" if only_best else "reaches threshold"
+
+    rows = [
+        {"label": label, "score": score, "threshold": thresholds.get(label)}
+        | {"reason": reason(label, score)}
+        for label, score in record["scores"].items()
+    ]
+    rule_line = "A label applies if its score reaches its threshold."
+    if rule.top_k is not None:
+        number = "label applies" if rule.top_k == 1 else f"{rule.top_k} labels apply"
+        rule_line = f"The best {number}, whatever the scores."
+    elif rule.at_least_one:
+        rule_line = "A label applies if its score reaches its threshold; the best one always does."
+    return _render(
+        "tags",
+        chosen=chosen,
+        rows=rows,
+        rule=rule_line,
+        with_thresholds=bool(thresholds),
+        n_hidden=len(names) - len(rows),
+    )
+
+
+def nearest_html(rows: Sequence[NearText], n_texts: int) -> str:
+    """Return a table of the texts that are nearest to another one, of `n_texts` in all."""
+    return _render("nearest", rows=rows, n_texts=n_texts)
+
+
+def progress_html(line: str, share: float | None = None) -> str:
+    """Return a line about a file, with a bar if a share from 0 to 1 of it is done."""
+    return _render("progress", line=line, share=share)
+
+
+def _render(name: str, **values: Any) -> str:
+    return _environment().get_template(name).render(values).strip()
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    return Environment(loader=DictLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)

@@ -1,0 +1,263 @@
+"""The web page of a tagger (Gradio): a text, or a file, in; labels and scores out.
+
+Everything that the page needs comes from its own server. Errors are one line on the page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.cli.errors import UserError
+from shared.serving.markup import STYLE, about_html, progress_html, tags_html
+from shared.taggers.folder import MANIFEST
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from shared.taggers.tagger import Tagger
+
+NEUTRAL_EXAMPLE = "The second chapter of the manual explains how to change the settings."
+FONTS = ("system-ui", "sans-serif")
+MONOSPACED_FONTS = ("ui-monospace", "monospace")
+TEXT_COLUMNS = "Text columns"  # a field of the page
+KEPT_SECONDS = 3600  # uploads and tagged files are deleted after an hour
+_METHODS = {
+    "words": "a classifier of words",
+    "embeddings": "a classifier of sentence embeddings",
+    "trained_model": "a fine-tuned model",
+    "zero_shot": "a zero-shot classifier",
+    "mean": "a mean of taggers",
+}
+
+
+@dataclass(frozen=True)
+class FileState:
+    """How far the tagging of a file is.
+
+    Attributes
+    ----------
+    n_done, n_rows : int
+        Rows that are tagged, and all.
+    path : Path, optional
+        The tagged file, when it is complete.
+    """
+
+    n_done: int
+    n_rows: int
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class PageLimits:
+    """What the page takes.
+
+    Attributes
+    ----------
+    max_characters : int
+        Characters of a text.
+    max_megabytes : int
+        Megabytes (10^6 bytes) of a file.
+    """
+
+    max_characters: int = 50_000
+    max_megabytes: int = 10
+
+
+def describe_tagger(folder: str, tagger: Tagger) -> str:
+    """Return a line about a tagger: its folder, its method, its labels and its metrics.
+
+    Parameters
+    ----------
+    folder : str
+        Its ``metrics.json`` has the metrics, if the folder holds one.
+    tagger : Tagger
+    """
+    method, metrics = "a model of transformers", {}
+    path = Path(folder).expanduser()
+    if (path / MANIFEST).is_file():
+        method = _METHODS[json.loads((path / MANIFEST).read_text("utf-8"))["method"]]
+    if (path / "metrics.json").is_file():
+        metrics = json.loads((path / "metrics.json").read_text("utf-8"))
+    line = f"{folder}: {method}, {len(tagger.label_names):,} labels"
+    # Of a cross-validation of documents, those out of fold.
+    part = "test" if "test_micro_f1" in metrics else "oof"
+    values = []
+    for name in ("micro", "macro"):
+        key = f"{part}_{name}_f1"
+        if key in metrics:
+            values.append(f"{name} F1 {metrics[key]:.3f}")
+        if f"{key}_low" in metrics:
+            low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
+            values[-1] += f" (95 % interval {low:.3f} to {high:.3f})"
+    if values:
+        line += f"; {', '.join(values)}"
+    if "test_samples" in metrics:
+        line += f" on {metrics['test_samples']:,} test texts"
+    return line
+
+
+def make_page(
+    tagger: Tagger,
+    tag_file: Callable[[Path, list[str]], Iterator[FileState]],
+    *,
+    title: str,
+    about: Sequence[str],
+    n_scores: int | None = None,
+    examples: Sequence[str] = (),
+    explain: Callable[[str], str] | None = None,
+    lock: AbstractContextManager,
+    limits: PageLimits,
+    folder: str,
+) -> FastAPI:
+    """Return the application that serves the page of a tagger.
+
+    Parameters
+    ----------
+    tagger : Tagger
+    tag_file : callable
+        Maps a file, and the names of its text columns (empty: the default), to states; the last one
+        has the tagged file. It may raise a `UserError`.
+    title : str
+        Of the window.
+    about : sequence of str
+        A line about each tagger that was loaded.
+    n_scores : int, optional
+        As in `Tagger.tag`.
+    examples : sequence of str
+        Texts to try; none: a neutral sentence.
+    explain : callable, optional
+        Maps a text to HTML that gives reasons for its labels. None: the page has no place for it.
+    lock : context manager
+        Held while the tagger computes for a text; `tag_file` holds it for each block of rows.
+    limits : PageLimits
+    folder : str
+        Of uploads and tagged files.
+
+    Raises
+    ------
+    UserError
+        If gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import as well
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError('the page needs gradio: pip install -e ".[demo]"') from None
+    from fastapi import FastAPI
+
+    def on_text(text: str) -> Any:
+        if not text.strip():
+            raise _error("The text is empty: type or paste one.")
+        if len(text) > limits.max_characters:
+            raise _error(
+                f"The text has {len(text):,} characters, more than {limits.max_characters:,}: "
+                "shorten it."
+            )
+        with lock:
+            tags = tags_html(tagger.tag([text], n_scores)[0], tagger)
+            return (tags, explain(text)) if explain else tags
+
+    def on_file(path: str | None, columns: str) -> Iterator[tuple[str, Any]]:
+        if path is None:
+            raise _error("No file: choose one first.")
+        yield progress_html("Checking all rows ..."), None
+        names = [name.strip() for name in columns.split(",") if name.strip()]
+        try:
+            for state in tag_file(Path(path), names):
+                line = f"{state.n_done:,} of {state.n_rows:,} rows are tagged."
+                if state.path is not None:
+                    yield progress_html(line), str(state.path)
+                else:
+                    yield progress_html(line, state.n_done / max(state.n_rows, 1)), None
+        except UserError as error:
+            # A visitor knows the name of the file and the fields of the page: no path, no flags.
+            line = str(error).replace(f"{Path(path).parent}{os.sep}", "")
+            line = line.removeprefix("--output ").replace("--text_columns", f'"{TEXT_COLUMNS}"')
+            raise _error(line) from None
+
+    waiting = '<p class="tagger-part note">The labels appear below the text or beside it.</p>'
+    with gradio.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS)
+    ) as page:
+        gradio.HTML(about_html(about))
+        with gradio.Tab("A text"), gradio.Row():
+            outputs = [gradio.HTML(waiting, render=False)]
+            outputs += [gradio.HTML(render=False)] if explain else []
+            with gradio.Column(min_width=320):
+                text = gradio.Textbox(
+                    label="Text",
+                    lines=6,
+                    max_lines=20,
+                    placeholder=f"Type or paste up to {limits.max_characters:,} characters.",
+                )
+                call: dict[str, Any] = {"fn": on_text, "inputs": text, "outputs": outputs}
+                button = gradio.Button("Tag the text", variant="primary")
+                button.click(**call, api_name="tag")
+                text.submit(**call, api_visibility="private")  # Shift and Enter
+                gradio.Examples(
+                    [[example] for example in examples or [NEUTRAL_EXAMPLE]],
+                    **call,
+                    run_on_click=True,
+                    cache_examples=False,
+                    api_visibility="private",
+                )
+            with gradio.Column(min_width=320):
+                for output in outputs:
+                    output.render()
+        with gradio.Tab("A file"), gradio.Row():
+            with gradio.Column(min_width=320):
+                upload = gradio.File(
+                    label=f"CSV, TSV, JSON lines or Parquet, up to {limits.max_megabytes:,} MB",
+                    height=160,
+                )
+                columns = gradio.Textbox(
+                    label=TEXT_COLUMNS,
+                    info="Separated by commas. Empty: title and body, or text.",
+                    max_lines=1,
+                )
+                button = gradio.Button("Tag the file", variant="primary")
+            with gradio.Column(min_width=320):
+                state = gradio.HTML()
+                tagged = gradio.File(label="Tagged file", interactive=False, height=160)
+            button.click(
+                on_file,
+                [upload, columns],
+                [state, tagged],
+                show_progress="hidden",  # the state has a bar of its own
+                api_name="tag_file",
+            )
+    page.queue(max_size=100)
+    theme = gradio.themes.Base(font=FONTS, font_mono=MONOSPACED_FONTS)
+    return gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        theme=theme,
+        css=STYLE,
+        max_file_size=limits.max_megabytes * 10**6,
+        show_error=False,  # an unexpected error: its text is for the log
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        pwa=False,
+    )
+
+
+def _error(message: str) -> Exception:
+    """Return the error that the page shows as one line, until it is closed."""
+    import gradio
+
+    line = html.escape(" ".join(message.split()), quote=False)  # the page shows HTML
+    return gradio.Error(line, duration=None, title="Not tagged", print_exception=False)
