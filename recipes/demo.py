@@ -22,6 +22,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -40,6 +41,7 @@ from shared.reports import TaggedFile, kept_columns
 from shared.serving import (
     FileState,
     NearestTexts,
+    PageActions,
     PageLimits,
     bind,
     describe_tagger,
@@ -50,9 +52,9 @@ from shared.serving import (
 from shared.taggers import Tagger, TaggerArguments, load_taggers, mean_tagger
 
 DEFAULT_TAGGER = "outputs/github_tagger"
-# Rows that are tagged at a time. A block that took less than some seconds is followed by one of
-# twice the size: the bar moves, and a text waits for one block at most.
-FIRST_BLOCK, LARGEST_BLOCK, SECONDS_PER_BLOCK = 512, 4096, 5
+# Rows that are tagged at a time: after the first block, as many as take some seconds. Then the bar
+# moves and a text waits for a block at most, and the blocks of a fast tagger are those of tag.py.
+FIRST_BLOCK, LARGEST_BLOCK, SECONDS_PER_BLOCK = 64, 4096, 15
 
 
 @dataclass
@@ -89,6 +91,8 @@ def main() -> None:
     quiet_libraries()
     if args.world_size > 1:
         raise UserError("demo takes one process; start several pages, each with its --port")
+    if find_spec("gradio") is None:
+        raise UserError('demo needs gradio: pip install -e ".[demo]"')
     # Listen first: a port in use is seen before models are loaded. Browsers wait until then.
     listening = bind(args.host, args.port)
     taggers = load_taggers(args, DEFAULT_TAGGER)
@@ -109,18 +113,14 @@ def main() -> None:
     def tag_upload(path: Path, columns: list[str]) -> Iterator[FileState]:
         return tag_file(path, columns or args.text_columns, tagger, n_scores, lock, args)
 
+    limits = PageLimits(args.max_characters, args.max_megabytes)
     name = " and ".join(args.model)
     with tempfile.TemporaryDirectory(prefix="demo_") as folder:
         page = make_page(
-            tagger,
-            tag_upload,
+            PageActions(tagger, tag_upload, lock, n_scores, explain, limits),
             title=f"Tagger {name}",
             about=[describe_tagger(*pair) for pair in zip(args.model, taggers, strict=True)],
-            n_scores=n_scores,
             examples=examples,
-            explain=explain,
-            lock=lock,
-            limits=PageLimits(args.max_characters, args.max_megabytes),
             folder=folder,
         )
         host, port = listening.getsockname()[:2]
@@ -161,11 +161,11 @@ def tag_file(
     with TaggedFile(str(output), {}, **options) as tagged:
         rows, size = source.read(required=columns), FIRST_BLOCK
         while block := list(islice(rows, size)):
-            started = perf_counter()
             with lock:
+                started = perf_counter()
                 tagged.add(tagger.tag([join_text(row, columns) for row in block], n_scores))
-            if perf_counter() - started < SECONDS_PER_BLOCK:
-                size = min(2 * size, LARGEST_BLOCK)
+            rows_in_time = int(len(block) / (perf_counter() - started) * SECONDS_PER_BLOCK)
+            size = min(max(rows_in_time, FIRST_BLOCK), LARGEST_BLOCK)
             try:
                 yield FileState(tagged.n_records, n_rows)
             except GeneratorExit:  # the visitor has left: nothing is kept
@@ -175,7 +175,7 @@ def tag_file(
 
 
 def check_row(row: dict, columns: list[str], place: str, max_characters: int) -> None:
-    """Refuse a row without a text that can be tagged, or has the columns of tags."""
+    """Refuse a row whose text is no text or too long, or whose columns have the names of tags."""
     try:
         kept_columns(row)
         text = join_text(row, columns)

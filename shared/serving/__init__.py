@@ -18,6 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "app": ["Limits", "bind", "make_app", "run_server"],
         "batches": ["BatchedTagger"],
         "examples": ["NearestTexts", "short_examples"],
-        "page": ["FileState", "PageLimits", "describe_tagger", "make_page"],
+        "page": ["FileState", "PageActions", "PageLimits", "describe_tagger", "make_page"],
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class NearestTexts:
         labels = self._lookup.labels[rows]
         nearest = [
             NearText(
-                " ".join(self.texts[row].split())[:LINE],
+                textwrap.shorten(self.texts[row], LINE, placeholder=" ..."),
                 [self._label_names[i] for i in np.flatnonzero(of_row)],
                 float(cosine),
             )

@@ -22,12 +22,17 @@ STYLE = """
 .tagger-part ul { padding-left: 1.2rem; list-style: disc; }
 .tagger-part .note { color: var(--body-text-color-subdued); }
 .tagger-part .chosen { font-size: 1.1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+.tagger-part .wide { overflow-x: auto; contain: inline-size; }
 .tagger-part table { width: 100%; border-collapse: collapse; margin: .5rem 0 1rem; }
 .tagger-part caption { text-align: left; font-weight: 600; padding: .2rem 0; }
-.tagger-part th, .tagger-part td { padding: .35rem .4rem; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
-.tagger-part th.number, .tagger-part td.number { text-align: right; overflow-wrap: normal;
-  font-variant-numeric: tabular-nums; }
+.tagger-part table, .tagger-part table tr { border: 0; }
+.tagger-part table th, .tagger-part table td { padding: .35rem .3rem; text-align: left;
+  vertical-align: top; border: 0; border-bottom: 1px solid var(--border-color-primary); }
+.tagger-part table .number { text-align: right; font-variant-numeric: tabular-nums; }
+.tagger-part table .text { overflow-wrap: anywhere; }
+@media (max-width: 30rem) { .tagger-part table { font-size: .85rem; } }
+.tagger-part .error { font-weight: 600; overflow-wrap: anywhere;
+  border-left: .25rem solid var(--error-border-color); padding-left: .6rem; }
 .tagger-part tbody th { font-weight: 400; }
 .tagger-part tr.applies th { font-weight: 700; }
 .tagger-part .bar { position: relative; height: .4rem; margin-top: .3rem; border-radius: .2rem;
@@ -37,7 +42,7 @@ STYLE = """
 .tagger-part tr.applies .bar .score { background: var(--color-accent); }
 .tagger-part .bar .threshold { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px;
   background: var(--body-text-color); }
-.tagger-part progress { width: 100%; }
+.tagger-part progress { width: 100%; height: 1rem; accent-color: var(--color-accent); }
 """
 
 _TEMPLATES = {
@@ -49,7 +54,7 @@ _TEMPLATES = {
 <div class="tagger-part">
 <p class="chosen">{% if chosen %}Labels: <strong>{{ chosen|join(", ") }}</strong>
 {%- else %}No label: no score reaches its threshold.{% endif %}</p>
-<table><caption>{{ rule }}</caption>
+<div class="wide"><table><caption>{{ rule }}</caption>
 <thead><tr><th scope="col">Label</th><th scope="col" class="number">Score</th>
 {%- if with_thresholds %}<th scope="col" class="number">Threshold</th>{% endif -%}
 <th scope="col">Applies</th></tr></thead>
@@ -60,16 +65,20 @@ _TEMPLATES = {
 {%- endif %}</div></th><td class="number">{{ "%.3f"|format(row.score) }}</td>
 {%- if with_thresholds %}<td class="number">{{ "%.3f"|format(row.threshold) }}</td>{% endif -%}
 <td>{{ row.reason or "no" }}</td></tr>{% endfor %}
-</tbody></table>
+</tbody></table></div>
 {% if n_hidden %}<p class="note">{{ n_hidden }} labels with lower scores are not shown.</p>
 {% endif %}</div>""",
     "nearest": """
-<div class="tagger-part"><table><caption>Nearest of {{ "{:,}".format(n_texts) }} labelled texts
-</caption><thead><tr><th scope="col">Text</th><th scope="col">Labels</th>
+<div class="tagger-part"><div class="wide"><table>
+<caption>Nearest of {{ "{:,}".format(n_texts) }} labelled texts</caption>
+<thead><tr><th scope="col">Text</th><th scope="col">Labels</th>
 <th scope="col" class="number">Cosine</th></tr></thead>
-<tbody>{% for row in rows %}<tr><td>{{ row.text }}</td>
+<tbody>{% for row in rows %}<tr><td class="text">{{ row.text }}</td>
 <td>{{ row.labels|join(", ") or "none" }}</td>
-<td class="number">{{ "%.3f"|format(row.cosine) }}</td></tr>{% endfor %}</tbody></table></div>""",
+<td class="number">{{ "%.3f"|format(row.cosine) }}</td></tr>{% endfor %}
+</tbody></table></div></div>""",
+    "error": """
+<div class="tagger-part"><p class="error" role="alert">{{ line }}</p></div>""",
     "progress": """
 <div class="tagger-part"><p role="status">{{ line }}</p>
 {% if share is not none %}<progress value="{{ share }}" aria-label="tagged rows"></progress>
@@ -123,10 +132,10 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
         if label not in chosen:
             return ""
         if rule.top_k is not None:
-            return "best label" if rule.top_k == 1 else f"among the {rule.top_k} best"
+            return "as best label" if rule.top_k == 1 else f"as one of {rule.top_k} best"
         # Scores of a record are rounded, so that one at its threshold may be shown below it.
         only_best = rule.at_least_one and label == best and score < thresholds[label] - 1e-6
-        return "best label" if only_best else "reaches threshold"
+        return "as best label" if only_best else "by threshold"
 
     rows = [
         {"label": label, "score": score, "threshold": thresholds.get(label)}
@@ -152,6 +161,11 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
 def nearest_html(rows: Sequence[NearText], n_texts: int) -> str:
     """Return a table of the texts that are nearest to another one, of `n_texts` in all."""
     return _render("nearest", rows=rows, n_texts=n_texts)
+
+
+def error_html(line: str) -> str:
+    """Return a line that says why something was not done."""
+    return _render("error", line=line)
 
 
 def progress_html(line: str, share: float | None = None) -> str:

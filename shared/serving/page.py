@@ -5,7 +5,6 @@ Everything that the page needs comes from its own server. Errors are one line on
 
 from __future__ import annotations
 
-import html
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
-from shared.serving.markup import STYLE, about_html, progress_html, tags_html
+from shared.serving.markup import STYLE, about_html, error_html, progress_html, tags_html
 from shared.taggers.folder import MANIFEST
 
 if TYPE_CHECKING:
@@ -26,6 +25,15 @@ if TYPE_CHECKING:
 NEUTRAL_EXAMPLE = "The second chapter of the manual explains how to change the settings."
 FONTS = ("system-ui", "sans-serif")
 MONOSPACED_FONTS = ("ui-monospace", "monospace")
+# Those of the theme have too little contrast to be read by everybody.
+COLOURS = {
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+}
 TEXT_COLUMNS = "Text columns"  # a field of the page
 KEPT_SECONDS = 3600  # uploads and tagged files are deleted after an hour
 _METHODS = {
@@ -103,96 +111,113 @@ def describe_tagger(folder: str, tagger: Tagger) -> str:
     return line
 
 
+@dataclass(frozen=True)
+class PageActions:
+    """What the buttons of the page do: each returns HTML, also for a mistake.
+
+    Attributes
+    ----------
+    tagger : Tagger
+    tag_file : callable
+        Maps a file, and the names of its text columns (empty: the default), to states; the last one
+        has the tagged file. It may raise a `UserError`.
+    lock : context manager
+        Held while the tagger computes for a text; `tag_file` holds it for each block of rows.
+    n_scores : int, optional
+        As in `Tagger.tag`.
+    explain : callable, optional
+        Maps a text to HTML that gives reasons for its labels. None: the page has no place for it.
+    limits : PageLimits
+    """
+
+    tagger: Tagger
+    tag_file: Callable[[Path, list[str]], Iterator[FileState]]
+    lock: AbstractContextManager
+    n_scores: int | None = None
+    explain: Callable[[str], str] | None = None
+    limits: PageLimits = PageLimits()
+
+    def on_text(self, text: str) -> tuple[str, str]:
+        """Return the labels of a text, and the reasons for them, as HTML."""
+        if not text.strip():
+            return error_html("The text is empty: type or paste one."), ""
+        if len(text) > self.limits.max_characters:
+            length = f"{len(text):,} characters, more than {self.limits.max_characters:,}"
+            return error_html(f"The text has {length}: shorten it."), ""
+        with self.lock:
+            record = self.tagger.tag([text], self.n_scores)[0]
+            reasons = self.explain(text) if self.explain else ""
+        return tags_html(record, self.tagger), reasons
+
+    def on_file(self, path: str | None, text_columns: str) -> Iterator[tuple[str, str | None]]:
+        """Yield how far the tagging of a file is, as HTML, and in the end the tagged file.
+
+        `text_columns` has names separated by commas.
+        """
+        if path is None:
+            yield error_html("No file: choose one first."), None
+            return
+        yield progress_html("Checking all rows ..."), None
+        names = [name.strip() for name in text_columns.split(",") if name.strip()]
+        try:
+            for state in self.tag_file(Path(path), names):
+                line = f"{state.n_done:,} of {state.n_rows:,} rows are tagged."
+                if state.path is None:
+                    yield progress_html(line, state.n_done / state.n_rows), None
+                else:
+                    yield progress_html(line), str(state.path)
+        except UserError as error:
+            # A visitor knows the name of the file and the fields of the page: no path, no flags.
+            line = str(error).replace(f"{Path(path).parent}{os.sep}", "")
+            line = line.removeprefix("--output ").replace("--text_columns", f'"{TEXT_COLUMNS}"')
+            yield error_html(line), None
+
+
 def make_page(
-    tagger: Tagger,
-    tag_file: Callable[[Path, list[str]], Iterator[FileState]],
+    actions: PageActions,
     *,
     title: str,
     about: Sequence[str],
-    n_scores: int | None = None,
     examples: Sequence[str] = (),
-    explain: Callable[[str], str] | None = None,
-    lock: AbstractContextManager,
-    limits: PageLimits,
     folder: str,
 ) -> FastAPI:
     """Return the application that serves the page of a tagger.
 
     Parameters
     ----------
-    tagger : Tagger
-    tag_file : callable
-        Maps a file, and the names of its text columns (empty: the default), to states; the last one
-        has the tagged file. It may raise a `UserError`.
+    actions : PageActions
     title : str
         Of the window.
     about : sequence of str
         A line about each tagger that was loaded.
-    n_scores : int, optional
-        As in `Tagger.tag`.
     examples : sequence of str
         Texts to try; none: a neutral sentence.
-    explain : callable, optional
-        Maps a text to HTML that gives reasons for its labels. None: the page has no place for it.
-    lock : context manager
-        Held while the tagger computes for a text; `tag_file` holds it for each block of rows.
-    limits : PageLimits
     folder : str
         Of uploads and tagged files.
-
-    Raises
-    ------
-    UserError
-        If gradio is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read on import as well
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise UserError('the page needs gradio: pip install -e ".[demo]"') from None
+    # Gradio reads them when it is imported, or when a component is made.
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+    import gradio
     from fastapi import FastAPI
 
+    limits = actions.limits
+
     def on_text(text: str) -> Any:
-        if not text.strip():
-            raise _error("The text is empty: type or paste one.")
-        if len(text) > limits.max_characters:
-            raise _error(
-                f"The text has {len(text):,} characters, more than {limits.max_characters:,}: "
-                "shorten it."
-            )
-        with lock:
-            tags = tags_html(tagger.tag([text], n_scores)[0], tagger)
-            return (tags, explain(text)) if explain else tags
+        tags, reasons = actions.on_text(text)
+        return (tags, reasons) if actions.explain else tags
 
-    def on_file(path: str | None, columns: str) -> Iterator[tuple[str, Any]]:
-        if path is None:
-            raise _error("No file: choose one first.")
-        yield progress_html("Checking all rows ..."), None
-        names = [name.strip() for name in columns.split(",") if name.strip()]
-        try:
-            for state in tag_file(Path(path), names):
-                line = f"{state.n_done:,} of {state.n_rows:,} rows are tagged."
-                if state.path is not None:
-                    yield progress_html(line), str(state.path)
-                else:
-                    yield progress_html(line, state.n_done / max(state.n_rows, 1)), None
-        except UserError as error:
-            # A visitor knows the name of the file and the fields of the page: no path, no flags.
-            line = str(error).replace(f"{Path(path).parent}{os.sep}", "")
-            line = line.removeprefix("--output ").replace("--text_columns", f'"{TEXT_COLUMNS}"')
-            raise _error(line) from None
+    def on_file(path: str | None, text_columns: str) -> Iterator[tuple[str, Any]]:
+        for line, output in actions.on_file(path, text_columns):
+            yield line, gradio.File(output, visible=output is not None)
 
-    waiting = '<p class="tagger-part note">The labels appear below the text or beside it.</p>'
+    waiting = progress_html("The labels of the text will be listed in this place.")
     with gradio.Blocks(
         title=title, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS)
     ) as page:
-        gradio.HTML(about_html(about))
+        gradio.HTML(about_html(about), padding=False)
         with gradio.Tab("A text"), gradio.Row():
-            outputs = [gradio.HTML(waiting, render=False)]
-            outputs += [gradio.HTML(render=False)] if explain else []
+            outputs = [gradio.HTML(waiting, padding=False, render=False)]
+            outputs += [gradio.HTML(padding=False, render=False)] if actions.explain else []
             with gradio.Column(min_width=320):
                 text = gradio.Textbox(
                     label="Text",
@@ -227,8 +252,8 @@ def make_page(
                 )
                 button = gradio.Button("Tag the file", variant="primary")
             with gradio.Column(min_width=320):
-                state = gradio.HTML()
-                tagged = gradio.File(label="Tagged file", interactive=False, height=160)
+                state = gradio.HTML(padding=False)
+                tagged = gradio.File(label="Tagged file", interactive=False, visible=False)
             button.click(
                 on_file,
                 [upload, columns],
@@ -237,7 +262,7 @@ def make_page(
                 api_name="tag_file",
             )
     page.queue(max_size=100)
-    theme = gradio.themes.Base(font=FONTS, font_mono=MONOSPACED_FONTS)
+    theme = gradio.themes.Base(font=FONTS, font_mono=MONOSPACED_FONTS).set(**COLOURS)
     return gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
         page,
@@ -253,11 +278,3 @@ def make_page(
         enable_monitoring=False,
         pwa=False,
     )
-
-
-def _error(message: str) -> Exception:
-    """Return the error that the page shows as one line, until it is closed."""
-    import gradio
-
-    line = html.escape(" ".join(message.split()), quote=False)  # the page shows HTML
-    return gradio.Error(line, duration=None, title="Not tagged", print_exception=False)
