@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Colours are those of the theme, so that the page follows the light or dark mode of the browser.
 STYLE = """
 .gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: .2rem 0 !important; }
 .tagger-part h1 { font-size: 1.6rem; margin: .2rem 0; overflow-wrap: anywhere; }
 .tagger-part ul { padding-left: 1.2rem; list-style: disc; }
 .tagger-part .note { color: var(--body-text-color-subdued); }
@@ -30,7 +31,6 @@ STYLE = """
   vertical-align: top; border: 0; border-bottom: 1px solid var(--border-color-primary); }
 .tagger-part table .number { text-align: right; font-variant-numeric: tabular-nums; }
 .tagger-part table .text { overflow-wrap: anywhere; }
-@media (max-width: 30rem) { .tagger-part table { font-size: .85rem; } }
 .tagger-part .error { font-weight: 600; overflow-wrap: anywhere;
   border-left: .25rem solid var(--error-border-color); padding-left: .6rem; }
 .tagger-part tbody th { font-weight: 400; }
@@ -42,6 +42,10 @@ STYLE = """
 .tagger-part tr.applies .bar .score { background: var(--color-accent); }
 .tagger-part .bar .threshold { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px;
   background: var(--body-text-color); }
+@media (max-width: 30rem) {
+  .gradio-container .main { padding: 1rem !important; }
+  .tagger-part table { font-size: .85rem; }
+}
 .tagger-part progress { width: 100%; height: 1rem; accent-color: var(--color-accent); }
 """
 
@@ -66,7 +70,7 @@ _TEMPLATES = {
 {%- if with_thresholds %}<td class="number">{{ "%.3f"|format(row.threshold) }}</td>{% endif -%}
 <td>{{ row.reason or "no" }}</td></tr>{% endfor %}
 </tbody></table></div>
-{% if n_hidden %}<p class="note">{{ n_hidden }} labels with lower scores are not shown.</p>
+{% if n_hidden %}<p class="note">{{ n_hidden }} more with lower scores.</p>
 {% endif %}</div>""",
     "nearest": """
 <div class="tagger-part"><div class="wide"><table>

@@ -214,10 +214,10 @@ def make_page(
     with gradio.Blocks(
         title=title, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS)
     ) as page:
-        gradio.HTML(about_html(about), padding=False)
+        gradio.HTML(about_html(about))
         with gradio.Tab("A text"), gradio.Row():
-            outputs = [gradio.HTML(waiting, padding=False, render=False)]
-            outputs += [gradio.HTML(padding=False, render=False)] if actions.explain else []
+            outputs = [gradio.HTML(waiting, render=False)]
+            outputs += [gradio.HTML(render=False)] if actions.explain else []
             with gradio.Column(min_width=320):
                 text = gradio.Textbox(
                     label="Text",
@@ -226,15 +226,15 @@ def make_page(
                     placeholder=f"Type or paste up to {limits.max_characters:,} characters.",
                 )
                 call: dict[str, Any] = {"fn": on_text, "inputs": text, "outputs": outputs}
+                call |= {"api_visibility": "private"}  # programs have an interface of their own
                 button = gradio.Button("Tag the text", variant="primary")
-                button.click(**call, api_name="tag")
-                text.submit(**call, api_visibility="private")  # Shift and Enter
+                button.click(**call)
+                text.submit(**call)  # Shift and Enter
                 gradio.Examples(
                     [[example] for example in examples or [NEUTRAL_EXAMPLE]],
                     **call,
                     run_on_click=True,
                     cache_examples=False,
-                    api_visibility="private",
                 )
             with gradio.Column(min_width=320):
                 for output in outputs:
@@ -252,14 +252,14 @@ def make_page(
                 )
                 button = gradio.Button("Tag the file", variant="primary")
             with gradio.Column(min_width=320):
-                state = gradio.HTML(padding=False)
+                state = gradio.HTML()
                 tagged = gradio.File(label="Tagged file", interactive=False, visible=False)
             button.click(
                 on_file,
                 [upload, columns],
                 [state, tagged],
                 show_progress="hidden",  # the state has a bar of its own
-                api_name="tag_file",
+                api_visibility="private",
             )
     page.queue(max_size=100)
     theme = gradio.themes.Base(font=FONTS, font_mono=MONOSPACED_FONTS).set(**COLOURS)
