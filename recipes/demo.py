@@ -14,8 +14,8 @@ deleted after an hour, and when the page ends. Ctrl-C or SIGTERM end it, with ex
 
 It needs gradio: pip install -e ".[demo]"
 
-Expect the speed of tag.py for files, and on two CPU cores an answer within a tenth of a second for
-a short text.
+Expect for files the speed of tag.py, and for a short text an answer within a second or two, most of
+it drawn by the browser.
 """
 
 import re
@@ -54,7 +54,7 @@ from shared.taggers import Tagger, TaggerArguments, load_taggers, mean_tagger
 DEFAULT_TAGGER = "outputs/github_tagger"
 # Rows that are tagged at a time: after the first block, as many as take some seconds. Then the bar
 # moves and a text waits for a block at most, and the blocks of a fast tagger are those of tag.py.
-FIRST_BLOCK, LARGEST_BLOCK, SECONDS_PER_BLOCK = 64, 4096, 15
+FIRST_BLOCK, LARGEST_BLOCK, SECONDS_PER_BLOCK = 64, 4096, 20
 
 
 @dataclass

@@ -20,7 +20,7 @@ from command_line import PYTHON, ROOT, Recipe, load_recipe, read_lines, write
 from shared.cli import UserError, parse_arguments
 from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
-from shared.serving import bind
+from shared.serving import bind, run_server
 from shared.taggers import Tagger, WordScorer, load_tagger
 
 LABELS = ["bug", "documentation", "feature", "speed"]
@@ -47,28 +47,40 @@ def words(tiny_issues, tmp_path_factory):
     return folder
 
 
-class Page:
-    """The recipe as a process; `url` is where the page is."""
+# --- as a server ---------------------------------------------------------------------------------
 
-    def __init__(self, launcher, *flags):
-        command = [*launcher, "recipes/demo.py", "--port", 0, *flags]
-        self.process = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.first_line = self.process.stdout.readline()
-        self.url = re.search(r"http://\S+", self.first_line)[0]
 
-    def stop(self, number):
-        """Send a signal, as a terminal does; return exit code, further output, and errors."""
-        os.killpg(self.process.pid, number)
-        printed, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, printed, errors
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_what_it_has_loaded_and_stops_cleanly(number, words, monkeypatch, capfd):
+    recipe = Recipe("demo", monkeypatch, capfd, "--model", words, words, "--port", 0)
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")  # to be put back after the test
+    pages = []
+
+    def visit(port):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=SECONDS) as answer:
+                pages.append((port, answer.read().decode()))
+        finally:
+            os.kill(os.getpid(), number)
+
+    def run_server_with_visitor(app, listening):
+        threading.Thread(target=visit, args=listening.getsockname()[1:]).start()
+        run_server(app, listening)
+
+    monkeypatch.setattr(recipe.module, "run_server", run_server_with_visitor)
+    printed = recipe()
+    ((port, page),) = pages
+    name = f"{words} and {words}"
+    assert printed.splitlines() == [
+        f"The page of {name} (4 labels) is at http://127.0.0.1:{port}",
+        "Ctrl-C stops it",
+        "stopped",
+    ]
+    assert f"Tagger {name}" in page
+    assert "micro F1 0.500 (95 % interval 0.400 to 0.600)" in page
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert not Path(os.environ["GRADIO_TEMP_DIR"]).exists()
 
 
 # --- in a browser --------------------------------------------------------------------------------
@@ -124,8 +136,16 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
     from selenium.webdriver import Keys
 
     data = ("--data", tiny_issues, "--cache_dir", tmp_path / "cache")
-    page = Page((PYTHON,), "--model", words, *data)
-    browser = Browser(page.url, tmp_path)
+    process = subprocess.Popen(
+        [PYTHON, "recipes/demo.py", "--port", "0", "--model", str(words), *map(str, data)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = re.search(r"http://\S+", process.stdout.readline())[0]
+    browser = Browser(url, tmp_path)
     try:
         # What it loaded.
         about = browser.element("li", str(words)).text
@@ -173,28 +193,17 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
         assert tagged[0]["labels"] == "bug"
         assert tagged[1]["labels"] == ""
 
-        assert {url for url in browser.requests() if not url.startswith(page.url)} == set()
+        assert {request for request in browser.requests() if not request.startswith(url)} == set()
         log = browser.driver.get_log("browser")
         assert [entry for entry in log if entry["level"] == "SEVERE"] == []
         # It ends while a browser shows it.
-        code, printed, errors = page.stop(signal.SIGTERM)
-        assert (code, errors) == (0, "")
+        process.terminate()
+        printed, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
         assert printed.endswith("stopped\n")
     finally:
         browser.driver.quit()
-        page.process.kill()
-
-
-def test_through_accelerate_launch_it_starts_and_stops_cleanly(words):
-    launcher = (PYTHON, "shared/cli/launcher.py", "launch")  # what the command accelerate is
-    page = Page(launcher, "--model", words, words)
-    line = rf"The page of {words} and {words} \(4 labels\) is at http://127\.0\.0\.1:\d+\n"
-    assert re.fullmatch(line, page.first_line)
-    with urllib.request.urlopen(page.url, timeout=SECONDS) as answer:  # it runs
-        assert f"Tagger {words} and {words}" in answer.read().decode()
-    code, printed, errors = page.stop(signal.SIGINT)
-    assert (code, errors) == (0, "")
-    assert printed.endswith("stopped\n")
+        process.kill()
 
 
 # --- files ---------------------------------------------------------------------------------------
