@@ -41,7 +41,13 @@ from shared.data import (
     cache_folder,
     load_resampling,
 )
-from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fixed_threshold
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    calibrate,
+    find_thresholds,
+    fixed_threshold,
+)
 from shared.methods import (
     CachedEmbedder,
     MeanPooling,
@@ -216,6 +222,8 @@ def main() -> None:
     n_scored = len(scores["valid"]) + sum(map(len, chosen_labels))
     seconds_per_text += (perf_counter() - trained) / n_scored
     split = resampling.tested
+    options = {"single_label": single_label, "fold_of": resampling.fold_of}
+    calibration, calibrated = calibrate(scores, predicted, split.labels, **options)
     baseline = resampling.join([naive_bayes_labels(part) for part in resampling.first_repeat])
     figures = split_metrics(split, scores, predicted, baseline)
     figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
@@ -228,6 +236,7 @@ def main() -> None:
     if resampling.all_rows:
         kept = None if resampling.cross_validated else chosen
         tagger, chosen = fit(resampling.all_rows, embeddings[-1], kept)
+    tagger.calibration = calibration
     tagger.save(output_dir)
     tuned_on = "validation" if len(folds[0][0].labels["valid"]) else "training texts"
     if args.head == "neighbours":
@@ -242,7 +251,8 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
+        card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
+        calibrated=calibrated,
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
         top_scores=args.top_scores,
     )

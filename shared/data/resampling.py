@@ -100,6 +100,14 @@ class Resampling:
         rows.sort()
         return split_without_validation(self.corpus, train=rows, test=rows)
 
+    @property
+    def fold_of(self) -> np.ndarray | None:
+        """The fold that holds out each row of `tested`: int, (rows,). None without folds."""
+        if not self.cross_validated:
+            return None
+        parts = [np.full(len(s.labels["test"]), n) for n, s in enumerate(self.first_repeat)]
+        return self.join(parts)
+
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Return the rows of the test sets of the first repeat in the order of `tested`.
 

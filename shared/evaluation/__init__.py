@@ -7,6 +7,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `thresholds`: the flag `--thresholds`: tuned thresholds, or one fixed number
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
+- `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
+        "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "cross_validation": [
             "join_folds",
             "make_folds",

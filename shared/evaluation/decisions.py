@@ -297,7 +297,7 @@ def tune_thresholds(
     has_positives = n_positive > 0
     maximise = _maximise_micro_f1 if metric == "micro_f1" else _maximise_macro_f1
     label_thresholds = maximise(
-        _candidate_thresholds(sorted_scores[has_positives]), true_positives[has_positives]
+        candidate_thresholds(sorted_scores[has_positives]), true_positives[has_positives]
     )
     if shrinkage > 0:
         weight = n_positive[has_positives] / (n_positive[has_positives] + shrinkage)
@@ -308,7 +308,7 @@ def tune_thresholds(
     return thresholds
 
 
-def _candidate_thresholds(sorted_scores: np.ndarray) -> np.ndarray:
+def candidate_thresholds(sorted_scores: np.ndarray) -> np.ndarray:
     """Return the thresholds that predict the first 0, 1, ..., n of n descending scores.
 
     A candidate is NaN if no threshold gives its predictions: between equal scores, above a score of
@@ -337,7 +337,7 @@ def _f1(true_positives: np.ndarray, positives: np.ndarray) -> np.ndarray:
 def _global_threshold(sorted_scores: np.ndarray, true_positives: np.ndarray, metric: str) -> float:
     """Return the best threshold for all labels together."""
     order = np.argsort(-sorted_scores, axis=None)  # over all pairs of label and row
-    candidates = _candidate_thresholds(sorted_scores.ravel()[order])
+    candidates = candidate_thresholds(sorted_scores.ravel()[order])
 
     def sum_over_labels(per_label: np.ndarray) -> np.ndarray:
         """Return the sum over labels of (labels, rows + 1) values, at each global candidate."""

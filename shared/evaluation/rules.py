@@ -11,6 +11,8 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.evaluation.decisions import at_least_one, choose_labels, top_k
 
+NEVER = 2.0  # the threshold of a label that no score reaches
+
 
 @dataclass(frozen=True)
 class DecisionRule:
@@ -19,17 +21,21 @@ class DecisionRule:
     Attributes
     ----------
     thresholds : tuple of float
-        One per label: a label applies if its score is at or above its threshold. Not used with
-        `top_k`.
+        One per label, from 0 to 1 or `NEVER`: a label applies if its score is at or above its
+        threshold. With `top_k` there may be none.
     at_least_one : bool, default False
         The best label applies, too, even below its threshold.
     top_k : int, optional
-        The k best labels apply; 1 if every text has exactly one label.
+        The k best labels apply; 1 if every text has exactly one label. With thresholds, those of
+        them that reach theirs.
+    reads_calibrated : bool, default False
+        Whether it reads scores after the calibration of a tagger, or before.
     """
 
     thresholds: tuple[float, ...] = ()
     at_least_one: bool = False
     top_k: int | None = None
+    reads_calibrated: bool = False
 
     @classmethod
     def of(
@@ -39,6 +45,7 @@ class DecisionRule:
         *,
         single_label: bool = False,
         at_least_one: bool = False,
+        reads_calibrated: bool = False,
     ) -> DecisionRule:
         """Return the rule of a classifier: thresholds, or the best label if a text has one label.
 
@@ -50,17 +57,21 @@ class DecisionRule:
             Every text has exactly one label: the thresholds are not used.
         at_least_one : bool
             Every text has a label.
+        reads_calibrated : bool
+            As the attribute.
         """
         if single_label:
             return cls(top_k=1)
         per_label = np.broadcast_to(np.asarray(thresholds, dtype=float), n_labels)
-        return cls(thresholds=tuple(per_label.tolist()), at_least_one=at_least_one)
+        thresholds_of_labels = tuple(per_label.tolist())
+        return cls(thresholds_of_labels, at_least_one, reads_calibrated=reads_calibrated)
 
     def choose(self, scores: np.ndarray) -> np.ndarray:
         """Return the labels of each row: bool, of the shape of `scores`, (rows, labels)."""
-        if self.top_k is not None:
-            return top_k(scores, self.top_k)
         thresholds = np.asarray(self.thresholds)
+        if self.top_k is not None:
+            best = top_k(scores, self.top_k)
+            return best & (scores >= thresholds) if self.thresholds else best
         return (at_least_one if self.at_least_one else choose_labels)(scores, thresholds)
 
     def margin(self, scores: np.ndarray) -> np.ndarray:
@@ -80,7 +91,12 @@ class DecisionRule:
             if self.top_k >= scores.shape[1]:
                 return np.ones(len(scores))
             descending = -np.sort(-scores, axis=1)
-            return descending[:, self.top_k - 1] - descending[:, self.top_k]
+            distance = descending[:, self.top_k - 1] - descending[:, self.top_k]
+            if self.thresholds:  # a label of the best could be refused, or no longer be
+                to_threshold = np.abs(scores - np.asarray(self.thresholds))
+                best = top_k(scores, self.top_k)
+                distance = np.minimum(distance, np.where(best, to_threshold, np.inf).min(axis=1))
+            return distance
         distance = np.abs(scores - np.asarray(self.thresholds)).min(axis=1)
         if not self.at_least_one:
             return distance
@@ -94,9 +110,12 @@ class DecisionRule:
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as JSON values: ``{"top_k": 1}``, or its thresholds."""
-        if self.top_k is not None:
-            return {"top_k": self.top_k}
-        return {"thresholds": list(self.thresholds), "at_least_one": self.at_least_one}
+        value: dict[str, Any] = {} if self.top_k is None else {"top_k": self.top_k}
+        if self.thresholds:
+            value |= {"thresholds": list(self.thresholds), "at_least_one": self.at_least_one}
+        if self.reads_calibrated:
+            value["reads_calibrated"] = True
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], n_labels: int) -> DecisionRule:
@@ -107,17 +126,21 @@ class DecisionRule:
         ValueError
             If it is not a rule for this number of labels.
         """
-        k = value.get("top_k")
-        if k is not None:
-            if not isinstance(k, int) or not 1 <= k <= n_labels:
-                raise ValueError(f"top_k {k!r}: must be 1 to {n_labels}, the number of labels")
-            return cls(top_k=k)
-        thresholds = value.get("thresholds")
-        if not isinstance(thresholds, list) or len(thresholds) != n_labels:
-            raise ValueError(f"it has no threshold for each of the {n_labels} labels")
-        if not all(isinstance(t, (int, float)) and 0 <= t <= 1 for t in thresholds):
-            raise ValueError("a threshold is not a number from 0 to 1")
-        return cls(tuple(map(float, thresholds)), bool(value.get("at_least_one", False)))
+        k, thresholds = value.get("top_k"), value.get("thresholds")
+        if k is not None and (not isinstance(k, int) or not 1 <= k <= n_labels):
+            raise ValueError(f"top_k {k!r}: must be 1 to {n_labels}, the number of labels")
+        if k is None or thresholds is not None:
+            if not isinstance(thresholds, list) or len(thresholds) != n_labels:
+                raise ValueError(f"it has no threshold for each of the {n_labels} labels")
+            numbers = all(isinstance(t, (int, float)) for t in thresholds)
+            if not numbers or not all(0 <= t <= 1 or t == NEVER for t in thresholds):
+                raise ValueError("a threshold is not a number from 0 to 1")
+        return cls(
+            tuple(map(float, thresholds or ())),
+            bool(value.get("at_least_one", False)),
+            k,
+            bool(value.get("reads_calibrated", False)),
+        )
 
     @staticmethod
     def mean(rules: Sequence[DecisionRule]) -> DecisionRule:

@@ -21,6 +21,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import append_unknown_labels, unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.cross_validation import METRICS, choose_out_of_fold, fold_metrics
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.metrics import (
@@ -59,6 +60,7 @@ def write_out_of_fold(
     labels: Mapping[str, np.ndarray],
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
+    calibrated: Mapping[str, np.ndarray],
     settings: Mapping[str, float],
     top_scores: int | None = None,
 ) -> str:
@@ -78,6 +80,8 @@ def write_out_of_fold(
         The fold that holds out each row of "oof".
     scores : mapping of method to mapping of part to array of shape (rows, labels)
         Probabilities. The first method is the model; the others are the baselines.
+    calibrated : mapping of part to array of shape (rows, labels)
+        The scores of the model after calibration.
     settings : mapping
         Further values for ``metrics.json``, flat, such as those of
         `shared.reports.verdict.reading_metrics`.
@@ -99,6 +103,9 @@ def write_out_of_fold(
     sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
+    of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"]
+    figures = calibration_metrics(*of_scores, single_label=corpus.single_label)
+    metrics |= {name.replace("test", "oof"): value for name, value in figures.items()}
     micro = "accuracy" if "oof_accuracy" in metrics else "micro F1"
     summary = f"{methods_table(metrics, list(scores), micro)}\n\n{comparison}"
     summary += "\n\nVerdict\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
@@ -114,7 +121,7 @@ def write_out_of_fold(
         path = output_dir / f"{part}_predictions.jsonl"
         names = [*label_names, *unknown_label_names(dataset)]
         (y_true,) = append_unknown_labels(dataset, labels[part])
-        of_model = scores[model][part], predicted[model][part]
+        of_model = calibrated[part], predicted[model][part]
         write_predictions(path, rows, names, y_true, *of_model, top_scores)
     _plot_folds(output_dir / "plots", y, fold_of, label_names)
     report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)

@@ -181,8 +181,9 @@ def tag_unlabelled(output_dir: Path, corpus: Corpus, args: Any) -> None:
         starts = range(0, len(rows), BLOCK_SIZE)
         for start in progress(starts, "tagging unlabelled texts", unit="blocks"):
             block = corpus.dataset.select(rows[start : start + BLOCK_SIZE])
-            scores = tagger.scores(block["text"][:])
-            predicted, margins = tagger.rule.choose(scores), tagger.rule.margin(scores)
+            raw_scores = tagger.raw_scores(block["text"][:])
+            scores, predicted = tagger.calibrate(raw_scores), tagger.choose(raw_scores)
+            margins = tagger.rule.margin(raw_scores)
             records = prediction_records(scores, predicted, tagger.label_names, n_scores)
             for row, record, margin in zip(block, records, margins.tolist(), strict=True):
                 line = {"row": row["row"], "text": row["text"], **record}

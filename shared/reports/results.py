@@ -16,6 +16,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
+from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
@@ -145,6 +146,7 @@ def write_results(
     metrics: Mapping[str, Any],
     *,
     card: TaggerCard,
+    calibrated: np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     top_scores: int | None = None,
@@ -165,6 +167,8 @@ def write_results(
     metrics : mapping
         Flat. `shared.reports.cards.CARD_METRICS` lists the metrics that the card shows.
     card : TaggerCard
+    calibrated : array of shape (test rows, labels), optional
+        The scores after calibration, as the tagger gives them.
     thresholds : sequence of float, optional
         One per label, if thresholds alone decide which labels are predicted.
     log_history : sequence of mappings
@@ -183,11 +187,15 @@ def write_results(
     y_test, y_pred, y_scores = split.with_unknown_labels("test", predicted, scores)
     if thresholds is not None:
         thresholds = [*thresholds, *[np.nan] * len(unknown)]
+    shown = scores if calibrated is None else calibrated
+    of_scores = split.labels["test"], scores, calibrated
+    single_label = split.corpus.single_label
+    metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)
     path = output_dir / "test_predictions.jsonl"
-    write_predictions(path, split.rows["test"], names, y_test, scores, predicted, top_scores)
+    write_predictions(path, split.rows["test"], names, y_test, shown, predicted, top_scores)
     options: dict[str, Any] = {"thresholds": thresholds, "max_labels": ALL_SCORES}
     report = classification_report(y_test, y_pred, names, **options)
     if len(names) > ALL_SCORES:

@@ -58,10 +58,15 @@ class Limits:
 
 
 class Record(BaseModel):
-    """The tags of a text, both best first; none for a text of blanks."""
+    """The tags of a text, both best first; none for a text of blanks.
+
+    With ``--abstain``, also the probability that all labels are right, and whether it is too low.
+    """
 
     labels: list[str]
     scores: dict[str, float]
+    confidence: float | None = None
+    unsure: bool | None = None
 
 
 class Tags(BaseModel):
@@ -124,7 +129,7 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
             min_length=1, max_length=limits.max_texts
         )
 
-    @app.post("/tag", response_model=Tags)
+    @app.post("/tag", response_model=Tags, response_model_exclude_unset=True)
     async def tag(body: Texts, request: Request) -> Any:
         """Tag texts: the labels of each, and scores from 0 to 1."""
         tagging = asyncio.ensure_future(tagger.tag(body.texts))
@@ -139,8 +144,8 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
     @app.get("/labels", response_model=Labels)
     async def labels() -> dict[str, Any]:
         """Return the labels, and from which score on each of them applies."""
-        names, rule = tagger.tagger.label_names, tagger.tagger.rule
-        thresholds = rule.thresholds or [None] * len(names)
+        names = tagger.tagger.label_names
+        thresholds = tagger.tagger.calibrated_rule.thresholds or [None] * len(names)
         pairs = zip(names, thresholds, strict=True)
         return {"labels": [{"name": name, "threshold": value} for name, value in pairs]}
 

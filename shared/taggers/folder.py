@@ -25,10 +25,12 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.files import ROOT, atomic_write, folder_fingerprint, write_json
+from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule
 from shared.models.sources import resolve_model
 
-FORMAT = 2  # raise it whenever a folder of an older version cannot be read any more
+FORMAT = 3  # raise it whenever an older version cannot read a folder any more
+READABLE = (2, 3)  # 2: without calibration
 MANIFEST = "tagger.json"
 ARRAYS = "tagger.safetensors"
 WORDS = "words.json"
@@ -228,6 +230,7 @@ class TaggerContents:
         Which scorer reads it; see `shared.taggers.tagger.load_scorer`.
     label_names : list of str
     rule : DecisionRule
+    calibration : Calibration, optional
     settings : dict
         JSON values.
     arrays : dict of str to array
@@ -240,6 +243,7 @@ class TaggerContents:
     method: str
     label_names: list[str]
     rule: DecisionRule
+    calibration: Calibration | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     words: Sequence[str] = ()
@@ -284,6 +288,7 @@ def write_tagger(folder: Path, contents: TaggerContents) -> None:
         "method": contents.method,
         "label_names": contents.label_names,
         "rule": contents.rule.to_json(),
+        "calibration": contents.calibration and contents.calibration.to_json(),
         "encoder": encoder,
         "settings": contents.settings,
         "files": {name: _sha256(folder / name) for name in sorted(files)},
@@ -306,10 +311,11 @@ def read_tagger(folder: Path) -> TaggerContents:
         written_format, written_by = manifest["format"], manifest["written_by"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: no tagger ({MANIFEST} is missing or damaged)") from error
-    if written_format != FORMAT:
+    if written_format not in READABLE:
         raise UserError(
             f"{folder}: written by {written_by} in format {written_format}, but this version reads "
-            f"format {FORMAT}; use that version, or train the tagger again"
+            f"the formats {' and '.join(map(str, READABLE))}; use that version, or train the "
+            "tagger again"
         )
     from safetensors import SafetensorError
 
@@ -323,12 +329,14 @@ def read_tagger(folder: Path) -> TaggerContents:
         if WORDS in manifest["files"]:
             words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
         label_names, encoder = _label_names(manifest["label_names"]), None
+        calibration = manifest.get("calibration")
         if manifest["encoder"]:
             encoder = EncoderReference.from_json(manifest["encoder"], folder)
         return TaggerContents(
             method=manifest["method"],
             label_names=label_names,
             rule=DecisionRule.from_json(manifest["rule"], len(label_names)),
+            calibration=calibration and Calibration.from_json(calibration, len(label_names)),
             settings=manifest["settings"],
             arrays=arrays,
             words=words,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from itertools import islice
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.launch import quiet_libraries
+from shared.cli.launch import print_once, quiet_libraries
+from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule, prediction_records
 from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 BLOCK_SIZE = 4096  # texts that are sorted by length and scored at a time
+LABELS_SHOWN = 20  # in a table that is printed
 MEAN = "mean"  # the method of a tagger that averages others
 _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 # The module and the class of each method. A module is imported only for a tagger that needs it: one
@@ -140,14 +142,43 @@ class Tagger:
         Which labels a text gets.
     scorer : callable
         Maps texts to an array of shape (texts, labels); see `Scorer`.
+    calibration : Calibration, optional
+        Makes probabilities of the scores. The rule reads them before calibration, so that it
+        changes no label.
+    unsure_below : float, optional
+        Only with a calibration: records also have ``confidence``, the probability that all labels
+        of the text are right, and ``unsure``: whether it is below this number.
     """
 
     label_names: list[str]
     rule: DecisionRule
     scorer: Scorer
+    calibration: Calibration | None = None
+    unsure_below: float | None = None
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Return a score from 0 to 1 for each text and label: float64, (texts, labels)."""
+        return self.calibrate(self.raw_scores(texts))
+
+    def calibrate(self, raw_scores: np.ndarray) -> np.ndarray:
+        """Return what `scores` returns, from the scores before calibration."""
+        return raw_scores if self.calibration is None else self.calibration(raw_scores)
+
+    def choose(self, raw_scores: np.ndarray) -> np.ndarray:
+        """Return the labels of scores before calibration: bool, (texts, labels)."""
+        reads_calibrated = self.rule.reads_calibrated
+        return self.rule.choose(self.calibrate(raw_scores) if reads_calibrated else raw_scores)
+
+    @property
+    def calibrated_rule(self) -> DecisionRule:
+        """The rule with thresholds for the scores after calibration."""
+        if self.calibration is None or self.rule.reads_calibrated or not self.rule.thresholds:
+            return self.rule
+        thresholds = tuple(self.calibration.thresholds(self.rule.thresholds).tolist())
+        return replace(self.rule, thresholds=thresholds)
+
+    def raw_scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores before calibration: float64, (texts, labels)."""
         parts = [np.zeros((0, len(self.label_names)))]  # so that no texts give no rows
         for start in range(0, len(texts), BLOCK_SIZE):
             parts.append(self.scorer(texts[start : start + BLOCK_SIZE]))
@@ -159,7 +190,8 @@ class Tagger:
         """Return ``{"labels": [...], "scores": {...}}`` for each text, both best first.
 
         A text that is None or blank gets no labels and no scores. With `n_scores`, only the best
-        labels and the predicted ones have a score.
+        labels and the predicted ones have a score. With `unsure_below`, records also have
+        ``confidence`` and ``unsure``, None and true for a blank text.
 
         Raises
         ------
@@ -170,12 +202,16 @@ class Tagger:
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"text {number} is {text!r}, neither a string nor None")
         to_score = [text for text in texts if text and text.strip()]
-        scores = self.scores(to_score)
-        records = prediction_records(scores, self.rule.choose(scores), self.label_names, n_scores)
-        return [
-            next(records) if text and text.strip() else {"labels": [], "scores": {}}
-            for text in texts
-        ]
+        raw_scores = self.raw_scores(to_score)
+        scores, chosen = self.calibrate(raw_scores), self.choose(raw_scores)
+        records = prediction_records(scores, chosen, self.label_names, n_scores)
+        blank: dict[str, Any] = {"labels": [], "scores": {}}
+        if self.unsure_below is not None and self.calibration is not None:
+            confidences = self.calibration.confidence(raw_scores, chosen).round(6).tolist()
+            extra = [{"confidence": c, "unsure": c < self.unsure_below} for c in confidences]
+            records = (record | more for record, more in zip(records, extra, strict=True))
+            blank |= {"confidence": None, "unsure": True}
+        return [next(records) if text and text.strip() else dict(blank) for text in texts]
 
     def __call__(self, texts: Any, column: str = "text") -> Any:
         """Tag a text, or many.
@@ -224,7 +260,7 @@ class Tagger:
         """Write the tagger into a folder; the files of a trained model must be there already."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        contents = TaggerContents("", self.label_names, self.rule)
+        contents = TaggerContents("", self.label_names, self.rule, self.calibration)
         self.scorer.save(path, contents)
         write_tagger(path, contents)
 
@@ -257,7 +293,7 @@ class MeanScorer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the weighted mean of the scores."""
         pairs = zip(self.members, self._columns, strict=True)
-        scores = [member.scorer(texts)[:, columns] for member, columns in pairs]
+        scores = [member.calibrate(member.scorer(texts))[:, columns] for member, columns in pairs]
         return np.average(scores, axis=0, weights=self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
@@ -271,12 +307,18 @@ class MeanScorer:
 
 
 def save_mean(
-    folder: Path, members: Sequence[str], label_names: Sequence[str], rule: DecisionRule
+    folder: Path,
+    members: Sequence[str],
+    label_names: Sequence[str],
+    rule: DecisionRule,
+    calibration: Calibration | None = None,
 ) -> None:
     """Make a tagger of the mean of taggers that are saved already, in folders below `folder`."""
     files = [f"{name}/{MANIFEST}" for name in members]
     settings = {"members": list(members)}
-    write_tagger(folder, TaggerContents(MEAN, list(label_names), rule, settings, files=files))
+    write_tagger(
+        folder, TaggerContents(MEAN, list(label_names), rule, calibration, settings, files=files)
+    )
 
 
 def mean_tagger(
@@ -313,7 +355,8 @@ def mean_tagger(
     rules = []
     for member in members:
         order = [member.label_names.index(name) for name in first.label_names]
-        thresholds = tuple(member.rule.thresholds[i] for i in order if member.rule.thresholds)
+        of_labels = member.calibrated_rule.thresholds
+        thresholds = tuple(of_labels[i] for i in order if of_labels)
         rules.append(DecisionRule(thresholds, member.rule.at_least_one, member.rule.top_k))
     return Tagger(first.label_names, DecisionRule.mean(rules), scorer)
 
@@ -345,7 +388,8 @@ def load_tagger(
     encoder : str, optional
         The folder or hub id of the tagger's encoder, if it was moved.
     threshold : float, optional
-        One decision threshold for all labels, instead of the saved rule.
+        One decision threshold for all labels, instead of the saved rule. It is compared with the
+        scores after calibration, those that the tagger returns.
     cache_dir : Path, optional
         Folder that keeps sentence embeddings, so that the same texts are embedded only once.
 
@@ -375,10 +419,10 @@ def load_tagger(
             raise ValueError("scores that are not from 0 to 1")
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train the tagger again") from error
-    rule = contents.rule
+    tagger = Tagger(contents.label_names, contents.rule, scorer, contents.calibration)
     if threshold is not None:
-        rule = DecisionRule.of(threshold, len(contents.label_names))
-    return Tagger(contents.label_names, rule, scorer)
+        tagger.rule = DecisionRule.of(threshold, len(contents.label_names), reads_calibrated=True)
+    return tagger
 
 
 def load_taggers(args: Any, default: str) -> list[Tagger]:
@@ -402,7 +446,40 @@ def load_taggers(args: Any, default: str) -> list[Tagger]:
             "of another"
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
-    return [load_tagger(name, args, **options) for name in args.model]
+    taggers = [load_tagger(name, args, **options) for name in args.model]
+    wanted = [name for name in ("target_precision", "abstain") if getattr(args, name) is not None]
+    for name in wanted:
+        if len(taggers) > 1:
+            raise UserError(f"--{name}: takes one tagger, since a mean has no held-out texts")
+        if taggers[0].calibration is None:
+            raise UserError(
+                f"--{name}: {args.model[0]} has no figures of held-out texts; train it again, with "
+                "a validation set or a cross-validation"
+            )
+    if args.target_precision is not None:
+        taggers = [_aim_at_precision(taggers[0], args.target_precision)]
+    return [replace(tagger, unsure_below=args.abstain) for tagger in taggers]
+
+
+def _aim_at_precision(tagger: Tagger, target: float) -> Tagger:
+    """Return a tagger whose rule reaches a precision; print the recall that this costs."""
+    calibration = tagger.calibration
+    assert calibration is not None
+    tagger = replace(tagger, rule=calibration.rule_of_precision(target))
+    recall = calibration.recall_of_precision(target)
+    lines = [f"Precision {target:g} on held-out texts, and what it costs"]
+    thresholds = tagger.calibrated_rule.thresholds
+    width = max(map(len, tagger.label_names))
+    for label in np.argsort(-recall, kind="stable")[:LABELS_SHOWN].tolist():
+        score = f"from a score of {thresholds[label]:.2f}, recall {recall[label]:.2f}"
+        never = "never given: it does not reach this precision"
+        shown = score if thresholds[label] <= 1 else never
+        lines.append(f"  {tagger.label_names[label]:{width}}  {shown}")
+    if len(recall) > LABELS_SHOWN:
+        n_never = sum(threshold > 1 for threshold in thresholds)
+        lines.append(f"  ... of all {len(recall):,} labels, {n_never:,} are never given")
+    print_once("\n".join(lines))
+    return tagger
 
 
 def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.evaluation.calibration import Calibration
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
 from shared.methods.windows import Windows, saved_windows
@@ -36,12 +37,18 @@ if TYPE_CHECKING:
 METHOD = "trained_model"
 
 
-def save_trained_model(folder: Path, label_names: Sequence[str], rule: DecisionRule) -> None:
+def save_trained_model(
+    folder: Path,
+    label_names: Sequence[str],
+    rule: DecisionRule,
+    calibration: Calibration | None = None,
+) -> None:
     """Make a tagger of a folder in which the Trainer has saved a model and its tokenizer.
 
     If the model is an adapter, the tagger refers to the model below it.
     """
-    contents = TaggerContents(METHOD, list(label_names), rule, files=transformers_files(folder))
+    files = transformers_files(folder)
+    contents = TaggerContents(METHOD, list(label_names), rule, calibration, files=files)
     if (base := base_of_adapter(str(folder))) is not None:
         max_length = load_tokenizer(str(folder)).model_max_length
         contents.encoder = EncoderReference.of(base, max_length)

@@ -287,10 +287,10 @@ def test_every_labelled_text_is_tested_and_teaches(recipe, tmp_path):
     names = sorted(lines[0]["scores"])
     texts, y = [line["text"] for line in lines], labels_of(lines, names)
     expected = fit_words(naive_bayes(), texts, y)(texts)
-    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    np.testing.assert_allclose(load_tagger(tmp_path).raw_scores(texts), expected, atol=1e-9)
     # No score of the report comes from a classifier that has seen the text.
     scores = np.array([[line["scores"][name] for name in names] for line in lines])
     assert not np.isclose(scores, expected, atol=1e-6).all(axis=1).any()
     recipe("--refit", "true")  # held out: thresholds from validation, then a fit on all rows
-    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    np.testing.assert_allclose(load_tagger(tmp_path).raw_scores(texts), expected, atol=1e-9)
     assert len(read_lines(tmp_path / "test_predictions.jsonl")) == 30
