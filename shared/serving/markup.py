@@ -65,9 +65,11 @@ _TEMPLATES = {
 <tbody>{% for row in rows %}
 <tr{% if row.reason %} class="applies"{% endif %}><th scope="row">{{ row.label }}
 <div class="bar" aria-hidden="true"><div class="score" style="width: {{ 100 * row.score }}%"></div>
-{%- if with_thresholds %}<div class="threshold" style="left: {{ 100 * row.threshold }}%"></div>
-{%- endif %}</div></th><td class="number">{{ "%.3f"|format(row.score) }}</td>
-{%- if with_thresholds %}<td class="number">{{ "%.3f"|format(row.threshold) }}</td>{% endif -%}
+{%- if with_thresholds and row.threshold <= 1 %}
+<div class="threshold" style="left: {{ 100 * row.threshold }}%"></div>{% endif -%}
+</div></th><td class="number">{{ "%.3f"|format(row.score) }}</td>
+{%- if with_thresholds %}<td class="number">
+{{- "%.3f"|format(row.threshold) if row.threshold <= 1 else "never" }}</td>{% endif -%}
 <td>{{ row.reason or "no" }}</td></tr>{% endfor %}
 </tbody></table></div>
 {% if n_hidden %}<p class="note">{{ n_hidden }} more with lower scores.</p>
@@ -128,15 +130,16 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
         From `Tagger.tag`.
     tagger : Tagger
     """
-    names, rule, chosen = tagger.label_names, tagger.rule, record["labels"]
-    thresholds = {} if rule.top_k is not None else dict(zip(names, rule.thresholds, strict=True))
+    names, rule, chosen = tagger.label_names, tagger.calibrated_rule, record["labels"]
+    thresholds = dict(zip(names, rule.thresholds, strict=False))  # there may be none
     best = next(iter(record["scores"]), None)
+    rank = "" if rule.top_k is None else "best" if rule.top_k == 1 else f"{rule.top_k} best"
 
     def reason(label: str, score: float) -> str:
         if label not in chosen:
             return ""
-        if rule.top_k is not None:
-            return "as best label" if rule.top_k == 1 else f"as one of {rule.top_k} best"
+        if rank and not thresholds:
+            return "as best label" if rule.top_k == 1 else f"as one of {rank}"
         # Scores of a record are rounded, so that one at its threshold may be shown below it.
         only_best = rule.at_least_one and label == best and score < thresholds[label] - 1e-6
         return "as best label" if only_best else "by threshold"
@@ -147,11 +150,14 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
         for label, score in record["scores"].items()
     ]
     rule_line = "A label applies if its score reaches its threshold."
-    if rule.top_k is not None:
-        number = "label applies" if rule.top_k == 1 else f"{rule.top_k} labels apply"
-        rule_line = f"The best {number}, whatever the scores."
+    if rank:
+        number = "label applies" if rule.top_k == 1 else "labels apply"
+        condition = "if the score reaches the threshold" if thresholds else "whatever the scores"
+        rule_line = f"The {rank} {number}, {condition}."
     elif rule.at_least_one:
         rule_line = "A label applies if its score reaches its threshold; the best one always does."
+    if record.get("unsure"):
+        rule_line += f" The labels are unsure: right with probability {record['confidence']:.2f}."
     return _render(
         "tags",
         chosen=chosen,

@@ -10,7 +10,8 @@ from datasets import Dataset, Features, List, Value
 
 from shared.cli.errors import UserError
 from shared.data.corpus import Corpus
-from shared.evaluation.rules import DecisionRule
+from shared.evaluation.calibration import Calibration
+from shared.evaluation.rules import NEVER, DecisionRule
 from shared.serving import (
     FileState,
     NearestTexts,
@@ -42,7 +43,10 @@ def reasons(page):
         (DecisionRule((0.9,) * 3, True), ["as best label", "no", "no"], "the best one always does"),
         (DecisionRule((0.5,) * 3, True), ["by threshold", "no", "no"], "the best one always does"),
         (DecisionRule(top_k=1), ["as best label", "no", "no"], "The best label applies, whatever"),
-        (DecisionRule(top_k=2), ["as one of 2 best"] * 2 + ["no"], "The best 2 labels apply"),
+        (DecisionRule((0.9,) * 3, top_k=1), ["no"] * 3, "The best label applies, if the score re"),
+        (DecisionRule((0.5,) * 3, top_k=1), ["by threshold", "no", "no"], "The best label applies"),
+        (DecisionRule((NEVER, 0.4, 0.4)), ["no", "by threshold", "no"], "reaches its threshold."),
+        (DecisionRule(top_k=2), ["as one of 2 best"] * 2 + ["no"], "The 2 best labels apply"),
     ],
 )
 def test_the_table_says_why_a_label_applies(rule, expected, sentence):
@@ -50,10 +54,25 @@ def test_the_table_says_why_a_label_applies(rule, expected, sentence):
     page = tags_html(tagger("a text"), tagger)
     assert reasons(page) == expected
     assert sentence in page
-    assert ("Threshold" in page) == (rule.top_k is None)
+    assert ("Threshold" in page) == bool(rule.thresholds)
+    assert ("never" in page) == (NEVER in rule.thresholds)
     assert ("No label: no score" in page) == (set(expected) == {"no"})
     assert "&lt;b&gt;docs&lt;/b&gt;" in page
     assert "<b>docs" not in page
+
+
+def test_thresholds_are_those_of_the_scores_that_are_shown():
+    tagger = tagger_with(DecisionRule((0.5,) * 3), 0.8, 0.4, 0.1)
+    tagger.calibration = Calibration((0.5,) * 3, (0.3,) * 3, single_label=False)
+    page = tags_html(tagger("a text"), tagger)
+    for threshold in tagger.calibrated_rule.thresholds:
+        assert f'number">{threshold:.3f}</td>' in page
+
+
+def test_the_table_says_that_labels_are_unsure():
+    tagger = tagger_with(DecisionRule((0.5,) * 3), 0.8, 0.4, 0.1)
+    page = tags_html(tagger("a text") | {"unsure": True, "confidence": 0.25}, tagger)
+    assert "unsure: right with probability 0.25" in page
 
 
 def test_the_table_says_that_it_lacks_labels():
