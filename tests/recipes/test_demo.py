@@ -51,7 +51,9 @@ def words(tiny_issues, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_what_it_has_loaded_and_stops_cleanly(number, words, monkeypatch, capfd):
+def test_it_says_what_it_has_loaded_and_stops_cleanly(number, words, monkeypatch, capfd, tmp_path):
+    # Gradio remembers the folder of its import, and makes it anew for the second page of a process.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     recipe = Recipe("demo", monkeypatch, capfd, "--model", words, words, "--port", 0)
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "")  # to be put back after the test
