@@ -98,7 +98,8 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     own_modules = imported_modules(root, script)
     launched = launched_scripts(root, script)
     tag, tagger = root / "recipes" / "tag.py", root / "shared" / "taggers" / "tagger.py"
-    appliers = {tag, root / "recipes" / "serve.py"}  # they make no tagger
+    # They make no tagger.
+    appliers = {tag, root / "recipes" / "serve.py", root / "recipes" / "demo.py"}
     makers = [
         path
         for path in (script, *launched)

@@ -1,4 +1,4 @@
-"""The file that `recipes/tag.py` writes: rows with their tags, as JSON lines, CSV, TSV or Parquet.
+"""The file of tagged rows: rows with their tags, as JSON lines, CSV, TSV or Parquet.
 
 Tagging a large file takes hours, so the records (labels and scores of a row) are kept block by
 block in a hidden file beside the output: a run that was stopped can go on at the next block. At the
