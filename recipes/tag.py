@@ -23,6 +23,10 @@ scores of all labels, CSV and TSV hold them as JSON in one cell, and Parquet as 
 each label of the row (weight: what the word adds to the logit), and the nearest of the labelled
 texts of --explain_data. Without that file, a tagger that votes by neighbours gives their numbers.
 
+--abstain .8 adds `confidence`, the probability that all labels of the row are right, and `unsure`:
+whether it is below .8. --target_precision .9 gives a label only where it was right in 9 of 10
+held-out texts, and says which recall that costs.
+
 --data can be a folder, a pattern such as "texts/*.parquet", or a URI such as s3://bucket/texts, of
 Parquet and JSON lines files. --output is then a folder, with a file for each block of rows; each
 row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
@@ -59,7 +63,7 @@ from shared.data import (
 )
 from shared.evaluation import scores_per_text
 from shared.models import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
-from shared.reports import TaggedFile, check_output, is_folder, kept_columns, tag_folder
+from shared.reports import DOUBT, TaggedFile, check_output, is_folder, kept_columns, tag_folder
 from shared.taggers import (
     MeanScorer,
     Tagger,
@@ -81,6 +85,8 @@ FLAGS_OF_A_RUN = (
     "only_unlabelled",
     "label_column",
     "threshold",
+    "target_precision",
+    "abstain",
     "top_scores",
 )
 FLAGS_OF_A_RUN += ("bf16", "block_size", "per_device_eval_batch_size", "explain", "explain_data")
@@ -166,7 +172,7 @@ def main() -> None:
             if label_column is None or not has_labels(row.get(label_column)):
                 yield number, row
 
-    further = ["explanation"] if args.explain else []
+    further = [*([] if args.abstain is None else DOUBT), *(["explanation"] if args.explain else [])]
     # Check all rows before any is tagged: a mistake in the last row must not cost hours.
     n_rows, all_columns = 0, set()
     for number, row in progress(read_rows(), f"checking {source.name}"):

@@ -45,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
-        "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
+        "tagged_file": ["DOUBT", "TaggedFile", "check_output", "kept_columns"],
         "verdict": ["reading_metrics"],
     },
 )

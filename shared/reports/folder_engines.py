@@ -20,8 +20,8 @@ _RETRIES = 5  # how often a worker that dies is started again
 _STORE_BYTES = 128 << 20  # of Ray's store of objects; its minimum is 75 MB
 Results = Generator[dict[str, int], None, None]
 _FLAGS_OF_WORKERS = (
-    *("threshold", "encoder", "top_scores", "bf16", "use_cpu", "per_device_eval_batch_size"),
-    *("explain", "explain_data", "text_columns", "label_column"),
+    *("threshold", "target_precision", "abstain", "encoder", "top_scores", "bf16", "use_cpu"),
+    *("per_device_eval_batch_size", "explain", "explain_data", "text_columns", "label_column"),
 )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 ADDED = ("labels", "scores")  # columns that are added to those of the input
+DOUBT = ("confidence", "unsure")  # the columns of --abstain
 BLOCK_ROWS = 4096
 
 

@@ -25,7 +25,7 @@ from shared.data.labels import has_labels
 from shared.data.readers import BATCH_ROWS
 from shared.evaluation.rules import scores_per_text
 from shared.reports.input_parts import InputFile, Part, open_folder, parse_line, reading
-from shared.reports.tagged_file import array_of, kept_columns, write_json_lines
+from shared.reports.tagged_file import DOUBT, array_of, kept_columns, write_json_lines
 from shared.taggers.explanations import load_explainer
 from shared.taggers.tagger import Tagger, load_taggers, mean_tagger
 
@@ -87,7 +87,8 @@ class PartTagger:
     ):
         self.folders, self.tagger, self.explainer = folders, tagger, explainer
         self._n_scores = scores_per_text(len(tagger.label_names), top_scores)
-        self._further = [*(["explanation"] if explainer else []), *ORIGIN]
+        doubt = [] if tagger.unsure_below is None else DOUBT
+        self._further = [*doubt, *(["explanation"] if explainer else []), *ORIGIN]
 
     def __call__(self, part: Part) -> dict[str, int]:
         """Return the numbers of ``rows`` written, and of ``texts`` among them that are not blank.
@@ -178,7 +179,8 @@ class PartTagger:
         if self._n_scores == len(self.tagger.label_names):
             scores = pa.struct([(name, pa.float64()) for name in self.tagger.label_names])
         types = {"labels": pa.list_(pa.string()), "scores": scores}
-        types |= {name: pa.string() for name in self._further} | {"input_row": pa.int64()}
+        further = {"confidence": pa.float64(), "unsure": pa.bool_(), "input_row": pa.int64()}
+        types |= {name: further.get(name, pa.string()) for name in self._further}
         names = list(kept_columns(dict.fromkeys(table.column_names), self._further))
         table = table.rename_columns(names)
         for name, dtype in types.items():

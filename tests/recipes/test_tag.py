@@ -27,7 +27,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from shared.data import open_source
-from shared.evaluation import DecisionRule
+from shared.evaluation import DecisionRule, fit_calibration
 from shared.methods import fit_words, naive_bayes
 from shared.reports import TaggedFile
 from shared.taggers import Tagger, WordScorer, load_tagger
@@ -742,3 +742,58 @@ def test_a_file_to_search_without_explanations_is_a_mistake(tag, tiny_issues):
     assert line == "--explain_data: acts with --explain; add it"
     line = tag.mistake("--data", tiny_issues, "--explain", "--explain_data", "nowhere.jsonl")
     assert line == "nowhere.jsonl: no such file"
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calibrated(words, tiny_issues):
+    """The tagger of words, calibrated on the rows that it has not learned from."""
+    tagger = load_tagger(words)
+    rows = [row for row in read_lines(tiny_issues)[:120] if row["labels"]]
+    texts = [f"{row['title']}\n\n{row['body']}" for row in rows]
+    y = np.array([[name in row["labels"] for name in LABELS] for row in rows])
+    scores = tagger.scores(texts)
+    tagger.calibration = fit_calibration(scores, y, tagger.choose(scores))
+    tagger.save(words)
+    return words
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_texts_of_doubtful_labels_are_marked(suffix, tag, calibrated, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    output = tmp_path / f"tagged.{suffix}"
+    tag("--model", calibrated, "--data", data, "--output", output, "--abstain", 0.9)
+    if suffix == "jsonl":
+        rows = read_lines(output)
+    elif suffix == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        values = [(row["confidence"] or None, row["unsure"]) for row in rows]
+        rows = [{"confidence": c and float(c), "unsure": u == "True"} for c, u in values]
+    else:
+        rows = pyarrow.parquet.read_table(output).to_pylist()
+    tagger = load_tagger(calibrated)
+    tagger.unsure_below = 0.9
+    expected = tagger(["crash with traceback\n\nit fails", " ", "typo in the docs"])
+    for row, record in zip(rows, expected, strict=True):
+        assert row["unsure"] == record["unsure"]
+        assert row["confidence"] == pytest.approx(record["confidence"], abs=1e-5)
+    assert (rows[1]["confidence"], rows[1]["unsure"]) == (None, True)
+
+
+def test_a_target_precision_costs_recall_and_says_so(tag, calibrated, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    printed = tag("--model", calibrated, "--data", data, "--target_precision", 0.9)
+    assert "Precision 0.9 on held-out texts, and what it costs" in printed
+    assert re.search(r"  bug +from a score of 0\.\d\d, recall \d\.\d\d", printed)
+
+
+def test_what_needs_held_out_texts_is_refused_without_them(tag, words, trained):
+    for flag in ("--abstain", "--target_precision"):
+        line = tag.mistake("--model", words, flag, 0.9)
+        assert line.startswith(f"{flag}: {words} has no figures of held-out texts; train it again")
+        assert tag.mistake("--model", words, words, flag, 0.9).startswith(f"{flag}: takes one")
+    line = tag.mistake("--threshold", 0.5, "--target_precision", 0.9)
+    assert line == "--target_precision: chooses thresholds; remove --threshold"
