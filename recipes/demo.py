@@ -1,12 +1,13 @@
 """Show a tagger on a web page: a text, or a file, in; labels and scores out.
 
 Why: to try a tagger, and to let others try it, without a line of code. The page shows the score of
-each label beside its threshold, and why a label applies. It tags files as tag.py does. With --data
-it has examples, and for a tagger of sentence embeddings (probe, lookup) the labelled texts nearest
-to the text. Several taggers, also of different methods, are averaged.
+each label beside its threshold, whether a label applies, and why: the words that weigh most for it.
+With --data it has examples, and the labelled texts nearest to the text. It tags files as tag.py
+does. Several taggers, also of different methods, are averaged.
 
     accelerate launch recipes/demo.py --model outputs/few_label_probe
     accelerate launch recipes/demo.py --model outputs/mine --data my_issues.jsonl --port 8080
+    accelerate launch recipes/demo.py --model outputs/mine --abstain .8
 
 It listens on this machine only (--host 0.0.0.0: on all networks; it knows no passwords, so put it
 behind a proxy that does). The page loads nothing from other servers. Uploads and tagged files are
@@ -14,14 +15,15 @@ deleted after an hour, and when the page ends. Ctrl-C or SIGTERM end it, with ex
 
 It needs gradio: pip install -e ".[demo]"
 
-Expect for files the speed of tag.py, and for a short text an answer within a second or two, most of
-it drawn by the browser.
+Expect for files the speed of tag.py, and for a short text its labels within a second, most of it
+drawn by the browser; the words of a fine-tuned model take a second or two more. With --data, a
+tagger with an encoder first embeds the labelled texts, once.
 """
 
 import re
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -33,14 +35,14 @@ from shared.cli import (
     exit_on_user_error,
     flag,
     parse_arguments,
+    print_once,
     quiet_libraries,
 )
 from shared.data import DataArguments, find_text_columns, join_text, load_data, open_source
 from shared.evaluation import scores_per_text
-from shared.reports import TaggedFile, kept_columns
+from shared.reports import DOUBT, TaggedFile, kept_columns
 from shared.serving import (
     FileState,
-    NearestTexts,
     PageActions,
     PageLimits,
     bind,
@@ -49,7 +51,14 @@ from shared.serving import (
     run_server,
     short_examples,
 )
-from shared.taggers import Tagger, TaggerArguments, load_taggers, mean_tagger
+from shared.taggers import (
+    Explainer,
+    Tagger,
+    TaggerArguments,
+    load_taggers,
+    mean_tagger,
+    tagger_fingerprint,
+)
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 # Rows that are tagged at a time: after the first block, as many as take some seconds. Then the bar
@@ -79,7 +88,7 @@ class DemoArguments(TaggerArguments, DataArguments):
     )
     max_nearest: int = flag(
         1000,
-        "Labelled texts of --data to embed at the start, for the nearest ones; 0: none "
+        "Labelled texts of --data among which the nearest are searched, the first ones; 0: none "
         "(default: 1000).",
         least=0,
     )
@@ -99,14 +108,18 @@ def main() -> None:
     tagger = mean_tagger(taggers, names=args.model)
     n_scores = scores_per_text(len(tagger.label_names), args.top_scores)
 
-    # Examples and, if the tagger has vectors of texts, the nearest labelled ones as reasons.
-    examples, explain = [], None
+    # Examples, and labelled texts of which the nearest are shown as reasons.
+    examples, reference = [], None
     if args.data is not None:
         corpus = load_data(args, labels_required=False)
         examples = short_examples(corpus)
-        embed = getattr(tagger.scorer, "embed", None)
-        if embed is not None and len(corpus.labelled) and args.max_nearest:
-            explain = NearestTexts(embed, corpus, args.max_nearest)
+        rows = corpus.labelled[: args.max_nearest]
+        if len(rows):
+            reference = replace(corpus, dataset=corpus.dataset.select(rows))
+    version = " ".join(map(tagger_fingerprint, args.model))
+    explainer = Explainer(tagger, reference, version=version, cache_dir=args.cache_dir)
+    for note in explainer.notes:
+        print_once(f"note: {note}")
 
     lock = Lock()  # a tagger computes for one visitor at a time
 
@@ -117,7 +130,7 @@ def main() -> None:
     name = " and ".join(args.model)
     with tempfile.TemporaryDirectory(prefix="demo_") as folder:
         page = make_page(
-            PageActions(tagger, tag_upload, lock, n_scores, explain, limits),
+            PageActions(tagger, tag_upload, lock, explainer, n_scores, limits),
             title=f"Tagger {name}",
             about=[describe_tagger(*pair) for pair in zip(args.model, taggers, strict=True)],
             examples=examples,
@@ -152,12 +165,13 @@ def tag_file(
         quoting=args.quoting,
     )
     columns = find_text_columns(source.columns, text_columns, source.name)
+    further = () if args.abstain is None else DOUBT
     n_rows, all_columns = 0, set()
     for n_rows, row in enumerate(source.read(required=columns), 1):
-        check_row(row, columns, f"{path.name}, row {n_rows}", args.max_characters)
+        check_row(row, columns, further, f"{path.name}, row {n_rows}", args.max_characters)
         all_columns.update(row)
     options = {"columns": all_columns, "label_names": tagger.label_names, "resume": False}
-    options |= {"all_scores": n_scores == len(tagger.label_names)}
+    options |= {"all_scores": n_scores == len(tagger.label_names), "further": further}
     with TaggedFile(str(output), {}, **options) as tagged:
         rows, size = source.read(required=columns), FIRST_BLOCK
         while block := list(islice(rows, size)):
@@ -174,10 +188,12 @@ def tag_file(
     yield FileState(n_rows, n_rows, output)
 
 
-def check_row(row: dict, columns: list[str], place: str, max_characters: int) -> None:
+def check_row(
+    row: dict, columns: list[str], further: Sequence[str], place: str, max_characters: int
+) -> None:
     """Refuse a row whose text is no text or too long, or whose columns have the names of tags."""
     try:
-        kept_columns(row)
+        kept_columns(row, further)
         text = join_text(row, columns)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from error

@@ -4,7 +4,7 @@
 - `app`: the HTTP interface, and the server that runs it
 - `page`: the web page of a tagger
 - `markup`: the parts of the page that are HTML
-- `examples`: what the page shows of a data set: examples, and the texts nearest to one
+- `examples`: texts of a data set to try on the page
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "app": ["Limits", "bind", "make_app", "run_server"],
         "batches": ["BatchedTagger"],
-        "examples": ["NearestTexts", "short_examples"],
+        "examples": ["short_examples"],
         "page": ["FileState", "PageActions", "PageLimits", "describe_tagger", "make_page"],
     },
 )

@@ -1,22 +1,15 @@
-"""What the page shows of a data set: a few short texts, and the texts that are nearest to one."""
+"""Texts of a data set to try on the page."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from shared.cli.launch import progress
-from shared.serving.markup import NearText, nearest_html
 
 if TYPE_CHECKING:
     from shared.data.corpus import Corpus
 
 FEWEST_WORDS = 5  # of an example; a shorter text says little
-BLOCK_ROWS = 256  # texts that are embedded between two states of the progress bar
-LINE = 120  # characters that are shown of a near text
 
 
 def short_examples(corpus: Corpus, n_examples: int = 5) -> list[str]:
@@ -39,49 +32,3 @@ def short_examples(corpus: Corpus, n_examples: int = 5) -> list[str]:
     others = np.setdiff1d(np.arange(len(shortest)), positions)
     positions += others[: n_examples - len(positions)].tolist()
     return corpus.dataset.select(shortest[positions])["text"][:]
-
-
-class NearestTexts:
-    """The labelled texts of a data set that are nearest to a text, as HTML.
-
-    Parameters
-    ----------
-    embed : callable
-        Maps texts to vectors, (texts, width): that of a tagger of sentence embeddings.
-    corpus : Corpus
-    most : int
-        Number of labelled texts to embed: the first ones.
-    """
-
-    def __init__(
-        self, embed: Callable[[Sequence[str]], np.ndarray], corpus: Corpus, most: int = 1000
-    ):
-        from shared.methods.embeddings import normalized
-        from shared.methods.neighbours import NearestNeighbours
-
-        self._embed = lambda texts: normalized(embed(texts))
-        rows = corpus.labelled[:most]
-        self.texts: list[str] = corpus.dataset.select(rows)["text"][:]
-        starts = range(0, len(self.texts), BLOCK_ROWS)
-        vectors = [
-            self._embed(self.texts[start : start + BLOCK_ROWS])
-            for start in progress(starts, "embedding the labelled texts", unit="blocks")
-        ]
-        self._lookup = NearestNeighbours(np.concatenate(vectors), corpus.label_matrix(rows))
-        self._label_names = corpus.label_names
-
-    def __call__(self, text: str, n_shown: int = 5) -> str:
-        """Return a table of the nearest texts, with their labels and cosines."""
-        vector = self._embed([text])
-        (rows,) = self._lookup.search(vector, min(n_shown, len(self.texts)))
-        cosines = self._lookup.vectors[rows] @ vector[0]
-        labels = self._lookup.labels[rows]
-        nearest = [
-            NearText(
-                textwrap.shorten(self.texts[row], LINE, placeholder=" ..."),
-                [self._label_names[i] for i in np.flatnonzero(of_row)],
-                float(cosine),
-            )
-            for row, of_row, cosine in zip(rows, labels, cosines, strict=True)
-        ]
-        return nearest_html(nearest, len(self.texts))

@@ -1,4 +1,4 @@
-"""The parts of the page that are HTML: what is loaded, labels and scores, nearest texts, progress.
+"""The parts of the page that are HTML: what is loaded, labels and scores, reasons, progress.
 
 Everything that a user or a file brings is escaped (Jinja2).
 """
@@ -6,7 +6,6 @@ Everything that a user or a file brings is escaped (Jinja2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,10 @@ STYLE = """
 .tagger-part .error { font-weight: 600; overflow-wrap: anywhere;
   border-left: .25rem solid var(--error-border-color); padding-left: .6rem; }
 .tagger-part tbody th { font-weight: 400; }
+.tagger-part .word { display: inline-block; margin: 0 .3rem .3rem 0; padding: .05rem .45rem;
+  border: 1px solid var(--border-color-primary); border-radius: .3rem; overflow-wrap: anywhere;
+  background: color-mix(in srgb, var(--color-accent) calc(35% * var(--share)), transparent); }
+.tagger-part .word small { font-variant-numeric: tabular-nums; }
 .tagger-part tr.applies th { font-weight: 700; }
 .tagger-part .bar { position: relative; height: .4rem; margin-top: .3rem; border-radius: .2rem;
   background: var(--border-color-primary); }
@@ -58,7 +61,9 @@ _TEMPLATES = {
 <div class="tagger-part">
 <p class="chosen">{% if chosen %}Labels: <strong>{{ chosen|join(", ") }}</strong>
 {%- else %}No label: no score reaches its threshold.{% endif %}</p>
-<div class="wide"><table><caption>{{ rule }}</caption>
+{% if confidence is not none %}<p>{{ "Unsure: all" if unsure else "All" }} labels are right with
+probability {{ "%.2f"|format(confidence) }}.</p>
+{% endif %}<div class="wide"><table><caption>{{ rule }}</caption>
 <thead><tr><th scope="col">Label</th><th scope="col" class="number">Score</th>
 {%- if with_thresholds %}<th scope="col" class="number">Threshold</th>{% endif -%}
 <th scope="col">Applies</th></tr></thead>
@@ -74,15 +79,24 @@ _TEMPLATES = {
 </tbody></table></div>
 {% if n_hidden %}<p class="note">{{ n_hidden }} more with lower scores.</p>
 {% endif %}</div>""",
-    "nearest": """
-<div class="tagger-part"><div class="wide"><table>
-<caption>Nearest of {{ "{:,}".format(n_texts) }} labelled texts</caption>
+    "reasons": """
+<div class="tagger-part">{% if words %}<div class="wide"><table>
+<caption>Words that weigh most, with what each adds to the logit of the label</caption>
+<thead><tr><th scope="col">Label</th><th scope="col">Words</th></tr></thead>
+<tbody>{% for label, pairs in words.items() %}<tr><th scope="row">{{ label }}</th>
+<td>{% for word, weight in pairs %}<span class="word" style="--share: {{ weight / heaviest }}">
+{{- word }} <small>{{ "%.2f"|format(weight) }}</small></span>
+{% else %}none{% endfor %}</td></tr>{% endfor %}
+</tbody></table></div>{% endif %}
+{% if neighbours %}<div class="wide"><table><caption>Nearest labelled texts</caption>
 <thead><tr><th scope="col">Text</th><th scope="col">Labels</th>
 <th scope="col" class="number">Cosine</th></tr></thead>
-<tbody>{% for row in rows %}<tr><td class="text">{{ row.text }}</td>
-<td>{{ row.labels|join(", ") or "none" }}</td>
-<td class="number">{{ "%.3f"|format(row.cosine) }}</td></tr>{% endfor %}
-</tbody></table></div></div>""",
+<tbody>{% for text in neighbours %}<tr><td class="text">
+{%- if text.text is defined %}{{ text.text }} <span class="note">(row {{ text.row }})</span>
+{%- else %}training text {{ text.number }}{% endif %}</td>
+<td>{{ text.labels|join(", ") or "none" }}</td>
+<td class="number">{{ "%.3f"|format(text.cosine) }}</td></tr>{% endfor %}
+</tbody></table></div>{% endif %}</div>""",
     "error": """
 <div class="tagger-part"><p class="error" role="alert">{{ line }}</p></div>""",
     "progress": """
@@ -90,24 +104,6 @@ _TEMPLATES = {
 {% if share is not none %}<progress value="{{ share }}" aria-label="tagged rows"></progress>
 {% endif %}</div>""",
 }
-
-
-@dataclass(frozen=True)
-class NearText:
-    """A labelled text that is near to another one.
-
-    Attributes
-    ----------
-    text : str
-        A line of it.
-    labels : list of str
-    cosine : float
-        Of the two vectors: 1 for the same direction.
-    """
-
-    text: str
-    labels: list[str]
-    cosine: float
 
 
 def about_html(taggers: Sequence[str]) -> str:
@@ -156,11 +152,11 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
         rule_line = f"The {rank} {number}, {condition}."
     elif rule.at_least_one:
         rule_line = "A label applies if its score reaches its threshold; the best one always does."
-    if record.get("unsure"):
-        rule_line += f" The labels are unsure: right with probability {record['confidence']:.2f}."
     return _render(
         "tags",
         chosen=chosen,
+        confidence=record.get("confidence"),
+        unsure=record.get("unsure"),
         rows=rows,
         rule=rule_line,
         with_thresholds=bool(thresholds),
@@ -168,9 +164,17 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
     )
 
 
-def nearest_html(rows: Sequence[NearText], n_texts: int) -> str:
-    """Return a table of the texts that are nearest to another one, of `n_texts` in all."""
-    return _render("nearest", rows=rows, n_texts=n_texts)
+def reasons_html(explanation: Mapping[str, Any]) -> str:
+    """Return the words that weigh most for each label of a text, and the nearest labelled texts.
+
+    Parameters
+    ----------
+    explanation : mapping
+        From an `Explainer`; what it lacks is left out.
+    """
+    words, neighbours = explanation.get("words"), explanation.get("neighbours")
+    heaviest = max((weight for pairs in (words or {}).values() for _, weight in pairs), default=1)
+    return _render("reasons", words=words, heaviest=heaviest, neighbours=neighbours)
 
 
 def error_html(line: str) -> str:

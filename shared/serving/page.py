@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
-from shared.serving.markup import STYLE, about_html, error_html, progress_html, tags_html
+from shared.serving.markup import (
+    STYLE,
+    about_html,
+    error_html,
+    progress_html,
+    reasons_html,
+    tags_html,
+)
 from shared.taggers.folder import MANIFEST
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from shared.taggers.explanations import Explainer
     from shared.taggers.tagger import Tagger
 
 NEUTRAL_EXAMPLE = "The second chapter of the manual explains how to change the settings."
@@ -122,32 +130,38 @@ class PageActions:
         Maps a file, and the names of its text columns (empty: the default), to states; the last one
         has the tagged file. It may raise a `UserError`.
     lock : context manager
-        Held while the tagger computes for a text; `tag_file` holds it for each block of rows.
+        Held while the labels or the reasons of a text are computed; `tag_file` holds it for each
+        block of rows.
     n_scores : int, optional
         As in `Tagger.tag`.
-    explain : callable, optional
-        Maps a text to HTML that gives reasons for its labels. None: the page has no place for it.
+    explainer : Explainer
+        Of the tagger; what it cannot say is left out.
     limits : PageLimits
     """
 
     tagger: Tagger
     tag_file: Callable[[Path, list[str]], Iterator[FileState]]
     lock: AbstractContextManager
+    explainer: Explainer
     n_scores: int | None = None
-    explain: Callable[[str], str] | None = None
     limits: PageLimits = PageLimits()
 
-    def on_text(self, text: str) -> tuple[str, str]:
-        """Return the labels of a text, and the reasons for them, as HTML."""
+    def on_text(self, text: str) -> Iterator[tuple[str, str]]:
+        """Yield the labels of a text, then also the reasons for them, as HTML."""
         if not text.strip():
-            return error_html("The text is empty: type or paste one."), ""
+            yield error_html("The text is empty: type or paste one."), ""
+            return
         if len(text) > self.limits.max_characters:
             length = f"{len(text):,} characters, more than {self.limits.max_characters:,}"
-            return error_html(f"The text has {length}: shorten it."), ""
+            yield error_html(f"The text has {length}: shorten it."), ""
+            return
         with self.lock:
-            record = self.tagger.tag([text], self.n_scores)[0]
-            reasons = self.explain(text) if self.explain else ""
-        return tags_html(record, self.tagger), reasons
+            (record,) = self.tagger.tag([text], self.n_scores)
+        tags = tags_html(record, self.tagger)
+        yield tags, progress_html("Looking for the reasons ...")  # the slower part
+        with self.lock:
+            (explanation,) = self.explainer([text], [record["labels"]])
+        yield tags, reasons_html(explanation)
 
     def on_file(self, path: str | None, text_columns: str) -> Iterator[tuple[str, str | None]]:
         """Yield how far the tagging of a file is, as HTML, and in the end the tagged file.
@@ -202,10 +216,6 @@ def make_page(
 
     limits = actions.limits
 
-    def on_text(text: str) -> Any:
-        tags, reasons = actions.on_text(text)
-        return (tags, reasons) if actions.explain else tags
-
     def on_file(path: str | None, text_columns: str) -> Iterator[tuple[str, Any]]:
         for line, output in actions.on_file(path, text_columns):
             yield line, gradio.File(output, visible=output is not None)
@@ -216,8 +226,7 @@ def make_page(
     ) as page:
         gradio.HTML(about_html(about))
         with gradio.Tab("A text"), gradio.Row():
-            outputs = [gradio.HTML(waiting, render=False)]
-            outputs += [gradio.HTML(render=False)] if actions.explain else []
+            outputs = [gradio.HTML(waiting, render=False), gradio.HTML(render=False)]
             with gradio.Column(min_width=320):
                 text = gradio.Textbox(
                     label="Text",
@@ -225,7 +234,7 @@ def make_page(
                     max_lines=20,
                     placeholder=f"Type or paste up to {limits.max_characters:,} characters.",
                 )
-                call: dict[str, Any] = {"fn": on_text, "inputs": text, "outputs": outputs}
+                call: dict[str, Any] = {"fn": actions.on_text, "inputs": text, "outputs": outputs}
                 call |= {"api_visibility": "private"}  # programs have an interface of their own
                 button = gradio.Button("Tag the text", variant="primary")
                 button.click(**call)

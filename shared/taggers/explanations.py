@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.cli.launch import progress
 from shared.data.arguments import DataArguments
 from shared.data.corpus import cache_folder, load_data
 from shared.data.words import WordAnalyzer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # From texts to the rows of their nearest neighbours and the cosines, both of shape (texts, k).
 Search = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 _PROBE_TEXT = "a text"
+BLOCK_ROWS = 256  # texts that are embedded between two states of the progress bar
 
 
 class Explainer:
@@ -48,6 +50,8 @@ class Explainer:
     version : str, optional
         What changes whenever the tagger does, such as its `tagger_fingerprint`: the vectors of the
         reference are then kept in the cache of prepared data. None: they are not kept.
+    cache_dir : str, optional
+        The folder of that cache. None: the default one.
 
     Attributes
     ----------
@@ -63,6 +67,7 @@ class Explainer:
         n_words: int = 5,
         n_neighbours: int = 3,
         version: str | None = None,
+        cache_dir: str | None = None,
     ):
         self.tagger, self.n_words, self.n_neighbours = tagger, n_words, n_neighbours
         self.notes: list[str] = []
@@ -82,7 +87,9 @@ class Explainer:
         if reference is not None:
             rows = reference.dataset.select(reference.labelled)
             if embedders:
-                self._search = self._by_embeddings(embedders[0], rows["text"], version)
+                self._search = self._by_embeddings(
+                    embedders[0], rows["text"][:], version, cache_dir
+                )
             else:
                 self._search = self._by_words(rows["text"])
             names = np.array(reference.label_names, dtype=object)
@@ -153,7 +160,11 @@ class Explainer:
     # --- neighbours ---
 
     def _by_embeddings(
-        self, embed: Callable, reference: Sequence[str], version: str | None
+        self,
+        embed: Callable,
+        reference: Sequence[str],
+        version: str | None,
+        cache_dir: str | None,
     ) -> Search:
         """Return the search among texts that are embedded, or were in an earlier run."""
         from shared.methods.embeddings import cached_vectors, normalized
@@ -161,14 +172,17 @@ class Explainer:
         def unit(texts: Sequence[str]) -> np.ndarray:
             return normalized(embed(texts))  # with titles, they are longer
 
+        def embed_reference() -> np.ndarray:
+            starts = range(0, len(reference), BLOCK_ROWS)
+            blocks = progress(starts, "embedding the labelled texts", unit="blocks")
+            return np.concatenate([unit(reference[i : i + BLOCK_ROWS]) for i in blocks])
+
         if version is None:
-            vectors = unit(reference)
+            vectors = embed_reference()
         else:
             key = hashlib.sha256(version.encode()).hexdigest()
-            folder = cache_folder(None)
-            vectors, _ = cached_vectors(
-                reference, f"tagger {key}", (), folder, lambda: unit(reference)
-            )
+            folder = cache_folder(cache_dir)
+            vectors, _ = cached_vectors(reference, f"tagger {key}", (), folder, embed_reference)
         index = NearestNeighbours(vectors, np.zeros((len(vectors), 0)))
         return self._in_index(index, unit)
 

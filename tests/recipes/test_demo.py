@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from browser import SECONDS, Browser, needs_browser
 from command_line import PYTHON, ROOT, Recipe, load_recipe, read_lines, write
 
 from shared.cli import UserError, parse_arguments
@@ -24,13 +25,6 @@ from shared.serving import bind, run_server
 from shared.taggers import Tagger, WordScorer, load_tagger
 
 LABELS = ["bug", "documentation", "feature", "speed"]
-BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-BROWSER_FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
-)
-SECONDS = 30  # for the page to answer; usually a tenth of a second
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +69,7 @@ def test_it_says_what_it_has_loaded_and_stops_cleanly(number, words, monkeypatch
     ((port, page),) = pages
     name = f"{words} and {words}"
     assert printed.splitlines() == [
+        "note: no neighbours are named: the tagger holds no training texts",
         f"The page of {name} (4 labels) is at http://127.0.0.1:{port}",
         "Ctrl-C stops it",
         "stopped",
@@ -88,50 +83,7 @@ def test_it_says_what_it_has_loaded_and_stops_cleanly(number, words, monkeypatch
 # --- in a browser --------------------------------------------------------------------------------
 
 
-class Browser:
-    """A page in a headless Chromium that reaches nothing but 127.0.0.1."""
-
-    def __init__(self, url, folder):
-        from selenium import webdriver
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(BROWSER)
-        for word in (*BROWSER_FLAGS, f"--user-data-dir={folder / 'profile'}"):
-            options.add_argument(word)
-        options.add_experimental_option(
-            "prefs", {"download.default_directory": str(folder / "downloads")}
-        )
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        service = webdriver.ChromeService(str(DRIVER))
-        self.driver = webdriver.Chrome(options=options, service=service)
-        self.wait = WebDriverWait(self.driver, SECONDS)
-        self.driver.get(url)
-
-    def element(self, selector, text=None):
-        """Return the element, visible or not, once it is there (with a text)."""
-
-        def first(driver):
-            elements = driver.find_elements("css selector", selector)
-            return next((e for e in elements if text is None or text in e.text), None)
-
-        return self.wait.until(first, f"no {selector} with {text}")
-
-    def requests(self):
-        """Return the addresses that were asked for over a network."""
-        messages = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
-        urls = {
-            message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] == "Network.requestWillBeSent"
-        }
-        return {url for url in urls if url.startswith(("http", "ws"))}
-
-
-@pytest.mark.skipif(
-    not (BROWSER.exists() and DRIVER.exists()),
-    reason="no browser: apt-get install chromium chromium-driver",
-)
+@needs_browser
 def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
     words, tiny_issues, tmp_path
 ):
@@ -160,9 +112,16 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
         browser.element("button", "Tag the text").click()
         expected = load_tagger(words)(text)
         browser.element(".chosen", f"Labels: {', '.join(expected['labels'])}")
-        rows = browser.driver.find_elements("css selector", ".tagger-part tbody tr")
-        actual = [row.text.split("\n")[0] for row in rows]
+        # Below it the reasons: the words of the labels, and near texts with their labels.
+        word = browser.element(".word", "traceback")
+        assert float(word.text.split()[1]) > 0
+        assert len(browser.texts("td.text")) == 3
+        tables = {table.split("\n")[0]: table for table in browser.texts(".tagger-part table")}
+        rule, words_title, texts_title = tables
+        actual = [line for line in tables[rule].split("\n") if line in expected["scores"]]
         assert actual == list(expected["scores"])
+        assert words_title.startswith("Words that weigh most")
+        assert "bug" in tables[texts_title]
         browser.element("textarea").send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
         browser.element("button", "Tag the text").click()
         browser.element("[role=alert]", "The text is empty")
@@ -196,8 +155,7 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
         assert tagged[1]["labels"] == ""
 
         assert {request for request in browser.requests() if not request.startswith(url)} == set()
-        log = browser.driver.get_log("browser")
-        assert [entry for entry in log if entry["level"] == "SEVERE"] == []
+        assert browser.errors() == []
         # It ends while a browser shows it.
         process.terminate()
         printed, errors = process.communicate(timeout=60)

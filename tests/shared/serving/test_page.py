@@ -14,13 +14,12 @@ from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import NEVER, DecisionRule
 from shared.serving import (
     FileState,
-    NearestTexts,
     PageActions,
     PageLimits,
     describe_tagger,
     short_examples,
 )
-from shared.serving.markup import about_html, progress_html, tags_html
+from shared.serving.markup import about_html, progress_html, reasons_html, tags_html
 from shared.taggers.tagger import Tagger
 
 NAMES = ["bug", "<b>docs</b>", "speed"]
@@ -69,10 +68,15 @@ def test_thresholds_are_those_of_the_scores_that_are_shown():
         assert f'number">{threshold:.3f}</td>' in page
 
 
-def test_the_table_says_that_labels_are_unsure():
+@pytest.mark.parametrize(("abstain", "word"), [(0.9, "Unsure: all"), (0.01, "All")])
+def test_with_abstain_it_says_how_sure_the_labels_are(abstain, word):
     tagger = tagger_with(DecisionRule((0.5,) * 3), 0.8, 0.4, 0.1)
-    page = tags_html(tagger("a text") | {"unsure": True, "confidence": 0.25}, tagger)
-    assert "unsure: right with probability 0.25" in page
+    assert "with probability" not in " ".join(tags_html(tagger("a text"), tagger).split())
+    tagger.calibration = Calibration((0.5,) * 3, (0.3,) * 3, single_label=False)
+    tagger.unsure_below = abstain
+    record = tagger("a text")
+    page = " ".join(tags_html(record, tagger).split())
+    assert f"<p>{word} labels are right with probability {record['confidence']:.2f}.</p>" in page
 
 
 def test_the_table_says_that_it_lacks_labels():
@@ -82,8 +86,38 @@ def test_the_table_says_that_it_lacks_labels():
     assert "1 more with lower scores." in page
 
 
+def test_the_reasons_are_words_and_near_texts():
+    page = reasons_html(
+        {
+            "words": {"bug": [["crash", 2.0], ["fails", 0.5]], "docs": []},
+            "neighbours": [
+                {"cosine": 0.875, "row": 17, "text": "Crash on start", "labels": ["bug", "speed"]},
+                {"cosine": 0.5, "number": 3, "labels": []},  # of the texts that a tagger holds
+            ],
+        }
+    )
+    assert '--share: 1.0">crash <small>2.00</small>' in page
+    assert '--share: 0.25">fails <small>0.50</small>' in page
+    assert '<th scope="row">docs</th>\n<td>none</td>' in page
+    assert 'Crash on start <span class="note">(row 17)</span></td>\n<td>bug, speed</td>' in page
+    assert 'training text 3</td>\n<td>none</td>\n<td class="number">0.500</td>' in page
+
+
+def test_reasons_that_a_tagger_cannot_give_have_no_table():
+    assert "Nearest" not in reasons_html({"words": {"bug": [["crash", 2.0]]}})
+    assert "Words" not in reasons_html(
+        {"words": {}, "neighbours": [{"number": 1, "labels": [], "cosine": 1}]}
+    )
+    assert "<table" not in reasons_html({})
+
+
 def test_text_of_others_is_escaped_everywhere():
-    for page in (about_html(["<script>"]), progress_html("<script>", 0.5)):
+    near = {"cosine": 0.5, "row": 1, "text": "<script>", "labels": ["<script>"]}
+    for page in (
+        about_html(["<script>"]),
+        progress_html("<script>", 0.5),
+        reasons_html({"words": {"<script>": [["<script>", 1.0]]}, "neighbours": [near]}),
+    ):
         assert "&lt;script&gt;" in page
         assert "<script" not in page
 
@@ -91,18 +125,28 @@ def test_text_of_others_is_escaped_everywhere():
 # --- what the buttons do -------------------------------------------------------------------------
 
 
-def actions(tag_file=None, explain=None):
+def actions(tag_file=None, explainer=None):
     tagger = tagger_with(DecisionRule((0.5,) * 3), 0.8, 0.4, 0.1)
-    return PageActions(
-        tagger, tag_file, threading.Lock(), explain=explain, limits=PageLimits(max_characters=10)
-    )
+    limits = PageLimits(max_characters=10)
+    return PageActions(tagger, tag_file, threading.Lock(), explainer, limits=limits)
 
 
-def test_a_text_has_labels_and_reasons():
-    tags, why = actions(explain=lambda text: f"because of {text}").on_text("a text")
+def test_a_text_has_labels_before_the_reasons_for_them():
+    calls = []
+
+    def explainer(texts, labels):
+        calls.append((texts, labels))
+        return [{"words": {"bug": [["crash", 2.0]]}}]
+
+    states = actions(explainer=explainer).on_text("a text")
+    tags, waiting = next(states)
     assert "Labels: <strong>bug</strong>" in tags
-    assert why == "because of a text"
-    assert actions().on_text("a text")[1] == ""
+    assert "Looking for the reasons" in waiting
+    assert calls == []
+    ((tags_again, why),) = states
+    assert tags_again == tags
+    assert "crash" in why
+    assert calls == [(["a text"], [["bug"]])]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +158,7 @@ def test_a_text_has_labels_and_reasons():
     ],
 )
 def test_a_text_that_is_refused(text, line):
-    page, why = actions(explain=lambda text: 1 / 0).on_text(text)
+    ((page, why),) = actions().on_text(text)
     assert f'role="alert">{line}</p>' in page
     assert why == ""
 
@@ -191,22 +235,3 @@ def test_examples_are_short_texts_of_different_labels():
     assert short_examples(corpus, 2) == [f"{five} d", f"{six} b"]
     assert short_examples(corpus, 3) == [f"{five} d", f"{six} b", f"{five} e"]
     assert len(short_examples(corpus)) == 5
-
-
-def test_the_nearest_labelled_texts():
-    def embed(texts):
-        return np.array([[3.0 * text.count("a"), 1.0] for text in texts])
-
-    corpus = corpus_of(
-        ("a a a", [0, 1]), ("b", None), ("a <i>", [2]), ("c " * 100, []), ("beyond a", [0])
-    )
-    nearest = NearestTexts(embed, corpus, most=3)
-    page = nearest("a", 2)
-    assert "Nearest of 3 labelled texts" in page
-    assert page.index("a &lt;i&gt;") < page.index("a a a")
-    assert '<td>speed</td>\n<td class="number">1.000</td>' in page
-    assert "bug, &lt;b&gt;docs&lt;/b&gt;" in page
-    page = nearest("a")
-    assert "<td>none</td>" in page  # all three; none of the labels applies to the last one
-    assert "c ..." in page
-    assert "beyond" not in page
