@@ -190,15 +190,15 @@ def test_neighbours_come_from_the_reference(method, embed, tiny_model, reference
 def test_vectors_of_the_reference_are_kept_for_the_next_run(
     embed, reference, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("shared.taggers.explanations.cache_folder", lambda _: tmp_path)
+    cache = {"cache_dir": str(tmp_path)}
     tagger = Tagger(NAMES, RULE, lookup(embed))
-    first = Explainer(tagger, reference, version="a")(NEW)
+    first = Explainer(tagger, reference, version="a", **cache)(NEW)
     embedded = []
     count = lambda texts: embedded.extend(texts) or embed(texts)  # noqa: E731
     monkeypatch.setattr(tagger.scorer, "embed", count)
-    assert Explainer(tagger, reference, version="a")(NEW) == first
+    assert Explainer(tagger, reference, version="a", **cache)(NEW) == first
     assert len(embedded) == len(NEW) * 2  # tagged, then searched
-    Explainer(tagger, reference, version="b")
+    Explainer(tagger, reference, version="b", **cache)
     assert len(embedded) > len(NEW) * 2
 
 
