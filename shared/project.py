@@ -3,7 +3,8 @@
 The copy holds the script, the scripts that it launches or tells a user to launch, `recipes/tag.py`
 if it makes a tagger, the modules of `shared` that these import, its configs, the sample, a
 launcher, the pins, a smoke test and a README. It holds nothing else, and nothing in it refers to
-this project or to other recipes.
+this project or to other recipes. A recipe that only applies taggers gets the scorers of all
+methods; they are imported by name.
 """
 
 import ast
@@ -108,9 +109,11 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     if makers:
         launched = sorted({*launched, tag})
     # run.sh starts the recipe with a module of `shared`.
-    launchers = [root / path for path in re.findall(r"shared/cli/\w+\.py", _read(root / "run.sh"))]
-    others = [*launched, *launchers]
-    modules = {*own_modules, *launchers}.union(*(imported_modules(root, other) for other in others))
+    further = [root / path for path in re.findall(r"shared/cli/\w+\.py", _read(root / "run.sh"))]
+    if script in appliers:
+        further += scorer_modules(tagger.parent)
+    others = [*launched, *further]
+    modules = {*own_modules, *further}.union(*(imported_modules(root, other) for other in others))
     scripts = [script, *launched]
     own_configs = [
         path for path in sorted(configs.glob("*.yaml")) if f"recipes/{name}.py" in _read(path)
@@ -267,6 +270,15 @@ def _keep_exports(path: Path, modules: Container[str]) -> None:
         if entry is None or entry[1] in modules
     ]
     path.write_text("".join(kept), encoding="utf-8")
+
+
+def scorer_modules(package: Path) -> list[Path]:
+    """Return the modules of a package that export a scorer, which taggers look up by name."""
+    return [
+        package / f"{module}.py"
+        for module, names in exports(package).items()
+        if any(name.endswith("Scorer") for name in names)
+    ]
 
 
 def launched_scripts(root: Path, script: Path) -> list[Path]:

@@ -7,33 +7,38 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shared.cli.errors import UserError
+from shared.evaluation import DecisionRule
+from shared.methods import fit_words, naive_bayes
 from shared.project import copy_recipe, exports, imported_modules, launched_scripts
+from shared.taggers import Tagger, WordScorer
+from shared.taggers.tagger import _SCORERS as SCORERS
 
 ROOT = Path(__file__).parents[2]
 # Modules of `shared` that a copy carries at most; github_tagger carried 40 in version 0.1. Recipes
 # that classify carry the modules of their tagger.
 MOST_MODULES = {
-    "augmentation": 77,
-    "best": 93,
-    "demo": 52,
-    "document_classification": 76,
-    "domain_adaptation": 75,
-    "embedding_lookup": 74,
-    "few_label_benchmark": 92,
-    "few_label_probe": 75,
-    "github_tagger": 75,
-    "goemotions": 77,
-    "imdb_cnn_rnn": 75,
-    "lora": 58,
-    "naive_bayes": 71,
-    "serve": 31,
-    "tag": 34,
-    "train_nli": 69,
-    "train_tokenizer": 36,
-    "zero_shot": 65,
+    "augmentation": 85,
+    "best": 99,
+    "demo": 67,
+    "document_classification": 83,
+    "domain_adaptation": 83,
+    "embedding_lookup": 81,
+    "few_label_benchmark": 98,
+    "few_label_probe": 82,
+    "github_tagger": 83,
+    "goemotions": 85,
+    "imdb_cnn_rnn": 83,
+    "lora": 66,
+    "naive_bayes": 82,
+    "serve": 62,
+    "tag": 65,
+    "train_nli": 77,
+    "train_tokenizer": 35,
+    "zero_shot": 73,
 }
 # The table of a package, from which recipes import names.
 TABLE = '''"""The low room.
@@ -270,6 +275,7 @@ def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
     written = copy_recipe(ROOT, name, folder)
     assert f"main_recipe=({name}" in (folder / "run.sh").read_text()
     subprocess.run(["bash", "-n", folder / "run.sh"], check=True)
+    assert not (folder / "recipes" / "pictures").exists()
     scripts = [path for path in written if path.suffix == ".py"]
     modules = [path for path in folder.rglob("shared/**/*.py") if path.name != "__init__.py"]
     assert len(modules) <= MOST_MODULES[name]
@@ -285,6 +291,39 @@ def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
             text = text.replace("`./run.sh best`", "")
         mention = rf"recipes/({others})\.py|run\.sh ({others})\b|outputs/({outputs})\b"
         assert not re.search(mention, text), path
+
+
+def scorers_of_copy(name, folder):
+    """Copy a recipe; return the methods whose scorers the copy has."""
+    copied = {path.relative_to(folder).as_posix() for path in copy_recipe(ROOT, name, folder)}
+    pairs = SCORERS.items()
+    return {method for method, (module, _) in pairs if f"shared/taggers/{module}.py" in copied}
+
+
+@pytest.mark.parametrize("name", ["demo", "serve", "tag"])
+def test_a_copy_that_applies_taggers_has_the_scorers_of_all_methods(name, tmp_path):
+    assert scorers_of_copy(name, tmp_path / "copy") == {*SCORERS}
+
+
+def test_a_copy_that_makes_a_tagger_has_the_scorer_of_its_method(tmp_path):
+    assert scorers_of_copy("naive_bayes", tmp_path / "copy") == {"words"}
+
+
+def test_a_copy_of_tag_applies_a_tagger(tmp_path):
+    texts, labels = ["crash on start", "typo in the docs"], np.eye(2)
+    scorer = WordScorer(fit_words(naive_bayes(), texts, labels))
+    Tagger(["bug", "docs"], DecisionRule.of(0.5, 2), scorer).save(tmp_path / "tagger")
+    write(tmp_path, {"new.csv": "text\na crash\n"})
+    folder = tmp_path / "copy"
+    copy_recipe(ROOT, "tag", folder)
+    flags = ("--model", "../tagger", "--data", "../new.csv", "--output", "tagged.csv")
+    subprocess.run(
+        [sys.executable, "recipes/tag.py", *flags],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        check=True,
+    )
+    assert (folder / "tagged.csv").read_text().splitlines()[1].startswith('"a crash","bug",')
 
 
 def test_a_copy_that_makes_a_tagger_can_tag(tmp_path):
