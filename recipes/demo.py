@@ -23,7 +23,7 @@ tagger with an encoder first embeds the labelled texts, once.
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -88,7 +88,7 @@ class DemoArguments(TaggerArguments, DataArguments):
     )
     max_nearest: int = flag(
         1000,
-        "Labelled texts of --data among which the nearest are searched, the first ones; 0: none "
+        "Labelled texts of --data that are searched for the nearest, the first ones; 0: none "
         "(default: 1000).",
         least=0,
     )
@@ -113,11 +113,15 @@ def main() -> None:
     if args.data is not None:
         corpus = load_data(args, labels_required=False)
         examples = short_examples(corpus)
-        rows = corpus.labelled[: args.max_nearest]
-        if len(rows):
-            reference = replace(corpus, dataset=corpus.dataset.select(rows))
-    version = " ".join(map(tagger_fingerprint, args.model))
-    explainer = Explainer(tagger, reference, version=version, cache_dir=args.cache_dir)
+        if len(corpus.labelled) and args.max_nearest:
+            reference = corpus
+    explainer = Explainer(
+        tagger,
+        reference,
+        n_reference=args.max_nearest,
+        version=" ".join(map(tagger_fingerprint, args.model)),
+        cache_dir=args.cache_dir,
+    )
     for note in explainer.notes:
         print_once(f"note: {note}")
 

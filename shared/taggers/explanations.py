@@ -44,6 +44,8 @@ class Explainer:
         Its labelled texts are searched for neighbours: by the embeddings of the tagger (the mean of
         the last hidden states of a trained model), and for methods without an encoder by TF-IDF.
         None: a tagger that votes by neighbours names those; others have none.
+    n_reference : int, optional
+        The first labelled texts of the reference are searched. None: all.
     n_words : int, default 5
         Words of each label.
     n_neighbours : int, default 3
@@ -64,6 +66,7 @@ class Explainer:
         tagger: Tagger,
         reference: Corpus | None = None,
         *,
+        n_reference: int | None = None,
         n_words: int = 5,
         n_neighbours: int = 3,
         version: str | None = None,
@@ -85,7 +88,7 @@ class Explainer:
         embedders = [each.embed for each in scorers if getattr(each, "embed", None) is not None]
         self._search: Search | None = None
         if reference is not None:
-            rows = reference.dataset.select(reference.labelled)
+            rows = reference.dataset.select(reference.labelled[:n_reference])
             if embedders:
                 self._search = self._by_embeddings(
                     embedders[0], rows["text"][:], version, cache_dir

@@ -187,6 +187,13 @@ def test_neighbours_come_from_the_reference(method, embed, tiny_model, reference
     assert neighbours[1]["cosine"] < neighbours[0]["cosine"]
 
 
+def test_only_the_first_labelled_texts_are_searched(embed, reference):
+    for scorer in (words(naive_bayes()), probe(embed)):
+        explainer = Explainer(Tagger(NAMES, RULE, scorer), reference, n_reference=2)
+        (explanation,) = explainer([TEXTS[5]])
+        assert {text["row"] for text in explanation["neighbours"]} == {2, 3}
+
+
 def test_vectors_of_the_reference_are_kept_for_the_next_run(
     embed, reference, tmp_path, monkeypatch
 ):
