@@ -20,7 +20,7 @@ STYLE = """
 .gradio-container .html-container { padding: .2rem 0 !important; }
 .tagger-part h1 { font-size: 1.6rem; margin: .2rem 0; overflow-wrap: anywhere; }
 .tagger-part ul { padding-left: 1.2rem; list-style: disc; }
-.tagger-part .note { color: var(--body-text-color-subdued); }
+.tagger-part .note { color: color-mix(in srgb, var(--body-text-color) 70%, transparent); }
 .tagger-part .chosen { font-size: 1.1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 .tagger-part .wide { overflow-x: auto; contain: inline-size; }
 .tagger-part table { width: 100%; border-collapse: collapse; margin: .5rem 0 1rem; }
