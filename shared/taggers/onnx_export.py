@@ -197,9 +197,12 @@ def _export_model(
             assert program is not None  # it is with dynamo=True
             program.save(path)
     except Exception as error:  # torch.export raises anything for code that it cannot trace
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter wraps it several times
+            cause = cause.__cause__
         name = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise UserError(
-            f"{name} models cannot be exported ({first_line(error)[:200]}); tag with the tagger as "
+            f"{name} models cannot be exported ({first_line(cause)[:200]}); tag with the tagger as "
             "it is"
         ) from error
     return OnnxModel(path, tokenizer)
@@ -207,7 +210,7 @@ def _export_model(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the warnings and messages of the exporter and the quantiser, which tell a user nothing."""
+    """Hide the messages of the exporter and the quantiser, which tell a user nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
