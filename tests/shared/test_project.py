@@ -21,6 +21,7 @@ MOST_MODULES = {
     "document_classification": 67,
     "domain_adaptation": 67,
     "embedding_lookup": 66,
+    "export": 67,
     "few_label_benchmark": 84,
     "few_label_probe": 67,
     "github_tagger": 67,

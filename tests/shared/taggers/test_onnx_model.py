@@ -27,6 +27,7 @@ from shared.taggers import (
     EmbeddingScorer,
     EncoderReference,
     MeanScorer,
+    OnnxEmbedder,
     Tagger,
     WordScorer,
     export_tagger,
@@ -149,12 +150,11 @@ def test_the_mean_of_a_probe_and_of_words_runs_without_torch(tiny_model, tmp_pat
     np.testing.assert_allclose(scores, tagger.scores(TEXTS), atol=1e-5)
 
 
-def test_a_lookup_keeps_its_index(tiny_model, tmp_path):
-    tagger = probe(tiny_model, None)
-    vectors = tagger.scorer.embed(TEXTS)
-    lookup = NearestNeighbours(vectors, np.eye(2, dtype=int)[[0, 1, 0, 1, 0]])
-    tagger.scorer.classifier = NeighbourVote(lookup, 1)
-    export_tagger(tagger, tmp_path).save(tmp_path / "saved")
+def test_a_lookup_keeps_its_index(exported, tmp_path):
+    embed = OnnxEmbedder(load_tagger(exported).scorer.model)  # any output is a vector
+    lookup = NearestNeighbours(embed(TEXTS), np.eye(2, dtype=int)[[0, 1, 0, 1, 0]])
+    scorer = EmbeddingScorer(embed, None, NeighbourVote(lookup, 1))
+    Tagger(LABELS, RULE, scorer).save(tmp_path / "saved")
     scores = load_tagger(tmp_path / "saved").scores(TEXTS)
     np.testing.assert_array_equal(scores.argmax(axis=1), [0, 1, 0, 1, 0])
 
