@@ -67,7 +67,7 @@ find_python() {
 
 # What an installation depends on: the pins, the metadata, and where the project lies.
 fingerprint() {
-  { echo "$extras"; cat "$root/constraints.txt" "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; } | cksum
+  { cat "$root/constraints.txt" "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; } | cksum
 }
 
 setup() {

@@ -40,6 +40,7 @@ from shared.cli import (
 from shared.data import SplitArguments, TaggingArguments, add_column, load_and_split
 from shared.evaluation import (
     DecisionRule,
+    calibrate,
     choose_labels,
     f1_scores,
     multilabel_metrics,
@@ -253,6 +254,7 @@ def main() -> None:
     thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
     rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
+    calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
     metrics = split_metrics(split, scores, predicted, naive_bayes_labels(split))
     metrics |= {**training_metrics, "seed": args.seed}
     metrics |= {f"{run}_{k}": value for run, f1 in compared.items() for k, value in f1.items()}
@@ -265,7 +267,8 @@ def main() -> None:
         scores=scores["test"],
         predicted=predicted["test"],
         rule=rule,
-        card=TaggerCard(base_model=args.model, max_length=args.max_length),
+        calibration=calibration,
+        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

@@ -42,6 +42,7 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import DataArguments, TaggingArguments, cross_validation, load_corpus
+from shared.evaluation import calibrate
 from shared.models import DEFAULT_MODEL, check_unknown_tokens, load_tokenizer, resolve_model
 from shared.reports import (
     TaggerCard,
@@ -183,12 +184,18 @@ def main() -> None:
 
     # Save the best tagger; its recipe has fitted it on all labelled texts, or, for fine-tuning, on
     # those of each fold. Report, and tag the unlabelled texts.
+    calibrated = None  # the scores of a single method are calibrated already
     if len(best.names) == 1:
         copy_tagger(finished[best.name].folder, output_dir)
     else:
         for name in best.names:
             copy_tagger(finished[name].folder, output_dir / name)
-        save_mean(output_dir, best.names, names, best.rule)
+        calibration, calibrated = calibrate(
+            *({"test": values} for values in (best.scores, best.predicted, best.labels)),
+            single_label=corpus.single_label,
+            fold_of=resampling.fold_of,
+        )
+        save_mean(output_dir, best.names, names, best.rule, calibration)
     comparison = f"{candidates_table(candidates, best)}\n\n{reason}"
     scores, predicted = {"valid": best.scores[:0]}, {"valid": best.predicted[:0]}
     scores["test"], predicted["test"] = best.scores, best.predicted
@@ -200,8 +207,8 @@ def main() -> None:
             " The tagger in this folder holds, for fine-tuning, the models of all folds; other "
             "methods in it were fitted on all labelled texts."
         )
-    card = TaggerCard(evaluation=f"{explanation}\n\n{comparison}")
-    options = {"card": card, "top_scores": args.top_scores}
+    card = TaggerCard(args, evaluation=f"{explanation}\n\n{comparison}")
+    options = {"card": card, "top_scores": args.top_scores, "calibrated": calibrated}
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)

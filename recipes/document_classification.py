@@ -56,6 +56,7 @@ from shared.data import (
 )
 from shared.evaluation import (
     DecisionRule,
+    calibrate,
     join_folds,
     make_folds,
     sigmoid,
@@ -260,7 +261,14 @@ def main() -> None:
             config = json.loads(config_file.read_text(encoding="utf-8"))
             write_json(config_file, config | {"thresholds": thresholds.tolist()})
         save_trained_model(fold.folder, names, rule)
-    save_mean(output_dir, [fold.folder.name for fold in folds], names, rule)
+    raw = {"test": scores["model"]["oof"]}
+    calibration, calibrated = calibrate(
+        *(raw, {"test": rule.choose(raw["test"])}, {"test": y["oof"]}),
+        single_label=single_label,
+        fold_of=fold_of,
+    )
+    calibrated = {k: calibration(v) for k, v in scores["model"].items()} | {"oof": calibrated}
+    save_mean(output_dir, [fold.folder.name for fold in folds], names, rule, calibration)
     reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     report = write_out_of_fold(
         output_dir,
@@ -269,6 +277,7 @@ def main() -> None:
         labels=y,
         fold_of=fold_of,
         scores=scores,
+        calibrated=calibrated,
         settings={"folds": args.folds, "seed": args.seed} | reading,
         top_scores=args.top_scores,
     )

@@ -41,7 +41,13 @@ from shared.data import (
     cache_folder,
     load_resampling,
 )
-from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fixed_threshold
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    calibrate,
+    find_thresholds,
+    fixed_threshold,
+)
 from shared.methods import (
     CachedEmbedder,
     MeanPooling,
@@ -71,6 +77,7 @@ from shared.reports import (
     push_to_hub,
     reading_metrics,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -156,7 +163,8 @@ def main() -> None:
     y_names = np.tile(np.eye(len(corpus.label_names), dtype=np.uint8), (args.label_name_rows, 1))
     started = perf_counter()
     if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
+        if resampling.planted is None:
+            tag_unlabelled(output_dir, corpus, args)
         return
 
     encoder_reference = EncoderReference.of(args.model, args.max_length, prefix)
@@ -209,6 +217,9 @@ def main() -> None:
     ]
     scores = {"valid": tagger.scorer.classifier(folds[0][1]["valid"])}
     scores["test"] = resampling.join([fold_scores for _, fold_scores in tested])
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     predicted = {"valid": tagger.rule.choose(scores["valid"])}
     chosen_labels = [t.rule.choose(fold_scores) for t, fold_scores in tested]
     predicted["test"] = resampling.join(chosen_labels)
@@ -216,6 +227,8 @@ def main() -> None:
     n_scored = len(scores["valid"]) + sum(map(len, chosen_labels))
     seconds_per_text += (perf_counter() - trained) / n_scored
     split = resampling.tested
+    options = {"single_label": single_label, "fold_of": resampling.fold_of}
+    calibration, calibrated = calibrate(scores, predicted, split.labels, **options)
     baseline = resampling.join([naive_bayes_labels(part) for part in resampling.first_repeat])
     figures = split_metrics(split, scores, predicted, baseline)
     figures |= reading_metrics(tokenizer, split.rows["test"]["text"])
@@ -228,6 +241,7 @@ def main() -> None:
     if resampling.all_rows:
         kept = None if resampling.cross_validated else chosen
         tagger, chosen = fit(resampling.all_rows, embeddings[-1], kept)
+    tagger.calibration = calibration
     tagger.save(output_dir)
     tuned_on = "validation" if len(folds[0][0].labels["valid"]) else "training texts"
     if args.head == "neighbours":
@@ -242,7 +256,8 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(max_length=args.max_length, evaluation=resampling.explain()),
+        card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
+        calibrated=calibrated,
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
         top_scores=args.top_scores,
     )

@@ -205,23 +205,18 @@ def fit_static(tagger: Tagger, corpus, rows, rng, source: Path, args: ExportArgu
             f"--static: {len(rows)} labelled rows of {args.data} are left to fit to, of at least "
             f"{FEWEST_ROWS}; name a file with more, or lower --texts"
         )
-    part = getattr(tagger.scorer, "embedder", tagger.scorer)
-    model = getattr(getattr(part, "trainer", None), "model", None)
-    # The Trainer of an embedder has a MeanPooling, that of a trained model a head on an encoder.
-    encoder = getattr(model, "encoder", getattr(model, "base_model", model))
-    if encoder is None or encoder is model:
+    # A probe or a lookup has an embedder; a trained model has one of the encoder below its head.
+    embed = getattr(tagger.scorer, "embedder", getattr(tagger.scorer, "embed", None))
+    if embed is None or not isinstance(embed.trainer.model, MeanPooling):
         raise UserError(
             f"--static: {args.model} has no single encoder to distil; name the tagger of one"
         )
-
-    def trainer_of(module):
-        collator = PaddingCollator(part.tokenizer)
-        return LengthGroupedTrainer(model=module, args=args, data_collator=collator)
-
     cache = cache_folder(args.cache_dir)
-    vectors = distil(trainer_of(MeanPooling(encoder)), part.tokenizer, str(source), cache)
-    trainer = trainer_of(StaticEncoder(vectors))
-    embed = CachedEmbedder(trainer, part.tokenizer, str(source), cache)
+    vectors = distil(embed.trainer, embed.tokenizer, str(source), cache)
+    trainer = LengthGroupedTrainer(
+        model=StaticEncoder(vectors), args=args, data_collator=PaddingCollator(embed.tokenizer)
+    )
+    embed = CachedEmbedder(trainer, embed.tokenizer, str(source), cache)
 
     # Fit on three quarters, tune the threshold on the rest; a text with one label needs none.
     rows = rng.permutation(rows)

@@ -58,7 +58,7 @@ from shared.data import (
     cache_folder,
     load_resampling,
 )
-from shared.evaluation import DecisionRule
+from shared.evaluation import DecisionRule, calibrate
 from shared.methods import (
     TITLE_WEIGHT,
     CachedEmbedder,
@@ -92,6 +92,7 @@ from shared.reports import (
     push_to_hub,
     reading_metrics,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -221,7 +222,8 @@ def main() -> None:
         sampled_vectors = embed(corpus.dataset.select(sampled)["text"])
     started = perf_counter()
     if args.process_index != 0:
-        tag_unlabelled(output_dir, corpus, args)
+        if resampling.planted is None:
+            tag_unlabelled(output_dir, corpus, args)
         return
 
     reference = None  # static vectors are part of the tagger
@@ -283,7 +285,12 @@ def main() -> None:
 
     tested = [score(fold, tagger, "test") for fold, (tagger, _) in zip(folds, fitted, strict=True)]
     scores = {"valid": score(folds[0], tagger, "valid"), "test": resampling.join(tested)}
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     split, predicted = resampling.tested, {part: rule.choose(s) for part, s in scores.items()}
+    options = {"single_label": single_label, "fold_of": resampling.fold_of}
+    calibration, calibrated = calibrate(scores, predicted, split.labels, **options)
     seconds_per_text = embedder.seconds / embedder.n_texts * (2 if title_weight else 1)
     n_scored = len(scores["valid"]) + sum(map(len, tested))
     seconds_per_text += (perf_counter() - trained) / n_scored
@@ -299,6 +306,7 @@ def main() -> None:
     if resampling.all_rows:
         chosen = None if resampling.cross_validated else settings
         tagger, settings = fit(resampling.all_rows, embeddings[-1], chosen)
+    tagger.calibration = calibration
     tagger.save(output_dir)
     print_once(
         f"settings: word weight {settings.word_weight:g}, C {settings.C:g}, balance "
@@ -310,7 +318,8 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(evaluation=resampling.explain()),
+        card=TaggerCard(args, evaluation=resampling.explain()),
+        calibrated=calibrated,
         top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")

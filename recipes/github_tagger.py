@@ -40,6 +40,7 @@ from shared.data import SplitArguments, TaggingArguments, load_and_split
 from shared.evaluation import (
     THRESHOLDS_HELP,
     DecisionRule,
+    calibrate,
     find_thresholds,
     fixed_threshold,
     multilabel_metrics,
@@ -244,6 +245,7 @@ def main() -> None:
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = to_scores(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
+    calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
 
     # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
@@ -262,7 +264,8 @@ def main() -> None:
         scores=scores["test"],
         predicted=predicted["test"],
         rule=rule,
-        card=TaggerCard(base_model=args.model, max_length=args.max_length),
+        calibration=calibration,
+        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

@@ -40,6 +40,7 @@ from shared.data import SplitArguments, TaggingArguments, load_and_split
 from shared.evaluation import (
     THRESHOLDS_HELP,
     DecisionRule,
+    calibrate,
     find_thresholds,
     fixed_threshold,
     multilabel_metrics,
@@ -266,6 +267,7 @@ def main() -> None:
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = sigmoid(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
+    calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
 
     # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
@@ -284,7 +286,9 @@ def main() -> None:
         scores=scores["test"],
         predicted=predicted["test"],
         rule=rule,
+        calibration=calibration,
         card=TaggerCard(
+            args,
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
             own_architecture=True,

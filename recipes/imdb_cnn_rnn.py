@@ -44,6 +44,7 @@ from shared.data import SplitArguments, TaggingArguments, load_and_split
 from shared.evaluation import (
     THRESHOLDS_HELP,
     DecisionRule,
+    calibrate,
     find_thresholds,
     fixed_threshold,
     multilabel_metrics,
@@ -240,6 +241,7 @@ def main() -> None:
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
     scores["test"] = to_scores(test.predictions)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
+    calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
 
     # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
@@ -258,7 +260,9 @@ def main() -> None:
         scores=scores["test"],
         predicted=predicted["test"],
         rule=rule,
+        calibration=calibration,
         card=TaggerCard(
+            args,
             max_length=args.max_length if args.truncation_side == "right" else None,
             own_architecture=True,
         ),

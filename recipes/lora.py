@@ -40,7 +40,7 @@ from shared.cli import (
     write_json,
 )
 from shared.data import SplitArguments, TaggingArguments, load_and_split
-from shared.evaluation import DecisionRule, f1_scores, sigmoid, tune_thresholds
+from shared.evaluation import DecisionRule, calibrate, f1_scores, sigmoid, tune_thresholds
 from shared.models import (
     DEFAULT_MODEL,
     PADDING_MULTIPLE,
@@ -210,12 +210,14 @@ def main() -> None:
         training = trainer.train()
 
         # Tune the threshold on validation, evaluate on the test set, save the weights.
-        scores = [sigmoid(trainer.predict(tokens[part]).predictions) for part in ("valid", "test")]
-        thresholds = tune_thresholds(scores[0], y["valid"], tolerance=2)
+        parts = ("valid", "test")
+        scores = {part: sigmoid(trainer.predict(tokens[part]).predictions) for part in parts}
+        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
         rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
         settings_of_rule = {"thresholds": thresholds.tolist(), "one_label_each": single_label}
         trainer.model.config.update(settings_of_rule)
-        valid, test = map(rule.choose, scores)
+        predicted = {part: rule.choose(values) for part, values in scores.items()}
+        calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
         if args.process_index == 0:  # peft would keep a file that a kill has left in part
             (method_dir / "README.md").unlink(missing_ok=True)
         trainer.save_model()
@@ -223,14 +225,14 @@ def main() -> None:
             trainer.model.config.save_pretrained(method_args.output_dir)
             if method in ADAPTERS:  # the card of peft is an empty form
                 write_adapter_card(method_dir, name, base=output_dir / "base")
-            save_trained_model(method_dir, label_names, rule)
+            save_trained_model(method_dir, label_names, rule, calibration)
 
         # What the method costs: weights, memory, disk space, time. Written after each method.
         n_trained, state_bytes = training_footprint(trainer)
         saved_bytes = sum(file.stat().st_size for file in method_dir.glob("*.safetensors"))
-        row = {"method": name, **f1_scores(*split.with_unknown_labels("test", test))}
-        if len(valid):
-            valid_f1 = f1_scores(*split.with_unknown_labels("valid", valid))
+        row = {"method": name, **f1_scores(*split.with_unknown_labels("test", predicted["test"]))}
+        if len(y["valid"]):
+            valid_f1 = f1_scores(*split.with_unknown_labels("valid", predicted["valid"]))
             row |= {"valid_micro_f1": valid_f1["micro_f1"]}
         row |= {"trained_parameters": n_trained, "saved_mb": saved_bytes / 1e6}
         row |= {"state_mb": state_bytes / 1e6, "activations_mb": activation_bytes(trainer) / 1e6}
@@ -239,7 +241,7 @@ def main() -> None:
         if method in ("lora", "dora", "ia3"):
             row["merged_difference"] = save_merged(trainer, method_dir / "merged", tokens["test"])
             if args.process_index == 0:
-                save_trained_model(method_dir / "merged", label_names, rule)
+                save_trained_model(method_dir / "merged", label_names, rule, calibration)
         rows[method] = row
         if args.process_index == 0:
             write_json(files[method], row)

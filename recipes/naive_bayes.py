@@ -48,7 +48,13 @@ from shared.data import (
     TaggingArguments,
     load_resampling,
 )
-from shared.evaluation import THRESHOLDS_HELP, DecisionRule, find_thresholds, fixed_threshold
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    calibrate,
+    find_thresholds,
+    fixed_threshold,
+)
 from shared.methods import (
     NAMES_HELP,
     AugmentationArguments,
@@ -63,6 +69,7 @@ from shared.reports import (
     TaggerCard,
     describe_output,
     repeat_metrics,
+    report_simulation,
     split_metrics,
     tag_unlabelled,
     write_results,
@@ -132,8 +139,13 @@ def main() -> None:
     parts = [t.scores(s.rows["test"]["text"][:]) for t, s in zip(taggers, splits, strict=True)]
     scores = {"valid": taggers[0].scores(split.rows["valid"]["text"][:])}
     scores["test"] = resampling.join(parts)
+    if resampling.planted is not None:  # --simulate_noise
+        print(f"\n{report_simulation(output_dir, resampling, scores['test'])}")
+        return
     choose = taggers[0].rule.choose
     predicted = {part: choose(values) for part, values in scores.items()}
+    options = {"single_label": corpus.single_label, "fold_of": resampling.fold_of}
+    calibration, calibrated = calibrate(scores, predicted, split.labels, **options)
     runtimes = {"train_runtime": trained - started, "test_runtime": perf_counter() - trained}
     metrics = split_metrics(split, scores, predicted)
     metrics |= repeat_metrics(resampling, [choose(values) for values in parts])
@@ -143,6 +155,7 @@ def main() -> None:
     tagger = taggers[0]
     if resampling.all_rows:
         tagger = fit(resampling.all_rows, tagger.rule)
+    tagger.calibration = calibration
     tagger.save(output_dir)
     report = write_results(
         output_dir,
@@ -150,7 +163,8 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         metrics | runtimes | {"seed": args.seed},
-        card=TaggerCard(evaluation=resampling.explain()),
+        card=TaggerCard(args, evaluation=resampling.explain()),
+        calibrated=calibrated,
         thresholds=tagger.rule.thresholds or None,
         top_scores=args.top_scores,
     )

@@ -43,7 +43,7 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import SplitArguments, TaggingArguments, load_corpus, split_corpus
-from shared.evaluation import DecisionRule, f1_by_threshold, f1_by_top_k
+from shared.evaluation import DecisionRule, f1_by_threshold, f1_by_top_k, fit_calibration
 from shared.methods import (
     CalibratedMean,
     SentenceScorer,
@@ -185,7 +185,7 @@ def main() -> None:
     def score(texts):
         return [scorer(texts) for scorer in scorers]
 
-    def save_tagger(mean, rule):
+    def save_tagger(mean, rule, calibration=None):
         encoders = [
             EncoderReference.of(
                 model, args.max_length, scorer.tokenizer.init_kwargs.get("text_prefix")
@@ -194,12 +194,13 @@ def main() -> None:
         ]
         parts = zip(scorers, encoders, mean.calibrations, strict=True)
         members = [
-            Tagger(names, rule, ZeroShotScorer(scorer, encoder, phrases, calibration))
-            for scorer, encoder, calibration in parts
+            Tagger(names, rule, ZeroShotScorer(scorer, encoder, phrases, shift))
+            for scorer, encoder, shift in parts
         ]
         tagger = members[0]
         if args.method == "auto":
             tagger = Tagger(names, rule, MeanScorer(members, list(models), mean.weights))
+        tagger.calibration = calibration
         tagger.save(output_dir)
 
     # Without labelled texts nothing can be tuned or evaluated: calibrate, tag all texts and stop.
@@ -255,10 +256,13 @@ def main() -> None:
     metrics = split_metrics(split, scores, predicted)
     metrics |= {"top_k": k, "threshold": threshold}
     metrics |= {"test_runtime": test_runtime, "seed": args.seed}
-    save_tagger(mean, rule)
+    options = {"single_label": corpus.single_label}
+    calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
+    save_tagger(mean, rule, calibration)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
     test = scores["test"], predicted["test"]
-    options = {"card": TaggerCard(limits=limits), "top_scores": args.top_scores}
+    options = {"card": TaggerCard(args, limits=limits), "top_scores": args.top_scores}
+    options |= {"calibrated": calibration(scores["test"])}
     report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     launched = launched_scripts(root, script)
     tag, tagger = root / "recipes" / "tag.py", root / "shared" / "taggers" / "tagger.py"
     # They make no tagger of their own.
-    appliers = {tag, *(root / "recipes" / f"{other}.py" for other in ("export", "serve"))}
+    appliers = {tag, *(root / "recipes" / f"{other}.py" for other in ("demo", "export", "serve"))}
     makers = [
         path
         for path in (script, *launched)
@@ -129,6 +129,7 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         script,
         *launched,
         *sorted(modules),
+        *named_files(modules),
         *own_configs,
         *mentioned_configs(root, own_configs),
         *(path for model in models for path in sorted(model.iterdir())),
@@ -178,6 +179,16 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return sorted([folder / source.relative_to(root) for source in files] + list(written))
+
+
+def named_files(modules: Iterable[Path]) -> list[Path]:
+    """Return the files beside modules, such as templates, that these name in quotation marks."""
+    return sorted(
+        path
+        for module in modules
+        for path in module.parent.iterdir()
+        if path.suffix != ".py" and path.is_file() and f'"{path.name}"' in _read(module)
+    )
 
 
 def mentioned_configs(root: Path, configs: list[Path]) -> list[Path]:

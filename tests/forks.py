@@ -23,10 +23,21 @@ import traceback
 from functools import cache
 from pathlib import Path
 
+import vl_convert
+
 ROOT = Path(__file__).parent.parent
 MODULES = (
     *("transformers.trainer", "transformers.pipelines", "transformers.models.bert.modeling_bert"),
-    *("accelerate", "datasets", "faiss", "matplotlib.figure", "numba", "pandas", "peft"),
+    *(
+        "accelerate",
+        "cleanlab",
+        "datasets",
+        "faiss",
+        "matplotlib.figure",
+        "numba",
+        "pandas",
+        "peft",
+    ),
     *("scipy.optimize", "sklearn.linear_model", "torch.distributed"),
 )
 TIMEOUT = 300  # seconds
@@ -123,6 +134,7 @@ def run(words):
 if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
+    vl_convert.javascript_bundle()  # the charts of report.html; made once in a process
     for line in sys.stdin:
         request = json.loads(line)
         pids = [fork(request, rank) for rank in range(request["processes"])]

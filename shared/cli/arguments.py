@@ -25,7 +25,7 @@ _NO_EFFECT_ON_RESULTS = (
     *("output_dir", "cache_dir", "resume_from_checkpoint", "health_check"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "tag_unlabelled"),
     *("top_scores", "push_to_hub", "hub_model_id", "hub_strategy", "hub_token"),
-    *("hub_private_repo", "hub_always_push", "hub_revision"),
+    *("hub_private_repo", "hub_always_push", "hub_revision", "license", "language"),
 )
 
 # Flags of TrainingArguments that are declared as one word; in a YAML file they can be a list.

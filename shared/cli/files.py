@@ -139,10 +139,15 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
         file.write("\n")
 
 
-def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that have the same keys as CSV with a header, atomically."""
+def write_csv(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write rows that have the same keys as CSV with a header, atomically.
+
+    `columns` are the keys; they are needed where there may be no rows.
+    """
     with atomic_write(path) as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer = csv.DictWriter(file, columns or rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -10,6 +10,7 @@ Modules:
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
+- `label_noise`: plant wrong labels, to measure how well they are found.
 - `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.

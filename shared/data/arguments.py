@@ -120,7 +120,7 @@ TOP_SCORES_HELP = (
 
 @dataclass
 class TaggingArguments:
-    """Flags of recipes that write predictions, and tag the unlabelled rows at their end."""
+    """Flags of recipes that write predictions and a card, and tag the unlabelled rows."""
 
     tag_unlabelled: int = flag(
         100_000,
@@ -128,6 +128,14 @@ class TaggingArguments:
         least=0,
     )
     top_scores: int | None = flag(None, TOP_SCORES_HELP, least=1)
+    license: str | None = flag(
+        None,
+        "Licence that the model card names, such as apache-2.0 (default: that of the default "
+        "encoder if it was fine-tuned, else none).",
+    )
+    language: str | None = flag(
+        None, "Language of the texts that the model card names, such as en (default: none)."
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ has not seen it. Either way, the tagger that is saved may learn from all labelle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from shared.cli.launch import print_once
 from shared.data.arguments import SplitArguments
 from shared.data.corpus import Corpus, load_corpus
 from shared.data.folds import assign_folds, describe_folds
+from shared.data.label_noise import plant_label_errors
 from shared.data.splits import Split, split_corpus, split_without_validation
 
 FEW_ROWS = 500  # labelled rows below which `--evaluate auto` is a cross-validation
@@ -48,6 +49,14 @@ class EvaluationArguments:
         "Fit the saved tagger on all labelled rows after the evaluation; not with a part of the "
         "training rows (default: true).",
     )
+    simulate_noise: float = flag(
+        0.0,
+        "Share of the labelled rows that get a wrong label before the cross-validation, which "
+        "then only measures how many of them are found as likely label errors; no tagger is saved "
+        "(default: 0).",
+        least=0,
+        most=0.9,
+    )
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,15 @@ class Resampling:
         Its training set has all labelled rows. None: the tagger of the only split is saved.
     repeats : int
         Number of cross-validations. Predictions and figures are those of the first one.
+    planted : bool array of shape (rows of `tested`,), optional
+        The rows that got a wrong label (``--simulate_noise``).
     """
 
     corpus: Corpus
     splits: list[Split]
     all_rows: Split | None
     repeats: int = 1
+    planted: np.ndarray | None = None
 
     @property
     def folds(self) -> int:
@@ -99,6 +111,14 @@ class Resampling:
         rows = np.concatenate([split.sources["test"][1] for split in self.first_repeat])
         rows.sort()
         return split_without_validation(self.corpus, train=rows, test=rows)
+
+    @property
+    def fold_of(self) -> np.ndarray | None:
+        """The fold that holds out each row of `tested`: int, (rows,). None without folds."""
+        if not self.cross_validated:
+            return None
+        parts = [np.full(len(s.labels["test"]), n) for n, s in enumerate(self.first_repeat)]
+        return self.join(parts)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Return the rows of the test sets of the first repeat in the order of `tested`.
@@ -155,7 +175,8 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
     ------
     UserError
         As `shared.data.splits.split_corpus` and `shared.data.folds.assign_folds`; or if a
-        cross-validation is wanted together with held-out files or a part of the training rows.
+        cross-validation is wanted together with held-out files or a part of the training rows; or
+        if ``--simulate_noise`` is set without a cross-validation.
     """
     corpus, held_out = load_corpus(args)
     partial = args.train_size is not None or args.train_per_label is not None
@@ -166,16 +187,27 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
         raise UserError(f"--evaluate cross_validation: uses all labelled rows; remove {name}")
     # A flag that the user has set decides, also with the value that it has by default.
     defaults = {name: getattr(SplitArguments, name) for name in ("valid_size", "test_size")}
-    defaults |= {name: getattr(EvaluationArguments, name) for name in ("folds", "repeats")}
+    defaults |= {
+        name: getattr(EvaluationArguments, name) for name in ("folds", "repeats", "simulate_noise")
+    }
     chosen = {name for name, value in defaults.items() if getattr(args, name) != value}
     chosen |= named_flags(args)
     if evaluate == "auto":
         free = args.refit and not (held_out or partial or {"valid_size", "test_size"} & chosen)
-        wanted = len(corpus.labelled) < FEW_ROWS or {"folds", "repeats"} & chosen
+        wanted = len(corpus.labelled) < FEW_ROWS or {"folds", "repeats", "simulate_noise"} & chosen
         evaluate = "cross_validation" if wanted and free else "held_out"
 
     if evaluate == "cross_validation":
-        return cross_validation(corpus, args.folds, seed=seed, repeats=args.repeats)
+        planted = None
+        if args.simulate_noise:
+            corpus, rows = plant_label_errors(corpus, args.simulate_noise, seed=seed)
+            planted = np.isin(corpus.labelled, rows)
+        resampling = cross_validation(corpus, args.folds, seed=seed, repeats=args.repeats)
+        if planted is None:
+            return resampling
+        return replace(resampling, all_rows=None, planted=planted)
+    if args.simulate_noise:
+        raise UserError("--simulate_noise: needs --evaluate cross_validation")
     if folding := sorted({"folds", "repeats"} & chosen):
         raise UserError(
             f"--{folding[0]}: only for a cross-validation; add --evaluate cross_validation"

@@ -4,6 +4,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 
 - `decisions`: from logits to scores, from scores to labels; tuning of thresholds.
 - `metrics`: metric functions for the Trainer, and per-label reports.
+- `label_errors`: rows that are likely to have a wrong label.
 - `thresholds`: the flag `--thresholds`: tuned thresholds, or one fixed number
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.

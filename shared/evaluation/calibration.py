@@ -32,7 +32,7 @@ from shared.evaluation.rules import NEVER, DecisionRule
 N_BINS = 15  # of `reliability`, as in Guo et al. 2017
 _SMALLEST = 1e-6  # scores of 0 and 1 have no logit
 _LEAST_FACTOR = 0.05  # the order of the scores of a label must not change
-_MOST_POINTS = 60  # of a label in `Calibration.precision`
+_LEVELS = np.arange(1, 200) / 200  # of the precision in `Calibration.precision`
 _BLOCK = 4_000_000  # scores that are fitted at a time
 
 
@@ -166,7 +166,7 @@ class Calibration:
         -------
         array of shape (rows,)
         """
-        logits = _logits(_joint_probability(self(scores), chosen, self.single_label))
+        logits = _logits(joint_probability(self(scores), chosen, self.single_label))
         return sigmoid(self.confidence_factor * logits + self.confidence_bias)
 
     def rule_of_precision(self, target: float) -> DecisionRule:
@@ -264,7 +264,7 @@ def fit_calibration(
     calibration = Calibration(
         tuple(factors.tolist()), tuple(biases.tolist()), single_label, sum_to_one
     )
-    joint = _joint_probability(calibration(scores), chosen, single_label)
+    joint = joint_probability(calibration(scores), chosen, single_label)
     right = (y == chosen).all(axis=1)
     (factor,), (bias,) = _logistic_fit(_logits(joint)[:, None], right[:, None])
     predicted = top_k(scores, 1) if single_label else np.ones(y.shape, dtype=bool)
@@ -286,10 +286,13 @@ def _class_logits(scores: np.ndarray, sum_to_one: bool) -> np.ndarray:
     return np.log(np.maximum(scores, _SMALLEST)) if sum_to_one else _logits(scores)
 
 
-def _joint_probability(
+def joint_probability(
     probabilities: np.ndarray, chosen: np.ndarray, single_label: bool
 ) -> np.ndarray:
-    """Return the probability that all labels are right, as if they were independent: (rows,)."""
+    """Return the probability that all labels are right, as if they were independent: (rows,).
+
+    `probabilities`, and `chosen`, the labels that a text gets, are of shape (rows, labels).
+    """
     if single_label:
         return (probabilities * chosen).sum(axis=1)
     with np.errstate(divide="ignore"):
@@ -363,8 +366,9 @@ def _precision_points(
         usable = np.flatnonzero(~np.isnan(thresholds) & (hits[0] > 0))[::-1]
         before = np.maximum.accumulate(np.concatenate([[0.0], precision[usable]]))[:-1]
         kept = usable[precision[usable] > before]
-        # Fewer points make a precision between two of them cost more recall.
-        kept = kept[:: -1 if len(kept) <= _MOST_POINTS else -(len(kept) // _MOST_POINTS + 1)][::-1]
+        # Targets are seldom finer than a hundredth: for each of them, one point is enough.
+        first = np.searchsorted(precision[kept], _LEVELS)
+        kept = kept[np.unique(first[first < len(kept)])]
         figures = (values[kept].round(6) for values in (precision, recall))
         points = np.stack([thresholds[kept], *figures], axis=1)
         all_points.append(tuple(map(tuple, points.tolist())))

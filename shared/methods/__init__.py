@@ -15,6 +15,7 @@ trainer and the metrics of the rooms below.
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
 - `titles`: the first lines of texts, and embeddings of their own for them
 - `probe`: logistic regression on embeddings, latent semantic analysis and words
+- `attributions`, `linear_attributions`: what each word of a text adds to the logit of a label
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference

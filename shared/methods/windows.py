@@ -126,37 +126,52 @@ def split_into_windows(
     input_ids : list of lists of int, one per window; at least one window per text.
     documents : int array of shape (windows,), ascending: the text of each window.
     """
-    all_ids: list[list[int]] = []
+    ids: list[list[int]] = []
     documents = [np.zeros(0, np.int64)]  # so that no texts give no windows
     # In batches: the tokenizer keeps the tokens beyond the truncation until a call ends.
     for start in range(0, len(texts), TEXTS_PER_CALL):
-        batch = texts[start : start + TEXTS_PER_CALL]
-        ids, owners = _windows_of_batch(tokenizer, batch, stride, max_windows)
-        all_ids += ids
+        columns, owners = encode_windows(
+            tokenizer,
+            texts[start : start + TEXTS_PER_CALL],
+            stride=stride,
+            max_windows=max_windows,
+        )
+        ids += columns["input_ids"]
         documents.append(start + owners)
-    return all_ids, np.concatenate(documents)
+    return ids, np.concatenate(documents)
 
 
-def _windows_of_batch(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], stride: int, max_windows: int | None
-) -> tuple[list[list[int]], np.ndarray]:
+def encode_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    stride: int,
+    max_windows: int | None = None,
+    **options: bool,
+) -> tuple[Mapping[str, list], np.ndarray]:
+    """Return columns of the tokenizer, with an entry for each window, and the text of each window.
+
+    The other parameters are those of `split_into_windows`; `options` are further ones of the call
+    of the tokenizer, such as ``return_offsets_mapping``.
+    """
     encoded = tokenizer(
         with_prefix(tokenizer, texts),
         truncation=True,
         stride=stride,
         return_overflowing_tokens=max_windows != 1,
+        **options,
     )
-    ids = encoded["input_ids"]
     if max_windows == 1:
-        return ids, np.arange(len(texts))
+        return encoded, np.arange(len(texts))
     documents = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+    kept = np.arange(len(documents))
     if max_windows is not None:
         # `documents` is sorted, so searchsorted gives the first window of each window's document;
         # the distance to it is the number of the window within the document.
-        number = np.arange(len(documents)) - np.searchsorted(documents, documents)
+        number = kept - np.searchsorted(documents, documents)
         kept = np.flatnonzero(number < max_windows)
-        ids, documents = [ids[i] for i in kept], documents[kept]
-    return ids, documents
+    columns = {name: [column[i] for i in kept] for name, column in encoded.items()}
+    return columns, documents[kept]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,18 @@
 - `results`: metrics, predictions, plots and the model card of one classifier.
 - `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
+- `page`: report.html, one page that shows where a classifier is wrong.
+- `page_data`: what report.html shows, from arrays to JSON values.
 - `cards`: model cards.
+- `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
+- `input_parts`: the files of a folder, and their parts.
+- `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
+- `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 
@@ -25,7 +31,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
+        "folder_engines": ["tag_folder"],
         "hub": ["push_to_hub"],
+        "label_errors": ["report_simulation"],
+        "input_parts": ["is_folder"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",
@@ -36,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
-        "tagged_file": ["TaggedFile", "check_output", "kept_columns"],
+        "tagged_file": ["DOUBT", "TaggedFile", "check_output", "kept_columns"],
         "verdict": ["reading_metrics"],
     },
 )

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
 import os
 import platform
 import re
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.cli.files import atomic_write
+from shared.cli.files import atomic_write, expand_path
 from shared.cli.launch import machine
 from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
 from shared.reports.verdict import verdict
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from shared.data.splits import Split
 
 MAX_LABELS = 50  # that a card lists
+SEE_PAGE = "[report.html](report.html) shows thresholds, confused labels and errors."
 
 # The metrics of a run that the card of a tagger shows, in this order. If each text has one label,
 # micro F1 is called accuracy.
@@ -36,10 +39,26 @@ CARD_METRICS = (
     "test_macro_f1_low",
     "test_macro_f1_high",
     "test_average_precision",
+    "test_ece",
+    "test_brier",
     "baseline_micro_f1",
     "baseline_macro_f1",
 )
 
+
+# The flags of the Trainer that a card shows, beside those of the recipe itself.
+TRAINING_SETTINGS = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "optim", "weight_decay", "lr_scheduler_type", "warmup_steps"),
+    *("label_smoothing_factor", "max_grad_norm", "bf16"),
+)
+
+# They change no weight, or only which checkpoint is taken.
+_HIDDEN_SETTINGS = (
+    *("output_dir", "health_check", "per_device_eval", "eval_", "save_", "logging_", "load_best"),
+    *("restore_", "ddp_"),
+)
+_OTHER_FLAGS = ("transformers", "shared.data", "builtins")
 
 _ADAPTER_CARD = """---
 library_name: peft
@@ -78,6 +97,8 @@ class TaggerCard:
 
     Attributes
     ----------
+    args : dataclass
+        The flags of the recipe: settings, licence and language are shown.
     base_model : str, optional
         The model that was fine-tuned. Without it, and without `own_architecture`, the folder holds
         no model that transformers could load.
@@ -92,6 +113,7 @@ class TaggerCard:
         Replaces the standard text of the section "Limits".
     """
 
+    args: Any
     base_model: str | None = None
     own_architecture: bool = False
     max_length: int | None = None
@@ -126,7 +148,7 @@ class TaggerCard:
         sentences = [f"- {sentence}" for sentence in verdict(metrics)]
         write_model_card(
             folder,
-            title=f"{Path(corpus.report['source']).name.split('.')[0]} tagger",
+            title=self.title(corpus),
             base_model=self.base_model,
             description=_task(corpus),
             data="\n".join(filter(None, [corpus.describe(), unknown_labels])),
@@ -134,10 +156,18 @@ class TaggerCard:
             metrics={name: metrics[name] for name in shown if name in metrics},
             verdict="\n".join(sentences) or None,
             report=report,
-            evaluation=self.evaluation,
+            evaluation="\n\n".join(filter(None, [self.evaluation, SEE_PAGE])),
             usage=self._usage(folder),
+            settings=self._settings(),
+            license=self._license(),
+            language=getattr(self.args, "language", None),
+            dataset=_hub_dataset(self.args.data),
             limits=self.limits or self._limits(len(split.labels["train"])),
         )
+
+    def title(self, corpus: Corpus) -> str:
+        """Return the title of the card: the name of the data."""
+        return f"{Path(corpus.report['source']).name.split('.')[0]} tagger"
 
     def _usage(self, folder: Path) -> str:
         """Return how to load the tagger and read its output."""
@@ -150,7 +180,8 @@ tagger = load_tagger("{folder}")
 tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "scores": {{...}}}}
 ```
 
-`labels` follow from `scores` by the rule in `tagger.json`."""
+`labels` follow by the rule in `tagger.json` from the scores before calibration; `scores` are
+probabilities, calibrated on held-out texts if there were any."""
         if not (self.base_model or self.own_architecture):
             return usage
         option, note = "", ""
@@ -162,7 +193,8 @@ tagger("Tokenizer drops the last word of every line")  # {{"labels": [...], "sco
             )
         return f"""{usage}
 
-The transformers library reads the model without the project; its scores are the same:
+The transformers library reads the model without the project; its scores are those before
+calibration, and `config.json` has the thresholds for them:
 
 ```python
 from transformers import pipeline
@@ -170,6 +202,24 @@ from transformers import pipeline
 classify = pipeline("text-classification", model="{folder}", top_k=None{option})
 classify("Tokenizer drops the last word of every line", truncation=True)
 ```{note}"""
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the flags of the method, by name, and those of the Trainer if it has trained."""
+        # Flags about data and the hub are not about the method; transformers declares a hundred.
+        own = (c for c in type(self.args).__mro__ if not c.__module__.startswith(_OTHER_FLAGS))
+        names = [name for arguments in own for name in inspect.get_annotations(arguments)]
+        if self.base_model or self.own_architecture:
+            names += TRAINING_SETTINGS
+        values = {name: getattr(self.args, name) for name in (*names, "seed")}
+        return {
+            name: getattr(value, "value", value)  # some are enumerations
+            for name, value in values.items()
+            if value not in (None, [], "") and not name.startswith(_HIDDEN_SETTINGS)
+        }
+
+    def _license(self) -> str | None:
+        is_default = self.base_model == DEFAULT_MODEL
+        return getattr(self.args, "license", None) or ("apache-2.0" if is_default else None)
 
     def _limits(self, n_train: int) -> str:
         """Return the standard text of the section "Limits"."""
@@ -192,8 +242,8 @@ def _task(corpus: Corpus) -> str:
         return f"Predicts whether a text has the label `{names[0]}`, with a score from 0 to 1."
     if corpus.single_label:
         return (
-            f"Predicts which one of {len(names):,} labels a text has, with a score from 0 to 1 for "
-            "each label."
+            f"Predicts exactly one of {len(names):,} labels for a text, with a score from 0 to 1 "
+            "for each label."
         )
     return (
         f"Predicts which of {len(names):,} labels a text has: none, one or several. Each label has "
@@ -233,6 +283,10 @@ def write_model_card(
     evaluation: str | None = None,
     verdict: str | None = None,
     label_names: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    license: str | None = None,
+    language: str | None = None,
+    dataset: str | None = None,
     task: str = "text-classification",
     library: str = "transformers",
 ) -> None:
@@ -260,6 +314,10 @@ def write_model_card(
         Markdown: what the metrics mean.
     label_names : sequence of str
         Empty if the model is no classifier. The first 50 are listed.
+    settings : mapping, optional
+        Hyper-parameters, by name.
+    license, language, dataset : str, optional
+        As the hub spells them; for the metadata.
     task : str, default "text-classification"
         The hub's name of the task.
     library : str, default "transformers"
@@ -269,6 +327,9 @@ def write_model_card(
 
     metadata = ModelCardData(
         base_model=base_model and _hub_id(base_model),
+        license=license,
+        language=language,
+        datasets=dataset and [dataset],
         library_name=library if base_model else None,
         pipeline_tag=task if base_model else None,
         tags=[task],
@@ -302,12 +363,31 @@ def write_model_card(
         f"## Use\n\n{usage}" if usage else None,
         "## Limits",
         limits,
+        f"## Settings\n\n{_settings_table(settings)}" if settings else None,
         "## Command",
         f"```bash\n{command_line()}\n```",
-        f"It ran on {machine()}, Python {platform.python_version()}.",
+        f"It ran on {machine()}, {_versions()}.",
     ]
     with atomic_write(folder / "README.md") as file:
         file.write("\n\n".join(block for block in blocks if block is not None) + "\n")
+
+
+def _settings_table(settings: Mapping[str, Any]) -> str:
+    rows = (f"| {name} | `{value}` |" for name, value in settings.items())
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
+
+
+def _versions() -> str:
+    """Return the versions of Python and of the libraries that decide about results."""
+    names = ("torch", "transformers", "datasets", "tokenizers", "scikit-learn")
+    libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return f"Python {platform.python_version()}, {libraries}"
+
+
+def _hub_dataset(data: str) -> str | None:
+    """Return the id of a data set on the hub; None for a file and for the sample."""
+    is_file = data == "sample" or expand_path(data).exists()
+    return None if is_file else data
 
 
 def _metrics_table(metrics: Mapping[str, float]) -> str:

@@ -21,8 +21,10 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import append_unknown_labels, unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.cross_validation import METRICS, choose_out_of_fold, fold_metrics
 from shared.evaluation.decisions import choose_labels, tune_thresholds
+from shared.evaluation.label_errors import find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
@@ -32,7 +34,9 @@ from shared.evaluation.metrics import (
 )
 from shared.evaluation.rules import ALL_SCORES
 from shared.plots import plot_label_counts
-from shared.reports.cards import write_model_card
+from shared.reports.cards import SEE_PAGE, write_model_card
+from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
+from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.verdict import compare_with_baseline, verdict
 
@@ -59,6 +63,7 @@ def write_out_of_fold(
     labels: Mapping[str, np.ndarray],
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
+    calibrated: Mapping[str, np.ndarray],
     settings: Mapping[str, float],
     top_scores: int | None = None,
 ) -> str:
@@ -68,7 +73,8 @@ def write_out_of_fold(
     ----------
     output_dir : Path
         Receives ``metrics.json``, ``per_label.csv``, ``oof_predictions.jsonl``, ``README.md`` (the
-        model card), ``plots/``, and ``test_predictions.jsonl`` if there is a test part.
+        model card), ``label_errors.csv`` and ``report.html`` of the rows of "oof", ``plots/``, and
+        ``test_predictions.jsonl`` if there is a test part.
     corpus : Corpus
     documents : mapping of part to Dataset with ``row`` and ``text``
         The parts are "oof" and, optionally, "test".
@@ -78,6 +84,8 @@ def write_out_of_fold(
         The fold that holds out each row of "oof".
     scores : mapping of method to mapping of part to array of shape (rows, labels)
         Probabilities. The first method is the model; the others are the baselines.
+    calibrated : mapping of part to array of shape (rows, labels)
+        The scores of the model after calibration.
     settings : mapping
         Further values for ``metrics.json``, flat, such as those of
         `shared.reports.verdict.reading_metrics`.
@@ -99,6 +107,9 @@ def write_out_of_fold(
     sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
+    of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"]
+    figures = calibration_metrics(*of_scores, single_label=corpus.single_label)
+    metrics |= {name.replace("test", "oof"): value for name, value in figures.items()}
     micro = "accuracy" if "oof_accuracy" in metrics else "micro F1"
     summary = f"{methods_table(metrics, list(scores), micro)}\n\n{comparison}"
     summary += "\n\nVerdict\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
@@ -114,8 +125,28 @@ def write_out_of_fold(
         path = output_dir / f"{part}_predictions.jsonl"
         names = [*label_names, *unknown_label_names(dataset)]
         (y_true,) = append_unknown_labels(dataset, labels[part])
-        of_model = scores[model][part], predicted[model][part]
+        of_model = calibrated[part], predicted[model][part]
         write_predictions(path, rows, names, y_true, *of_model, top_scores)
+    errors, _ = find_label_errors(
+        y, scores[model]["oof"], label_names, single_label=corpus.single_label
+    )
+    write_label_errors(output_dir / LABEL_ERRORS_FILE, documents["oof"], errors)
+    write_page(
+        output_dir,
+        title=_title(corpus),
+        evaluation=f"The figures are out of fold: each of the {len(y):,} texts was tested by a "
+        f"classifier of the other folds ({n_folds} folds).",
+        rows=documents["oof"],
+        label_names=label_names,
+        y_true=y,
+        scores=calibrated["oof"],
+        raw_scores=scores[model]["oof"],
+        predicted=y_pred,
+        metrics=metrics,
+        verdict=sentences,
+        single_label=corpus.single_label,
+        label_errors=errors,
+    )
     _plot_folds(output_dir / "plots", y, fold_of, label_names)
     report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)
     if len(label_names) > ALL_SCORES:
@@ -125,7 +156,8 @@ def write_out_of_fold(
     lines = [
         f"Out-of-fold results\n\n{report}\n{summary}\n",
         f"Everything is in {output_dir}: the models in fold_*/,",
-        "README.md (model card), metrics.json, per_label.csv, oof_predictions.jsonl and plots/.",
+        "report.html (open it in a browser: where it is wrong, and likely label errors),",
+        "README.md (model card), metrics.json, *.csv, oof_predictions.jsonl and plots/.",
     ]
     if tag_command := _tag_command(output_dir):
         lines += ["To tag a file with all folds together:", f"  {tag_command}"]
@@ -288,6 +320,10 @@ def _tag_command(output_dir: Path) -> str | None:
     return f"accelerate launch recipes/tag.py --model {output_dir} --data FILE"
 
 
+def _title(corpus: Corpus) -> str:
+    return f"{Path(corpus.report['source']).name.split('.')[0]} documents"
+
+
 def _write_card(
     output_dir: Path,
     corpus: Corpus,
@@ -323,7 +359,7 @@ classify = pipeline("text-classification", model=folder, top_k=None, trust_remot
 architecture of the model. `load_tagger` does not run it."""
     write_model_card(
         output_dir,
-        title=f"{Path(corpus.report['source']).name.split('.')[0]} documents",
+        title=_title(corpus),
         base_model=None,
         description=f"{n_folds} document classifiers with {len(corpus.label_names)} labels. Each "
         "was trained without one part of the rows (a fold) and then scored the rows of that part.\n"
@@ -334,6 +370,7 @@ architecture of the model. `load_tagger` does not run it."""
         label_names=corpus.label_names,
         metrics={},
         report=report,
+        evaluation=SEE_PAGE,
         usage=usage,
         limits=f"The models were trained on {n_texts:,} texts from one source. Expect lower scores "
         "on texts from other sources. The threshold of each fold is tuned on the other folds. The "

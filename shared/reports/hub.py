@@ -1,8 +1,8 @@
 """Publish the tagger of a run on the Hugging Face hub: ``--push_to_hub``.
 
 The Trainer would send its pickled arguments and a card without content, at each checkpoint. Here
-one commit at the end of the run sends the tagger, its card, its metrics and its plots. Files of
-predictions stay on this machine: they hold the texts of the data.
+one commit at the end of the run sends the tagger, its card, its metrics and its plots, and the
+report without the texts of the data. Files that hold texts stay on this machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.cli.errors import UserError, first_line
 from shared.cli.launch import is_main_process
+from shared.reports.page import PAGE, without_texts
 from shared.taggers.folder import MANIFEST, is_tagger, read_tagger, transformers_files
 
 CARD = "README.md"
@@ -48,6 +49,9 @@ def push_to_hub(output_dir: Path, args: Any) -> None:
     ]
     card = _card_for_readers((output_dir / CARD).read_text("utf-8"), output_dir, repository)
     operations.append(CommitOperationAdd(CARD, card.encode()))
+    if (page := output_dir / PAGE).is_file():
+        public = without_texts(page.read_text("utf-8"))
+        operations.append(CommitOperationAdd(PAGE, public.encode()))
     try:
         commit = HfApi(token=args.hub_token).create_commit(
             repository, operations, commit_message="Add the tagger", revision=args.hub_revision

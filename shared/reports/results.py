@@ -16,6 +16,8 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
+from shared.evaluation.calibration import calibration_metrics
+from shared.evaluation.label_errors import find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
@@ -27,6 +29,8 @@ from shared.evaluation.metrics import (
 from shared.evaluation.rules import ALL_SCORES
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard
+from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
+from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.verdict import verdict
 
@@ -145,6 +149,7 @@ def write_results(
     metrics: Mapping[str, Any],
     *,
     card: TaggerCard,
+    calibrated: np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     top_scores: int | None = None,
@@ -154,8 +159,8 @@ def write_results(
     Parameters
     ----------
     output_dir : Path
-        Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``, ``plots/`` and
-        ``README.md``, the model card.
+        Receives ``metrics.json``, ``per_label.csv``, ``test_predictions.jsonl``,
+        ``label_errors.csv``, ``report.html``, ``plots/`` and ``README.md``, the model card.
     split : Split
         The rows and labels of each part.
     scores : array of shape (test rows, labels)
@@ -165,6 +170,8 @@ def write_results(
     metrics : mapping
         Flat. `shared.reports.cards.CARD_METRICS` lists the metrics that the card shows.
     card : TaggerCard
+    calibrated : array of shape (test rows, labels), optional
+        The scores after calibration, as the tagger gives them.
     thresholds : sequence of float, optional
         One per label, if thresholds alone decide which labels are predicted.
     log_history : sequence of mappings
@@ -180,18 +187,43 @@ def write_results(
     """
     unknown = unknown_label_names(split.rows["test"])
     names = [*split.corpus.label_names, *unknown]
-    y_test, y_pred, y_scores = split.with_unknown_labels("test", predicted, scores)
+    shown = scores if calibrated is None else calibrated
+    y_test, y_pred, y_scores, y_shown = split.with_unknown_labels("test", predicted, scores, shown)
     if thresholds is not None:
         thresholds = [*thresholds, *[np.nan] * len(unknown)]
+    of_scores = split.labels["test"], scores, calibrated
+    single_label = split.corpus.single_label
+    metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)
     path = output_dir / "test_predictions.jsonl"
-    write_predictions(path, split.rows["test"], names, y_test, scores, predicted, top_scores)
+    write_predictions(path, split.rows["test"], names, y_test, shown, predicted, top_scores)
     options: dict[str, Any] = {"thresholds": thresholds, "max_labels": ALL_SCORES}
     report = classification_report(y_test, y_pred, names, **options)
     if len(names) > ALL_SCORES:
         report += f"All {len(names):,} labels are in per_label.csv.\n"
+    single_label = single_label and not unknown
+    errors, _ = find_label_errors(y_test, y_scores, names, single_label=single_label)
+    errors = [error for error in errors if not set(unknown).intersection(error.given)]
+    write_label_errors(output_dir / LABEL_ERRORS_FILE, split.rows["test"], errors)
+    write_page(
+        output_dir,
+        title=card.title(split.corpus),
+        evaluation=card.evaluation or split.explain(None),
+        rows=split.rows["test"],
+        label_names=names,
+        y_true=y_test,
+        scores=y_shown,
+        raw_scores=None if calibrated is None else y_scores,
+        predicted=y_pred,
+        metrics=metrics,
+        verdict=verdict(metrics),
+        single_label=single_label,
+        thresholds=thresholds,
+        label_errors=errors,
+        log_history=log_history,
+    )
     _write_plots(output_dir / "plots", split, log_history)
     card.write(output_dir, split, metrics, report)
     return f"{report}\n{summary(metrics)}"
@@ -247,7 +279,8 @@ def describe_output(output_dir: Path) -> str:
         lines += ["Verdict", *(f"- {sentence}" for sentence in sentences), ""]
     lines += [
         f"Everything is in {output_dir}: the tagger,",
-        "README.md (model card), metrics.json, per_label.csv, *_predictions.jsonl and plots/.",
+        "report.html (open it in a browser: where it is wrong, and likely label errors),",
+        "README.md (model card), metrics.json, *.csv, *_predictions.jsonl and plots/.",
     ]
     if (ROOT / "recipes" / "tag.py").is_file():  # an installed package has no recipes
         lines.append("To tag a file with it:")

@@ -1,4 +1,4 @@
-"""The file that `recipes/tag.py` writes: rows with their tags, as JSON lines, CSV, TSV or Parquet.
+"""The file of tagged rows: rows with their tags, as JSON lines, CSV, TSV or Parquet.
 
 Tagging a large file takes hours, so the records (labels and scores of a row) are kept block by
 block in a hidden file beside the output: a run that was stopped can go on at the next block. At the
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 ADDED = ("labels", "scores")  # columns that are added to those of the input
+DOUBT = ("confidence", "unsure")  # the columns of --abstain
 BLOCK_ROWS = 4096
 
 
@@ -84,6 +85,8 @@ class TaggedFile:
         JSON values that identify the run: flags, data and taggers.
     columns, label_names : sequences of str
         The columns of the input, and the labels.
+    further : sequence of str
+        Names of objects that each record has beside `ADDED`; JSON text in CSV and Parquet.
     all_scores : bool
         Whether each record has the scores of all labels. CSV and Parquet then have a place for each
         label; otherwise, with hundreds of labels, most of these places would be empty.
@@ -103,6 +106,7 @@ class TaggedFile:
         *,
         columns: Sequence[str],
         label_names: Sequence[str],
+        further: Sequence[str] = (),
         all_scores: bool = True,
         resume: bool,
     ):
@@ -115,6 +119,7 @@ class TaggedFile:
                 if name in columns:
                     raise UserError(f"--output {path}: the input has a column {name!r}; rename it")
         self._run, self._label_names, self._all_scores = dict(run), label_names, all_scores
+        self._further = further
         self.n_records, size = self._saved_state() if resume else (0, 0)
         # Other processes drop what they write; they must have read the state before it changes.
         wait_for_all_processes()
@@ -170,7 +175,9 @@ class TaggedFile:
 
         def tagged_rows() -> Iterator[dict]:
             for row, record in zip(read_rows(), self._read_records(), strict=True):
-                yield kept_columns(row) | record
+                if self._suffix not in (".jsonl", ".ndjson"):
+                    record |= {name: _cell(record[name]) for name in self._further}
+                yield kept_columns(row, self._further) | record
 
         try:
             with atomic_write(self.path, "wb") as file:
@@ -183,7 +190,7 @@ class TaggedFile:
                             text, tagged_rows, self._label_names, delimiter, self._all_scores
                         )
                     else:
-                        _write_json_lines(text, tagged_rows())
+                        write_json_lines(text, tagged_rows())
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -214,19 +221,22 @@ class TaggedFile:
         )
 
 
-def kept_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+def kept_columns(row: Mapping[str, Any], further: Sequence[str] = ()) -> dict[str, Any]:
     """Return the columns of an input row; labels and scores become input_labels and input_scores.
+
+    So do columns with a name in `further`.
 
     Raises
     ------
     ValueError
         If the row has these columns, too.
     """
-    kept = {f"input_{k}" if k in ADDED else k: v for k, v in row.items()}
+    added = (*ADDED, *further)
+    kept = {f"input_{k}" if k in added else k: v for k, v in row.items()}
     if len(kept) < len(row):
         raise ValueError(
-            "labels and scores are kept as input_labels and input_scores, but the row has these "
-            "columns too; rename them"
+            f"{' and '.join(added)} are kept as {' and '.join(f'input_{name}' for name in added)}, "
+            "but the row has these columns too; rename them"
         )
     return kept
 
@@ -246,7 +256,8 @@ def _as_text(file: IO[bytes], compressed: bool) -> Iterator[IO[str]]:
         binary.close()
 
 
-def _write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
+def write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
+    """Write each row as a line of JSON."""
     for row in rows:
         line = json.dumps(row, ensure_ascii=False, default=str)
         # Half a surrogate pair cannot be written as UTF-8; it stays an escape.
@@ -322,7 +333,7 @@ def _write_parquet(
     schema = pa.schema(list(types.items()))
     with ParquetWriter(file, schema) as writer:
         for block in _blocks(read_rows()):
-            arrays = [_array([row.get(name) for row in block], types[name]) for name in types]
+            arrays = [array_of([row.get(name) for row in block], types[name]) for name in types]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
@@ -346,7 +357,8 @@ def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
     return types
 
 
-def _array(values: list, dtype: pa.DataType) -> pa.Array:
+def array_of(values: list, dtype: pa.DataType) -> pa.Array:
+    """Return an Arrow array; a string stands for any value, and holds lists and objects as JSON."""
     import pyarrow as pa
 
     if pa.types.is_map(dtype):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
     from shared.data.splits import Split
+    from shared.evaluation.calibration import Calibration
     from shared.evaluation.rules import DecisionRule
 
 
@@ -30,6 +31,7 @@ def save_trained_tagger(
     predicted: np.ndarray,
     rule: DecisionRule,
     card: TaggerCard,
+    calibration: Calibration | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     top_scores: int | None = None,
     all_rows: Split | None = None,
@@ -46,6 +48,8 @@ def save_trained_tagger(
         As in `write_results`: those of the model that was evaluated.
     rule : DecisionRule
         Also of a model that is trained again.
+    calibration : Calibration, optional
+        Of the scores of the model that was evaluated.
     all_rows : Split, optional
         If the model was trained again after the evaluation: the rows it learned from. Card and
         metrics then say that the figures are not those of this model.
@@ -67,9 +71,10 @@ def save_trained_tagger(
         predicted,
         metrics,
         card=card,
+        calibrated=None if calibration is None else calibration(scores),
         thresholds=rule.thresholds or None,
         log_history=log_history,
         top_scores=top_scores,
     )
-    save_trained_model(output_dir, split.corpus.label_names, rule)
+    save_trained_model(output_dir, split.corpus.label_names, rule, calibration)
     return report

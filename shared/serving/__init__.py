@@ -1,7 +1,10 @@
-"""Serving: a tagger behind HTTP.
+"""Serving: a tagger behind HTTP, for programs and for people.
 
 - `batches`: the texts of requests that arrive together, tagged together
 - `app`: the HTTP interface, and the server that runs it
+- `page`: the web page of a tagger
+- `markup`: the parts of the page that are HTML
+- `examples`: what the page shows of a data set: examples, and the texts nearest to one
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -14,5 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "app": ["Limits", "bind", "make_app", "run_server"],
         "batches": ["BatchedTagger"],
+        "examples": ["NearestTexts", "short_examples"],
+        "page": ["FileState", "PageActions", "PageLimits", "describe_tagger", "make_page"],
     },
 )

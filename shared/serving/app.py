@@ -58,10 +58,15 @@ class Limits:
 
 
 class Record(BaseModel):
-    """The tags of a text, both best first; none for a text of blanks."""
+    """The tags of a text, both best first; none for a text of blanks.
+
+    With ``--abstain``, also the probability that all labels are right, and whether it is too low.
+    """
 
     labels: list[str]
     scores: dict[str, float]
+    confidence: float | None = None
+    unsure: bool | None = None
 
 
 class Tags(BaseModel):
@@ -124,7 +129,7 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
             min_length=1, max_length=limits.max_texts
         )
 
-    @app.post("/tag", response_model=Tags)
+    @app.post("/tag", response_model=Tags, response_model_exclude_unset=True)
     async def tag(body: Texts, request: Request) -> Any:
         """Tag texts: the labels of each, and scores from 0 to 1."""
         tagging = asyncio.ensure_future(tagger.tag(body.texts))
@@ -255,20 +260,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run_server(app: FastAPI, listening: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer the requests that have arrived, and return."""
-
-    class Stopped(Exception):
-        """The server has been told to stop, and has done so."""
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
-    # The server has handlers of its own while it runs. At its end it raises the signal once more.
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+    server = uvicorn.Server(config)
+    # While the server runs, it has handlers of its own. At its end it raises the signal once more.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
     try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except Stopped:
-        pass
+        server.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,6 +9,7 @@
 - `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
 - `onnx_model`: models in the ONNX format, run by onnxruntime
 - `onnx_export`: turn the models of a tagger into ONNX files
+- `explanations`: why a text got its labels: the words that weigh most, the nearest labelled texts
 - `folder`: the files of a tagger: written, and checked when they are read
 
 May import: `shared.methods` and the rooms below it.
@@ -22,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arguments": ["TaggerArguments"],
         "embeddings": ["EmbeddingScorer"],
+        "explanations": ["Explainer", "load_explainer", "strongest_words"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import TrainingArguments
 
 from shared.cli.arguments import flag
+from shared.cli.errors import UserError
 from shared.cli.launch import choose_precision
 from shared.data.arguments import TOP_SCORES_HELP
 
@@ -21,9 +22,24 @@ class TaggerArguments(TrainingArguments):
 
     threshold: float | None = flag(
         None,
-        "One decision threshold for all labels (default: the rule saved with the tagger).",
+        "One decision threshold for all labels, compared with the scores of the output (default: "
+        "the rule saved with the tagger).",
         least=0,
         most=1,
+    )
+    target_precision: float | None = flag(
+        None,
+        "Give a label only where it was right in this share of the held-out texts of its training, "
+        "such as .9, whatever recall that costs (default: the rule saved with the tagger).",
+        above=0,
+        below=1,
+    )
+    abstain: float | None = flag(
+        None,
+        "Mark a text as unsure if the probability that all its labels are right is below this "
+        "number, such as .8; the output then also has the probability (default: no such mark).",
+        above=0,
+        below=1,
     )
     encoder: str | None = flag(
         None, "New place of the encoder of a tagger, if it was moved (default: as saved)."
@@ -37,5 +53,7 @@ class TaggerArguments(TrainingArguments):
     output_dir: str = flag(tempfile.gettempdir(), "Not used: the Trainer writes nothing.")
 
     def __post_init__(self):
+        if self.threshold is not None and self.target_precision is not None:
+            raise UserError("--target_precision: chooses thresholds; remove --threshold")
         choose_precision(self)
         super().__post_init__()

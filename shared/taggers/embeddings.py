@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.methods.attributions import Chosen, Contributions
 from shared.methods.embeddings import CachedEmbedder, Embedder
 from shared.methods.linear import LinearClassifier, LinearEnsemble
+from shared.methods.linear_attributions import probe_contributions
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
 from shared.methods.titles import TitledEmbedder
@@ -69,6 +71,21 @@ class EmbeddingScorer:
         words = self.analysis.project(texts, tfidf)
         used = tfidf if self.wide else None
         return self.classifier(probe_features(vectors, words, self.word_weight, used))
+
+    def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
+        """Return what the words of texts add to the logits of chosen labels, beside embeddings.
+
+        Raises
+        ------
+        ValueError
+            If the classifier reads nothing but embeddings.
+        """
+        if self.analysis is None or not isinstance(
+            self.classifier, (LinearClassifier, LinearEnsemble)
+        ):
+            raise ValueError("the classifier reads nothing but embeddings")
+        options = self.analysis, self.word_weight, self.wide
+        return probe_contributions(texts, self.classifier, *options, chosen)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Add the classifier, and the word vectors and the encoder if there are any."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.launch import quiet_libraries
+from shared.cli.launch import print_once, quiet_libraries
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule, prediction_records
+from shared.methods.attributions import Chosen, Contributions, mean_contributions
 from shared.taggers.folder import MANIFEST, TaggerContents, is_tagger, read_tagger, write_tagger
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
 
 BLOCK_SIZE = 4096  # texts that are sorted by length and scored at a time
+LABELS_SHOWN = 20  # in a table that is printed
 MEAN = "mean"  # the method of a tagger that averages others
 _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 # The module and the class of each method. A module is imported only for a tagger that needs it: one
@@ -145,12 +147,16 @@ class Tagger:
     calibration : Calibration, optional
         Makes probabilities of the scores. The rule reads them before calibration, so that it
         changes no label.
+    unsure_below : float, optional
+        Only with a calibration: records also have ``confidence``, the probability that all labels
+        of the text are right, and ``unsure``: whether it is below this number.
     """
 
     label_names: list[str]
     rule: DecisionRule
     scorer: Scorer
     calibration: Calibration | None = None
+    unsure_below: float | None = None
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Return a score from 0 to 1 for each text and label: float64, (texts, labels)."""
@@ -186,7 +192,8 @@ class Tagger:
         """Return ``{"labels": [...], "scores": {...}}`` for each text, both best first.
 
         A text that is None or blank gets no labels and no scores. With `n_scores`, only the best
-        labels and the predicted ones have a score.
+        labels and the predicted ones have a score. With `unsure_below`, records also have
+        ``confidence`` and ``unsure``, None and true for a blank text.
 
         Raises
         ------
@@ -200,10 +207,13 @@ class Tagger:
         raw_scores = self.raw_scores(to_score)
         scores, chosen = self.calibrate(raw_scores), self.choose(raw_scores)
         records = prediction_records(scores, chosen, self.label_names, n_scores)
-        return [
-            next(records) if text and text.strip() else {"labels": [], "scores": {}}
-            for text in texts
-        ]
+        blank: dict[str, Any] = {"labels": [], "scores": {}}
+        if self.unsure_below is not None and self.calibration is not None:
+            confidences = self.calibration.confidence(raw_scores, chosen).round(6).tolist()
+            extra = [{"confidence": c, "unsure": c < self.unsure_below} for c in confidences]
+            records = (record | more for record, more in zip(records, extra, strict=True))
+            blank |= {"confidence": None, "unsure": True}
+        return [next(records) if text and text.strip() else dict(blank) for text in texts]
 
     def __call__(self, texts: Any, column: str = "text") -> Any:
         """Tag a text, or many.
@@ -287,6 +297,22 @@ class MeanScorer:
         pairs = zip(self.members, self._columns, strict=True)
         scores = [member.calibrate(member.scorer(texts))[:, columns] for member, columns in pairs]
         return np.average(scores, axis=0, weights=self.weights)
+
+    def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
+        """Return the weighted mean of what words add to the logits of chosen labels.
+
+        Raises
+        ------
+        ValueError
+            If a member cannot say it.
+        """
+        parts = []
+        for member, columns in zip(self.members, self._columns, strict=True):
+            if not hasattr(member.scorer, "contributions"):
+                raise ValueError("a tagger of the mean cannot say what its words add")
+            of_member = [[columns[label] for label in labels] for labels in chosen]
+            parts.append(member.scorer.contributions(texts, of_member))
+        return mean_contributions(parts, self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Save each member in its folder, and record the folders."""
@@ -438,7 +464,40 @@ def load_taggers(args: Any, default: str) -> list[Tagger]:
             "of another"
         )
     options = {"bf16": args.bf16, "encoder": args.encoder, "threshold": args.threshold}
-    return [load_tagger(name, args, **options) for name in args.model]
+    taggers = [load_tagger(name, args, **options) for name in args.model]
+    wanted = [name for name in ("target_precision", "abstain") if getattr(args, name) is not None]
+    for name in wanted:
+        if len(taggers) > 1:
+            raise UserError(f"--{name}: takes one tagger, since a mean has no held-out texts")
+        if taggers[0].calibration is None:
+            raise UserError(
+                f"--{name}: {args.model[0]} has no figures of held-out texts; train it again, with "
+                "a validation set or a cross-validation"
+            )
+    if args.target_precision is not None:
+        taggers = [_aim_at_precision(taggers[0], args.target_precision)]
+    return [replace(tagger, unsure_below=args.abstain) for tagger in taggers]
+
+
+def _aim_at_precision(tagger: Tagger, target: float) -> Tagger:
+    """Return a tagger whose rule reaches a precision; print the recall that this costs."""
+    calibration = tagger.calibration
+    assert calibration is not None
+    tagger = replace(tagger, rule=calibration.rule_of_precision(target))
+    recall = calibration.recall_of_precision(target)
+    lines = [f"Precision {target:g} on held-out texts, and what it costs"]
+    thresholds = tagger.calibrated_rule.thresholds
+    width = max(map(len, tagger.label_names))
+    for label in np.argsort(-recall, kind="stable")[:LABELS_SHOWN].tolist():
+        score = f"from a score of {thresholds[label]:.2f}, recall {recall[label]:.2f}"
+        never = "never given: it does not reach this precision"
+        shown = score if thresholds[label] <= 1 else never
+        lines.append(f"  {tagger.label_names[label]:{width}}  {shown}")
+    if len(recall) > LABELS_SHOWN:
+        n_never = sum(threshold > 1 for threshold in thresholds)
+        lines.append(f"  ... of all {len(recall):,} labels, {n_never:,} are never given")
+    print_once("\n".join(lines))
+    return tagger
 
 
 def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from shared.cli.errors import UserError
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.evaluation.rules import DecisionRule
+from shared.methods.attributions import Chosen, Contributions, gradient_contributions
 from shared.methods.windows import Windows, saved_windows
 from shared.models.lengths import limit_to_input
 from shared.models.loading import (
@@ -31,6 +33,7 @@ from shared.taggers.folder import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from shared.methods.embeddings import Embedder
     from shared.taggers.tagger import Loading
     from shared.training.trainer import LengthGroupedTrainer
 
@@ -85,6 +88,43 @@ class TrainedModelScorer:
         """Return the probabilities of the model; those of windows are pooled as logits."""
         windows = Windows.of_strings(texts, self.tokenizer, **self._windows)
         return self._to_scores(windows.predict(self.trainer, self._pooling))
+
+    def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
+        """Return what the words of texts add to the logits of chosen labels, by gradient x input.
+
+        Raises
+        ------
+        ValueError
+            As `gradient_contributions`.
+        """
+        options = {**self._windows, "pooling": self._pooling}
+        return gradient_contributions(self.trainer, self.tokenizer, texts, chosen, **options)
+
+    @cached_property
+    def embed(self) -> Embedder | None:
+        """The mean of the last hidden states of the encoder below the head; None without one.
+
+        Of a long text it reads the first window.
+        """
+        from shared.methods.embeddings import Embedder
+        from shared.methods.mean_pooling import MeanPooling
+        from shared.training.trainer import LengthGroupedTrainer
+
+        model = self.trainer.model
+        if hasattr(model, "get_base_model"):  # an adapter
+            model = model.get_base_model()
+        encoder = model.base_model
+        if encoder is model:  # a network from scratch
+            return None
+        if hasattr(encoder, "decoder"):
+            encoder = encoder.get_encoder()
+        trainer = LengthGroupedTrainer(
+            model=MeanPooling(encoder),
+            args=self.trainer.args,
+            data_collator=self.trainer.data_collator,
+            bf16_predictions=self.trainer.bf16_predictions,
+        )
+        return Embedder(trainer, self.tokenizer)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Save the model, unless the Trainer has done it before, and record its files."""

@@ -6,17 +6,20 @@ The functions that read and write linear classifiers and vocabularies serve othe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.methods.attributions import Chosen, Contributions
 from shared.methods.linear import (
     LinearClassifier,
     LinearEnsemble,
     WordClassifier,
     WordFeatures,
 )
+from shared.methods.linear_attributions import linear_contributions, logit_weights
 from shared.methods.strategies import ClassifierChain, LabelPowerset, MultilabelClassifier
 from shared.methods.trees import BoostedTrees
 from shared.taggers.folder import TaggerContents
@@ -42,6 +45,17 @@ class WordScorer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities of the classifier."""
         return self.classifier(texts)
+
+    def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
+        """Return what the words of texts add to the logits of chosen labels."""
+        features = self.classifier.features(texts)
+        words = self.classifier.features.words
+        return linear_contributions(features, self._logit_weights, words, chosen)
+
+    @cached_property
+    def _logit_weights(self) -> np.ndarray:
+        classifier: Any = self.classifier.classifier
+        return logit_weights(classifier, len(self.classifier.features.words))
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
         """Add the vocabulary and the weights."""

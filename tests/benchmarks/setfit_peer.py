@@ -99,7 +99,7 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         {**split_metrics(split, scores, predicted), **runtimes, "seed": args.seed},
-        card=TaggerCard(max_length=args.max_length),
+        card=TaggerCard(args, max_length=args.max_length),
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{describe_output(output_dir)}")
 

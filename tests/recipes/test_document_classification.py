@@ -74,7 +74,9 @@ def test_every_document_is_scored_once_by_the_fold_that_held_it_out(recipe, tmp_
     # The mean of the folds is a tagger.
     texts = [line["text"] for line in read_lines(out / "unlabelled_predictions.jsonl")]
     folds = [load_tagger(out / f"fold_{number}").scores(texts) for number in range(2)]
-    np.testing.assert_allclose(load_tagger(out).scores(texts), np.mean(folds, axis=0), atol=1e-6)
+    mean = load_tagger(out)
+    np.testing.assert_allclose(mean.raw_scores(texts), np.mean(folds, axis=0), atol=1e-6)
+    assert mean.calibration is not None
 
 
 def test_a_finished_fold_is_never_computed_again(recipe, trainings, tmp_path):

@@ -84,7 +84,7 @@ def test_the_output_folder_is_complete(trained):
     assert files == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
-        *("tagger.json", "unlabelled_predictions.jsonl"),
+        *("tagger.json", "unlabelled_predictions.jsonl", "report.html", "label_errors.csv"),
         *(f"plots/{name}.png" for name in ("words_per_text", "label_counts", "training_curve")),
     }
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in files if "plots" in name)
@@ -216,20 +216,27 @@ def pipeline_scores(folder, texts):
     ]
 
 
+def compare_with_pipeline(folder):
+    """The pipeline gives the scores before calibration; the file has those after it."""
+    rows, tagger = read_lines(folder / "test_predictions.jsonl"), load_tagger(folder)
+    raw_scores = tagger.raw_scores([row["text"] for row in rows])
+    of_pipeline = pipeline_scores(folder, [row["text"] for row in rows])
+    for row, raw, scores in zip(rows, raw_scores, of_pipeline, strict=True):
+        names = tagger.label_names
+        assert dict(zip(names, raw, strict=True)) == pytest.approx(scores, abs=1e-5)
+        calibrated = tagger.calibrate(raw[None])[0]
+        assert dict(zip(names, calibrated, strict=True)) == pytest.approx(row["scores"], abs=1e-5)
+
+
 def test_the_pipeline_gives_the_same_scores(trained):
-    folder, _ = trained
-    rows = read_lines(folder / "test_predictions.jsonl")
-    for row, scores in zip(rows, pipeline_scores(folder, [r["text"] for r in rows]), strict=True):
-        assert row["scores"] == pytest.approx(scores, abs=1e-5)
+    compare_with_pipeline(trained[0])
 
 
 def test_the_pipeline_gives_the_same_scores_after_training_in_bfloat16(
     tagger, tagger_flags, tmp_path
 ):
     tagger(*tagger_flags, "--bf16", "true", "--max_steps", 3, "--output_dir", tmp_path)
-    rows = read_lines(tmp_path / "test_predictions.jsonl")
-    for row, scores in zip(rows, pipeline_scores(tmp_path, [r["text"] for r in rows]), strict=True):
-        assert row["scores"] == pytest.approx(scores, abs=1e-5)
+    compare_with_pipeline(tmp_path)
 
 
 # --- what repeats --------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ def test_pushing_sends_card_and_tagger_and_no_pickle(recipe, flags, tmp_path, mo
         [
             *("README.md", "config.json", "heads.py", "metrics.json", "model.safetensors"),
             *("per_label.csv", "plots/label_counts.png", "plots/training_curve.png"),
-            *("plots/words_per_text.png", "tagger.json", "tokenizer.json", "tokenizer_config.json"),
+            *("plots/words_per_text.png", "report.html", "tagger.json"),
+            *("tokenizer.json", "tokenizer_config.json"),
         ]
     ]
     assert "Verdict\n- " in printed

@@ -1,5 +1,7 @@
+import json
 import os
 import signal
+import sqlite3
 
 import numpy as np
 import pytest
@@ -155,6 +157,7 @@ def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("networks.py", "README.md", "metrics.json", "per_label.csv", "test_predictions.jsonl"),
         *("training_log.json", "plots/training_curve.png", "tagger.json"),
+        *("report.html", "label_errors.csv"),
         *("plots/words_per_text.png", "plots/label_counts.png"),
     }
     history = read_json(out / "training_log.json")["log_history"]
@@ -339,3 +342,23 @@ def test_it_stops_without_a_better_evaluation(recipe, tmp_path):
 )
 def test_mistakes(wrong, expected, recipe):
     assert expected in recipe.mistake(*wrong)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_a_tracker_gets_the_training_without_a_network(tracker, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "tracked"))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tracked"))
+    recipe("--report_to", tracker, "--max_steps", 2, "--logging_steps", 1)
+    if tracker == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(tmp_path / "tracked")).Reload()
+        losses = [event.step for event in events.Scalars("train/loss")]
+    else:
+        (database,) = (tmp_path / "tracked").glob("*.db")
+        with sqlite3.connect(database) as connection:
+            logged = [
+                json.loads(row) for (row,) in connection.execute("select metrics from metrics")
+            ]
+        losses = [row["train/global_step"] for row in logged if "train/loss" in row]
+    assert losses == [1, 2]

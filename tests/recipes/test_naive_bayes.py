@@ -287,10 +287,24 @@ def test_every_labelled_text_is_tested_and_teaches(recipe, tmp_path):
     names = sorted(lines[0]["scores"])
     texts, y = [line["text"] for line in lines], labels_of(lines, names)
     expected = fit_words(naive_bayes(), texts, y)(texts)
-    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    np.testing.assert_allclose(load_tagger(tmp_path).raw_scores(texts), expected, atol=1e-9)
     # No score of the report comes from a classifier that has seen the text.
     scores = np.array([[line["scores"][name] for name in names] for line in lines])
     assert not np.isclose(scores, expected, atol=1e-6).all(axis=1).any()
     recipe("--refit", "true")  # held out: thresholds from validation, then a fit on all rows
-    np.testing.assert_allclose(load_tagger(tmp_path).scores(texts), expected, atol=1e-9)
+    np.testing.assert_allclose(load_tagger(tmp_path).raw_scores(texts), expected, atol=1e-9)
     assert len(read_lines(tmp_path / "test_predictions.jsonl")) == 30
+
+
+def test_planted_label_errors_are_found_and_no_tagger_is_saved(recipe, tmp_path):
+    flags = ("--evaluate", "auto", "--refit", "true", "--classifier", "logistic_regression")
+    printed = recipe(*flags, "--simulate_noise", 0.1)
+    assert "Planted label errors: 12 of 120 rows" in printed
+    assert "No tagger was saved" in printed
+    assert not (tmp_path / "tagger.json").exists()
+    with (tmp_path / "simulated_label_errors.csv").open(encoding="utf-8", newline="") as file:
+        errors = list(csv.DictReader(file))
+    # Each label has words of its own: the first ones of the list are planted.
+    assert sum(error["planted"] == "True" for error in errors[:24]) >= 6
+    line = recipe.mistake(*flags, "--simulate_noise", 0.1, "--evaluate", "held_out")
+    assert "--simulate_noise: needs --evaluate cross_validation" in line

@@ -27,7 +27,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from shared.data import open_source
-from shared.evaluation import DecisionRule
+from shared.evaluation import DecisionRule, fit_calibration
 from shared.methods import fit_words, naive_bayes
 from shared.reports import TaggedFile
 from shared.taggers import Tagger, WordScorer, load_tagger
@@ -443,7 +443,7 @@ def test_scores_agree_with_the_pipeline_of_transformers(trained, tiny_issues):
 
     texts = [row["title"] for row in read_lines(tiny_issues)[:20]]
     classify = pipeline("text-classification", model=str(trained[0]), top_k=None, device="cpu")
-    scores = load_tagger(trained[0]).scores(texts)
+    scores = load_tagger(trained[0]).raw_scores(texts)
     for row, expected in zip(scores, classify(texts, truncation=True), strict=True):
         by_name = {score["label"]: score["score"] for score in expected}
         np.testing.assert_allclose(row, [by_name[name] for name in LABELS], atol=1e-5)
@@ -689,3 +689,111 @@ def test_numbers_that_parquet_cannot_hold_become_text(tag, words, tmp_path):
     tag("--data", data, "--model", words, "--output", "tagged.parquet")
     column = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["n"].to_pylist()
     assert column == [str(2**70), "1"]
+
+
+# --- explanations --------------------------------------------------------------------------------
+
+
+def test_explanations_name_words_and_neighbours(tag, words, trained, tiny_issues, tmp_path):
+    rows = [{"title": "crash traceback", "explanation": "own"}, {"title": ""}]
+    data = write(tmp_path / "new.jsonl", rows)
+    for model in (words, trained[0]):
+        flags = ["--data", data, "--model", model, "--explain", "--explain_data", tiny_issues]
+        for name in ("tagged.jsonl", "tagged.csv", "tagged.parquet"):
+            tag(*flags, "--output", name)
+        lines = read_lines(tmp_path / "tagged.jsonl")
+        assert [line.get("input_explanation") for line in lines] == ["own", None]
+        explanation = lines[0]["explanation"]
+        assert list(explanation["words"]) == lines[0]["labels"]
+        assert explanation["words"]["bug"][0][0] in ("crash", "traceback")
+        labelled = read_lines(tiny_issues)
+        for neighbour in explanation["neighbours"]:
+            assert labelled[neighbour["row"] - 1]["labels"] == neighbour["labels"]
+        assert lines[1]["explanation"] == {"words": {}, "neighbours": []}
+        with open(tmp_path / "tagged.csv", encoding="utf-8", newline="") as file:
+            cells = [json.loads(row["explanation"]) for row in csv.DictReader(file)]
+        column = pyarrow.parquet.read_table(tmp_path / "tagged.parquet")["explanation"]
+        for others in (cells, map(json.loads, column.to_pylist())):
+            assert list(others) == [line["explanation"] for line in lines]
+
+
+def test_explanations_of_blocks_survive_an_interruption(
+    tag, words, tiny_issues, tmp_path, monkeypatch
+):
+    flags = ["--data", tiny_issues, "--model", words, "--explain", "--block_size", 50]
+    printed = tag(*flags, "--output", "whole.jsonl")
+    assert "note: no neighbours are named: the tagger holds no training texts" in printed
+    add, calls = TaggedFile.add, []
+
+    def stop_after_one(self, records):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(add(self, records))
+
+    monkeypatch.setattr(TaggedFile, "add", stop_after_one)
+    tag.mistake(*flags, code=130)
+    monkeypatch.setattr(TaggedFile, "add", add)
+    assert "50 by the stopped run" in tag(*flags)
+    assert read_lines(tmp_path / "tagged.jsonl") == read_lines(tmp_path / "whole.jsonl")
+
+
+def test_a_file_to_search_without_explanations_is_a_mistake(tag, tiny_issues):
+    line = tag.mistake("--data", tiny_issues, "--explain_data", tiny_issues)
+    assert line == "--explain_data: acts with --explain; add it"
+    line = tag.mistake("--data", tiny_issues, "--explain", "--explain_data", "nowhere.jsonl")
+    assert line == "nowhere.jsonl: no such file"
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calibrated(words, tiny_issues):
+    """The tagger of words, calibrated on the rows that it has not learned from."""
+    tagger = load_tagger(words)
+    rows = [row for row in read_lines(tiny_issues)[:120] if row["labels"]]
+    texts = [f"{row['title']}\n\n{row['body']}" for row in rows]
+    y = np.array([[name in row["labels"] for name in LABELS] for row in rows])
+    scores = tagger.scores(texts)
+    tagger.calibration = fit_calibration(scores, y, tagger.choose(scores))
+    tagger.save(words)
+    return words
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_texts_of_doubtful_labels_are_marked(suffix, tag, calibrated, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    output = tmp_path / f"tagged.{suffix}"
+    tag("--model", calibrated, "--data", data, "--output", output, "--abstain", 0.9)
+    if suffix == "jsonl":
+        rows = read_lines(output)
+    elif suffix == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        values = [(row["confidence"] or None, row["unsure"]) for row in rows]
+        rows = [{"confidence": c and float(c), "unsure": u == "True"} for c, u in values]
+    else:
+        rows = pyarrow.parquet.read_table(output).to_pylist()
+    tagger = load_tagger(calibrated)
+    tagger.unsure_below = 0.9
+    expected = tagger(["crash with traceback\n\nit fails", " ", "typo in the docs"])
+    for row, record in zip(rows, expected, strict=True):
+        assert row["unsure"] == record["unsure"]
+        assert row["confidence"] == pytest.approx(record["confidence"], abs=1e-5)
+    assert (rows[1]["confidence"], rows[1]["unsure"]) == (None, True)
+
+
+def test_a_target_precision_costs_recall_and_says_so(tag, calibrated, tmp_path):
+    data = write(tmp_path / "new.jsonl", ROWS)
+    printed = tag("--model", calibrated, "--data", data, "--target_precision", 0.9)
+    assert "Precision 0.9 on held-out texts, and what it costs" in printed
+    assert re.search(r"  bug +from a score of 0\.\d\d, recall \d\.\d\d", printed)
+
+
+def test_what_needs_held_out_texts_is_refused_without_them(tag, words, trained):
+    for flag in ("--abstain", "--target_precision"):
+        line = tag.mistake("--model", words, flag, 0.9)
+        assert line.startswith(f"{flag}: {words} has no figures of held-out texts; train it again")
+        assert tag.mistake("--model", words, words, flag, 0.9).startswith(f"{flag}: takes one")
+    line = tag.mistake("--threshold", 0.5, "--target_precision", 0.9)
+    assert line == "--target_precision: chooses thresholds; remove --threshold"

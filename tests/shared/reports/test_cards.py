@@ -1,12 +1,15 @@
 import re
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from shared.reports.cards import command_line, write_model_card
+from shared.data.arguments import SplitArguments, TaggingArguments
+from shared.methods.word_pipelines import WordArguments
+from shared.reports.cards import TaggerCard, command_line, write_model_card
 
 FIELDS = {
     "title": "my tagger",
@@ -67,7 +70,7 @@ def test_the_card_has_every_part(tmp_path, monkeypatch):
     assert "```python\nprint(1)\n```" in text
     assert "Few rows." in text
     assert "accelerate launch recipes/github_tagger.py --data 'my file.jsonl'" in text
-    assert re.search(r"on (CPU, \d+ threads|\d+ x ).*, Python 3\.\d+\.\d+\.", text)
+    assert re.search(r"on (CPU, \d+ threads|\d+ x ).*, Python 3\.\d+\.\d+, torch 2\.", text)
 
 
 def test_an_error_while_writing_keeps_the_old_card(tmp_path):
@@ -91,3 +94,22 @@ def test_the_command_can_be_pasted_into_a_shell(monkeypatch, tmp_path):
 def test_the_default_model_has_its_name_on_the_hub(tmp_path):
     data = card(tmp_path, base_model="all-MiniLM-L6-v2").data
     assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_the_metadata_names_licence_language_and_data_set(tmp_path):
+    data = card(tmp_path, license="mit", language="de", dataset="owner/texts").data
+    assert (data.license, data.language, data.datasets) == ("mit", "de", ["owner/texts"])
+    plain = card(tmp_path).data.to_dict()
+    assert not {"license", "language", "datasets"} & plain.keys()
+
+
+def test_the_card_of_a_tagger_shows_the_settings_of_its_method():
+    @dataclass
+    class Flags(TaggingArguments, WordArguments, SplitArguments):
+        output_dir: str = "out"
+        seed: int = 7
+
+    settings = TaggerCard(Flags(data="my.jsonl", license="mit", min_df=5))._settings()
+    assert settings["classifier"] == "naive_bayes"
+    assert (settings["min_df"], settings["seed"]) == (5, 7)
+    assert not {"data", "output_dir", "license", "learning_rate"} & settings.keys()

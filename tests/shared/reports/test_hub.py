@@ -1,4 +1,4 @@
-"""What --push_to_hub sends: the tagger, its card, metrics and plots, in one commit; no pickles."""
+"""What --push_to_hub sends: tagger, card and results without texts, in one commit; no pickles."""
 
 from argparse import Namespace
 
@@ -64,6 +64,8 @@ def make_run(folder):
         (folder / name).write_text(name)
     card = f'from shared.taggers import load_tagger\nload_tagger("{folder}")\nmodel="{folder}"\n'
     (folder / "README.md").write_text(card)
+    page = '<p>figures</p><script type="application/json" id="rows">{"text": "secret"}</script>'
+    (folder / "report.html").write_text(page)
 
 
 RESULTS = {"metrics.json", "per_label.csv", "plots/curve.png"}
@@ -78,13 +80,16 @@ def test_one_commit_has_tagger_card_metrics_and_plots(tmp_path, commits, capsys)
     push_to_hub(folder, args)
     ((repository, files),) = commits
     assert repository == "someone/mine"
-    assert files.keys() == {*RESULTS, *TAGGER, "README.md"}
+    assert files.keys() == {*RESULTS, *TAGGER, "README.md", "report.html"}
+    report = files["report.html"].decode()
+    assert "figures" in report
+    assert "secret" not in report
     assert files["tagger.json"] == (folder / "tagger.json").read_bytes()
     # The card's examples load the model from the hub.
     card = files["README.md"].decode()
     assert str(folder) not in card
     assert 'load_tagger(snapshot_download("someone/mine"))\nmodel="someone/mine"' in card
-    assert "Uploaded 7 files: https://hub/commit" in capsys.readouterr().out
+    assert "Uploaded 8 files: https://hub/commit" in capsys.readouterr().out
 
 
 def test_the_members_of_a_mean_are_uploaded(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from huggingface_hub import ModelCard
 
 from shared.data.corpus import Corpus
 from shared.data.splits import Split
+from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.metrics import f1_scores, ranking_scores
-from shared.reports.cards import CARD_METRICS, TaggerCard
+from shared.reports.cards import CARD_METRICS, TRAINING_SETTINGS, TaggerCard
 from shared.reports.results import (
     interval_metrics,
     split_metrics,
@@ -21,6 +23,8 @@ from shared.reports.results import (
 NAMES = ["bug", "docs", "speed"]
 THRESHOLDS = [0.5, 0.4, 0.6]
 ROWS = 40
+# The flags of a recipe.
+ARGS = SimpleNamespace(data="my_issues.jsonl.gz", seed=1, **dict.fromkeys(TRAINING_SETTINGS))
 PARTS = ("train", "valid", "test")
 BOUNDS = ("test_micro_f1_low", "test_micro_f1_high", "test_macro_f1_low", "test_macro_f1_high")
 SHOWN = set(CARD_METRICS) - {"test_accuracy"}  # only for texts with one label each
@@ -137,11 +141,12 @@ def written(split, scores, tmp_path_factory):
         scores,
         scores >= THRESHOLDS,
         metrics,
-        card=TaggerCard(base_model="owner/encoder", max_length=256),
+        card=TaggerCard(ARGS, base_model="owner/encoder", max_length=256),
         thresholds=THRESHOLDS,
         log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
     )
-    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    calibration = calibration_metrics(split.labels["test"], scores, None, single_label=False)
+    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration
     report, _ = text.split("\nmicro F1 ")
     assert text.endswith(summary(metrics))
     return folder, report
@@ -152,11 +157,13 @@ def test_the_folder_has_exactly_these_files(written):
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert files == [
         "README.md",
+        "label_errors.csv",
         "metrics.json",
         "per_label.csv",
         "plots/label_counts.png",
         "plots/training_curve.png",
         "plots/words_per_text.png",
+        "report.html",
         "test_predictions.jsonl",
     ]
     for path in (folder / "plots").iterdir():
@@ -191,3 +198,21 @@ def test_the_card_has_report_data_and_use(written):
     assert f'pipeline("text-classification", model="{folder}", top_k=None)' in card.text
     assert "first 256 tokens" in card.text
     assert all(name in report for name in NAMES)
+
+
+def test_label_errors_name_rows_of_the_source(written, labels, scores):
+    folder, _ = written
+    with Path(folder / "label_errors.csv").open(newline="") as file:
+        errors = list(csv.DictReader(file))
+    assert [int(error["rank"]) for error in errors] == list(range(1, len(errors) + 1))
+    assert len(errors) > 3
+    for error in errors:
+        truth = labels["test"][int(error["row"]) - 1]
+        assert error["given"] == "; ".join(np.array(NAMES)[truth == 1])
+        assert error["suggested"] != error["given"]
+        assert error["text"] == f"text {int(error['row']) - 1}"
+
+
+def test_the_card_links_to_the_report(written):
+    folder, _ = written
+    assert "[report.html](report.html)" in (folder / "README.md").read_text()

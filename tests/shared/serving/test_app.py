@@ -2,15 +2,17 @@
 
 import http.client
 import json
+import signal
 import socket
 import threading
+from functools import partial
 
 import pytest
 import uvicorn
 
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
-from shared.serving import BatchedTagger, Limits, bind, make_app
+from shared.serving import BatchedTagger, Limits, bind, make_app, run_server
 from shared.taggers.tagger import Tagger
 
 LIMITS = Limits(max_texts=3, max_characters=20, body_seconds=0.5)
@@ -157,6 +159,28 @@ def test_too_many_texts_wait_and_clients_leave(client, scorer):
 def test_an_answer_is_not_held_back():
     with bind("127.0.0.1", 0) as listening:
         assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_server_has_begun_ends_it(number, scorer, monkeypatch):
+    tagger = BatchedTagger(Tagger(["long"], DecisionRule((0.5,)), scorer))
+    run, before = uvicorn.Server.run, signal.getsignal(number)
+
+    def run_after_signal(server, sockets):
+        signal.raise_signal(number)
+        run(server, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run_after_signal)
+    run_server(make_app(tagger, "mine", LIMITS), bind("127.0.0.1", 0))
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_while_the_server_is_set_up_is_ctrl_c(scorer, monkeypatch):
+    tagger = BatchedTagger(Tagger(["long"], DecisionRule((0.5,)), scorer))
+    interrupt = partial(signal.raise_signal, signal.SIGINT)
+    monkeypatch.setattr(uvicorn.Config, "configure_logging", lambda config: interrupt())
+    with bind("127.0.0.1", 0) as listening, pytest.raises(KeyboardInterrupt):
+        run_server(make_app(tagger, "mine", LIMITS), listening)
 
 
 def test_a_port_in_use_and_an_address_of_another_machine():

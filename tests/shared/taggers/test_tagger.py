@@ -1,16 +1,26 @@
 """Taggers: one text, many, or a data set; the mean of several; loading."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from shared.cli.errors import UserError
-from shared.evaluation.rules import DecisionRule
+from shared.evaluation.calibration import Calibration
+from shared.evaluation.rules import NEVER, DecisionRule
 from shared.methods.baselines import fit_words, naive_bayes
 from shared.methods.word_pipelines import WordArguments, word_pipeline
-from shared.taggers import MeanScorer, Tagger, WordScorer, load_tagger, mean_tagger
+from shared.taggers import (
+    MeanScorer,
+    Tagger,
+    WordScorer,
+    load_tagger,
+    load_taggers,
+    mean_tagger,
+)
 from shared.taggers import tagger as module
 from shared.taggers.folder import read_tagger, write_tagger
 
@@ -218,3 +228,82 @@ def test_a_folder_that_is_no_tagger_is_refused(tmp_path):
         load_tagger(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         load_tagger(tmp_path / "nowhere")
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calibrated(tagger):
+    """The tagger with a calibration that halves the logits, and raises those of docs."""
+    points = (((0.4, 0.8, 0.9), (0.9, 0.95, 0.5)), ((0.99, 0.7, 0.1),))
+    calibration = Calibration((0.5, 0.5), (0.0, 1.0), False, precision=points)
+    return replace(tagger, calibration=calibration)
+
+
+def test_calibration_changes_scores_but_no_label(tagger, calibrated, tmp_path):
+    calibrated.save(tmp_path)
+    loaded = load_tagger(tmp_path)
+    raw = tagger.scores(NEW)
+    np.testing.assert_array_equal(loaded.raw_scores(NEW), raw)
+    odds = np.sqrt(raw / (1 - raw)) * [1, np.e]
+    np.testing.assert_allclose(loaded.scores(NEW), odds / (1 + odds))
+    for before, after in zip(tagger(NEW), loaded(NEW), strict=True):
+        assert {*before["labels"]} == {*after["labels"]}
+        assert before["scores"] != after["scores"]
+    assert loaded.calibrated_rule.thresholds == pytest.approx((0.5, np.e / (1 + np.e)))
+
+
+def test_a_threshold_of_the_user_is_compared_with_calibrated_scores(calibrated, tmp_path):
+    calibrated.save(tmp_path)
+    loaded = load_tagger(tmp_path, threshold=0.7)
+    for record in loaded(NEW):
+        assert {*record["labels"]} == {k for k, score in record["scores"].items() if score >= 0.7}
+    loaded.save(tmp_path / "again")
+    assert load_tagger(tmp_path / "again")(NEW) == loaded(NEW)
+
+
+def test_a_mean_averages_calibrated_scores_and_thresholds(tagger, calibrated):
+    mean = mean_tagger([tagger, calibrated])
+    expected = (tagger.scores(NEW) + calibrated.scores(NEW)) / 2
+    np.testing.assert_allclose(mean.scores(NEW), expected)
+    assert mean.rule.thresholds == pytest.approx((0.5, (0.5 + np.e / (1 + np.e)) / 2))
+
+
+def test_a_folder_without_calibration_is_read(tagger, tmp_path):
+    tagger.save(tmp_path)
+    manifest = json.loads((tmp_path / "tagger.json").read_text("utf-8"))
+    del manifest["calibration"]
+    (tmp_path / "tagger.json").write_text(json.dumps(manifest | {"format": 2}), "utf-8")
+    assert load_tagger(tmp_path)(NEW) == tagger(NEW)
+
+
+def test_a_target_precision_chooses_the_thresholds(calibrated, tagger, tmp_path, capsys):
+    calibrated.save(tmp_path / "calibrated")
+    tagger.save(tmp_path / "plain")
+
+    def load(target, *names):
+        names = [str(tmp_path / name) for name in names]
+        values = {"bf16": False, "encoder": None, "threshold": None, "abstain": None}
+        values["target_precision"] = target
+        return load_taggers(SimpleNamespace(model=names, **values), "outputs/default")
+
+    (loaded,) = load(0.9, "calibrated")
+    assert loaded.rule.thresholds == (0.9, NEVER)
+    assert "bug   from a score of 0.75, recall 0.50" in capsys.readouterr().out
+    assert load(0.6, "calibrated")[0].rule.thresholds == (0.4, 0.99)
+    with pytest.raises(UserError, match=r"plain has no figures of held-out texts"):
+        load(0.9, "plain")
+    with pytest.raises(UserError, match="takes one tagger"):
+        load(0.9, "calibrated", "plain")
+
+
+def test_texts_of_doubtful_labels_are_unsure(calibrated):
+    tagger = replace(calibrated, unsure_below=0.6)
+    records = tagger(["crash", "crash docs page typo", " "])
+    scores = tagger.scores(["crash", "crash docs page typo"])
+    chosen = tagger.choose(tagger.raw_scores(["crash", "crash docs page typo"]))
+    right = np.where(chosen, scores, 1 - scores).prod(axis=1)
+    assert [record["confidence"] for record in records[:2]] == pytest.approx(right, abs=1e-6)
+    assert [record["unsure"] for record in records[:2]] == (right < 0.6).tolist()
+    assert records[2] == {"labels": [], "scores": {}, "confidence": None, "unsure": True}

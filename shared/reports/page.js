@@ -1,0 +1,297 @@
+"use strict";
+
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const data = read("data");
+const rows = read("rows");
+const by = (id) => document.getElementById(id);
+const name = (label) => data.labels[label];
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+// Texts reach the page as text nodes only.
+function element(tag, text, className) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
+}
+
+// --- charts --------------------------------------------------------------------------------------
+
+const charts = new Map(); // id of the place -> function that returns the specification
+
+function colour(variable) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${variable}`).trim();
+}
+
+function draw(id) {
+  const text = colour("text");
+  const line = colour("line");
+  const config = {
+    background: null,
+    font: "system-ui, sans-serif",
+    view: { stroke: null },
+    axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12 },
+    legend: { labelColor: text, titleColor: text, labelFontSize: 12, orient: "bottom", title: null },
+    range: { category: [colour("blue"), colour("orange"), colour("good")] },
+    mark: { color: colour("blue") },
+    text: { color: text },
+  };
+  const shared = { width: "container", height: 260, autosize: { type: "fit", contains: "padding" }, config };
+  window.vegaEmbed(by(id), { ...shared, ...charts.get(id)() }, { actions: false, renderer: "svg" });
+}
+
+function chart(id, specification) {
+  charts.set(id, specification);
+  draw(id);
+}
+
+const share = (field, title, scale = { domain: [0, 1] }) => ({ field, type: "quantitative", title, scale, axis: { tickCount: 5 } });
+
+function coverageChart() {
+  const values = data.coverage.flatMap((point) => [
+    { coverage: point.coverage, value: point.subset_accuracy, name: data.single ? "accuracy" : "rows with all labels right" },
+    ...(data.single ? [] : [{ coverage: point.coverage, value: point.micro_f1, name: "micro F1" }]),
+  ]);
+  return {
+    description: "Quality of the tags by the share of the rows that are tagged",
+    data: { values },
+    mark: { type: "line", tooltip: true },
+    encoding: {
+      x: share("coverage", "share of the rows that are tagged"),
+      y: share("value", "quality", { zero: false }),
+      color: { field: "name", type: "nominal" },
+      strokeDash: { field: "name", type: "nominal" },
+    },
+  };
+}
+
+function calibrationChart() {
+  return {
+    description: "Share of true labels by score",
+    layer: [
+      {
+        data: { values: [{ x: 0, y: 0 }, { x: 1, y: 1 }] },
+        mark: { type: "line", strokeDash: [4, 4], color: colour("muted") },
+        encoding: { x: share("x", "mean score"), y: share("y", "share that is true") },
+      },
+      {
+        data: { values: data.calibration.points },
+        mark: { type: "line", point: true, tooltip: true },
+        encoding: {
+          x: share("score", "mean score"),
+          y: share("share", "share that is true"),
+          color: { field: "scores", type: "nominal" },
+          tooltip: ["scores", "score", "share", "count"].map((field) => ({ field })),
+        },
+      },
+    ],
+  };
+}
+
+function confusionChart() {
+  const short = (label) => (name(label).length > 24 ? `${name(label).slice(0, 23)}…` : name(label));
+  // Labels that are equal when shortened keep rows of their own.
+  const order = [...new Set(data.confusions.cells.flatMap((cell) => [cell.missed, cell.predicted]))];
+  const shown = new Map(order.map((label, i) => [label, order.some((other, j) => j < i && short(other) === short(label)) ? `${short(label)} (${label})` : short(label)]));
+  const values = data.confusions.cells.map((cell) => ({ missed: shown.get(cell.missed), predicted: shown.get(cell.predicted), rows: cell.rows }));
+  const most = Math.max(...values.map((cell) => cell.rows));
+  const axis = (title) => ({ type: "nominal", title, sort: [...shown.values()], axis: { labelLimit: 130 } });
+  return {
+    description: "Rows by missed and wrongly predicted label",
+    height: { step: 22 },
+    data: { values },
+    encoding: {
+      y: { field: "missed", ...axis(data.single ? "true label" : "missed") },
+      x: { field: "predicted", ...axis("predicted instead"), axis: { labelAngle: -60, labelLimit: 130 } },
+    },
+    layer: [
+      { mark: { type: "rect", tooltip: true }, encoding: { color: { field: "rows", type: "quantitative", scale: { range: [colour("panel"), colour("blue")] }, legend: null } } },
+      { mark: { type: "text", fontSize: 11 }, encoding: { text: { field: "rows" }, color: { condition: { test: `datum.rows > ${most / 2}`, value: colour("page") }, value: colour("text") } } },
+    ],
+  };
+}
+
+function learningChart() {
+  const layer = (loss, title, orient) => ({
+    transform: [{ filter: `datum.loss === ${loss}` }],
+    mark: { type: "line", point: true, tooltip: true },
+    encoding: {
+      x: { field: "epoch", type: "quantitative" },
+      y: { field: "value", type: "quantitative", title, axis: { orient } },
+      color: { field: "name", type: "nominal" },
+    },
+  });
+  return {
+    description: "Losses and validation metric by epoch",
+    data: { values: data.learning },
+    layer: [layer(true, "loss", "left"), layer(false, "metric", "right")],
+    resolve: { scale: { y: "independent" } },
+  };
+}
+
+// --- thresholds ----------------------------------------------------------------------------------
+
+const slider = by("threshold");
+let curve = data.abstention;
+
+const precision = (i) => (curve.predicted[i] ? curve.true_positives[i] / curve.predicted[i] : 0);
+const recall = (i) => curve.true_positives[i] / curve.positives;
+
+function thresholdChart() {
+  const axes = data.single
+    ? { x: share("coverage", "share of the rows that are tagged"), y: share("precision", "accuracy", { zero: false }) }
+    : { x: share("recall", "recall"), y: share("precision", "precision") };
+  const values = curve.threshold.map((threshold, i) => ({
+    threshold, precision: precision(i), recall: recall(i), coverage: curve.predicted[i] / curve.positives,
+  })).filter((_, i) => curve.predicted[i]);
+  const chosen = values.filter((point) => point.threshold === curve.threshold[slider.max - slider.value]);
+  const tooltip = ["threshold", data.single ? "coverage" : "recall", "precision"].map((field) => ({ field, format: ".3f", type: "quantitative" }));
+  return {
+    description: data.single ? "Accuracy by coverage" : "Precision by recall",
+    layer: [
+      { data: { values }, mark: { type: "line", point: { size: 20 } }, encoding: { ...axes, order: { field: "threshold" }, tooltip } },
+      { data: { values: chosen }, mark: { type: "point", filled: true, size: 140, color: colour("orange") }, encoding: { ...axes, tooltip } },
+    ],
+  };
+}
+
+function figure(list, term, value, note) {
+  const box = element("div");
+  const definition = element("dd");
+  definition.append(element("b", value));
+  if (note) definition.append(element("span", note));
+  box.append(element("dt", term), definition);
+  list.append(box);
+}
+
+function showThreshold() {
+  const i = slider.max - slider.value; // points are in descending order
+  const [p, r] = [precision(i), recall(i)];
+  const [n, hits] = [curve.predicted[i], curve.true_positives[i]];
+  const list = by("threshold-figures");
+  const value = curve.threshold[i].toFixed(3);
+  by("threshold-value").textContent = value;
+  slider.setAttribute("aria-valuetext", value);
+  list.replaceChildren();
+  if (data.single) {
+    figure(list, "rows tagged", n.toLocaleString("en"), percent(n / curve.positives));
+    figure(list, "accuracy of these", p.toFixed(3), `${hits.toLocaleString("en")} right`);
+    figure(list, "left to a person", (curve.positives - n).toLocaleString("en"));
+  } else {
+    const saved = curve.predicted[curve.saved];
+    figure(list, "precision", p.toFixed(3));
+    figure(list, "recall", r.toFixed(3));
+    figure(list, "F1", (p + r ? (2 * p * r) / (p + r) : 0).toFixed(3));
+    figure(list, "rows predicted", n.toLocaleString("en"), `${hits} right, ${n - hits} wrong`);
+    figure(list, "rows that change", Math.abs(n - saved).toLocaleString("en"), `against ${curve.threshold[curve.saved].toFixed(3)}`);
+  }
+  chart("threshold-chart", thresholdChart);
+}
+
+function showCurve() {
+  if (!data.single) curve = data.curves[by("curve-label").value];
+  slider.max = curve.threshold.length - 1;
+  const start = data.single ? curve.threshold.length - 1 : curve.saved;
+  slider.value = slider.max - start;
+  showThreshold();
+}
+
+// --- tables --------------------------------------------------------------------------------------
+
+function sortTable(header) {
+  const table = header.closest("table");
+  const column = header.cellIndex;
+  // Numbers first come with the highest on top, names from a to z.
+  const first = column ? "descending" : "ascending";
+  const second = column ? "ascending" : "descending";
+  const direction = header.getAttribute("aria-sort") === first ? second : first;
+  for (const other of header.parentNode.cells) other.setAttribute("aria-sort", "none");
+  header.setAttribute("aria-sort", direction);
+  const value = (row) => (column ? Number(row.cells[column].dataset.value ?? row.cells[column].textContent) : row.cells[0].textContent);
+  const compare = new Intl.Collator("en", { numeric: true }).compare;
+  const sorted = [...table.tBodies[0].rows].map((row) => [value(row), row]);
+  sorted.sort(([a], [b]) => (column ? a - b : compare(a, b)) * (direction === "ascending" ? 1 : -1));
+  table.tBodies[0].append(...sorted.map(([, row]) => row));
+}
+
+// --- texts ---------------------------------------------------------------------------------------
+
+const PAGE_SIZE = 10;
+let limit = PAGE_SIZE;
+
+function labelled(paragraph, title, labels, other, className, scores) {
+  paragraph.append(`${title}: `);
+  labels.forEach((label, i) => {
+    const score = scores.get(label);
+    const right = other.includes(label);
+    const text = `${right ? "✓" : "✗"} ${name(label)}` + (score === undefined ? "" : ` (${score.toFixed(2)})`);
+    paragraph.append(i ? ", " : "", element("span", text, right ? "right" : className));
+  });
+  if (!labels.length) paragraph.append("none");
+}
+
+function rowItem(index, list) {
+  const row = rows.rows[index];
+  const item = element("li");
+  const details = element("details");
+  details.append(element("summary", row.headline || "(no text)"), element("pre", row.text + (row.cut ? " …" : "")));
+  if (row.cut) details.append(element("p", `${row.cut.toLocaleString("en")} more characters`, "note"));
+  const scores = new Map(row.scores);
+  const [truth, guess] = [element("p"), element("p")];
+  labelled(truth, "True", row.true, row.predicted, "missed", scores);
+  labelled(guess, "Predicted", row.predicted, row.true, "wrong", scores);
+  item.append(details, truth, guess);
+  if (list === "label_errors") item.append(element("p", `Reason: ${row.reason}`));
+  const others = row.scores.filter(([label]) => !row.true.includes(label) && !row.predicted.includes(label)).slice(0, 3);
+  const also = others.length ? `; also ${others.map(([label, score]) => `${name(label)} ${score.toFixed(2)}`).join(", ")}` : "";
+  item.append(element("p", `Row ${row.row}; all labels right with probability ${row.confidence.toFixed(2)}${also}`, "note"));
+  return item;
+}
+
+function concerns(row, label) {
+  return row.true.includes(label) || row.predicted.includes(label);
+}
+
+function showRows() {
+  const list = document.querySelector("input[name=list]:checked").value;
+  const label = by("row-label").value;
+  const words = by("row-search").value.toLowerCase();
+  const matching = rows[list].filter((index) => {
+    const row = rows.rows[index];
+    return (!label || concerns(row, Number(label))) && (!words || row.text.toLowerCase().includes(words));
+  });
+  by("row-list").replaceChildren(...matching.slice(0, limit).map((index) => rowItem(index, list)));
+  const [n, total] = [rows[list].length, rows[`${list}_total`]];
+  const part = n < total ? `; the report has ${n.toLocaleString("en")} of ${total.toLocaleString("en")} rows of this list` : "";
+  by("rows-status").textContent = `${Math.min(limit, matching.length)} of ${matching.length} rows${part}`;
+  by("more-rows").hidden = matching.length <= limit;
+}
+
+function startRows() {
+  const used = new Set(Object.values(rows.rows).flatMap((row) => [...row.true, ...row.predicted]));
+  const options = [...used].sort((a, b) => a - b).map((label) => new Option(name(label), label));
+  by("row-label").append(...options);
+  const restart = () => { limit = PAGE_SIZE; showRows(); };
+  for (const input of document.querySelectorAll("input[name=list], #row-label, #row-search")) input.addEventListener("input", restart);
+  by("more-rows").addEventListener("click", () => { limit += PAGE_SIZE; showRows(); });
+  showRows();
+}
+
+// --- start ---------------------------------------------------------------------------------------
+
+for (const button of document.querySelectorAll(".sortable button")) button.addEventListener("click", () => sortTable(button.parentNode));
+if (rows) startRows();
+by("rows-panel").hidden = !rows;
+by("no-rows").hidden = Boolean(rows);
+
+if (data.curves) {
+  by("curve-label").append(...data.curves.map((values, i) => new Option(`${name(values.label)} (${values.positives})`, i)));
+  by("curve-label").addEventListener("input", showCurve);
+}
+slider.addEventListener("input", showThreshold);
+if (data.single || data.curves.length) showCurve();
+if (data.confusions.cells.length) chart("confusion-chart", confusionChart);
+chart("calibration-chart", calibrationChart);
+chart("coverage-chart", coverageChart);
+if (data.learning.length) chart("learning-chart", learningChart);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => [...charts.keys()].forEach(draw));

@@ -1,0 +1,267 @@
+"""Why a text got its labels: the words that weigh most, and the nearest labelled texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.data.arguments import DataArguments
+from shared.data.corpus import cache_folder, load_data
+from shared.data.words import WordAnalyzer
+from shared.methods.neighbours import NearestNeighbours
+from shared.methods.titles import titles
+from shared.taggers.folder import tagger_fingerprint
+from shared.taggers.tagger import MeanScorer, Tagger
+
+if TYPE_CHECKING:
+    from shared.data.corpus import Corpus
+
+# From texts to the rows of their nearest neighbours and the cosines, both of shape (texts, k).
+Search = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+_PROBE_TEXT = "a text"
+
+
+class Explainer:
+    """Say why a tagger gave texts their labels.
+
+        explainer = Explainer(load_tagger("outputs/mine"), load_data(DataArguments(data=...)))
+        explainer(["Tokenizer drops the last word"])[0]
+        # {"words": {"bug": [["drops", 1.93], ...]}, "neighbours": [{"row": 17, ...}, ...]}
+
+    Making one embeds the reference, and is slow; a call takes a forward pass, and for a trained
+    model a backward pass for each label of a text.
+
+    Parameters
+    ----------
+    tagger : Tagger
+    reference : Corpus, optional
+        Its labelled texts are searched for neighbours: by the embeddings of the tagger (the mean of
+        the last hidden states of a trained model), and for methods without an encoder by TF-IDF.
+        None: a tagger that votes by neighbours names those; others have none.
+    n_words : int, default 5
+        Words of each label.
+    n_neighbours : int, default 3
+    version : str, optional
+        What changes whenever the tagger does, such as its `tagger_fingerprint`: the vectors of the
+        reference are then kept in the cache of prepared data. None: they are not kept.
+
+    Attributes
+    ----------
+    notes : list of str
+        What cannot be said of this tagger, and why.
+    """
+
+    def __init__(
+        self,
+        tagger: Tagger,
+        reference: Corpus | None = None,
+        *,
+        n_words: int = 5,
+        n_neighbours: int = 3,
+        version: str | None = None,
+    ):
+        self.tagger, self.n_words, self.n_neighbours = tagger, n_words, n_neighbours
+        self.notes: list[str] = []
+        self._label_ids = {name: i for i, name in enumerate(tagger.label_names)}
+        self._contributions = getattr(tagger.scorer, "contributions", None)
+        try:
+            if self._contributions is None:
+                raise ValueError("its method weighs no words")
+            self._contributions([_PROBE_TEXT], [[0]])
+        except (ValueError, NotImplementedError) as error:
+            self._contributions = None
+            self.notes.append(f"no words are named as reasons: {error}")
+        scorers = _members(tagger)
+        lookups = [each for each in scorers if hasattr(getattr(each, "classifier", None), "lookup")]
+        embedders = [each.embed for each in scorers if getattr(each, "embed", None) is not None]
+        self._search: Search | None = None
+        if reference is not None:
+            rows = reference.dataset.select(reference.labelled)
+            if embedders:
+                self._search = self._by_embeddings(embedders[0], rows["text"], version)
+            else:
+                self._search = self._by_words(rows["text"])
+            names = np.array(reference.label_names, dtype=object)
+            numbers, first_lines = rows["row"][:], titles(rows["text"][:])
+            ids = rows["labels"][:]
+            self._describe = lambda row: {
+                "row": numbers[row],
+                "text": first_lines[row],
+                "labels": names[ids[row]].tolist(),
+            }
+        elif lookups:
+            lookup = lookups[0].classifier.lookup
+            self._search = self._in_index(lookup, lookups[0].embed)
+            names = np.array(tagger.label_names, dtype=object)
+            self._describe = lambda row: {
+                "number": row + 1,
+                "labels": names[lookup.labels[row] > 0].tolist(),
+            }
+        else:
+            self.notes.append("no neighbours are named: the tagger holds no training texts")
+
+    def __call__(
+        self, texts: Sequence[str | None], labels: Sequence[Sequence[str]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Explain the labels of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str or None
+            As for `Tagger.tag`.
+        labels : sequence of sequences of str, optional
+            The labels to explain of each text. None: those that the tagger gives it.
+
+        Returns
+        -------
+        list of dict, one for each text
+            ``words``: for each label the words that speak for it, as [word, contribution to the
+            logit], the heaviest first; see `shared.methods.attributions`. ``neighbours``, the
+            nearest first: ``cosine`` and ``labels``, and of a text of the reference its ``row`` in
+            the file (from 1) and its first line as ``text``; of a text that the tagger holds its
+            ``number`` among the training texts. Both are empty for a text that is blank, and what
+            the tagger cannot say is missing.
+        """
+        if labels is None:
+            labels = [record["labels"] for record in self.tagger.tag(texts)]
+        numbers = [i for i, text in enumerate(texts) if text and text.strip()]
+        filled = [str(texts[i]) for i in numbers]
+        explanations: list[dict[str, Any]] = [{} for _ in texts]
+        if self._contributions is not None:
+            chosen = [[self._label_ids[name] for name in labels[i]] for i in numbers]
+            for explanation in explanations:
+                explanation["words"] = {}
+            contributions = self._contributions(filled, chosen) if filled else []
+            for i, of_text in zip(numbers, contributions, strict=True):
+                words = [_strongest(each, self.n_words) for each in of_text]
+                explanations[i]["words"] = dict(zip(labels[i], words, strict=True))
+        if self._search is not None:
+            for explanation in explanations:
+                explanation["neighbours"] = []
+            if filled:
+                for i, rows, cosines in zip(numbers, *self._search(filled), strict=True):
+                    explanations[i]["neighbours"] = [
+                        {"cosine": round(cosine, 4), **self._describe(row)}
+                        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)
+                    ]
+        return explanations
+
+    # --- neighbours ---
+
+    def _by_embeddings(
+        self, embed: Callable, reference: Sequence[str], version: str | None
+    ) -> Search:
+        """Return the search among texts that are embedded, or were in an earlier run."""
+        from shared.methods.embeddings import cached_vectors, normalized
+
+        def unit(texts: Sequence[str]) -> np.ndarray:
+            return normalized(embed(texts))  # with titles, they are longer
+
+        if version is None:
+            vectors = unit(reference)
+        else:
+            key = hashlib.sha256(version.encode()).hexdigest()
+            folder = cache_folder(None)
+            vectors, _ = cached_vectors(
+                reference, f"tagger {key}", (), folder, lambda: unit(reference)
+            )
+        index = NearestNeighbours(vectors, np.zeros((len(vectors), 0)))
+        return self._in_index(index, unit)
+
+    def _in_index(self, index: NearestNeighbours, embed: Callable) -> Search:
+        vectors = index.vectors
+        k = min(self.n_neighbours, len(vectors))
+
+        def search(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            queries = embed(texts)
+            rows = index.search(queries, k)
+            return rows, np.einsum("tw,tkw->tk", queries, vectors[rows])
+
+        return search
+
+    def _by_words(self, reference: Sequence[str]) -> Search:
+        """Return the search among the TF-IDF vectors of texts."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.neighbors import NearestNeighbors
+
+        vectorizer = TfidfVectorizer(analyzer=WordAnalyzer(), sublinear_tf=True)
+        k = min(self.n_neighbours, len(reference))
+        index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
+        index.fit(vectorizer.fit_transform(reference))
+
+        def search(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            distances, rows = index.kneighbors(vectorizer.transform(texts))
+            return rows, 1 - distances
+
+        return search
+
+
+def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
+    """Return the explainer that the flags of ``tag.py`` describe, and the version of its texts.
+
+    Parameters
+    ----------
+    tagger : Tagger
+    args : dataclass
+        ``model`` names the folders of the tagger, ``explain_data`` the file of labelled texts,
+        ``text_columns`` and ``label_column`` its columns.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or has no labelled text.
+    """
+    version = " ".join(map(tagger_fingerprint, args.model))
+    if args.explain_data is None:
+        return Explainer(tagger, version=version), ""
+    columns = {"text_columns": args.text_columns, "label_column": args.label_column}
+    reference = load_data(DataArguments(data=args.explain_data, **columns))
+    return Explainer(tagger, reference, version=version), reference.fingerprint
+
+
+def strongest_words(
+    explanations: Iterable[Mapping[str, Any]], n_words: int = 20
+) -> dict[str, list[list[Any]]]:
+    """Return the words that weigh most for each label over many texts.
+
+    Parameters
+    ----------
+    explanations : iterable of mappings
+        From an `Explainer`.
+    n_words : int, default 20
+        Words of each label.
+
+    Returns
+    -------
+    dict of label to list of [word, weight]
+        The weight is the sum over the texts in which the word is among the heaviest, divided by the
+        number of all texts with the label. The heaviest word is first.
+    """
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    counts: Counter[str] = Counter()
+    for explanation in explanations:
+        for label, words in explanation.get("words", {}).items():
+            counts[label] += 1
+            for word, weight in words:
+                sums[label][word] += weight
+    return {
+        label: _strongest({word: w / counts[label] for word, w in words.items()}, n_words)
+        for label, words in sums.items()
+    }
+
+
+def _members(tagger: Tagger) -> list[Any]:
+    """Return the scorer of a tagger; of a mean, those of its members."""
+    if not isinstance(tagger.scorer, MeanScorer):
+        return [tagger.scorer]
+    return [scorer for member in tagger.scorer.members for scorer in _members(member)]
+
+
+def _strongest(words: Mapping[str, float], n_words: int) -> list[list[Any]]:
+    """Return the words with the highest weights above 0, as [word, weight]."""
+    ranked = sorted(words.items(), key=lambda item: -item[1])[:n_words]
+    return [[word, float(f"{weight:.4g}")] for word, weight in ranked if weight > 0]

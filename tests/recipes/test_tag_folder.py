@@ -1,0 +1,273 @@
+"""Tagging a folder of files: each row once, whatever dies; as tag.py does for each file."""
+
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_line import Recipe, read_json, read_lines, write
+
+from shared.evaluation import DecisionRule
+from shared.methods import fit_words, naive_bayes
+from shared.reports import folder_engines, input_parts, tagged_folder
+from shared.taggers import Tagger, WordScorer
+
+LABELS = ["bug", "documentation", "feature", "speed"]
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_issues):
+    rows = read_lines(tiny_issues)
+    rows[3] = {"title": " ", "body": None, "labels": []}
+    for number, row in enumerate(rows):
+        row["number"] = number
+    return rows
+
+
+@pytest.fixture(scope="module")
+def tagger_folder(rows, tmp_path_factory):
+    texts = [f"{row['title']}\n\n{row['body']}" for row in rows[:120]]
+    y = np.array([[name in row["labels"] for name in LABELS] for row in rows[:120]])
+    folder = tmp_path_factory.mktemp("taggers") / "words"
+    scorer = WordScorer(fit_words(naive_bayes(), texts, y))
+    Tagger(LABELS, DecisionRule.of(0.5, len(LABELS)), scorer).save(folder)
+    return folder
+
+
+@pytest.fixture
+def tag(monkeypatch, capfd, tagger_folder, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", tagger_folder, "--use_cpu", "--block_size", 20]
+    return Recipe("tag", monkeypatch, capfd, *flags)
+
+
+@pytest.fixture
+def texts(rows, tmp_path):
+    """A folder of 50 and 52 rows as JSON lines, and 30 as Parquet."""
+    folder = tmp_path / "texts"
+    (folder / "below").mkdir(parents=True)
+    write(folder / "a.jsonl", rows[:50])
+    write(folder / "below" / "b.ndjson", "\n\n".join(json.dumps(row) for row in rows[50:102]))
+    pq.write_table(pa.Table.from_pylist(rows[102:]), folder / "c.parquet", row_group_size=7)
+    (folder / "notes.txt").write_text("not a file of rows")
+    write(folder / ".hidden.jsonl", "nonsense")
+    return folder
+
+
+def tagged_rows(folder):
+    """Return all rows of an output folder by their numbers; each must be there once."""
+    rows = []
+    for path in sorted(folder.rglob("*.*")):
+        if path.suffix == ".parquet":
+            rows += pq.read_table(path).to_pylist()
+        elif path.suffix == ".jsonl":
+            rows += read_lines(path)
+    by_number = {row["number"]: row for row in rows}
+    assert len(by_number) == len(rows)
+    return by_number
+
+
+def part_names(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("[!.]*-*.*")}
+
+
+def assert_as_one_file(tag, rows, folder):
+    """Check the rows of an output folder against those of tag.py for one file."""
+    tag("--data", write(folder.parent / "all.jsonl", rows), "--output", "one.jsonl")
+    expected, actual = read_lines(folder.parent / "one.jsonl"), tagged_rows(folder)
+    assert len(expected) == len(actual) == 132
+    for row in expected:
+        other = actual[row["number"]]
+        assert other["labels"] == row["labels"]
+        scores = {name: v for name, v in other["scores"].items() if v is not None}
+        assert scores == pytest.approx(row["scores"], abs=1e-6)
+        assert (other["title"], other["body"]) == (row["title"], row["body"])
+        assert other["input_labels"] == row["input_labels"]
+
+
+def test_rows_of_a_folder_are_tagged_as_those_of_a_file(tag, texts, rows, tmp_path):
+    printed = tag("--data", texts)
+    assert printed.startswith("132 rows (1 without text) of 3 files tagged in tagged, 8 files: ")
+    out = tmp_path / "tagged"
+    assert_as_one_file(tag, rows, out)
+    assert part_names(out) == {
+        *(f"a.jsonl-00000{i}.jsonl" for i in range(3)),
+        *(f"below/b.ndjson-00000{i}.jsonl" for i in range(3)),
+        *(f"c.parquet-00000{i}.parquet" for i in range(2)),
+    }
+    starts = {"a.jsonl": 0, "below/b.ndjson": 50, "c.parquet": 102}
+    for number, row in tagged_rows(out).items():
+        assert starts[row["input_file"]] + row["input_row"] - 1 == number
+    manifest = read_json(out / "manifest.json")
+    assert manifest["complete"]
+    assert {part["name"] for part in manifest["parts"]} == part_names(out)
+    assert sum(part["rows"] for part in manifest["parts"]) == 132
+    types = pq.read_schema(out / "c.parquet-000001.parquet")
+    assert types.field("number").type == pa.int64()
+    assert types.names[-4:] == ["labels", "scores", "input_file", "input_row"]
+
+
+def test_parquet_of_any_row_groups_is_cut_anywhere(tag, rows, tmp_path):
+    for size in (1, 20, 1000):
+        (tmp_path / f"groups{size}").mkdir()
+        pq.write_table(
+            pa.Table.from_pylist(rows),
+            tmp_path / f"groups{size}" / "a.parquet",
+            row_group_size=size,
+        )
+        tag("--data", f"groups{size}/*.parquet", "--output", f"out{size}", "--block_size", 33)
+        assert_as_one_file(tag, rows, tmp_path / f"out{size}")
+
+
+def test_a_run_that_was_stopped_goes_on(tag, texts, rows, tmp_path, monkeypatch):
+    out, finished = tmp_path / "tagged", tagged_folder.PartTagger.__call__
+    calls = []
+
+    def stop_after_three(self, part):
+        if len(calls) == 3:
+            (out / "below").mkdir(exist_ok=True)
+            (out / "below" / ".b.ndjson-000000.jsonl.7.ab.tmp").write_text("half")
+            raise KeyboardInterrupt
+        calls.append(part.name)
+        return finished(self, part)
+
+    monkeypatch.setattr(tagged_folder.PartTagger, "__call__", stop_after_three)
+    assert tag.mistake("--data", texts, code=130) == "interrupted"
+    assert part_names(out) == set(calls)
+    assert not read_json(out / "manifest.json")["complete"]
+    before = {name: (out / name).stat().st_mtime_ns for name in calls}
+    monkeypatch.setattr(tagged_folder.PartTagger, "__call__", finished)
+    assert "8 files (3 were there)" in tag("--data", texts)
+    assert {name: (out / name).stat().st_mtime_ns for name in calls} == before
+    assert_as_one_file(tag, rows, out)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_parts_of_a_file_that_changed_are_tagged_again(tag, texts, rows, tmp_path):
+    tag("--data", texts)
+    out = tmp_path / "tagged"
+    before = {name: (out / name).stat().st_mtime_ns for name in part_names(out)}
+    write(texts / "a.jsonl", [row | {"changed": True} for row in rows[:30]])
+    printed = tag("--data", texts)
+    assert "note: 3 parts of files that changed are tagged again" in printed
+    assert "a.jsonl-000002.jsonl" not in part_names(out)
+    after = {name: (out / name).stat().st_mtime_ns for name in part_names(out)}
+    assert {n for n in after if before[n] != after[n]} == {
+        "a.jsonl-000000.jsonl",
+        "a.jsonl-000001.jsonl",
+    }
+    assert sum("changed" in row for row in tagged_rows(out).values()) == 30
+
+
+def test_other_flags_need_another_folder(tag, texts, tmp_path):
+    tag("--data", texts)
+    line = tag.mistake("--data", texts, "--threshold", 0.9)
+    assert line == (
+        "--output tagged: holds the parts of a run with other --threshold; choose another folder, "
+        "or replace them with --resume false"
+    )
+    tag("--data", texts, "--threshold", 1, "--resume", "false")
+    assert not any(
+        row["labels"] for row in tagged_rows(tmp_path / "tagged").values() if row["number"] % 7
+    )
+
+
+def test_labelled_rows_can_be_left_out_and_labels_explained(tag, texts, tmp_path):
+    tag("--data", texts, "--only_unlabelled", "--explain", "--explain_data", texts / "a.jsonl")
+    rows = tagged_rows(tmp_path / "tagged")
+    assert sorted(rows) == [3, *range(120, 132)]
+    for number, row in rows.items():
+        explanation = row["explanation"]
+        explanation = json.loads(explanation) if isinstance(explanation, str) else explanation
+        assert list(explanation["words"]) == row["labels"]
+        assert len(explanation["neighbours"]) == (0 if number == 3 else 3)
+
+
+def test_mistakes_are_one_line(tag, texts, rows, tmp_path):
+    (tmp_path / "empty").mkdir()
+    none = "no .parquet, .jsonl, .ndjson file is there"
+    assert tag.mistake("--data", "empty") == f"--data empty: {none}"
+    assert none in tag.mistake("--data", "texts/*.csv")
+    assert "--data nothing://x: cannot be opened" in tag.mistake("--data", "nothing://x")
+    write(tmp_path / "file", "x")
+    assert (
+        tag.mistake("--data", texts, "--output", "file")
+        == "--output file: is a file; name a folder"
+    )
+    line = tag.mistake("--data", texts, "--output", "texts")
+    assert line == "--output texts: holds other files; choose an empty folder"
+    write(texts / "d.jsonl", [{"text": "a"}])
+    assert "the texts of" in tag.mistake("--data", texts)
+    (texts / "d.jsonl").unlink()
+    pq.write_table(pa.table({"title": ["a"], "other": [1]}), texts / "d.parquet")
+    assert "has other columns than" in tag.mistake("--data", texts)
+    (texts / "d.parquet").unlink()
+    write(texts / "a.jsonl", [*rows[:25], {"title": 5}])
+    line = tag.mistake("--data", texts)
+    assert line == f"{texts}/a.jsonl, row 26: column 'title' holds 5 (int), not text"
+    write(texts / "a.jsonl", '{"title": "a"}\n{"title": ')
+    assert f"{texts}/a.jsonl, row 2: invalid JSON" in tag.mistake("--data", texts)
+    assert "cannot be read" in tag.mistake("--data", write_damaged(texts))
+
+
+def write_damaged(folder):
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "x.parquet").write_bytes(b"PAR1 and no more")
+    return folder / "damaged"
+
+
+# --- Ray -----------------------------------------------------------------------------------------
+
+
+def test_without_ray_one_line_says_what_to_install(tag, texts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = tag.mistake("--data", texts, "--engine", "ray")
+    assert line == '--engine ray: needs Ray; pip install -e ".[ray]"'
+
+
+def test_where_ray_cannot_start_one_line_says_why(tag, texts, monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def fail(**_):
+        raise RuntimeError("no space in /dev/shm\nand more")
+
+    monkeypatch.setattr(ray, "init", fail)
+    line = tag.mistake("--data", texts, "--engine", "ray")
+    assert line.startswith("--engine ray: Ray cannot start (no space in /dev/shm); it needs")
+
+
+def test_a_worker_reports_a_mistake_of_the_user(tagger_folder, texts, tmp_path):
+    files, inputs = input_parts.find_files(str(texts))
+    parts, columns, _ = input_parts.split_files(files, inputs, 20, ["title"])
+    folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
+    flags = {"model": [str(tagger_folder)], "use_cpu": True, "explain": False}
+    worker = folder_engines.RayWorker(folders, flags)
+    assert worker.tag(parts[0]) == {"rows": 20, "texts": 19}
+    other = folder_engines.RayWorker(folders, flags | {"model": [str(tmp_path / "nowhere")]})
+    assert "nowhere" in other.tag(parts[0])
+
+
+def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path, monkeypatch):
+    """One of two workers dies half-way, when it has written a part and not yet reported it."""
+    ray = pytest.importorskip("ray")
+    marker = tmp_path / "died"
+
+    class Mortal(folder_engines.RayWorker):
+        def tag(self, part):
+            result = super().tag(part)
+            if part.name == "below/b.ndjson-000001.jsonl" and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+    monkeypatch.setattr(folder_engines, "RayWorker", Mortal)
+    printed = tag("--data", texts, "--engine", "ray", "--workers", 2)
+    assert not ray.is_initialized()
+    assert marker.exists()
+    assert "132 rows (1 without text) of 3 files tagged in tagged, 8 files" in printed
+    assert_as_one_file(tag, rows, tmp_path / "tagged")
+    assert read_json(tmp_path / "tagged" / "manifest.json")["complete"]
