@@ -22,6 +22,7 @@ MOST_MODULES = {
     "document_classification": 76,
     "domain_adaptation": 75,
     "embedding_lookup": 74,
+    "export": 63,
     "few_label_benchmark": 92,
     "few_label_probe": 75,
     "github_tagger": 75,
@@ -278,7 +279,7 @@ def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
     # No text names a recipe that the copy lacks.
     others = "|".join({*RECIPES} - {path.stem for path in (folder / "recipes").glob("*.py")})
     # These have a default of the project.
-    outputs = "nothing" if name in ("demo", "serve", "tag") else others
+    outputs = "nothing" if name in ("demo", "export", "serve", "tag") else others
     for path in [*scripts, folder / "README.md", *folder.glob("recipes/data/README.md")]:
         text = path.read_text(encoding="utf-8")
         if path.name == "verdict.py":  # its advice depends on whether the recipe exists
