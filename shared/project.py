@@ -99,8 +99,8 @@ def copy_recipe(root: Path, name: str, folder: Path) -> list[Path]:
     own_modules = imported_modules(root, script)
     launched = launched_scripts(root, script)
     tag, tagger = root / "recipes" / "tag.py", root / "shared" / "taggers" / "tagger.py"
-    # They make no tagger.
-    appliers = {tag, root / "recipes" / "serve.py", root / "recipes" / "demo.py"}
+    # They make no tagger of their own.
+    appliers = {tag, *(root / "recipes" / f"{other}.py" for other in ("demo", "export", "serve"))}
     makers = [
         path
         for path in (script, *launched)

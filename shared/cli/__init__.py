@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "atomic_write",
             "folder_fingerprint",
             "make_output_dir",
+            "temporary_folder",
             "write_csv",
             "write_json",
         ],

@@ -32,7 +32,8 @@ from shared.evaluation.rules import NEVER, DecisionRule
 N_BINS = 15  # of `reliability`, as in Guo et al. 2017
 _SMALLEST = 1e-6  # scores of 0 and 1 have no logit
 _LEAST_FACTOR = 0.05  # the order of the scores of a label must not change
-_LEVELS = np.arange(1, 200) / 200  # of the precision in `Calibration.precision`
+# Of the precision in `Calibration.precision`: hundredths, and thousandths above .99.
+_LEVELS = np.append(np.arange(10, 1000, 10), np.arange(991, 1000)) / 1000
 _BLOCK = 4_000_000  # scores that are fitted at a time
 
 

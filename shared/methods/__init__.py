@@ -9,7 +9,8 @@ trainer and the metrics of the rooms below.
 - `strategies`: several labels per text: binary relevance, label powerset, classifier chain
 - `trees`: fitted gradient-boosted trees, as plain arrays
 - `fold_baselines`: two baselines on the folds of a cross-validation
-- `embeddings`: sentence embeddings: mean pooling, a cache of vectors
+- `mean_pooling`: an encoder whose output is one vector per text
+- `embeddings`: sentence embeddings, with a cache of vectors
 - `static_embeddings`: vectors of tokens, distilled from an encoder
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
 - `titles`: the first lines of texts, and embeddings of their own for them
@@ -52,7 +53,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": [
             "CachedEmbedder",
             "Embedder",
-            "MeanPooling",
             "cached_vectors",
             "embed_split",
             "normalized",
@@ -66,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WordClassifier",
             "WordFeatures",
         ],
+        "mean_pooling": ["MeanPooling"],
         "neighbours": [
             "NearestNeighbours",
             "NeighbourVote",

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shared.methods.embeddings import MeanPooling, cached_vectors
+from shared.methods.embeddings import cached_vectors
+from shared.methods.mean_pooling import MeanPooling
 from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:

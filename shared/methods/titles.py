@@ -7,14 +7,11 @@ whole text this line is one of many; an embedding of its own gives it the weight
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from shared.data.words import count_words
-
-if TYPE_CHECKING:
-    from shared.methods.embeddings import Embedder
 
 CHARACTERS = 200  # a longer first line is a paragraph
 
@@ -51,13 +48,13 @@ class TitledEmbedder:
 
     Parameters
     ----------
-    embed : Embedder
-        Maps texts to vectors, (texts, width).
+    embed : callable
+        Maps texts to vectors, (texts, width), such as an `Embedder`.
     title_weight : float
         Weight of the vectors of titles.
     """
 
-    def __init__(self, embed: Embedder, title_weight: float):
+    def __init__(self, embed: Any, title_weight: float):
         self.embed, self.title_weight = embed, title_weight
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:

@@ -126,8 +126,19 @@ def split_into_windows(
     input_ids : list of lists of int, one per window; at least one window per text.
     documents : int array of shape (windows,), ascending: the text of each window.
     """
-    columns, documents = encode_windows(tokenizer, texts, stride=stride, max_windows=max_windows)
-    return columns["input_ids"], documents
+    ids: list[list[int]] = []
+    documents = [np.zeros(0, np.int64)]  # so that no texts give no windows
+    # In batches: the tokenizer keeps the tokens beyond the truncation until a call ends.
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        columns, owners = encode_windows(
+            tokenizer,
+            texts[start : start + TEXTS_PER_CALL],
+            stride=stride,
+            max_windows=max_windows,
+        )
+        ids += columns["input_ids"]
+        documents.append(start + owners)
+    return ids, np.concatenate(documents)
 
 
 def encode_windows(
@@ -219,19 +230,11 @@ class Windows:
         """Split texts; the other parameters are those of `split_into_windows`."""
         from datasets import Dataset
 
-        ids: list[list[int]] = []
-        documents = [np.zeros(0, np.int64)]  # so that no texts give no windows
-        for start in range(0, len(texts), TEXTS_PER_CALL):
-            windows, owners = split_into_windows(
-                tokenizer,
-                texts[start : start + TEXTS_PER_CALL],
-                stride=stride,
-                max_windows=max_windows,
-            )
-            ids += windows
-            documents.append(start + owners)
+        ids, documents = split_into_windows(
+            tokenizer, texts, stride=stride, max_windows=max_windows
+        )
         rows = Dataset.from_dict({"input_ids": ids, "length": [len(window) for window in ids]})
-        return cls(rows, np.concatenate(documents))
+        return cls(rows, documents)
 
     def of(self, selected: np.ndarray) -> Windows:
         """Return the windows of the documents that a bool array of shape (documents,) selects."""

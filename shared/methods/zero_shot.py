@@ -18,7 +18,8 @@ from shared.cli.files import expand_path
 from shared.cli.launch import print_once, progress
 from shared.cli.yaml_files import read_yaml
 from shared.evaluation.decisions import softmax
-from shared.methods.embeddings import MeanPooling, normalized
+from shared.methods.embeddings import normalized
+from shared.methods.mean_pooling import MeanPooling
 from shared.models.lengths import limit_length
 from shared.models.loading import (
     load_encoder,

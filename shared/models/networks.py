@@ -167,8 +167,9 @@ class TextNetwork(PreTrainedModel):
             attention_mask = input_ids != self.config.pad_token_id
         mask = attention_mask.bool()
         # Move the tokens of each row to its front, in their order. The rest of the code then works
-        # for padding on either side. A stable sort of 0 (token) and 1 (padding) does that.
-        order = (~mask).byte().argsort(dim=1, stable=True)
+        # for padding on either side. The places of padding come after all others.
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        order = torch.where(mask, positions, positions + mask.shape[1]).argsort(dim=1)
         mask = mask.gather(1, order)
         seen = self.word_dropout(mask.to(self.embeddings.weight.dtype))
         vectors = self.embed(input_ids.gather(1, order), seen.unsqueeze(-1))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.methods.attributions import Chosen, Contributions
-from shared.methods.embeddings import CachedEmbedder, Embedder, MeanPooling
+from shared.methods.embeddings import CachedEmbedder, Embedder
 from shared.methods.linear import LinearClassifier, LinearEnsemble
 from shared.methods.linear_attributions import probe_contributions
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, probe_features
-from shared.methods.static_embeddings import StaticEncoder
 from shared.methods.titles import TitledEmbedder
 from shared.models.lengths import limit_length
 from shared.models.loading import load_encoder, load_tokenizer
-from shared.taggers.folder import EncoderReference, TaggerContents
+from shared.taggers.folder import TOKENIZER, EncoderReference, TaggerContents, add_tokenizer
+from shared.taggers.onnx_model import ONNX, OnnxEmbedder, OnnxModel
 from shared.taggers.words import add_linear, add_words, read_linear, read_words
 
 if TYPE_CHECKING:
@@ -27,18 +27,15 @@ if TYPE_CHECKING:
     from shared.taggers.tagger import Loading
 
 
-TOKENIZER = "tokenizer"  # the folder below that of the tagger, for static embeddings
-
-
 class EmbeddingScorer:
     """A classifier of sentence embeddings, to which vectors of words may be appended.
 
     Parameters
     ----------
     embed : callable
-        Maps texts to vectors, (texts, width): an `Embedder` or `TitledEmbedder`.
+        Maps texts to vectors, (texts, width): an `Embedder`, `OnnxEmbedder` or `TitledEmbedder`.
     encoder : EncoderReference, optional
-        The encoder of `embed`. None: a `StaticEncoder`, which the folder holds.
+        The encoder of `embed`. None: the folder holds a `StaticEncoder` or `OnnxModel`.
     classifier : callable
         Maps vectors to scores: a `LinearClassifier`, `LinearEnsemble` or `NeighbourVote`.
     analysis : LatentSemanticAnalysis, optional
@@ -50,7 +47,7 @@ class EmbeddingScorer:
 
     def __init__(
         self,
-        embed: Embedder | TitledEmbedder,
+        embed: Embedder | OnnxEmbedder | TitledEmbedder,
         encoder: EncoderReference | None,
         classifier: Callable[[Any], np.ndarray],
         analysis: LatentSemanticAnalysis | None = None,
@@ -59,8 +56,8 @@ class EmbeddingScorer:
     ):
         self.embed, self.encoder, self.classifier = embed, encoder, classifier
         self.analysis, self.word_weight, self.wide = analysis, word_weight, wide
-        embedder = embed.embed if isinstance(embed, TitledEmbedder) else embed
-        self.tokenizer = embedder.tokenizer
+        self.embedder = embed.embed if isinstance(embed, TitledEmbedder) else embed
+        self.tokenizer = self.embedder.tokenizer
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores of the classifier."""
@@ -91,14 +88,14 @@ class EmbeddingScorer:
         return probe_contributions(texts, self.classifier, *options, chosen)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:
-        """Add the classifier, and the word vectors and static embeddings if there are any."""
+        """Add the classifier, and the word vectors and the encoder if there are any."""
         contents.method, contents.encoder = "embeddings", self.encoder
-        if self.encoder is None:
-            embedder = self.embed.embed if isinstance(self.embed, TitledEmbedder) else self.embed
-            contents.arrays["static"] = embedder.trainer.model.vectors.weight.half().cpu().numpy()
-            embedder.tokenizer.save_pretrained(folder / TOKENIZER)
-            paths = sorted((folder / TOKENIZER).iterdir())
-            contents.files = [f"{TOKENIZER}/{path.name}" for path in paths]
+        if isinstance(self.embedder, OnnxEmbedder):
+            self.embedder.model.save(folder, contents)
+        elif self.encoder is None:
+            static = self.embedder.trainer.model.vectors.weight
+            contents.arrays["static"] = static.half().cpu().numpy()
+            add_tokenizer(folder, contents, self.tokenizer)
         if isinstance(self.classifier, NeighbourVote):
             lookup = self.classifier.lookup
             contents.arrays |= {"vectors": lookup.vectors, "labels": lookup.labels}
@@ -116,25 +113,12 @@ class EmbeddingScorer:
     @classmethod
     def load(cls, folder: Path, contents: TaggerContents, loading: Loading) -> EmbeddingScorer:
         """Load the encoder and rebuild the classifier from its arrays."""
-        encoder, arrays, settings = contents.encoder, contents.arrays, contents.settings
-        model: torch.nn.Module
-        if "static" in arrays:
-            source = str(folder / TOKENIZER)
-            tokenizer, model = load_tokenizer(source), StaticEncoder(arrays["static"])
-        elif encoder is not None:
-            source = encoder.resolve(loading.encoder)
-            tokenizer = load_tokenizer(source, encoder.text_prefix)
-            transformer = load_encoder(source, tokenizer=tokenizer)
-            limit_length(tokenizer, transformer, encoder.max_length)
-            model = MeanPooling(transformer)
+        arrays, settings = contents.arrays, contents.settings
+        embed: Embedder | OnnxEmbedder | TitledEmbedder
+        if ONNX in contents.files:
+            embed = OnnxEmbedder(OnnxModel.load(folder))
         else:
-            raise ValueError("encoder is missing")
-        trainer = loading.trainer(model, tokenizer)
-        embed: Embedder | TitledEmbedder
-        if loading.cache_dir is None:
-            embed = Embedder(trainer, tokenizer)
-        else:
-            embed = CachedEmbedder(trainer, tokenizer, source, loading.cache_dir)
+            embed = _load_embedder(folder, contents, loading)
         classifier: Callable[[Any], np.ndarray]
         if "neighbours" in settings:
             index_type = settings.get("index", "flat")  # older taggers do not name it
@@ -143,11 +127,35 @@ class EmbeddingScorer:
         else:
             classifier = read_linear(contents)
         if "components" not in arrays:
-            return cls(embed, encoder, classifier)
+            return cls(embed, contents.encoder, classifier)
         title_weight = settings["title_weight"]
         analysis = LatentSemanticAnalysis(
             read_words(contents), arrays["components"], title_weight=title_weight
         )
         embed = TitledEmbedder(embed, title_weight) if title_weight else embed
         options = settings["word_weight"], settings["wide"]
-        return cls(embed, encoder, classifier, analysis, *options)
+        return cls(embed, contents.encoder, classifier, analysis, *options)
+
+
+def _load_embedder(folder: Path, contents: TaggerContents, loading: Loading) -> Embedder:
+    """Load an encoder, or the static embeddings that the folder holds, for torch."""
+    from shared.methods.mean_pooling import MeanPooling
+    from shared.methods.static_embeddings import StaticEncoder
+
+    encoder = contents.encoder
+    model: torch.nn.Module
+    if "static" in contents.arrays:
+        source = str(folder / TOKENIZER)
+        tokenizer, model = load_tokenizer(source), StaticEncoder(contents.arrays["static"])
+    elif encoder is not None:
+        source = encoder.resolve(loading.encoder)
+        tokenizer = load_tokenizer(source, encoder.text_prefix)
+        transformer = load_encoder(source, tokenizer=tokenizer)
+        limit_length(tokenizer, transformer, encoder.max_length)
+        model = MeanPooling(transformer)
+    else:
+        raise ValueError("encoder is missing")
+    trainer = loading.trainer(model, tokenizer)
+    if loading.cache_dir is None:
+        return Embedder(trainer, tokenizer)
+    return CachedEmbedder(trainer, tokenizer, source, loading.cache_dir)

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -28,12 +28,17 @@ from shared.cli.files import ROOT, atomic_write, folder_fingerprint, write_json
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule
 from shared.models.sources import resolve_model
+from shared.models.tokenizers import forget_padding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORMAT = 3  # raise it whenever an older version cannot read a folder any more
 READABLE = (2, 3)  # 2: without calibration
 MANIFEST = "tagger.json"
 ARRAYS = "tagger.safetensors"
 WORDS = "words.json"
+TOKENIZER = "tokenizer"  # a folder, of taggers that hold no model of transformers
 ADAPTER = "adapter_config.json"
 # What transformers and peft write beside the weights. A Python file is the code of a model of this
 # project, for programs without it; `load_tagger` never runs it.
@@ -352,6 +357,16 @@ def transformers_files(folder: Path) -> list[str]:
     weights = [path.name for path in folder.glob("*.safetensors") if path.name != ARRAYS]
     others = [path.name for name in _TRANSFORMERS_FILES for path in folder.glob(name)]
     return sorted({*weights, *others})
+
+
+def add_tokenizer(
+    folder: Path, contents: TaggerContents, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Save a tokenizer in a folder of its own, and record its files."""
+    forget_padding(tokenizer)
+    tokenizer.save_pretrained(folder / TOKENIZER)
+    names = sorted(path.name for path in (folder / TOKENIZER).iterdir())
+    contents.files = [*contents.files, *(f"{TOKENIZER}/{name}" for name in names)]
 
 
 def refuse_other_files(folder: Path, contents: TaggerContents) -> None:

@@ -37,6 +37,7 @@ _SCORERS = {
     "trained_model": ("trained_model", "TrainedModelScorer"),
     "words": ("words", "WordScorer"),
     "embeddings": ("embeddings", "EmbeddingScorer"),
+    "onnx": ("onnx_model", "OnnxScorer"),
     "zero_shot": ("zero_shot", "ZeroShotScorer"),
 }
 

@@ -106,7 +106,8 @@ class TrainedModelScorer:
 
         Of a long text it reads the first window.
         """
-        from shared.methods.embeddings import Embedder, MeanPooling
+        from shared.methods.embeddings import Embedder
+        from shared.methods.mean_pooling import MeanPooling
         from shared.training.trainer import LengthGroupedTrainer
 
         model = self.trainer.model

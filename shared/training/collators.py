@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100  # PyTorch's cross-entropy ignores targets with this value
 
 
+def token_mask(lengths: np.ndarray, width: int, padding_side: str) -> np.ndarray:
+    """Return where the tokens of padded rows are: bool, of shape (rows, width).
+
+    Parameters
+    ----------
+    lengths : int array of shape (rows,)
+        Tokens of each row.
+    width : int
+        Tokens and padding of each row.
+    padding_side : {"left", "right"}
+    """
+    positions = np.arange(width)
+    if padding_side == "left":
+        return positions >= width - lengths[:, None]
+    return positions < lengths[:, None]
+
+
 class PaddingCollator:
     """Pad the rows of a batch to the length of the longest.
 
@@ -50,11 +67,7 @@ class PaddingCollator:
         lengths = np.array([len(feature["input_ids"]) for feature in features])
         # Ceiling division, with integers only.
         width = -(-lengths.max() // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        positions = np.arange(width)
-        pad_left = self._tokenizer.padding_side == "left"
-        mask = (  # (rows, width)
-            positions >= width - lengths[:, None] if pad_left else positions < lengths[:, None]
-        )
+        mask = token_mask(lengths, width, self._tokenizer.padding_side)
         batch = {"attention_mask": mask.astype(np.int64)}
         for name, padding in (("input_ids", self._tokenizer.pad_token_id), ("token_type_ids", 0)):
             if name in features[0]:

@@ -19,14 +19,16 @@ ROOMS = sorted(path.parent.name for path in SHARED.glob("*/__init__.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are of no use without a heavy library, and import it at the top.
 WITH_TORCH = {
-    *("methods.embeddings", "methods.static_embeddings", "methods.zero_shot"),
+    *("methods.mean_pooling", "methods.static_embeddings", "methods.zero_shot"),
     *("models.first_weights", "models.heads", "models.networks"),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
     *("training.callbacks", "training.health", "training.optimization"),
-    *("training.trainer", "taggers.arguments", "taggers.embeddings", "taggers.zero_shot"),
+    *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
-WITH_SKLEARN = {"methods.probe", "methods.self_training"}
+WITH_SKLEARN = {
+    *("methods.probe", "methods.self_training", "taggers.embeddings", "taggers.onnx_export"),
+}
 WITH_NUMBA = {"data.near_duplicates"}
 WITH_EVALUATE = {"evaluation.evaluate_modules"}
 WITH_FASTAPI = {"serving.app"}

@@ -12,11 +12,11 @@ from transformers import AutoModel, GPT2Config, GPT2Model, TrainingArguments
 from shared.methods import embeddings
 from shared.methods.embeddings import (
     CachedEmbedder,
-    MeanPooling,
     cached_vectors,
     embed_split,
     normalized,
 )
+from shared.methods.mean_pooling import MeanPooling
 from shared.models.loading import load_encoder, load_tokenizer
 from shared.training.collators import PaddingCollator
 from shared.training.trainer import LengthGroupedTrainer

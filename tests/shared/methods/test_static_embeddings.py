@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.methods.embeddings import MeanPooling
+from shared.methods.mean_pooling import MeanPooling
 from shared.methods.static_embeddings import StaticEncoder, distil
 from shared.models import load_encoder, load_tokenizer
 from shared.taggers.tagger import Loading

@@ -10,7 +10,8 @@ from shared.data.arguments import DataArguments
 from shared.data.corpus import load_data
 from shared.evaluation.rules import DecisionRule
 from shared.methods.baselines import fit_words, naive_bayes, tfidf_logistic_regression
-from shared.methods.embeddings import Embedder, MeanPooling
+from shared.methods.embeddings import Embedder
+from shared.methods.mean_pooling import MeanPooling
 from shared.methods.neighbours import NearestNeighbours, NeighbourVote
 from shared.methods.probe import LatentSemanticAnalysis, fit_probe, probe_features
 from shared.models.heads import PooledForSequenceClassification

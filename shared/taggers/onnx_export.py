@@ -1,0 +1,221 @@
+"""Turn the models of a tagger into ONNX files, in single precision or in 8-bit integers."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.cli.errors import UserError, first_line
+from shared.methods.titles import TitledEmbedder
+from shared.methods.windows import saved_windows
+from shared.taggers.embeddings import EmbeddingScorer
+from shared.taggers.onnx_model import OnnxEmbedder, OnnxModel, OnnxScorer
+from shared.taggers.tagger import MeanScorer, Scorer, Tagger
+from shared.taggers.trained_model import TrainedModelScorer
+from shared.taggers.words import WordScorer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+# The first one with an operator for attention, which onnxruntime 1.23 and later can run.
+OPSET = 23
+# What is quantised: matrix products with weights, and tables of token vectors. The last layer of a
+# head, a Gemm, is small and decides the scores; it stays in single precision.
+_QUANTIZED = ["MatMul", "Gather"]
+
+
+def export_tagger(tagger: Tagger, folder: Path) -> Tagger:
+    """Return a tagger whose models of torch are exported to ONNX, in single precision.
+
+    The parts that are arrays stay as they are: the classifier of a probe or a lookup, and taggers
+    of words in a mean.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        From `load_tagger`.
+    folder : Path
+        Gets the files; `Tagger.save` copies them.
+
+    Raises
+    ------
+    UserError
+        If nothing in the tagger is computed by torch, if a part of it cannot be exported, or if
+        onnx or onnxruntime is not installed.
+    """
+    _require_onnx()
+    paths = _new_paths(folder)
+
+    def convert(part: Any) -> OnnxModel:
+        return _export_model(part.trainer.model, part.tokenizer, next(paths))
+
+    return replace(tagger, scorer=_with_models(tagger.scorer, convert))
+
+
+def quantize_tagger(tagger: Tagger, folder: Path) -> Tagger:
+    """Return an exported tagger whose models compute in 8-bit integers.
+
+    Weights are quantised once, with a scale per channel; activations when they are computed, with a
+    scale per batch (dynamic quantisation), so that it needs no data. A score therefore depends a
+    little on the other texts of the batch. Weights and activations in blocks (``MatMulNBits``)
+    changed scores a tenth as much, but were no faster than single precision.
+
+    Parameters
+    ----------
+    tagger : Tagger
+        From `export_tagger`.
+    folder : Path
+        Gets the files; `Tagger.save` copies them.
+    """
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    paths = _new_paths(folder)
+    capabilities = torch.cpu.get_capabilities()
+    # Without VNNI, two products of 8 bits are added in 16 bits, which overflow: weights then have 7
+    # bits. CPUs that are not of this family have no such instruction.
+    is_x86 = "avx2" in capabilities
+    has_vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+
+    def convert(part: Any) -> OnnxModel:
+        path = next(paths)
+        with _quiet():
+            quantize_dynamic(
+                part.model.path,
+                path,
+                op_types_to_quantize=_QUANTIZED,
+                per_channel=True,
+                reduce_range=is_x86 and not has_vnni,
+                weight_type=QuantType.QInt8,
+            )
+        return OnnxModel(path, part.tokenizer)
+
+    return replace(tagger, scorer=_with_models(tagger.scorer, convert))
+
+
+def _with_models(scorer: Scorer, convert: Callable[[Any], OnnxModel]) -> Scorer:
+    """Return a scorer whose models are converted; its other parts stay.
+
+    `convert` gets the part of the scorer that has the model: for embeddings, the embedder.
+    """
+    if not _uses_torch(scorer):
+        raise UserError(
+            "a tagger of words needs no export: tag and serve run it without torch as it is"
+        )
+    if isinstance(scorer, MeanScorer):
+        members = [
+            replace(member, scorer=_with_models(member.scorer, convert))
+            if _uses_torch(member.scorer)
+            else member
+            for member in scorer.members
+        ]
+        return replace(scorer, members=members)
+    if isinstance(scorer, EmbeddingScorer):
+        embed: Any = OnnxEmbedder(convert(scorer.embedder))
+        if isinstance(scorer.embed, TitledEmbedder):
+            embed = TitledEmbedder(embed, scorer.embed.title_weight)
+        options = scorer.analysis, scorer.word_weight, scorer.wide
+        return EmbeddingScorer(embed, None, scorer.classifier, *options)
+    if isinstance(scorer, TrainedModelScorer):
+        config = scorer.trainer.model.config
+        windows = saved_windows(scorer.trainer.model, scorer.tokenizer)
+        single_label = config.problem_type == "single_label_classification"
+        return OnnxScorer(convert(scorer), windows, single_label)
+    if isinstance(scorer, OnnxScorer):
+        return OnnxScorer(convert(scorer), scorer.windows, scorer.single_label)
+    raise UserError(
+        "a zero-shot tagger cannot be exported: it scores pairs of sentences; tag texts with it, "
+        "train a tagger on them, and export that"
+    )
+
+
+def _uses_torch(scorer: Scorer) -> bool:
+    """Return whether a scorer has more to convert than words."""
+    if isinstance(scorer, MeanScorer):
+        return any(_uses_torch(member.scorer) for member in scorer.members)
+    return not isinstance(scorer, WordScorer)
+
+
+def _new_paths(folder: Path) -> Iterator[Path]:
+    return (folder / f"{number}.onnx" for number in count(len([*folder.glob("*.onnx")])))
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'export needs {error.name}, which is not installed; pip install -e ".[export]"'
+        ) from None
+
+
+def _export_model(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path
+) -> OnnxModel:
+    """Write a model that returns ``logits`` of token ids as an ONNX file."""
+    import torch
+
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__}: runs without torch only as a fast tokenizer; train the "
+            "tagger on a model that has one"
+        )
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask)["logits"]
+
+    # Two rows of different lengths, so that no size of the example is taken for a constant.
+    batch = tokenizer(["a a a a a", "a"], padding=True, return_tensors="pt", truncation=True)
+    inputs = {name: batch[name].cpu() for name in ("input_ids", "attention_mask")}
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    model.eval().cpu()
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                Logits().eval(),
+                kwargs=inputs,
+                dynamo=True,
+                dynamic_shapes=dict.fromkeys(inputs, sizes),
+                input_names=list(inputs),
+                output_names=["logits"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+            assert program is not None  # it is with dynamo=True
+            program.save(path)
+    except Exception as error:  # torch.export raises anything for code that it cannot trace
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter wraps it several times
+            cause = cause.__cause__
+        name = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        raise UserError(
+            f"{name} models cannot be exported ({first_line(cause)[:200]}); tag with the tagger as "
+            "it is"
+        ) from error
+    return OnnxModel(path, tokenizer)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the messages of the exporter and the quantiser, which tell a user nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
