@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from command_line import PYTHON, ROOT, Recipe, load_recipe, read_lines, write
 
 from shared.cli import UserError, parse_arguments
 from shared.evaluation import DecisionRule
+from shared.evaluation.calibration import Calibration
 from shared.methods import fit_words, naive_bayes
 from shared.serving import bind, run_server
 from shared.taggers import Tagger, WordScorer, load_tagger
@@ -212,6 +214,21 @@ def test_every_format_of_tag_comes_back(name, output, tag_file, tmp_path):
     assert tagged[0]["labels"] in ("bug", ["bug"])
     assert tagged[1]["labels"] in ("", [])
     assert {path.name for path in tmp_path.iterdir()} == {name, output}
+
+
+def test_with_abstain_a_file_says_which_rows_are_unsure(words, tag_file, tmp_path):
+    args = parse_arguments(tag_file.module.DemoArguments, ["--abstain", "0.8"])
+    calibration = Calibration((1.0,) * 4, (0.0,) * 4, single_label=False)
+    tagger = replace(load_tagger(words), calibration=calibration, unsure_below=args.abstain)
+    path = write(tmp_path / "a.csv", "title,unsure\ncrash with a traceback,1\n,2\n")
+    list(tag_file.module.tag_file(path, ["title"], tagger, 4, threading.Lock(), args))
+    with (tmp_path / "tagged_a.csv").open(newline="") as file:
+        first, blank = csv.DictReader(file)
+    record = tagger("crash with a traceback")
+    assert json.loads(first["confidence"]) == record["confidence"]
+    assert first["unsure"] == str(record["unsure"])
+    assert (first["input_unsure"], blank["input_unsure"]) == ("1", "2")
+    assert blank["unsure"] == "True"
 
 
 def test_blocks_grow_to_what_takes_some_seconds(tag_file, tmp_path, monkeypatch):
