@@ -12,6 +12,7 @@ from transformers import pipeline
 
 import shared.models.networks  # noqa: F401  (as the card says)
 from shared.evaluation.metrics import f1_scores
+from shared.taggers import read_tagger
 
 SCRIPT = "recipes/imdb_cnn_rnn.py"
 LABELS = ["bug", "documentation", "feature", "speed"]
@@ -116,7 +117,7 @@ def test_each_architecture_learns_classes(name, recipe, tiny_classes, tmp_path):
         card = (tmp_path / "out" / "README.md").read_text("utf-8")
         assert f"| test accuracy | {metrics['test_accuracy']:.3f} |" in card
         assert "micro" not in card
-        assert "which one of 4 labels" in card
+        assert "exactly one of 4 labels" in card
     history = read_json(tmp_path / "out" / "training_log.json")["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert losses[-1] < 0.7 * np.log(4) < losses[0]
@@ -178,9 +179,14 @@ def test_the_pipeline_and_the_recipe_tag_give_the_same_scores(
     lines = read_lines(out / "test_predictions.jsonl")
     texts = [line["text"] for line in lines]
     classifier = pipeline("text-classification", model=str(out), top_k=None, device="cpu")
+    contents = read_tagger(out)
     for line, actual in zip(lines, classifier(texts, truncation=True), strict=True):
-        actual = {item["label"]: item["score"] for item in actual}
-        assert line["scores"] == pytest.approx(actual, abs=1e-5)
+        by_name = {item["label"]: item["score"] for item in actual}
+        raw_scores = np.array([[by_name[name] for name in contents.label_names]])
+        calibrated = dict(
+            zip(contents.label_names, contents.calibration(raw_scores)[0], strict=True)
+        )
+        assert line["scores"] == pytest.approx(calibrated, abs=1e-4)
         assert sum(line["scores"].values()) == pytest.approx(1, abs=1e-5)
     data = write(tmp_path / "new.jsonl", [{"text": text} for text in texts])
     tag = Recipe("tag", monkeypatch, capfd, "--model", out, "--use_cpu")
