@@ -116,7 +116,7 @@ def test_each_architecture_learns_classes(name, recipe, tiny_classes, tmp_path):
         assert metrics["test_accuracy"] > 0.6
         card = (tmp_path / "out" / "README.md").read_text("utf-8")
         assert f"| test accuracy | {metrics['test_accuracy']:.3f} |" in card
-        assert "micro" not in card
+        assert "micro F1" not in card
         assert "exactly one of 4 labels" in card
     history = read_json(tmp_path / "out" / "training_log.json")["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
