@@ -262,7 +262,7 @@ def main() -> None:
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
     test = scores["test"], predicted["test"]
     options = {"card": TaggerCard(args, limits=limits), "top_scores": args.top_scores}
-    options |= {"calibrated": calibration(scores["test"])}
+    options |= {"calibrated": calibration.apply(*test)}
     report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

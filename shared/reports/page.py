@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.files import atomic_write
+from shared.evaluation.calibration import joint_probability
 from shared.evaluation.metrics import per_label_report
 from shared.reports import page_data
 
@@ -43,6 +44,7 @@ def write_page(
     verdict: Sequence[str] = (),
     single_label: bool = False,
     raw_scores: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
     label_errors: Sequence[LabelError] = (),
     log_history: Sequence[Mapping[str, Any]] = (),
@@ -67,6 +69,9 @@ def write_page(
         Every text has exactly one label.
     raw_scores : array of shape (rows, labels), optional
         The scores before calibration, which `thresholds` belong to, if `scores` are calibrated.
+    confidence : array of shape (rows,), optional
+        The probability that all labels of a row are right. Without it, it follows from `scores`, as
+        if labels were independent.
     thresholds : sequence of float, optional
         One per label; NaN for a label without one. Without them, sliders start at 0.5.
     label_errors : sequence of LabelError
@@ -76,7 +81,8 @@ def write_page(
     y, predicted = np.asarray(y_true, dtype=bool), np.asarray(predicted, dtype=bool)
     scores = np.asarray(scores, dtype=np.float64)
     decided_by = scores if raw_scores is None else np.asarray(raw_scores, dtype=np.float64)
-    confidence = page_data.row_confidence(scores, predicted, single_label=single_label)
+    if confidence is None:
+        confidence = joint_probability(scores, predicted, single_label)
     data: dict[str, Any] = {
         "labels": list(label_names),
         "single": single_label,
