@@ -153,7 +153,7 @@ def main() -> None:
     quiet_libraries()
     if args.engine == "ray" or is_folder(args.data):
         args.output = args.output or "tagged"
-        return tag_folder(args, FLAGS_OF_A_RUN)
+        return tag_folder(args, FLAGS_OF_A_RUN, DEFAULT_TAGGER)
     args.output = args.output or "tagged.jsonl"
     reading = {name: getattr(args, name) for name in ("column_names", "delimiter", "quoting")}
     source = open_source(args.data, **reading)

@@ -225,7 +225,8 @@ def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
     tagger : Tagger
     args : dataclass
         ``model`` names the folders of the tagger, ``explain_data`` the file of labelled texts,
-        ``text_columns`` and ``label_column`` its columns.
+        ``text_columns`` and ``label_column`` its columns; ``column_names``, ``delimiter`` and
+        ``quoting`` say how a CSV file is read.
 
     Raises
     ------
@@ -235,8 +236,9 @@ def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
     version = " ".join(map(tagger_fingerprint, args.model))
     if args.explain_data is None:
         return Explainer(tagger, version=version), ""
-    columns = {"text_columns": args.text_columns, "label_column": args.label_column}
-    reference = load_data(DataArguments(data=args.explain_data, **columns))
+    names = ("text_columns", "label_column", "column_names", "delimiter", "quoting")
+    reading = {name: getattr(args, name) for name in names}
+    reference = load_data(DataArguments(data=args.explain_data, **reading))
     return Explainer(tagger, reference, version=version), reference.fingerprint
 
 
