@@ -172,8 +172,7 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
         # A worker beyond these would wait for a place, and its part with it.
         places = int(resources.get("GPU" if on_gpu else "CPU", 1))
         n_workers = min(args.workers or places, places, len(parts))
-        flags = {name: getattr(args, name) for name in _FLAGS_OF_WORKERS}
-        flags["model"] = [_absolute(name) for name in args.model]
+        flags = worker_flags(args)
         worker = ray.remote(RayWorker).options(
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
@@ -194,6 +193,20 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
     finally:
         if starts:
             ray.shutdown()
+
+
+def worker_flags(args: Any) -> dict[str, Any]:
+    """Return the flags of workers, with absolute paths: a worker may run in another folder.
+
+    Parameters
+    ----------
+    args : as in `load_part_tagger`
+    """
+    flags = {name: getattr(args, name) for name in _FLAGS_OF_WORKERS}
+    flags["model"] = [_absolute(name) for name in args.model]
+    for name in ("encoder", "explain_data"):
+        flags[name] = flags[name] and _absolute(flags[name])
+    return flags
 
 
 def _start_ray(ray: Any) -> None:
@@ -218,6 +231,6 @@ def _environment() -> dict[str, str]:
     return single | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _absolute(model: str) -> str:
-    """Return the absolute path of a folder; workers may run elsewhere. A hub id stays."""
-    return os.path.abspath(expand_path(model)) if expand_path(model).is_dir() else model
+def _absolute(name: str) -> str:
+    """Return the absolute path of a file or folder. A hub id, or "sample", stays."""
+    return os.path.abspath(expand_path(name)) if expand_path(name).exists() else name

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Recipe, read_json, read_lines, write
 
+from shared.cli import parse_arguments
 from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
 from shared.reports import folder_engines, input_parts, tagged_folder
@@ -348,6 +349,20 @@ def test_a_worker_reports_a_mistake_of_the_user(tagger_folder, texts, tmp_path):
     assert worker.tag(parts[0]) == {"rows": 20, "texts": 19}
     other = folder_engines.RayWorker(folders, flags | {"model": [str(tmp_path / "nowhere")]})
     assert "nowhere" in other.tag(parts[0])
+
+
+def test_workers_elsewhere_find_relative_paths(tag, tagger_folder, texts, tmp_path, monkeypatch):
+    write(tmp_path / "labelled.jsonl", [{"text": "crash", "labels": ["bug"]}])
+    flags = ("--data", "texts", "--explain", "--explain_data", "labelled.jsonl", "--use_cpu")
+    flags += ("--model", os.path.relpath(tagger_folder), "--encoder", "texts")
+    args = parse_arguments(tag.module.TagArguments, list(flags))
+    of_worker = folder_engines.worker_flags(args)
+    assert of_worker["encoder"] == str(texts)
+    files, inputs = input_parts.find_files("texts")
+    parts, columns, _ = input_parts.split_files(files, inputs, 20, ["title"])
+    folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
+    monkeypatch.chdir("/")
+    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == {"rows": 20, "texts": 19}
 
 
 def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path, monkeypatch):
