@@ -28,8 +28,8 @@ whether it is below .8. --target_precision .9 gives a label only where it was ri
 held-out texts, and says which recall that costs.
 
 --data can be a folder, a pattern such as "texts/*.parquet", or a URI such as s3://bucket/texts, of
-Parquet and JSON lines files. --output is then a folder, with a file for each block of rows; each
-row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
+Parquet and JSON lines files. --output is then a folder beside it, with a file for each block of
+rows; each row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
 of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is complete, and
 manifest.json says at the end that all are: each row is tagged once, whatever dies meanwhile.
 
