@@ -29,9 +29,10 @@ held-out texts, and says which recall that costs.
 
 --data can be a folder, a pattern such as "texts/*.parquet", or a URI such as s3://bucket/texts, of
 Parquet and JSON lines files. --output is then a folder beside it, with a file for each block of
-rows; each row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
-of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is complete, and
-manifest.json says at the end that all are: each row is tagged once, whatever dies meanwhile.
+rows; each row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by
+the workers of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is
+complete, and manifest.json says at the end that all are: each row is tagged once, whatever dies
+meanwhile.
 
 A run that was stopped goes on when the same command is repeated (--resume false: from the start).
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from shared.cli.errors import UserError
 
 _BLOCK = 1 << 20  # bytes that are unpacked at a time
+_BATCH_ROWS = 64  # of Parquet: few, since each can hold a long text
 
 
 def check_unpacked_size(path: Path, max_megabytes: int) -> None:
@@ -22,7 +23,7 @@ def check_unpacked_size(path: Path, max_megabytes: int) -> None:
     ----------
     path : Path
     max_megabytes : int
-        Megabytes (10^6 bytes) that it may hold: of Parquet, the sum in its metadata.
+        Megabytes (10^6 bytes) that it may hold: of Parquet, in memory.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def check_unpacked_size(path: Path, max_megabytes: int) -> None:
     most, name = max_megabytes * 10**6, path.name.lower()
     size = 0
     if name.endswith(".parquet"):
-        size = _parquet_size(path)
+        size = _parquet_size(path, most)
     elif name.endswith(".gz"):
         with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
             while size <= most and (block := file.read(_BLOCK)):
@@ -41,12 +42,19 @@ def check_unpacked_size(path: Path, max_megabytes: int) -> None:
         raise UserError(f"{path.name}: unpacks to more than {max_megabytes:,} MB; split it")
 
 
-def _parquet_size(path: Path) -> int:
+def _parquet_size(path: Path, most: int) -> int:
+    """Return the bytes of a Parquet file; of one with more than `most`, some number above it."""
     import pyarrow as pa
-    from pyarrow.parquet import read_metadata
+    from pyarrow.parquet import ParquetFile
 
-    try:
-        metadata = read_metadata(path)
-    except (pa.ArrowException, OSError):
-        return 0
-    return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    size = 0
+    with suppress(pa.ArrowException, OSError), ParquetFile(path) as file:
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        if (unpacked := sum(group.total_byte_size for group in groups)) > most:
+            return unpacked
+        # A text of the dictionary of a column counts once there, but may be that of many rows.
+        for batch in file.iter_batches(_BATCH_ROWS):
+            size += batch.nbytes
+            if size > most:
+                break
+    return size
