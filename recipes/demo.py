@@ -46,6 +46,7 @@ from shared.serving import (
     PageActions,
     PageLimits,
     bind,
+    check_unpacked_size,
     describe_tagger,
     make_page,
     run_server,
@@ -57,13 +58,15 @@ from shared.taggers import (
     TaggerArguments,
     load_taggers,
     mean_tagger,
-    tagger_fingerprint,
+    tagger_version,
 )
 
 DEFAULT_TAGGER = "outputs/github_tagger"
 # Rows that are tagged at a time: after the first block, as many as take some seconds. Then the bar
 # moves and a text waits for a block at most, and the blocks of a fast tagger are those of tag.py.
 FIRST_BLOCK, LARGEST_BLOCK, SECONDS_PER_BLOCK = 64, 4096, 20
+
+UNPACKED_FACTOR = 10  # a compressed file may hold so many times --max_megabytes
 
 
 @dataclass
@@ -84,7 +87,10 @@ class DemoArguments(TaggerArguments, DataArguments):
         50_000, "Characters per text; longer ones are refused (default: 50000).", least=1
     )
     max_megabytes: int = flag(
-        10, "Size of a file in megabytes; larger ones are refused (default: 10).", least=1
+        10,
+        "Size of a file in megabytes; larger ones are refused, and compressed ones that hold more "
+        "than 10 times as much (default: 10).",
+        least=1,
     )
     max_nearest: int = flag(
         1000,
@@ -119,7 +125,7 @@ def main() -> None:
         tagger,
         reference,
         n_reference=args.max_nearest,
-        version=" ".join(map(tagger_fingerprint, args.model)),
+        version=tagger_version(args),
         cache_dir=args.cache_dir,
     )
     for note in explainer.notes:
@@ -160,6 +166,7 @@ def tag_file(
 
     The output lies beside the upload, in the same format.
     """
+    check_unpacked_size(path, UNPACKED_FACTOR * args.max_megabytes)
     name = re.sub(r"\.json(\.gz)?$", r".jsonl\1", path.name, flags=re.IGNORECASE)
     output = path.with_name(f"tagged_{name}")
     source = open_source(

@@ -131,14 +131,15 @@ def main() -> None:
         # Fit the static tagger and export. Then let all taggers score the rows, part by part and
         # taking turns, so that other work on the machine slows all of them alike.
         taggers = {"PyTorch float32": torch_tagger}
+        exported = export_tagger(torch_tagger, folder)
         if args.static:
             others = np.setdiff1d(corpus.labelled, rows)
             static = fit_static(torch_tagger, corpus, others, rng, source, args)
         if has_fast_bf16(on_cpu=True):
             options = {"encoder": args.encoder, "bf16": True}
             taggers["PyTorch bfloat16"] = load_tagger(args.model, args, **options)
-        taggers["ONNX float32"] = export_tagger(torch_tagger, folder)
-        taggers["ONNX int8"] = quantize_tagger(taggers["ONNX float32"], folder)
+        taggers["ONNX float32"] = exported
+        taggers["ONNX int8"] = quantize_tagger(exported, folder)
         if args.static:
             taggers["static"] = export_tagger(static, folder)
         for tagger in taggers.values():
@@ -191,7 +192,9 @@ def find_test_rows(folder, corpus):
         texts = {record["text"] for record in records}
     except (OSError, ValueError, KeyError):
         return None
-    if "refit_samples" in metrics or any("fold" in record for record in records):
+    # A cross-validation tests each row that it trains on.
+    crossed = metrics.get("train_samples") == metrics.get("test_samples")
+    if crossed or "refit_samples" in metrics or any("fold" in record for record in records):
         return None
     labelled = corpus.dataset.select(corpus.labelled)["text"]
     rows = corpus.labelled[[text in texts for text in labelled]]

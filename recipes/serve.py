@@ -10,9 +10,10 @@ arrive together are tagged together, so that throughput grows with the load.
         -d '{"texts": ["Tokenizer drops the last word"]}'
 
 `POST /tag` answers {"results": [{"labels": [...], "scores": {...}}]}, a record for each text, both
-best first. `GET /labels` has the labels with their thresholds, `GET /healthz` the load, and
-`GET /docs` a page on which each can be tried. An error is {"error": "one line"}, with a status from
-400 on. Several taggers, also of different methods, are averaged.
+best first. `GET /labels` has the labels with their thresholds (null: none, or the label is never
+given), `GET /healthz` the load, and `GET /docs` a page on which each can be tried. An error is
+{"error": "one line"}, with a status from 400 on. Several taggers, also of different methods, are
+averaged.
 
 It listens on this machine only (--host 0.0.0.0: on all networks; it knows no passwords, so put it
 behind a proxy that does). On SIGTERM or Ctrl-C it answers what has arrived, and ends with exit code

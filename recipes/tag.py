@@ -28,10 +28,11 @@ whether it is below .8. --target_precision .9 gives a label only where it was ri
 held-out texts, and says which recall that costs.
 
 --data can be a folder, a pattern such as "texts/*.parquet", or a URI such as s3://bucket/texts, of
-Parquet and JSON lines files. --output is then a folder, with a file for each block of rows; each
-row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by the workers
-of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is complete, and
-manifest.json says at the end that all are: each row is tagged once, whatever dies meanwhile.
+Parquet and JSON lines files. --output is then a folder beside it, with a file for each block of
+rows; each row has `input_file` and `input_row` to find it again. --engine ray tags the blocks by
+the workers of a Ray cluster (RAY_ADDRESS; else one of this machine). A block appears when it is
+complete, and manifest.json says at the end that all are: each row is tagged once, whatever dies
+meanwhile.
 
 A run that was stopped goes on when the same command is repeated (--resume false: from the start).
 
@@ -153,7 +154,7 @@ def main() -> None:
     quiet_libraries()
     if args.engine == "ray" or is_folder(args.data):
         args.output = args.output or "tagged"
-        return tag_folder(args, FLAGS_OF_A_RUN)
+        return tag_folder(args, FLAGS_OF_A_RUN, DEFAULT_TAGGER)
     args.output = args.output or "tagged.jsonl"
     reading = {name: getattr(args, name) for name in ("column_names", "delimiter", "quoting")}
     source = open_source(args.data, **reading)

@@ -167,7 +167,8 @@ def _gradients(
             share = (step + 0.5) / STEPS
             differences.clear()
             embeddings.clear()
-            with torch.enable_grad():
+            # cuDNN has no gradient of a recurrent network that does not train.
+            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
                 moved = model(**inputs).logits.float()
                 if model.config.problem_type == "single_label_classification":
                     moved = moved - moved.mean(dim=1, keepdim=True)

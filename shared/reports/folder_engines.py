@@ -11,21 +11,25 @@ from typing import Any
 
 from shared.cli.errors import UserError, first_line
 from shared.cli.files import ROOT, expand_path
-from shared.cli.launch import progress
-from shared.reports.input_parts import Part, find_files, split_files
+from shared.cli.launch import print_once, progress
+from shared.reports.input_parts import Part, check_apart, find_files, split_files
 from shared.reports.tagged_folder import Folders, PartTagger, TaggedFolder, load_part_tagger
+from shared.taggers.explanations import load_explainer
 from shared.taggers.folder import tagger_fingerprint
+from shared.taggers.tagger import load_taggers, mean_tagger
 
 _RETRIES = 5  # how often a worker that dies is started again
 _STORE_BYTES = 128 << 20  # of Ray's store of objects; its minimum is 75 MB
+_CSV_FLAGS = ("column_names", "delimiter", "quoting")
 Results = Generator[dict[str, int], None, None]
 _FLAGS_OF_WORKERS = (
     *("threshold", "target_precision", "abstain", "encoder", "top_scores", "bf16", "use_cpu"),
     *("per_device_eval_batch_size", "explain", "explain_data", "text_columns", "label_column"),
+    *_CSV_FLAGS,
 )
 
 
-def tag_folder(args: Any, flags_of_a_run: Sequence[str]) -> None:
+def tag_folder(args: Any, flags_of_a_run: Sequence[str], default_tagger: str) -> None:
     """Tag the files of a folder part by part, and print a summary.
 
     Parameters
@@ -34,28 +38,48 @@ def tag_folder(args: Any, flags_of_a_run: Sequence[str]) -> None:
         With the flags of ``recipes/tag.py``.
     flags_of_a_run : sequence of str
         A run that was stopped goes on only if these have the same values.
+    default_tagger : str
+        As in `load_taggers`.
 
     Raises
     ------
     UserError
-        For several processes, and as the functions that this calls.
+        For several processes, for a flag of CSV files, and as the functions that this calls.
     """
     if args.world_size > 1:
         raise UserError("a folder takes one process; for several workers add --engine ray")
+    if args.explain_data is None:  # which may be such a file
+        for name in _CSV_FLAGS:
+            if getattr(args, name) not in (None, "auto"):
+                raise UserError(
+                    f"--{name}: is for CSV and TSV files, which --data {args.data} does not have"
+                )
     files, inputs = find_files(args.data)
+    check_apart(args.data, args.output)
     label_column = args.label_column if args.only_unlabelled else None
     parts, columns, label_column = split_files(
         files, inputs, args.block_size, args.text_columns, label_column
     )
+    # All is loaded before the output is touched, also for workers, which load it once more: after a
+    # mistake, the corrected command finds the folder as it was.
+    tagger = mean_tagger(load_taggers(args, default_tagger), names=args.model)
     run: dict[str, Any] = {"taggers": [tagger_fingerprint(name) for name in args.model]}
     run |= {f"--{name}": getattr(args, name) for name in flags_of_a_run}
+    explainer = None
+    if args.explain:
+        explainer, run["explain_data"] = load_explainer(tagger, args)
+        for note in explainer.notes:
+            print_once(f"note: {note}")
     output = TaggedFolder(args.output, run, inputs, parts, resume=args.resume)
+    output.start()
 
     started, n_rows, n_texts, missing = perf_counter(), 0, 0, output.missing
     if missing:
         folders = Folders(files, output.target, output.path, columns, label_column)
-        on_ray = args.engine == "ray"
-        results = (tag_on_ray if on_ray else tag_here)(folders, missing, args)
+        if args.engine == "ray":
+            results = tag_on_ray(folders, missing, args)
+        else:
+            results = tag_here(PartTagger(folders, tagger, explainer, args.top_scores), missing)
         # Closing it ends the cluster, also after Ctrl-C.
         with closing(results):
             shown = progress(results, f"tagging {args.data}", unit="files", total=len(missing))
@@ -71,9 +95,9 @@ def tag_folder(args: Any, flags_of_a_run: Sequence[str]) -> None:
     )
 
 
-def tag_here(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
+def tag_here(tagger: PartTagger, parts: Sequence[Part]) -> Results:
     """Tag parts in this process; yield what `PartTagger` returns for each."""
-    yield from map(load_part_tagger(folders, args), parts)
+    yield from map(tagger, parts)
 
 
 # --- Ray -----------------------------------------------------------------------------------------
@@ -148,8 +172,7 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
         # A worker beyond these would wait for a place, and its part with it.
         places = int(resources.get("GPU" if on_gpu else "CPU", 1))
         n_workers = min(args.workers or places, places, len(parts))
-        flags = {name: getattr(args, name) for name in _FLAGS_OF_WORKERS}
-        flags["model"] = [_absolute(name) for name in args.model]
+        flags = worker_flags(args)
         worker = ray.remote(RayWorker).options(
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
@@ -170,6 +193,20 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
     finally:
         if starts:
             ray.shutdown()
+
+
+def worker_flags(args: Any) -> dict[str, Any]:
+    """Return the flags of workers, with absolute paths: a worker may run in another folder.
+
+    Parameters
+    ----------
+    args : as in `load_part_tagger`
+    """
+    flags = {name: getattr(args, name) for name in _FLAGS_OF_WORKERS}
+    flags["model"] = [_absolute(name) for name in args.model]
+    for name in ("encoder", "explain_data"):
+        flags[name] = flags[name] and _absolute(flags[name])
+    return flags
 
 
 def _start_ray(ray: Any) -> None:
@@ -194,6 +231,6 @@ def _environment() -> dict[str, str]:
     return single | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _absolute(model: str) -> str:
-    """Return the absolute path of a folder; workers may run elsewhere. A hub id stays."""
-    return os.path.abspath(expand_path(model)) if expand_path(model).is_dir() else model
+def _absolute(name: str) -> str:
+    """Return the absolute path of a file or folder. A hub id, or "sample", stays."""
+    return os.path.abspath(expand_path(name)) if expand_path(name).exists() else name

@@ -109,11 +109,8 @@ def find_files(data: str) -> tuple[FileSystem, list[InputFile]]:
     from pyarrow.fs import FileSelector, FileType
 
     files, path = open_folder(data, "data")
-    pattern = None
-    if any(c in path for c in _WILDCARDS):
-        pattern = path
-        path = posixpath.dirname(re.split(r"[*?[]", path)[0])
     try:
+        path, pattern = _split_pattern(files, path)
         entry = files.get_file_info(path)
         if entry.type == FileType.File:
             entries, path = [entry], posixpath.dirname(path)
@@ -135,6 +132,41 @@ def find_files(data: str) -> tuple[FileSystem, list[InputFile]]:
     if not chosen:
         raise UserError(f"--data {data}: no {', '.join(SUFFIXES)} file is there")
     return files, sorted(chosen, key=lambda file: file.path)
+
+
+def check_apart(data: str, output: str) -> None:
+    """Refuse an output that the same command would read as input when it is repeated.
+
+    Parameters
+    ----------
+    data, output : str
+        The values of ``--data`` and ``--output``.
+
+    Raises
+    ------
+    UserError
+        If one of them lies in the other.
+    """
+    (files, path), (target, folder) = open_folder(data, "data"), open_folder(output, "output")
+    root, pattern = _split_pattern(files, path)
+    # A pattern of the files of one folder reads none of the folders below it.
+    reads_below = pattern is None or "/" in pattern[len(root) + 1 :]
+    around = f"{root}/".startswith(f"{folder}/")
+    if files == target and (around or (reads_below and folder.startswith(f"{root}/"))):
+        raise UserError(
+            f"--output {output}: lies in --data {data}, or around it, so that it would be read as "
+            "input; choose a folder beside it"
+        )
+
+
+def _split_pattern(files: FileSystem, path: str) -> tuple[str, str | None]:
+    """Return the folder or file that a path names; of a pattern, its first folder and itself."""
+    from pyarrow.fs import FileType
+
+    wild = any(c in path for c in _WILDCARDS)
+    if wild and files.get_file_info(path).type == FileType.NotFound:
+        return posixpath.dirname(re.split(r"[*?[]", path)[0]), path
+    return path, None
 
 
 def split_files(
@@ -166,8 +198,8 @@ def split_files(
     Raises
     ------
     UserError
-        If a file cannot be read, or if files differ in their columns (of JSON lines, in those that
-        hold the texts).
+        If a file cannot be read, if no file has a row, or if files differ in their columns (of
+        JSON lines, in those that hold the texts).
     """
     parts: list[Part] = []
     first_columns: list[str] = []
@@ -177,6 +209,8 @@ def split_files(
         with reading(file.path):
             split = _split_parquet if suffix == ".parquet" else _split_json_lines
             names, blocks = split(files, file.path, block_size)
+        if not blocks:  # a file of JSON lines without rows has no columns, either
+            continue
         columns = find_text_columns(names, text_columns, file.path)
         first_columns = first_columns or columns
         if label_column is not None:
@@ -197,6 +231,8 @@ def split_files(
         for number, block in enumerate(blocks):
             name = f"{file.origin}-{number:06}.{ending}"
             parts.append(Part(file.path, name, file.origin, **block))
+    if not parts:
+        raise UserError("--data: no file there has a row")
     return parts, first_columns, label_column
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ORIGIN = ("input_file", "input_row")  # columns that say where a row comes from
 MANIFEST = "manifest.json"
 _PART_NAME = re.compile(r".*-\d{6}\.(parquet|jsonl)")
+_TEMPORARY_NAME = re.compile(r"(.*/)?\.[^/]*\.\d+\.[0-9a-f]{8}\.tmp")  # of `write_file`
 
 
 # --- tagging a part ------------------------------------------------------------------------------
@@ -101,6 +102,10 @@ class PartTagger:
         with reading(part.file):
             if part.name.endswith(".parquet"):
                 table = self._read_table(part)
+                try:
+                    kept_columns(dict.fromkeys(table.column_names), self._further)
+                except ValueError as error:
+                    raise UserError(f"{part.file}: {error}") from error
                 names = [*self.folders.columns, *filter(None, [self.folders.label_column])]
                 rows = table.select(list(dict.fromkeys(names))).to_pylist()
             else:
@@ -130,7 +135,7 @@ class PartTagger:
                     text.flush()
                     content = buffer.getvalue()
             else:
-                self._write_table(buffer, table.take(kept), records)
+                self._write_table(buffer, table, kept, records)
                 content = buffer.getvalue()
         write_file(self.folders.target, f"{self.folders.output}/{part.name}", content)
         return {"rows": len(kept), "texts": sum(map(bool, texts))}
@@ -171,7 +176,9 @@ class PartTagger:
                     break
             return pa.Table.from_batches(batches, file.schema_arrow)
 
-    def _write_table(self, file: io.BytesIO, table: pa.Table, records: list[dict]) -> None:
+    def _write_table(
+        self, file: io.BytesIO, table: pa.Table, kept: list[int], records: list[dict]
+    ) -> None:
         import pyarrow as pa
         from pyarrow.parquet import write_table
 
@@ -182,7 +189,7 @@ class PartTagger:
         further = {"confidence": pa.float64(), "unsure": pa.bool_(), "input_row": pa.int64()}
         types |= {name: further.get(name, pa.string()) for name in self._further}
         names = list(kept_columns(dict.fromkeys(table.column_names), self._further))
-        table = table.rename_columns(names)
+        table = table.take(pa.array(kept, pa.int64())).rename_columns(names)
         for name, dtype in types.items():
             table = table.append_column(name, array_of([each[name] for each in records], dtype))
         write_table(table, file)
@@ -233,6 +240,8 @@ def load_part_tagger(folders: Folders, args: Any) -> PartTagger:
 class TaggedFolder:
     """The folder of the output: its manifest, and which parts are there.
 
+    Nothing is written or removed before `start`.
+
     Parameters
     ----------
     uri : str
@@ -272,7 +281,9 @@ class TaggedFolder:
         self._versions = {file.origin: file.version for file in inputs}
         if self.target.get_file_info(self.path).type == FileType.File:
             raise UserError(f"--output {uri}: is a file; name a folder")
-        present = self._files()
+        files = self._files()
+        abandoned = {name for name in files if _TEMPORARY_NAME.fullmatch(name)}
+        present = files - abandoned
         saved = self._read_manifest() if MANIFEST in present else None
         if present and saved is None:
             raise UserError(f"--output {uri}: holds other files; choose an empty folder")
@@ -287,12 +298,18 @@ class TaggedFolder:
                 )
             changed = {k for k, v in saved["files"].items() if self._versions.get(k) != v}
             stale = {name for name in present if name.rpartition("-")[0] in changed}
-        if stale and resume:
-            print_once(f"note: {len(stale):,} parts of files that changed are tagged again")
-        for name in stale:
-            self.target.delete_file(f"{self.path}/{name}")
+        self._n_changed = len(stale) if resume else 0
+        # A killed worker left files half done; without a manifest, they may be those of others.
+        self._to_remove = stale | (abandoned if saved else set())
         done = present - stale
         self.missing = [part for part in parts if part.name not in done]
+
+    def start(self) -> None:
+        """Remove parts that are tagged again and half-done files, and write the manifest."""
+        if self._n_changed:
+            print_once(f"note: {self._n_changed:,} parts of files that changed are tagged again")
+        for name in self._to_remove:
+            self.target.delete_file(f"{self.path}/{name}")
         self._write_manifest(complete=False)
 
     def finish(self) -> None:
@@ -302,18 +319,13 @@ class TaggedFolder:
         self._write_manifest(complete=True)
 
     def _files(self) -> set[str]:
-        """Return the files in the folder, and remove those that a killed worker left half done."""
+        """Return the files in the folder."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self.path, recursive=True, allow_not_found=True)
-        present = set()
-        for entry in self.target.get_file_info(selector):
-            name = posixpath.relpath(entry.path, self.path)
-            if entry.type == FileType.File and name.endswith(".tmp"):
-                self.target.delete_file(entry.path)
-            elif entry.type == FileType.File:
-                present.add(name)
-        return present
+        entries = self.target.get_file_info(selector)
+        files = (entry.path for entry in entries if entry.type == FileType.File)
+        return {posixpath.relpath(path, self.path) for path in files}
 
     def _read_manifest(self) -> dict[str, Any] | None:
         with self.target.open_input_stream(f"{self.path}/{MANIFEST}") as stream:

@@ -4,6 +4,7 @@
 - `app`: the HTTP interface, and the server that runs it
 - `page`: the web page of a tagger
 - `markup`: the parts of the page that are HTML
+- `uploads`: limits of a file that somebody has uploaded
 - `examples`: texts of a data set to try on the page
 
 May import: `shared.taggers` and the rooms below it.
@@ -19,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "batches": ["BatchedTagger"],
         "examples": ["short_examples"],
         "page": ["FileState", "PageActions", "PageLimits", "describe_tagger", "make_page"],
+        "uploads": ["check_unpacked_size"],
     },
 )

@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.cli.errors import UserError
+from shared.evaluation.rules import NEVER
 from shared.serving.batches import BatchedTagger, Overloaded
 
 GRACE_SECONDS = 30  # for requests that run when the server is told to stop
@@ -76,7 +77,11 @@ class Tags(BaseModel):
 
 
 class Label(BaseModel):
-    """A label; ``threshold`` is null where the best labels apply, whatever their scores."""
+    """A label and the score from which on it applies.
+
+    ``threshold`` is null for a label that is never given, and for all labels where the best ones
+    apply, whatever their scores.
+    """
 
     name: str
     threshold: float | None
@@ -145,9 +150,13 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
     async def labels() -> dict[str, Any]:
         """Return the labels, and from which score on each of them applies."""
         names = tagger.tagger.label_names
-        thresholds = tagger.tagger.calibrated_rule.thresholds or [None] * len(names)
+        thresholds = tagger.tagger.calibrated_rule.thresholds or [NEVER] * len(names)
         pairs = zip(names, thresholds, strict=True)
-        return {"labels": [{"name": name, "threshold": value} for name, value in pairs]}
+        return {
+            "labels": [
+                {"name": name, "threshold": value if value <= 1 else None} for name, value in pairs
+            ]
+        }
 
     @app.get("/healthz", response_model=Health)
     async def healthz() -> dict[str, Any]:

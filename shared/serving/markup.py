@@ -128,7 +128,6 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
     """
     names, rule, chosen = tagger.label_names, tagger.calibrated_rule, record["labels"]
     thresholds = dict(zip(names, rule.thresholds, strict=False))  # there may be none
-    best = next(iter(record["scores"]), None)
     rank = "" if rule.top_k is None else "best" if rule.top_k == 1 else f"{rule.top_k} best"
 
     def reason(label: str, score: float) -> str:
@@ -136,8 +135,9 @@ def tags_html(record: Mapping[str, Any], tagger: Tagger) -> str:
             return ""
         if rank and not thresholds:
             return "as best label" if rule.top_k == 1 else f"as one of {rank}"
-        # Scores of a record are rounded, so that one at its threshold may be shown below it.
-        only_best = rule.at_least_one and label == best and score < thresholds[label] - 1e-6
+        # Scores of a record are rounded, so that one at its threshold may be shown below it. The
+        # best label is that before calibration, which need not have the highest score here.
+        only_best = rule.at_least_one and score < thresholds[label] - 1e-6
         return "as best label" if only_best else "by threshold"
 
     rows = [

@@ -48,6 +48,7 @@ _METHODS = {
     "words": "a classifier of words",
     "embeddings": "a classifier of sentence embeddings",
     "trained_model": "a fine-tuned model",
+    "onnx": "an exported model",
     "zero_shot": "a zero-shot classifier",
     "mean": "a mean of taggers",
 }
@@ -98,7 +99,8 @@ def describe_tagger(folder: str, tagger: Tagger) -> str:
     method, metrics = "a model of transformers", {}
     path = Path(folder).expanduser()
     if (path / MANIFEST).is_file():
-        method = _METHODS[json.loads((path / MANIFEST).read_text("utf-8"))["method"]]
+        method = json.loads((path / MANIFEST).read_text("utf-8"))["method"]
+        method = _METHODS.get(method, method)
     if (path / "metrics.json").is_file():
         metrics = json.loads((path / "metrics.json").read_text("utf-8"))
     line = f"{folder}: {method}, {len(tagger.label_names):,} labels"

@@ -37,7 +37,9 @@ class TaggerArguments(TrainingArguments):
     abstain: float | None = flag(
         None,
         "Mark a text as unsure if the probability that all its labels are right is below this "
-        "number, such as .8; the output then also has the probability (default: no such mark).",
+        "number, such as .8; the output then also has the probability, which fits the rule saved "
+        "with the tagger and is approximate with --threshold or --target_precision (default: no "
+        "such mark).",
         above=0,
         below=1,
     )

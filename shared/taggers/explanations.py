@@ -50,7 +50,7 @@ class Explainer:
         Words of each label.
     n_neighbours : int, default 3
     version : str, optional
-        What changes whenever the tagger does, such as its `tagger_fingerprint`: the vectors of the
+        What changes whenever the tagger does, such as its `tagger_version`: the vectors of the
         reference are then kept in the cache of prepared data. None: they are not kept.
     cache_dir : str, optional
         The folder of that cache. None: the default one.
@@ -83,8 +83,13 @@ class Explainer:
         except (ValueError, NotImplementedError) as error:
             self._contributions = None
             self.notes.append(f"no words are named as reasons: {error}")
-        scorers = _members(tagger)
-        lookups = [each for each in scorers if hasattr(getattr(each, "classifier", None), "lookup")]
+        members = _members(tagger)
+        scorers: list[Any] = [member.scorer for member in members]
+        lookups = [
+            member
+            for member in members
+            if hasattr(getattr(member.scorer, "classifier", None), "lookup")
+        ]
         embedders = [each.embed for each in scorers if getattr(each, "embed", None) is not None]
         self._search: Search | None = None
         if reference is not None:
@@ -104,9 +109,10 @@ class Explainer:
                 "labels": names[ids[row]].tolist(),
             }
         elif lookups:
-            lookup = lookups[0].classifier.lookup
-            self._search = self._in_index(lookup, lookups[0].embed)
-            names = np.array(tagger.label_names, dtype=object)
+            scorer: Any = lookups[0].scorer
+            lookup = scorer.classifier.lookup
+            self._search = self._in_index(lookup, scorer.embed)
+            names = np.array(lookups[0].label_names, dtype=object)  # in their order there
             self._describe = lambda row: {
                 "number": row + 1,
                 "labels": names[lookup.labels[row] > 0].tolist(),
@@ -225,19 +231,32 @@ def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
     tagger : Tagger
     args : dataclass
         ``model`` names the folders of the tagger, ``explain_data`` the file of labelled texts,
-        ``text_columns`` and ``label_column`` its columns.
+        ``text_columns`` and ``label_column`` its columns; ``column_names``, ``delimiter`` and
+        ``quoting`` say how a CSV file is read.
 
     Raises
     ------
     UserError
         If the file cannot be read, or has no labelled text.
     """
-    version = " ".join(map(tagger_fingerprint, args.model))
+    version = tagger_version(args)
     if args.explain_data is None:
         return Explainer(tagger, version=version), ""
-    columns = {"text_columns": args.text_columns, "label_column": args.label_column}
-    reference = load_data(DataArguments(data=args.explain_data, **columns))
+    names = ("text_columns", "label_column", "column_names", "delimiter", "quoting")
+    reading = {name: getattr(args, name) for name in names}
+    reference = load_data(DataArguments(data=args.explain_data, **reading))
     return Explainer(tagger, reference, version=version), reference.fingerprint
+
+
+def tagger_version(args: Any) -> str:
+    """Return a text that changes whenever the vectors of taggers may.
+
+    Parameters
+    ----------
+    args : shared.taggers.arguments.TaggerArguments
+        With the folders of the taggers in ``model``.
+    """
+    return " ".join([*map(tagger_fingerprint, args.model), *(["bf16"] if args.bf16 else [])])
 
 
 def strongest_words(
@@ -271,11 +290,11 @@ def strongest_words(
     }
 
 
-def _members(tagger: Tagger) -> list[Any]:
-    """Return the scorer of a tagger; of a mean, those of its members."""
+def _members(tagger: Tagger) -> list[Tagger]:
+    """Return the taggers of a mean, also of means in it; else the tagger itself."""
     if not isinstance(tagger.scorer, MeanScorer):
-        return [tagger.scorer]
-    return [scorer for member in tagger.scorer.members for scorer in _members(member)]
+        return [tagger]
+    return [each for member in tagger.scorer.members for each in _members(member)]
 
 
 def _strongest(words: Mapping[str, float], n_words: int) -> list[list[Any]]:

@@ -264,10 +264,18 @@ def is_tagger(folder: str | Path) -> bool:
 def tagger_fingerprint(folder: str | Path) -> str:
     """Return a text that changes whenever a tagger does: the SHA-256 of ``tagger.json``.
 
-    It covers the other files. For a model of transformers, names, sizes and times of its files.
+    It covers the other files. For a model of transformers, names, sizes and times of its files; for
+    one of the hub, its id and the revision in the local cache.
     """
     path = Path(folder).expanduser()
-    return _sha256(path / MANIFEST) if is_tagger(path) else folder_fingerprint(str(path))
+    if is_tagger(path):
+        return _sha256(path / MANIFEST)
+    if path.is_dir():
+        return folder_fingerprint(str(path))
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(str(folder), "config.json")
+    return f"{folder} {Path(config).parent.name}" if isinstance(config, str) else str(folder)
 
 
 def write_tagger(folder: Path, contents: TaggerContents) -> None:

@@ -47,10 +47,12 @@ def export_tagger(tagger: Tagger, folder: Path) -> Tagger:
     Raises
     ------
     UserError
-        If nothing in the tagger is computed by torch, if a part of it cannot be exported, or if
-        onnx or onnxruntime is not installed.
+        If nothing in the tagger is computed by torch, if a part of it is exported already or cannot
+        be exported, or if onnx or onnxruntime is not installed.
     """
     _require_onnx()
+    if _is_exported(tagger.scorer):
+        raise UserError("the tagger is exported already; name the tagger that it was made of")
     paths = _new_paths(folder)
 
     def convert(part: Any) -> OnnxModel:
@@ -141,6 +143,13 @@ def _uses_torch(scorer: Scorer) -> bool:
     if isinstance(scorer, MeanScorer):
         return any(_uses_torch(member.scorer) for member in scorer.members)
     return not isinstance(scorer, WordScorer)
+
+
+def _is_exported(scorer: Scorer) -> bool:
+    """Return whether a scorer, or a member of a mean, is run by onnxruntime."""
+    if isinstance(scorer, MeanScorer):
+        return any(_is_exported(member.scorer) for member in scorer.members)
+    return isinstance(getattr(scorer, "embedder", scorer), (OnnxEmbedder, OnnxScorer))
 
 
 def _new_paths(folder: Path) -> Iterator[Path]:

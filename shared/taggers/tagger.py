@@ -228,8 +228,8 @@ class Tagger:
         -------
         dict, list of dict, iterator of dict, or Dataset
             As the texts: one record with ``labels`` and ``scores``; a list of them; an iterator,
-            which reads the texts in blocks; or the data set with the columns ``labels`` and
-            ``scores``, which replace columns of these names.
+            which reads the texts in blocks; or the data set with a column for each part of a
+            record, which replaces a column of its name.
         """
         if isinstance(texts, str):
             return self.tag([texts])[0]
@@ -247,14 +247,17 @@ class Tagger:
         if column not in dataset.column_names:
             raise ValueError(f"no column {column!r} (there are {', '.join(dataset.column_names)})")
         records = self.tag(dataset[column][:])
-        kept = [name for name in dataset.column_names if name not in ("labels", "scores")]
-        tagged = dataset.select_columns(kept)
         # A row without text has no scores: each label has null.
         blank = dict.fromkeys(self.label_names)
-        for name, values in (
-            ("labels", [record["labels"] for record in records]),
-            ("scores", [blank | record["scores"] for record in records]),
-        ):
+        columns = {
+            "labels": [record["labels"] for record in records],
+            "scores": [blank | record["scores"] for record in records],
+        }
+        if self.unsure_below is not None and self.calibration is not None:
+            for name in ("confidence", "unsure"):
+                columns[name] = [record[name] for record in records]
+        tagged = dataset.select_columns([n for n in dataset.column_names if n not in columns])
+        for name, values in columns.items():
             tagged = tagged.add_column(name, values)
         return tagged
 

@@ -274,6 +274,20 @@ def test_mistakes_in_a_file(name, content, expected, tag_file, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "dictionary.parquet"])
+def test_a_file_that_unpacks_to_much_more_is_refused(name, tag_file, tmp_path):
+    path, rows = tmp_path / name, [{"title": "crash " * 1000}] * 2000
+    if name.endswith("gz"):
+        write(path, gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    else:
+        options = {"use_dictionary": "dictionary" in name, "compression": "zstd"}
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path, **options)
+    assert path.stat().st_size < 10**6
+    with pytest.raises(UserError, match=f"{name}: unpacks to more than 10 MB; split it"):
+        tag_file(path, ["title"], "--max_megabytes", 1)
+    assert tag_file(path, ["title"], "--max_megabytes", 2)[-1].n_done == 2000
+
+
 # --- mistakes on the command line ----------------------------------------------------------------
 
 

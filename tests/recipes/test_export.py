@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from command_line import Recipe, read_json, read_lines, write
 
+from shared.data import DataArguments, load_data
 from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
-from shared.taggers import Tagger, WordScorer, load_tagger
+from shared.taggers import Tagger, WordScorer, export_tagger, load_tagger, mean_tagger
 
 
 @pytest.fixture
@@ -113,6 +114,32 @@ def test_a_tagger_of_words_needs_no_export(export, tmp_path):
     Tagger(names, DecisionRule.of(0.5, 2), WordScorer(classifier)).save(tmp_path / "words")
     assert "a tagger of words needs no export" in export.mistake("--model", tmp_path / "words")
     assert no_tagger(tmp_path / "out")
+
+
+def test_an_exported_tagger_is_not_exported_again(export, trained, tmp_path):
+    exported, mean = tmp_path / "exported", tmp_path / "mean"
+    tagger = load_tagger(trained[0])
+    export_tagger(tagger, tmp_path).save(exported)
+    members = [tagger, load_tagger(exported)]
+    mean_tagger(members).save(mean)
+    for folder in (exported, mean):
+        for flags in ([], ["--static", "--texts", 10]):
+            line = export.mistake("--model", folder, *flags)
+            assert line == "the tagger is exported already; name the tagger that it was made of"
+
+
+def test_rows_of_a_cross_validation_are_no_test_rows(
+    export, monkeypatch, capfd, tiny_issues, tmp_path
+):
+    """The tagger that it saves is fitted to all of them."""
+    folder, cache = tmp_path / "words", tmp_path / "cache"
+    flags = ("--data", tiny_issues, "--cache_dir", cache, "--output_dir", folder)
+    bayes = Recipe("naive_bayes", monkeypatch, capfd, *flags)
+    corpus = load_data(DataArguments(data=str(tiny_issues), cache_dir=str(cache)))
+    bayes("--evaluate", "cross_validation", "--folds", 2)
+    assert export.module.find_test_rows(folder, corpus) is None
+    bayes("--evaluate", "held_out", "--refit", "false")
+    assert len(export.module.find_test_rows(folder, corpus)) == 30
 
 
 def test_data_without_labels_and_without_onnx(export, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Recipe, read_json, read_lines, write
 
+from shared.cli import parse_arguments
 from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
 from shared.reports import folder_engines, input_parts, tagged_folder
@@ -130,7 +131,7 @@ def test_a_run_that_was_stopped_goes_on(tag, texts, rows, tmp_path, monkeypatch)
     def stop_after_three(self, part):
         if len(calls) == 3:
             (out / "below").mkdir(exist_ok=True)
-            (out / "below" / ".b.ndjson-000000.jsonl.7.ab.tmp").write_text("half")
+            (out / "below" / ".b.ndjson-000000.jsonl.7.0123abcd.tmp").write_text("half")
             raise KeyboardInterrupt
         calls.append(part.name)
         return finished(self, part)
@@ -198,8 +199,11 @@ def test_mistakes_are_one_line(tag, texts, rows, tmp_path):
         tag.mistake("--data", texts, "--output", "file")
         == "--output file: is a file; name a folder"
     )
-    line = tag.mistake("--data", texts, "--output", "texts")
-    assert line == "--output texts: holds other files; choose an empty folder"
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "thesis.tmp", "x")
+    line = tag.mistake("--data", texts, "--output", "other")
+    assert line == "--output other: holds other files; choose an empty folder"
+    assert (tmp_path / "other" / "thesis.tmp").exists()
     write(texts / "d.jsonl", [{"text": "a"}])
     assert "the texts of" in tag.mistake("--data", texts)
     (texts / "d.jsonl").unlink()
@@ -212,6 +216,102 @@ def test_mistakes_are_one_line(tag, texts, rows, tmp_path):
     write(texts / "a.jsonl", '{"title": "a"}\n{"title": ')
     assert f"{texts}/a.jsonl, row 2: invalid JSON" in tag.mistake("--data", texts)
     assert "cannot be read" in tag.mistake("--data", write_damaged(texts))
+
+
+@pytest.mark.parametrize(
+    ("data", "output"),
+    [
+        ("texts", "texts"),
+        ("texts", "texts/tagged"),
+        ("texts/below", "texts"),
+        ("*/a.jsonl*", "tagged"),
+        ("texts/*.jsonl", "texts"),
+    ],
+)
+def test_an_output_that_would_be_read_again_is_refused(data, output, tag, texts):
+    line = tag.mistake("--data", data, "--output", output)
+    assert line == (
+        f"--output {output}: lies in --data {data}, or around it, so that it would be read as "
+        "input; choose a folder beside it"
+    )
+
+
+def test_an_output_below_a_pattern_of_one_folder_is_not_read_again(tag, texts, monkeypatch):
+    monkeypatch.chdir(texts)
+    assert "50 rows (1 without text) of 1 files" in tag("--data", "*.jsonl")
+    assert "3 files (3 were there)" in tag("--data", "*.jsonl")
+
+
+def test_only_files_of_a_killed_worker_are_removed(tag, texts, tmp_path):
+    tag("--data", texts)
+    kept = write(tmp_path / "tagged" / "notes.tmp", "x")
+    half = write(tmp_path / "tagged" / ".a.jsonl-000000.jsonl.7.0123abcd.tmp", "x")
+    tag("--data", texts)
+    assert kept.exists()
+    assert not half.exists()
+
+
+def test_a_mistake_about_the_taggers_leaves_the_output_free(tag, texts, tmp_path):
+    tag.mistake("--data", texts, "--model", "nowhere")
+    line = tag.mistake("--data", texts, "--model", "outputs/github_tagger")
+    assert "outputs/github_tagger: no such folder; train a tagger with a recipe" in line
+    tag.mistake("--data", texts, "--explain", "--explain_data", "nowhere.jsonl")
+    assert not (tmp_path / "tagged").exists()
+    tag("--data", texts)
+
+
+def test_other_labelled_texts_need_another_folder(tag, texts, rows, tmp_path):
+    labelled = write(tmp_path / "labelled.jsonl", rows[:30])
+    flags = ("--data", texts, "--explain", "--explain_data", labelled)
+    tag(*flags)
+    write(labelled, rows[:40])
+    assert "the parts of a run with other explain_data; choose" in tag.mistake(*flags)
+
+
+def test_blocks_without_rows_to_tag(tag, rows, tmp_path):
+    (tmp_path / "texts").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts" / "a.parquet")
+    tag("--data", "texts", "--only_unlabelled")
+    assert sorted(tagged_rows(tmp_path / "tagged")) == [3, *range(120, 132)]
+
+
+def test_files_without_rows_are_passed_over(tag, texts, tmp_path):
+    for name in ("0.jsonl", "z.jsonl"):
+        write(texts / name, "\n")
+    assert "132 rows (1 without text) of 5 files" in tag("--data", texts)
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty" / "a.jsonl", "")
+    line = tag.mistake("--data", "empty", "--output", "other")
+    assert line == "--data: no file there has a row"
+
+
+def test_columns_that_cannot_be_kept_are_one_line(tag, tmp_path):
+    (tmp_path / "texts").mkdir()
+    columns = {"text": ["a"], "labels": ["b"], "input_labels": ["c"]}
+    pq.write_table(pa.table(columns), tmp_path / "texts" / "a.parquet")
+    line = tag.mistake("--data", "texts")
+    assert line.startswith(f"{tmp_path}/texts/a.parquet: labels and scores and input_file and")
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(tag, texts):
+    texts.rename(texts.with_name("d[1]"))
+    assert "132 rows (1 without text) of 3 files" in tag("--data", "d[1]")
+
+
+def test_flags_of_csv_files_are_for_labelled_texts_only(tag, texts, rows, tmp_path):
+    for flags in (["--column_names", "a"], ["--delimiter", ";"], ["--quoting", "none"]):
+        line = tag.mistake("--data", texts, *flags)
+        assert line == f"{flags[0]}: is for CSV and TSV files, which --data {texts} does not have"
+    labelled = write(tmp_path / "labelled.csv", "crash;bug\ntypo;documentation\n")
+    flags = ("--column_names", "title", "labels", "--delimiter", ";")
+    tag("--data", texts, "--explain", "--explain_data", labelled, *flags)
+    explanation = tagged_rows(tmp_path / "tagged")[0]["explanation"]
+    assert {each["text"] for each in explanation["neighbours"]} == {"crash", "typo"}
+
+
+def test_what_cannot_be_explained_is_said_once(tag, texts):
+    printed = tag("--data", texts, "--explain")
+    assert printed.count("note: no neighbours are named: the tagger holds no training texts") == 1
 
 
 def write_damaged(folder):
@@ -249,6 +349,20 @@ def test_a_worker_reports_a_mistake_of_the_user(tagger_folder, texts, tmp_path):
     assert worker.tag(parts[0]) == {"rows": 20, "texts": 19}
     other = folder_engines.RayWorker(folders, flags | {"model": [str(tmp_path / "nowhere")]})
     assert "nowhere" in other.tag(parts[0])
+
+
+def test_workers_elsewhere_find_relative_paths(tag, tagger_folder, texts, tmp_path, monkeypatch):
+    write(tmp_path / "labelled.jsonl", [{"text": "crash", "labels": ["bug"]}])
+    flags = ("--data", "texts", "--explain", "--explain_data", "labelled.jsonl", "--use_cpu")
+    flags += ("--model", os.path.relpath(tagger_folder), "--encoder", "texts")
+    args = parse_arguments(tag.module.TagArguments, list(flags))
+    of_worker = folder_engines.worker_flags(args)
+    assert of_worker["encoder"] == str(texts)
+    files, inputs = input_parts.find_files("texts")
+    parts, columns, _ = input_parts.split_files(files, inputs, 20, ["title"])
+    folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
+    monkeypatch.chdir("/")
+    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == {"rows": 20, "texts": 19}
 
 
 def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from shared.cli.errors import UserError
-from shared.evaluation.rules import DecisionRule
+from shared.evaluation.rules import NEVER, DecisionRule
 from shared.serving import BatchedTagger, Limits, bind, make_app, run_server
 from shared.taggers.tagger import Tagger
 
@@ -60,9 +60,13 @@ def scorer():
 
 
 @pytest.fixture
-def client(scorer):
+def rule():
+    return DecisionRule((0.3, 0.6))
+
+
+@pytest.fixture
+def client(scorer, rule):
     """A client of a running server."""
-    rule = DecisionRule((0.3, 0.6))
     tagger = BatchedTagger(Tagger(["long", "odd"], rule, scorer), max_waiting=4)
     listening = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(make_app(tagger, "mine", LIMITS), log_level="critical"))
@@ -83,6 +87,13 @@ def test_texts_come_back_in_order_with_labels_and_scores(client):
         {"labels": [], "scores": {}},
         {"labels": ["long"], "scores": {"long": 1.0, "odd": 0.5}},
     ]
+
+
+@pytest.mark.parametrize("rule", [DecisionRule((0.3, NEVER))])
+def test_a_label_that_is_never_given_has_no_threshold(client):
+    (_, (first, second)) = client("GET", "/labels")[1].popitem()
+    assert first == {"name": "long", "threshold": 0.3}
+    assert second == {"name": "odd", "threshold": None}
 
 
 def test_labels_health_and_documentation(client):

@@ -20,7 +20,7 @@ from shared.serving import (
     short_examples,
 )
 from shared.serving.markup import about_html, progress_html, reasons_html, tags_html
-from shared.taggers.tagger import Tagger
+from shared.taggers.tagger import _SCORERS, MEAN, Tagger
 
 NAMES = ["bug", "<b>docs</b>", "speed"]
 
@@ -66,6 +66,15 @@ def test_thresholds_are_those_of_the_scores_that_are_shown():
     page = tags_html(tagger("a text"), tagger)
     for threshold in tagger.calibrated_rule.thresholds:
         assert f'number">{threshold:.3f}</td>' in page
+
+
+def test_the_best_label_before_calibration_is_not_said_to_reach_its_threshold():
+    tagger = tagger_with(DecisionRule((0.9,) * 3, True), 0.8, 0.4, 0.1)
+    tagger.calibration = Calibration((1.0,) * 3, (-3.0, 1.0, 0.0), single_label=False)
+    record = tagger("a text")
+    assert record["labels"] == ["bug"]
+    assert next(iter(record["scores"])) != "bug"
+    assert reasons(tags_html(record, tagger)) == ["no", "as best label", "no"]
 
 
 @pytest.mark.parametrize(("abstain", "word"), [(0.9, "Unsure: all"), (0.01, "All")])
@@ -206,6 +215,15 @@ def test_the_line_about_a_tagger(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     line += "; micro F1 0.500 (95 % interval 0.400 to 0.600), macro F1 0.300 on 1,200 test texts"
     assert describe_tagger(str(tmp_path), tagger) == line
+
+
+@pytest.mark.parametrize("method", [*_SCORERS, MEAN, "of_a_later_version"])
+def test_the_line_names_each_method(method, tmp_path):
+    (tmp_path / "tagger.json").write_text(json.dumps({"method": method}))
+    tagger = tagger_with(DecisionRule((0.5,) * 3), 0.8, 0.4, 0.1)
+    line = describe_tagger(str(tmp_path), tagger)
+    assert line.endswith(", 3 labels")
+    assert (f": {method}," in line) == (method == "of_a_later_version")
 
 
 # --- what it shows of a data set -----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Explanations: a planted word is the heaviest, neighbours are the nearest labelled texts."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from shared.taggers import (
     WordScorer,
     mean_tagger,
     strongest_words,
+    tagger_version,
 )
 from shared.taggers.tagger import Loading
 
@@ -216,6 +218,18 @@ def test_the_mean_names_words_of_all_members():
     explainer = Explainer(mean_tagger(members))
     expected = Explainer(members[0])
     assert explainer(NEW) == expected(NEW)
+
+
+def test_labels_of_neighbours_are_those_of_the_member_that_holds_them(embed):
+    members = [Tagger(NAMES[::-1], RULE, words(naive_bayes())), Tagger(NAMES, RULE, lookup(embed))]
+    (explanation,) = Explainer(mean_tagger(members))(TEXTS[:1])
+    assert LABELS[0].tolist() == [1, 0]
+    assert explanation["neighbours"][0]["labels"] == ["bug"]
+
+
+def test_vectors_in_bfloat16_are_kept_apart(tmp_path):
+    args = SimpleNamespace(model=[str(tmp_path)], bf16=False)
+    assert tagger_version(args) != tagger_version(SimpleNamespace(model=args.model, bf16=True))
 
 
 def test_a_method_that_weighs_no_words_says_so():

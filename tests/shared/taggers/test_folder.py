@@ -178,3 +178,14 @@ def test_the_vocabulary_counts_where_it_is_in_a_file_of_its_own(tiny_model, tmp_
     (moved / "vocab.txt").write_text("\n".join([*words[:-2], words[-1], words[-2]]), "utf-8")
     with pytest.raises(UserError, match=r"different: vocab.txt"):
         encoder.resolve()
+
+
+def test_the_fingerprint_of_a_model_of_the_hub_is_its_name_and_revision(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert tagger_fingerprint("someone/tagger") == "someone/tagger"
+    folder = tmp_path / "models--someone--tagger"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123")
+    (folder / "snapshots" / "0123").mkdir(parents=True)
+    (folder / "snapshots" / "0123" / "config.json").write_text("{}")
+    assert tagger_fingerprint("someone/tagger") == "someone/tagger 0123"

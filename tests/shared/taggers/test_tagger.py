@@ -298,6 +298,18 @@ def test_a_target_precision_chooses_the_thresholds(calibrated, tagger, tmp_path,
         load(0.9, "calibrated", "plain")
 
 
+def test_a_data_set_has_columns_of_doubt(calibrated):
+    tagger = replace(calibrated, unsure_below=0.6)
+    texts = ["crash", " "]
+    dataset = Dataset.from_dict({"text": texts, "unsure": [1, 2]})
+    tagged = tagger(dataset)
+    assert tagged.column_names == ["text", "labels", "scores", "confidence", "unsure"]
+    records = tagger.tag(texts)
+    for name in ("confidence", "unsure"):
+        assert tagged[name][:] == [record[name] for record in records]
+    assert "unsure" not in calibrated(dataset.remove_columns("unsure")).column_names
+
+
 def test_texts_of_doubtful_labels_are_unsure(calibrated):
     tagger = replace(calibrated, unsure_below=0.6)
     records = tagger(["crash", "crash docs page typo", " "])
