@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LABEL_ERRORS_FILE = "label_errors.csv"
 SIMULATED_FILE = "simulated_label_errors.csv"
-_COLUMNS = ("rank", "row", "given", "suggested", "reason", "score", "text")
+_COLUMNS = ("rank", "row", "labels", "suggested", "reason", "score", "text")
 
 
 def write_label_errors(
@@ -30,8 +30,8 @@ def write_label_errors(
 ) -> None:
     """Write likely label errors as CSV, the likeliest first.
 
-    The columns are ``rank``, ``row`` (in the source), ``given`` and ``suggested`` (labels, joined
-    by "; "), ``reason``, ``score`` (near 0 for a sure error) and ``text`` (its first line).
+    The columns are ``rank``, ``row`` (in the source), ``labels`` (the row has) and ``suggested``
+    (joined by "; "), ``reason``, ``score`` (near 0 for a sure error) and ``text`` (its first line).
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def write_label_errors(
         record = {
             "rank": rank,
             "row": numbers[error.row],
-            "given": "; ".join(error.given),
+            "labels": "; ".join(error.labels),
             "suggested": "; ".join(error.suggested),
             "reason": error.reason,
             "score": round(error.score, 6),

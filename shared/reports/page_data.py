@@ -39,7 +39,7 @@ _LEARNING_METRICS = ("eval_accuracy", "eval_micro_f1")
 
 def figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the figures of the summary: name, value, and the ends of the interval, if known."""
-    part = "test" if "test_micro_f1" in metrics else "oof"
+    part = "oof" if "oof_micro_f1" in metrics else "test"  # the rows of the page
     micro = "accuracy" if f"{part}_accuracy" in metrics else "micro F1"
     names = {
         "micro_f1": micro,
@@ -112,11 +112,11 @@ def calibration(
     single_label: bool,
 ) -> dict[str, Any]:
     """Return the reliability curve, ECE and Brier score, before and after calibration."""
-    kinds = {"scores": scores}
+    versions = {"scores": scores}
     if raw_scores is not None:
-        kinds = {"before calibration": raw_scores, "after calibration": scores}
+        versions = {"before calibration": raw_scores, "after calibration": scores}
     points, measures = [], []
-    for name, values in kinds.items():
+    for name, values in versions.items():
         curve = _lists(reliability(y, values, single_label=single_label), 4)
         points += [{"scores": name, **point} for point in _records(curve)]
         error = calibration_error(y, values, single_label=single_label)

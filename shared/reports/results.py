@@ -205,7 +205,7 @@ def write_results(
         report += f"All {len(names):,} labels are in per_label.csv.\n"
     single_label = single_label and not unknown
     errors, _ = find_label_errors(y_test, y_scores, names, single_label=single_label)
-    errors = [error for error in errors if not set(unknown).intersection(error.given)]
+    errors = [error for error in errors if not set(unknown).intersection(error.labels)]
     write_label_errors(output_dir / LABEL_ERRORS_FILE, split.rows["test"], errors)
     write_page(
         output_dir,

