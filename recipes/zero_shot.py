@@ -260,8 +260,11 @@ def main() -> None:
     calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
     save_tagger(mean, rule, calibration)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
+    tuned = f"Tuned on {len(y[tuning]):,} texts"
+    evaluation = f"{tuned}, tested on {len(y['test']):,} others; no text was learned from."
+    card = TaggerCard(args, evaluation=evaluation, limits=limits)
     test = scores["test"], predicted["test"]
-    options = {"card": TaggerCard(args, limits=limits), "top_scores": args.top_scores}
+    options = {"card": card, "rule": rule, "top_scores": args.top_scores}
     options |= {"calibrated": calibration(scores["test"])}
     report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")

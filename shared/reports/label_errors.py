@@ -11,6 +11,7 @@ import numpy as np
 from shared.cli.files import write_csv
 from shared.evaluation.label_errors import LabelError, find_label_errors, recovery_table
 from shared.reports.predictions import headline
+from shared.taggers.folder import MANIFEST
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,9 +82,12 @@ def report_simulation(output_dir: Path, resampling: Resampling, scores: np.ndarr
     )
     path = output_dir / SIMULATED_FILE
     write_label_errors(path, split.rows["test"], errors, planted)
+    earlier = ""
+    if (output_dir / MANIFEST).exists():
+        earlier = f" The tagger in {output_dir} is of an earlier run."
     return (
         f"Planted label errors: {planted.sum():,} of {len(planted):,} rows\n\n"
         f"{recovery_table(quality, planted)}\n\n"
         f"The list of {len(errors):,} likely label errors is in {path}.\n"
-        "No tagger was saved: it would have learned the wrong labels."
+        f"No tagger was saved: it would have learned the wrong labels.{earlier}"
     )

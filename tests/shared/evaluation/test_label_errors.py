@@ -64,7 +64,7 @@ def test_labels_without_rows_and_rows_without_labels(n_labels):
 @pytest.mark.parametrize("value", [0, 1])
 def test_labels_of_no_row_or_of_all_rows(n_labels, value):
     y = np.full((6, n_labels), value)
-    errors, quality = find_label_errors(y, np.full(y.shape, 0.7), NAMES[:n_labels])
+    _, quality = find_label_errors(y, np.full(y.shape, 0.7), NAMES[:n_labels])
     assert len(quality) == 6
     assert np.isfinite(quality).all()
 
