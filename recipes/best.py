@@ -191,7 +191,7 @@ def main() -> None:
         copy_tagger(finished[best.name].folder, output_dir)
         calibration = read_tagger(output_dir).calibration
         if calibration is not None and rule.thresholds:
-            rule = replace(rule, thresholds=tuple(calibration.thresholds(rule.thresholds)))
+            rule = replace(rule, thresholds=tuple(calibration.thresholds(rule.thresholds).tolist()))
     else:
         for name in best.names:
             copy_tagger(finished[name].folder, output_dir / name)

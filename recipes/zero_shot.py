@@ -260,8 +260,10 @@ def main() -> None:
     calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
     save_tagger(mean, rule, calibration)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
-    tuned = f"Tuned on {len(y[tuning]):,} texts"
-    evaluation = f"{tuned}, tested on {len(y['test']):,} others; no text was learned from."
+    evaluation = (
+        f"The figures are those on {len(y['test']):,} held-out texts. No model was trained; only "
+        f"the decision rule and the calibration were tuned, on {len(y[tuning]):,} other texts."
+    )
     card = TaggerCard(args, evaluation=evaluation, limits=limits)
     test = scores["test"], predicted["test"]
     options = {"card": card, "rule": rule, "top_scores": args.top_scores}
