@@ -267,7 +267,10 @@ def main() -> None:
         single_label=single_label,
         fold_of=fold_of,
     )
-    calibrated = {k: calibration(v) for k, v in scores["model"].items()} | {"oof": calibrated}
+    calibrated = {"oof": calibrated}
+    if "test" in scores["model"]:
+        raw = scores["model"]["test"]
+        calibrated["test"] = calibration.apply(raw, rule.choose(raw))
     save_mean(output_dir, [fold.folder.name for fold in folds], names, rule, calibration)
     reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     report = write_out_of_fold(

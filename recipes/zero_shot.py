@@ -110,7 +110,9 @@ class ZeroShotArguments(TaggingArguments, SplitArguments, TrainingArguments):
         "(default: none).",
     )
     calibrate: bool = flag(
-        True, "Subtract half of each label's mean score, in logits (default: true)."
+        True,
+        "Subtract half of each label's mean score, in logits; the scores that are written are then "
+        "probabilities, learned from the validation texts (default: true).",
     )
     top_k: int | None = flag(
         None, "Labels per text (default: tuned; without labelled texts: 1).", least=1
@@ -256,18 +258,20 @@ def main() -> None:
     metrics = split_metrics(split, scores, predicted)
     metrics |= {"top_k": k, "threshold": threshold}
     metrics |= {"test_runtime": test_runtime, "seed": args.seed}
-    options = {"single_label": corpus.single_label}
-    calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
+    calibration = None
+    if args.calibrate:
+        options = {"single_label": corpus.single_label}
+        calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
     save_tagger(mean, rule, calibration)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
     evaluation = (
-        f"The figures are those on {len(y['test']):,} held-out texts. No model was trained; only "
-        f"the decision rule and the calibration were tuned, on {len(y[tuning]):,} other texts."
+        f"The figures are those on {len(y['test']):,} held-out texts. No model was trained; at "
+        f"most rule and calibration were tuned, on {len(y[tuning]):,} other texts."
     )
     card = TaggerCard(args, evaluation=evaluation, limits=limits)
     test = scores["test"], predicted["test"]
     options = {"card": card, "rule": rule, "top_scores": args.top_scores}
-    options |= {"calibrated": calibration(scores["test"])}
+    options |= {"calibrated": calibration and calibration.apply(*test)}
     report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}")

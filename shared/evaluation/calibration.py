@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,20 @@ def calibration_metrics(
 # --- calibration ---------------------------------------------------------------------------------
 
 
+class CalibratedScores(NamedTuple):
+    """The scores of rows after calibration, and how sure their labels are.
+
+    Attributes
+    ----------
+    scores : array of shape (rows, labels)
+    confidence : array of shape (rows,)
+        The probability that all labels of a row are right.
+    """
+
+    scores: np.ndarray
+    confidence: np.ndarray
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What held-out rows say about the scores of a classifier.
@@ -128,8 +142,9 @@ class Calibration:
     confidence_factor, confidence_bias : float
         The same for the logit of the probability that all labels of a row are right.
     precision : tuple of tuples of (threshold, precision, recall)
-        For each label, in ascending order of precision: the lowest thresholds of the scores before
-        calibration that reach it on the held-out rows.
+        For each label, in ascending order of precision: the lowest thresholds that reach it on the
+        held-out rows. They are for scores before calibration; with `single_label`, where a
+        probability depends on all scores of a row, for those after it.
     """
 
     factors: tuple[float, ...]
@@ -149,7 +164,8 @@ class Calibration:
     def thresholds(self, thresholds: Sequence[float]) -> np.ndarray:
         """Return thresholds, one per label, as they are after calibration: (labels,).
 
-        With `single_label` they stay as they are, since a probability depends on all scores.
+        With `single_label` they stay as they are: no threshold corresponds to them, since a
+        probability depends on all scores.
         """
         values = np.asarray(thresholds, dtype=np.float64)
         return values if self.single_label else np.where(values > 1, values, self(values[None])[0])
@@ -170,6 +186,10 @@ class Calibration:
         logits = _logits(joint_probability(self(scores), chosen, self.single_label))
         return sigmoid(self.confidence_factor * logits + self.confidence_bias)
 
+    def apply(self, scores: np.ndarray, chosen: np.ndarray) -> CalibratedScores:
+        """Return the probabilities and the confidence of scores before calibration."""
+        return CalibratedScores(self(scores), self.confidence(scores, chosen))
+
     def rule_of_precision(self, target: float) -> DecisionRule:
         """Return the rule that gives a text the labels that are right with a precision.
 
@@ -184,7 +204,9 @@ class Calibration:
         for points in self.precision:
             reaching = [threshold for threshold, precision, _ in points if precision >= target]
             thresholds.append(min(reaching, default=NEVER))
-        return DecisionRule(tuple(thresholds), top_k=1 if self.single_label else None)
+        if self.single_label:
+            return DecisionRule(tuple(thresholds), top_k=1, reads_calibrated=True)
+        return DecisionRule(tuple(thresholds))
 
     def recall_of_precision(self, target: float) -> np.ndarray:
         """Return the recall of each label with the rule of `rule_of_precision`: (labels,)."""
@@ -252,6 +274,28 @@ def fit_calibration(
     """
     y = as_multi_hot(y_true, "y_true") if len(y_true) else np.zeros(np.shape(y_true), dtype=bool)
     scores = np.asarray(scores, dtype=np.float64)
+    calibration = fit_probabilities(scores, y, single_label=single_label)
+    probabilities = calibration(scores)
+    joint = joint_probability(probabilities, chosen, single_label)
+    right = (y == chosen).all(axis=1)
+    (factor,), (bias,) = _logistic_fit(_logits(joint)[:, None], right[:, None])
+    if single_label:
+        points = _precision_points(probabilities, y, top_k(scores, 1))
+    else:
+        points = _precision_points(scores, y, np.ones(y.shape, dtype=bool))
+    return replace(
+        calibration,
+        confidence_factor=float(factor),
+        confidence_bias=float(bias),
+        precision=points,
+    )
+
+
+def fit_probabilities(
+    scores: np.ndarray, y_true: np.ndarray, *, single_label: bool = False
+) -> Calibration:
+    """Learn how scores become probabilities, and nothing else; see `fit_calibration`."""
+    scores, y = np.asarray(scores, dtype=np.float64), np.asarray(y_true, dtype=bool)
     sum_to_one = single_label and bool(np.allclose(scores.sum(axis=1), 1, atol=1e-3))
     if single_label:
         logits = _class_logits(scores, sum_to_one)
@@ -262,19 +306,7 @@ def fit_calibration(
         parts = [slice(start, start + block) for start in starts]
         fits = [_logistic_fit(_logits(scores[:, part]), y[:, part]) for part in parts]
         factors, biases = np.concatenate(fits, axis=1)
-    calibration = Calibration(
-        tuple(factors.tolist()), tuple(biases.tolist()), single_label, sum_to_one
-    )
-    joint = joint_probability(calibration(scores), chosen, single_label)
-    right = (y == chosen).all(axis=1)
-    (factor,), (bias,) = _logistic_fit(_logits(joint)[:, None], right[:, None])
-    predicted = top_k(scores, 1) if single_label else np.ones(y.shape, dtype=bool)
-    return replace(
-        calibration,
-        confidence_factor=float(factor),
-        confidence_bias=float(bias),
-        precision=_precision_points(scores, y, predicted),
-    )
+    return Calibration(tuple(factors.tolist()), tuple(biases.tolist()), single_label, sum_to_one)
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:
@@ -294,8 +326,8 @@ def joint_probability(
 
     `probabilities`, and `chosen`, the labels that a text gets, are of shape (rows, labels).
     """
-    if single_label:
-        return (probabilities * chosen).sum(axis=1)
+    if single_label:  # several labels, or none, cannot be right
+        return np.where(chosen.sum(axis=1) == 1, (probabilities * chosen).sum(axis=1), 0)
     with np.errstate(divide="ignore"):
         logs = np.log(np.where(chosen, probabilities, 1 - probabilities))
     return np.exp(logs.sum(axis=1))
@@ -304,14 +336,16 @@ def joint_probability(
 def _logistic_fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return factor and bias of each column by Newton's method; x and y are (rows, columns)."""
 
-    def loss(factor: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    def loss(x: np.ndarray, y: np.ndarray, factor: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Return the loss of each column, with the priors N(1, 1) and N(0, 1)."""
         z = factor * x + bias
         return (np.logaddexp(0, z) - z * y).sum(axis=0) + ((factor - 1) ** 2 + bias**2) / 2
 
-    factor, bias = np.ones(x.shape[1]), np.zeros(x.shape[1])
-    value = loss(factor, bias)
+    factors, biases = np.ones(x.shape[1]), np.zeros(x.shape[1])
+    columns = np.arange(x.shape[1])  # those that have not converged
+    value = loss(x, y, factors, biases)
     for _ in range(100):
+        factor, bias = factors[columns], biases[columns]
         p = sigmoid(factor * x + bias)
         gradient_f = ((p - y) * x).sum(axis=0) + factor - 1
         gradient_b = (p - y).sum(axis=0) + bias
@@ -322,16 +356,23 @@ def _logistic_fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         step_f = (h_bb * gradient_f - h_fb * gradient_b) / determinant
         step_b = (h_ff * gradient_b - h_fb * gradient_f) / determinant
         # Where scores are near 0 and 1, a full step overshoots: halve it until the loss is lower.
+        new_value = loss(x, y, factor - step_f, bias - step_b)
         for _ in range(40):
-            new_value = loss(factor - step_f, bias - step_b)
-            worse = new_value > value
-            if not worse.any():
+            worse = np.flatnonzero(new_value > value)
+            if not len(worse):
                 break
-            step_f, step_b = (np.where(worse, step / 2, step) for step in (step_f, step_b))
-        factor, bias, value = factor - step_f, bias - step_b, np.minimum(value, new_value)
-        if max(np.abs(step_f).max(), np.abs(step_b).max()) < 1e-6:
+            step_f[worse] /= 2
+            step_b[worse] /= 2
+            steps = factor[worse] - step_f[worse], bias[worse] - step_b[worse]
+            new_value[worse] = loss(x[:, worse], y[:, worse], *steps)
+        factors[columns], biases[columns] = factor - step_f, bias - step_b
+        moving = np.maximum(np.abs(step_f), np.abs(step_b)) >= 1e-6
+        if not moving.any():
             break
-    return np.maximum(factor, _LEAST_FACTOR), bias
+        if not moving.all():
+            x, y, columns = x[:, moving], y[:, moving], columns[moving]
+        value = new_value[moving]
+    return np.maximum(factors, _LEAST_FACTOR), biases
 
 
 def _inverse_temperature(logits: np.ndarray, y: np.ndarray) -> float:
@@ -386,7 +427,7 @@ def calibrate(
     *,
     single_label: bool = False,
     fold_of: np.ndarray | None = None,
-) -> tuple[Calibration | None, np.ndarray | None]:
+) -> tuple[Calibration | None, CalibratedScores | None]:
     """Learn a calibration from rows that the classifier has not seen, and apply it to test scores.
 
     Parameters
@@ -403,7 +444,8 @@ def calibrate(
     -------
     calibration : Calibration or None
         None without validation rows.
-    calibrated : array of shape (test rows, labels) or None
+    calibrated : CalibratedScores or None
+        Of the test rows.
     """
 
     def fit(part: str, rows: Any = slice(None)) -> Calibration:
@@ -414,9 +456,11 @@ def calibrate(
         if not len(labels["valid"]):
             return None, None
         calibration = fit("valid")
-        return calibration, calibration(scores["test"])
-    calibrated = np.zeros_like(scores["test"], dtype=np.float64)
+        return calibration, calibration.apply(scores["test"], predicted["test"])
+    calibrated = CalibratedScores(np.zeros(scores["test"].shape), np.zeros(len(fold_of)))
     for number in np.unique(fold_of):
         held_out = fold_of == number
-        calibrated[held_out] = fit("test", ~held_out)(scores["test"][held_out])
+        of_fold = scores["test"][held_out], predicted["test"][held_out]
+        of_fold = fit("test", ~held_out).apply(*of_fold)
+        calibrated.scores[held_out], calibrated.confidence[held_out] = of_fold
     return fit("test"), calibrated

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.evaluation.calibration import fit_calibration
+from shared.evaluation.calibration import fit_probabilities
 from shared.evaluation.decisions import top_k
 
 _DEPTHS = (0.05, 0.1, 0.2, 0.3)
@@ -78,8 +78,7 @@ def find_label_errors(
     y = np.asarray(y_true, dtype=bool)
     if not len(y):
         return [], np.zeros(0)
-    chosen = top_k(scores, 1) if single_label else np.asarray(scores) >= 0.5
-    p = fit_calibration(scores, y, chosen, single_label=single_label)(scores)
+    p = fit_probabilities(scores, y, single_label=single_label)(scores)
     if single_label:
         quality = rank.get_label_quality_scores(y.argmax(axis=1), p)
         suggested = top_k(p, 1)

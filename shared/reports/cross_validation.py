@@ -21,7 +21,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import append_unknown_labels, unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
-from shared.evaluation.calibration import calibration_metrics
+from shared.evaluation.calibration import CalibratedScores, calibration_metrics
 from shared.evaluation.cross_validation import METRICS, choose_out_of_fold, fold_metrics
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.label_errors import find_label_errors
@@ -63,7 +63,7 @@ def write_out_of_fold(
     labels: Mapping[str, np.ndarray],
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
-    calibrated: Mapping[str, np.ndarray],
+    calibrated: Mapping[str, CalibratedScores],
     rule: DecisionRule,
     settings: Mapping[str, float],
     top_scores: int | None = None,
@@ -86,8 +86,8 @@ def write_out_of_fold(
         The fold that holds out each row of "oof".
     scores : mapping of method to mapping of part to array of shape (rows, labels)
         Probabilities. The first method is the model; the others are the baselines.
-    calibrated : mapping of part to array of shape (rows, labels)
-        The scores of the model after calibration.
+    calibrated : mapping of part to CalibratedScores
+        Of the model.
     rule : DecisionRule
         Of the tagger that is saved: the mean of all folds.
     settings : mapping
@@ -113,7 +113,7 @@ def write_out_of_fold(
     sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
-    of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"]
+    of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"].scores
     figures = calibration_metrics(*of_scores, single_label=corpus.single_label)
     metrics |= {name.replace("test", "oof"): value for name, value in figures.items()}
     micro = "accuracy" if "oof_accuracy" in metrics else "micro F1"
@@ -131,7 +131,7 @@ def write_out_of_fold(
         path = output_dir / f"{part}_predictions.jsonl"
         names = [*label_names, *unknown_label_names(dataset)]
         (y_true,) = append_unknown_labels(dataset, labels[part])
-        of_model = calibrated[part], predicted[model][part]
+        of_model = calibrated[part].scores, predicted[model][part]
         write_predictions(path, rows, names, y_true, *of_model, top_scores)
     errors, _ = find_label_errors(
         y, scores[model]["oof"], label_names, single_label=corpus.single_label
@@ -145,7 +145,8 @@ def write_out_of_fold(
         rows=documents["oof"],
         label_names=label_names,
         y_true=y,
-        scores=calibrated["oof"],
+        scores=calibrated["oof"].scores,
+        confidence=calibrated["oof"].confidence,
         raw_scores=scores[model]["oof"],
         predicted=y_pred,
         rule=rule,

@@ -20,6 +20,7 @@ import numpy as np
 
 from shared.cli.files import atomic_write
 from shared.data.corpus import cache_folder
+from shared.evaluation.calibration import joint_probability
 from shared.evaluation.metrics import per_label_report
 from shared.reports import page_data
 
@@ -50,6 +51,7 @@ def write_page(
     verdict: Sequence[str] = (),
     single_label: bool = False,
     raw_scores: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
     label_errors: Sequence[LabelError] = (),
     log_history: Sequence[Mapping[str, Any]] = (),
@@ -79,6 +81,9 @@ def write_page(
         Every text has exactly one label.
     raw_scores : array of shape (rows, labels), optional
         The scores before calibration, which `rule` reads, if `scores` are calibrated.
+    confidence : array of shape (rows,), optional
+        The probability that all labels of a row are right. Without it, it follows from `scores`, as
+        if labels were independent.
     thresholds : sequence of float, optional
         For the table of labels: one per label; NaN for a label without one.
     label_errors : sequence of LabelError
@@ -93,7 +98,8 @@ def write_page(
     known = slice(len(label_names) - n_unknown)
     limits = np.full(len(label_names), np.nan)
     limits[known] = rule.thresholds or np.nan
-    confidence = page_data.row_confidence(scores, predicted, single_label=single_label)
+    if confidence is None:
+        confidence = joint_probability(scores, predicted, single_label)
     data: dict[str, Any] = {
         "labels": list(label_names),
         "single": single_label,

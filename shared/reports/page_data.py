@@ -14,7 +14,6 @@ import numpy as np
 from shared.evaluation.calibration import (
     brier_score,
     calibration_error,
-    joint_probability,
     reliability,
 )
 from shared.evaluation.confusion import co_occurrences, confused_labels, largest_pairs
@@ -90,11 +89,6 @@ def abstention_curve(y: np.ndarray, predicted: np.ndarray, confidence: np.ndarra
     """Return how many rows are tagged, and how many of them right, by the least confidence."""
     right = (y == predicted).all(axis=1)
     return {"positives": len(y), **_lists(threshold_curve(right, confidence, 0.0))}
-
-
-def row_confidence(scores: np.ndarray, predicted: np.ndarray, *, single_label: bool) -> np.ndarray:
-    """Return the probability that all labels of a row are right, of shape (rows,)."""
-    return joint_probability(np.asarray(scores, dtype=np.float64), predicted, single_label)
 
 
 def coverage(y: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> list[dict]:

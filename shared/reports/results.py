@@ -17,7 +17,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
-from shared.evaluation.calibration import calibration_metrics
+from shared.evaluation.calibration import CalibratedScores, calibration_metrics
 from shared.evaluation.label_errors import LabelError, find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
@@ -151,7 +151,7 @@ def write_results(
     *,
     card: TaggerCard,
     rule: DecisionRule,
-    calibrated: np.ndarray | None = None,
+    calibrated: CalibratedScores | None = None,
     thresholds: Sequence[float] | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     top_scores: int | None = None,
@@ -174,8 +174,8 @@ def write_results(
     card : TaggerCard
     rule : DecisionRule
         Of the tagger.
-    calibrated : array of shape (test rows, labels), optional
-        The scores after calibration, as the tagger gives them.
+    calibrated : CalibratedScores, optional
+        Of the test rows, as the tagger gives them.
     thresholds : sequence of float, optional
         One per label, if thresholds alone decide which labels are predicted.
     log_history : sequence of mappings
@@ -191,11 +191,11 @@ def write_results(
     """
     unknown = unknown_label_names(split.rows["test"])
     names = [*split.corpus.label_names, *unknown]
-    shown = scores if calibrated is None else calibrated
+    shown = scores if calibrated is None else calibrated.scores
     y_test, y_pred, y_scores, y_shown = split.with_unknown_labels("test", predicted, scores, shown)
     if thresholds is not None:
         thresholds = [*thresholds, *[np.nan] * len(unknown)]
-    of_scores = split.labels["test"], scores, calibrated
+    of_scores = split.labels["test"], scores, calibrated and calibrated.scores
     single_label = split.corpus.single_label and one_label_each(y_test, y_pred)
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
     write_json(output_dir / "metrics.json", metrics)
@@ -218,6 +218,7 @@ def write_results(
         y_true=y_test,
         scores=y_shown,
         raw_scores=None if calibrated is None else y_scores,
+        confidence=None if calibrated is None else calibrated.confidence,
         predicted=y_pred,
         rule=rule,
         metrics=metrics,

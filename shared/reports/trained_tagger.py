@@ -72,7 +72,7 @@ def save_trained_tagger(
         metrics,
         card=card,
         rule=rule,
-        calibrated=None if calibration is None else calibration(scores),
+        calibrated=None if calibration is None else calibration.apply(scores, predicted),
         thresholds=rule.thresholds or None,
         log_history=log_history,
         top_scores=top_scores,

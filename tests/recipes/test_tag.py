@@ -183,7 +183,7 @@ def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, mo
         ]
 
     monkeypatch.setattr(
-        "shared.taggers.trained_model.sigmoid", lambda logits: np.full(logits.shape, 0.5)
+        "shared.evaluation.calibration.sigmoid", lambda z: np.full(np.shape(z), 0.5)
     )
     for threshold, count in ((0.5, 4), (0.5 + 1e-12, 0)):
         tag("--data", data, "--threshold", repr(threshold))
@@ -207,8 +207,8 @@ def test_several_taggers_are_averaged(tag, trained, tagger_copy, tiny_issues, tm
     }.items():
         tag("--data", tiny_issues, "--model", *models, "--output", f"{name}.jsonl")
     ours, theirs, both = (read_lines(tmp_path / f"{name}.jsonl") for name in ("a", "b", "ab"))
-    own = read_json(trained[0] / "config.json")["thresholds"]
-    thresholds = dict(zip(read_json(trained[0] / "config.json")["label2id"], own, strict=True))
+    own = load_tagger(trained[0])
+    thresholds = dict(zip(own.label_names, own.calibrated_rule.thresholds, strict=True))
     for a, b, line in zip(ours, theirs, both, strict=True):
         for label, score in line["scores"].items():
             assert score == pytest.approx((a["scores"][label] + b["scores"][label]) / 2, abs=2e-6)

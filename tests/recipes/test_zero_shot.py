@@ -6,6 +6,7 @@ from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
+from shared.taggers import load_tagger
 
 SCRIPT = "recipes/zero_shot.py"
 TEMPLATES = ["this issue is about {label}.", "{label} first"]
@@ -64,8 +65,10 @@ def test_figures_and_files(method, recipe, tmp_path, tiny_nli, tiny_mlm, tiny_mo
     if metrics["top_k"]:
         assert (chosen.sum(axis=1) == metrics["top_k"]).all()
     else:
-        scores = np.array([[line["scores"][name] for name in names] for line in lines])
-        assert (chosen == (scores >= metrics["threshold"])).mean() > 0.99  # written rounded
+        tagger = load_tagger(tmp_path / "out")
+        scores = tagger.raw_scores([line["text"] for line in lines])
+        scores = scores[:, [tagger.label_names.index(name) for name in names]]
+        assert (chosen == (scores >= metrics["threshold"])).mean() > 0.99
 
 
 def test_words_in_the_gap(recipe, tmp_path, tiny_mlm):
@@ -124,8 +127,6 @@ def test_calibration_brings_the_labels_nearer_to_each_other(recipe, tmp_path):
 
 
 def test_auto_is_the_mean_of_two_methods_which_its_tagger_holds(recipe, tmp_path, tiny_model):
-    from shared.taggers import load_tagger
-
     recipe()
     lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
     texts = [line["text"] for line in lines]
@@ -144,7 +145,7 @@ def test_auto_is_the_mean_of_two_methods_which_its_tagger_holds(recipe, tmp_path
         ("embedding", members[1], ["--model", tiny_model]),
     ):
         recipe("--method", method, *model)
-        alone = scores_of(tmp_path / "out" / "test_predictions.jsonl")
+        alone = load_tagger(tmp_path / "out").raw_scores(texts)
         assert (alone.argmax(axis=1) == member.argmax(axis=1)).all()
         logits = np.log(member / (1 - member))  # on one scale
         assert (logits - logits.mean(axis=1, keepdims=True)).std() == pytest.approx(1, abs=0.25)

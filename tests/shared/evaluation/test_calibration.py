@@ -92,6 +92,13 @@ def test_the_confidence_is_the_probability_that_all_labels_are_right():
     assert right[sure].mean() > right[~sure].mean() + 0.2
 
 
+def test_of_labels_that_exclude_each_other_several_cannot_be_right():
+    _, y, scores = made_up_classes()
+    calibration = fit_calibration(scores, y, top_k(scores, 1), single_label=True)
+    for chosen in (top_k(scores, 2), np.zeros(scores.shape, dtype=bool)):
+        assert calibration.confidence(scores, chosen).max() < 0.05
+
+
 def test_thresholds_reach_a_precision_on_other_rows():
     _, y, scores = made_up(6000, seed=1)
     calibration = fit_calibration(scores, y, scores >= 0.5)
@@ -120,7 +127,9 @@ def test_a_label_that_reaches_no_precision_is_never_given():
 def test_with_one_label_per_text_a_precision_refuses_the_doubtful_ones():
     _, y, scores = made_up_classes()
     calibration = fit_calibration(scores, y, top_k(scores, 1), single_label=True)
-    chosen = calibration.rule_of_precision(0.8).choose(scores)
+    rule = calibration.rule_of_precision(0.8)
+    assert rule.reads_calibrated
+    chosen = rule.choose(calibration(scores))
     assert set(chosen.sum(axis=1).tolist()) == {0, 1}
     assert (chosen <= top_k(scores, 1)).all()
     precision = (chosen & y).sum(axis=0) / chosen.sum(axis=0)
@@ -132,13 +141,13 @@ def test_in_a_cross_validation_no_fold_calibrates_itself():
     fold_of = np.arange(300) % 3
     parts = {"test": scores}, {"test": scores >= 0.5}, {"test": y}
     calibration, calibrated = calibrate(*parts, fold_of=fold_of)
-    np.testing.assert_array_equal(
-        calibration(scores), fit_calibration(scores, y, scores >= 0.5)(scores)
-    )
+    assert calibration == fit_calibration(scores, y, scores >= 0.5)
     # Other labels in a fold change the scores of the other folds, not its own.
     flipped = y ^ (fold_of == 1)[:, None]
     _, changed = calibrate(*parts[:2], {"test": flipped}, fold_of=fold_of)
-    same = (changed == calibrated).all(axis=1)
+    same = (changed.scores == calibrated.scores).all(axis=1)
+    np.testing.assert_array_equal(same, fold_of == 1)
+    same = changed.confidence == calibrated.confidence
     np.testing.assert_array_equal(same, fold_of == 1)
 
 

@@ -78,11 +78,11 @@ def test_one_label_that_all_rows_have():
 def test_the_quality_with_several_labels_is_that_of_cleanlab(several):
     from cleanlab.multilabel_classification import get_label_quality_scores
 
-    from shared.evaluation.calibration import fit_calibration
+    from shared.evaluation.calibration import fit_probabilities
 
     y, scores = several
     _, quality = find_label_errors(y, scores, NAMES)
-    p = fit_calibration(scores, y, scores >= 0.5)(scores)
+    p = fit_probabilities(scores, y)(scores)
     labels = [np.flatnonzero(row).tolist() for row in y]
     expected = get_label_quality_scores(labels, p, aggregator_kwargs={"method": np.min})
     np.testing.assert_allclose(quality, expected)
