@@ -17,6 +17,12 @@ function element(tag, text, className) {
   return node;
 }
 
+function option(text, value) {
+  const node = new Option(text, value);
+  node.dir = "auto";
+  return node;
+}
+
 // --- charts --------------------------------------------------------------------------------------
 
 const charts = new Map(); // id of the place -> function that returns the specification
@@ -285,7 +291,7 @@ function showRows() {
 
 function startRows() {
   const used = new Set(Object.values(rows.rows).flatMap((row) => [...row.true, ...row.predicted]));
-  const options = [...used].sort((a, b) => a - b).map((label) => new Option(name(label), label));
+  const options = [...used].sort((a, b) => a - b).map((label) => option(name(label), label));
   by("row-label").append(...options);
   const restart = () => { limit = PAGE_SIZE; showRows(); };
   for (const input of document.querySelectorAll("input[name=list], #row-label, #row-search")) input.addEventListener("input", restart);
@@ -301,7 +307,7 @@ by("rows-panel").hidden = !rows;
 by("no-rows").hidden = Boolean(rows);
 
 if (data.curves) {
-  by("curve-label").append(...data.curves.map((values, i) => new Option(`${name(values.label)} (${values.positives})`, i)));
+  by("curve-label").append(...data.curves.map((values, i) => option(`${name(values.label)} (${values.positives})`, i)));
   by("curve-label").addEventListener("input", showCurve);
 }
 slider.addEventListener("input", showThreshold);
