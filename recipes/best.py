@@ -184,9 +184,14 @@ def main() -> None:
 
     # Save the best tagger; its recipe has fitted it on all labelled texts, or, for fine-tuning, on
     # those of each fold. Report, and tag the unlabelled texts.
-    calibrated = None  # the scores of a single method are calibrated already
+    # The scores of a single method are calibrated already, so that its report needs thresholds
+    # after calibration.
+    calibrated, rule = None, best.rule
     if len(best.names) == 1:
         copy_tagger(finished[best.name].folder, output_dir)
+        calibration = read_tagger(output_dir).calibration
+        if calibration is not None and rule.thresholds:
+            rule = replace(rule, thresholds=tuple(calibration.thresholds(rule.thresholds).tolist()))
     else:
         for name in best.names:
             copy_tagger(finished[name].folder, output_dir / name)
@@ -208,7 +213,7 @@ def main() -> None:
             "methods in it were fitted on all labelled texts."
         )
     card = TaggerCard(args, evaluation=f"{explanation}\n\n{comparison}")
-    options = {"card": card, "top_scores": args.top_scores, "calibrated": calibrated}
+    options = {"card": card, "rule": rule, "top_scores": args.top_scores, "calibrated": calibrated}
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)

@@ -281,8 +281,10 @@ def main() -> None:
         fold_of=fold_of,
         scores=scores,
         calibrated=calibrated,
+        rule=rule,
         settings={"folds": args.folds, "seed": args.seed} | reading,
         top_scores=args.top_scores,
+        cache_dir=args.cache_dir,
     )
     print(f"\n{report}")
     tag_unlabelled(output_dir, data.corpus, args)

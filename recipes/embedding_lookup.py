@@ -257,6 +257,7 @@ def main() -> None:
         predicted["test"],
         figures,
         card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
+        rule=tagger.rule,
         calibrated=calibrated,
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
         top_scores=args.top_scores,

@@ -319,6 +319,7 @@ def main() -> None:
         predicted["test"],
         figures,
         card=TaggerCard(args, evaluation=resampling.explain()),
+        rule=tagger.rule,
         calibrated=calibrated,
         top_scores=args.top_scores,
     )

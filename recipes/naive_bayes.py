@@ -164,6 +164,7 @@ def main() -> None:
         predicted["test"],
         metrics | runtimes | {"seed": args.seed},
         card=TaggerCard(args, evaluation=resampling.explain()),
+        rule=tagger.rule,
         calibrated=calibrated,
         thresholds=tagger.rule.thresholds or None,
         top_scores=args.top_scores,

@@ -264,8 +264,13 @@ def main() -> None:
         calibration = fit_calibration(scores[tuning], y[tuning], predicted[tuning], **options)
     save_tagger(mean, rule, calibration)
     limits = "Only the number of labels per text was tuned; a few labelled texts give better F1."
+    evaluation = (
+        f"The figures are those on {len(y['test']):,} held-out texts. No model was trained; at "
+        f"most rule and calibration were tuned, on {len(y[tuning]):,} other texts."
+    )
+    card = TaggerCard(args, evaluation=evaluation, limits=limits)
     test = scores["test"], predicted["test"]
-    options = {"card": TaggerCard(args, limits=limits), "top_scores": args.top_scores}
+    options = {"card": card, "rule": rule, "top_scores": args.top_scores}
     options |= {"calibrated": calibration and calibration.apply(*test)}
     report = write_results(output_dir, split, *test, metrics, **options)
     plot_cutoffs(by_k, THRESHOLDS, by_threshold, output_dir / "plots" / "cutoffs.png")

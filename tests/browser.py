@@ -37,7 +37,11 @@ class Browser:
         service = webdriver.ChromeService(str(DRIVER))
         self.driver = webdriver.Chrome(options=options, service=service)
         self.wait = WebDriverWait(self.driver, SECONDS)
-        self.driver.get(url)
+        try:
+            self.driver.get(url)
+        except Exception:
+            self.driver.quit()
+            raise
 
     def element(self, selector, text=None):
         """Return the element, visible or not, once it is there (with a text)."""

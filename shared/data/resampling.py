@@ -176,7 +176,7 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
     UserError
         As `shared.data.splits.split_corpus` and `shared.data.folds.assign_folds`; or if a
         cross-validation is wanted together with held-out files or a part of the training rows; or
-        if ``--simulate_noise`` is set without a cross-validation.
+        if ``--simulate_noise`` is set without a cross-validation or with repeats of it.
     """
     corpus, held_out = load_corpus(args)
     partial = args.train_size is not None or args.train_per_label is not None
@@ -200,6 +200,8 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
     if evaluate == "cross_validation":
         planted = None
         if args.simulate_noise:
+            if args.repeats > 1:
+                raise UserError("--simulate_noise: reports one cross-validation; remove --repeats")
             corpus, rows = plant_label_errors(corpus, args.simulate_noise, seed=seed)
             planted = np.isin(corpus.labelled, rows)
         resampling = cross_validation(corpus, args.folds, seed=seed, repeats=args.repeats)

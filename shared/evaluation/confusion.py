@@ -24,10 +24,8 @@ def confused_labels(y_true: np.ndarray, y_pred: np.ndarray) -> csr_array:
     sparse array of shape (labels, labels)
         Entry (i, j): rows that have label i, which was not predicted, and not label j, which was.
     """
-    from scipy.sparse import csr_array
-
     y_true, y_pred = np.asarray(y_true, dtype=bool), np.asarray(y_pred, dtype=bool)
-    missed, wrong = (csr_array(y.astype(np.int64)) for y in (y_true & ~y_pred, y_pred & ~y_true))
+    missed, wrong = (_sparse_counts(y) for y in (y_true & ~y_pred, y_pred & ~y_true))
     return missed.T @ wrong
 
 
@@ -43,10 +41,15 @@ def co_occurrences(y: np.ndarray) -> csr_array:
     sparse array of shape (labels, labels)
         Symmetric; the diagonal has the rows with each label.
     """
+    labels = _sparse_counts(np.asarray(y, dtype=bool))
+    return labels.T @ labels
+
+
+def _sparse_counts(y: np.ndarray) -> csr_array:
+    """Return a bool array as a sparse one of integers, without a dense one of integers."""
     from scipy.sparse import csr_array
 
-    labels = csr_array(np.asarray(y, dtype=np.int64))
-    return labels.T @ labels
+    return csr_array(y).astype(np.int64)
 
 
 def largest_pairs(counts: csr_array, most: int) -> list[tuple[int, int, int]]:

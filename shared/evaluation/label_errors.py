@@ -27,14 +27,14 @@ class LabelError:
         Index into the arrays.
     score : float
         The probability of the label that fits worst, or of its absence: near 0 for a sure error.
-    given, suggested : tuple of str
+    labels, suggested : tuple of str
         The labels that the row has, and those that its scores suggest.
     reason : str
     """
 
     row: int
     score: float
-    given: tuple[str, ...]
+    labels: tuple[str, ...]
     suggested: tuple[str, ...]
     reason: str
 
@@ -73,7 +73,7 @@ def find_label_errors(
     10 % planted errors (recipes/FIGURES.md): the default aggregation, a moving average over the
     labels, and adjusted probabilities find fewer; calibration finds more.
     """
-    from cleanlab import multilabel_classification, rank
+    from cleanlab import rank
 
     y = np.asarray(y_true, dtype=bool)
     if not len(y):
@@ -83,11 +83,9 @@ def find_label_errors(
         quality = rank.get_label_quality_scores(y.argmax(axis=1), p)
         suggested = top_k(p, 1)
     else:
-        labels = [np.flatnonzero(row).tolist() for row in y]
-        worst = {"method": np.min}
-        quality = multilabel_classification.get_label_quality_scores(
-            labels, p, aggregator_kwargs=worst
-        )
+        # As cleanlab's with the minimum as aggregator; cleanlab refuses some labels, such as a
+        # single one.
+        quality = np.where(y, p, 1 - p).min(axis=1)
         suggested = p > 0.5
     order = np.argsort(quality, kind="stable")
     order = order[(suggested != y)[order].any(axis=1)]

@@ -32,7 +32,7 @@ from shared.evaluation.metrics import (
     per_label_report,
     ranking_scores,
 )
-from shared.evaluation.rules import ALL_SCORES
+from shared.evaluation.rules import ALL_SCORES, DecisionRule
 from shared.plots import plot_label_counts
 from shared.reports.cards import SEE_PAGE, write_model_card
 from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
@@ -64,8 +64,10 @@ def write_out_of_fold(
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
     calibrated: Mapping[str, CalibratedScores],
+    rule: DecisionRule,
     settings: Mapping[str, float],
     top_scores: int | None = None,
+    cache_dir: str | None = None,
 ) -> str:
     """Write metrics, predictions, a plot and the model card; return the text to print.
 
@@ -86,11 +88,15 @@ def write_out_of_fold(
         Probabilities. The first method is the model; the others are the baselines.
     calibrated : mapping of part to CalibratedScores
         Of the model.
+    rule : DecisionRule
+        Of the tagger that is saved: the mean of all folds.
     settings : mapping
         Further values for ``metrics.json``, flat, such as those of
         `shared.reports.verdict.reading_metrics`.
     top_scores : int, optional
         As in `shared.reports.predictions.write_predictions`.
+    cache_dir : str, optional
+        As in `shared.reports.page.write_page`.
 
     Returns
     -------
@@ -143,10 +149,12 @@ def write_out_of_fold(
         confidence=calibrated["oof"].confidence,
         raw_scores=scores[model]["oof"],
         predicted=y_pred,
+        rule=rule,
         metrics=metrics,
         verdict=sentences,
         single_label=corpus.single_label,
         label_errors=errors,
+        cache_dir=cache_dir,
     )
     _plot_folds(output_dir / "plots", y, fold_of, label_names)
     report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)

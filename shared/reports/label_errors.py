@@ -11,6 +11,7 @@ import numpy as np
 from shared.cli.files import write_csv
 from shared.evaluation.label_errors import LabelError, find_label_errors, recovery_table
 from shared.reports.predictions import headline
+from shared.taggers.folder import MANIFEST
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 LABEL_ERRORS_FILE = "label_errors.csv"
 SIMULATED_FILE = "simulated_label_errors.csv"
-_COLUMNS = ("rank", "row", "given", "suggested", "reason", "score", "text")
+_COLUMNS = ("rank", "row", "labels", "suggested", "reason", "score", "text")
 
 
 def write_label_errors(
@@ -30,8 +31,8 @@ def write_label_errors(
 ) -> None:
     """Write likely label errors as CSV, the likeliest first.
 
-    The columns are ``rank``, ``row`` (in the source), ``given`` and ``suggested`` (labels, joined
-    by "; "), ``reason``, ``score`` (near 0 for a sure error) and ``text`` (its first line).
+    The columns are ``rank``, ``row`` (in the source), ``labels`` (the row has) and ``suggested``
+    (joined by "; "), ``reason``, ``score`` (near 0 for a sure error) and ``text`` (its first line).
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def write_label_errors(
         record = {
             "rank": rank,
             "row": numbers[error.row],
-            "given": "; ".join(error.given),
+            "labels": "; ".join(error.labels),
             "suggested": "; ".join(error.suggested),
             "reason": error.reason,
             "score": round(error.score, 6),
@@ -81,9 +82,12 @@ def report_simulation(output_dir: Path, resampling: Resampling, scores: np.ndarr
     )
     path = output_dir / SIMULATED_FILE
     write_label_errors(path, split.rows["test"], errors, planted)
+    earlier = ""
+    if (output_dir / MANIFEST).exists():
+        earlier = f" The tagger in {output_dir} is of an earlier run."
     return (
         f"Planted label errors: {planted.sum():,} of {len(planted):,} rows\n\n"
         f"{recovery_table(quality, planted)}\n\n"
         f"The list of {len(errors):,} likely label errors is in {path}.\n"
-        "No tagger was saved: it would have learned the wrong labels."
+        f"No tagger was saved: it would have learned the wrong labels.{earlier}"
     )

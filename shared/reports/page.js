@@ -5,6 +5,8 @@ const data = read("data");
 const rows = read("rows");
 const by = (id) => document.getElementById(id);
 const name = (label) => data.labels[label];
+// Thresholds of some classifiers lie near 0 and 1.
+const decimal = (value) => (value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 // Texts reach the page as text nodes only.
@@ -15,9 +17,16 @@ function element(tag, text, className) {
   return node;
 }
 
+function option(text, value) {
+  const node = new Option(text, value);
+  node.dir = "auto";
+  return node;
+}
+
 // --- charts --------------------------------------------------------------------------------------
 
 const charts = new Map(); // id of the place -> function that returns the specification
+const views = new Map(); // id of the place -> promise of what is drawn there
 
 function colour(variable) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${variable}`).trim();
@@ -37,7 +46,12 @@ function draw(id) {
     text: { color: text },
   };
   const shared = { width: "container", height: 260, autosize: { type: "fit", contains: "padding" }, config };
-  window.vegaEmbed(by(id), { ...shared, ...charts.get(id)() }, { actions: false, renderer: "svg" });
+  const before = views.get(id);
+  const redraw = async () => {
+    (await before)?.finalize();
+    return window.vegaEmbed(by(id), { ...shared, ...charts.get(id)() }, { actions: false, renderer: "svg" });
+  };
+  views.set(id, redraw());
 }
 
 function chart(id, specification) {
@@ -105,8 +119,8 @@ function confusionChart() {
       x: { field: "predicted", ...axis("predicted instead"), axis: { labelAngle: -60, labelLimit: 130 } },
     },
     layer: [
-      { mark: { type: "rect", tooltip: true }, encoding: { color: { field: "rows", type: "quantitative", scale: { range: [colour("panel"), colour("blue")] }, legend: null } } },
-      { mark: { type: "text", fontSize: 11 }, encoding: { text: { field: "rows" }, color: { condition: { test: `datum.rows > ${most / 2}`, value: colour("page") }, value: colour("text") } } },
+      { mark: { type: "rect", tooltip: true }, encoding: { color: { field: "rows", type: "quantitative", scale: { domain: [0, most], range: [colour("panel"), colour("blue")] }, legend: null } } },
+      { mark: { type: "text", fontSize: 11 }, encoding: { text: { field: "rows" }, color: { condition: { test: `datum.rows > ${0.7 * most}`, value: colour("page") }, value: colour("text") } } },
     ],
   };
 }
@@ -142,14 +156,14 @@ function thresholdChart() {
     ? { x: share("coverage", "share of the rows that are tagged"), y: share("precision", "accuracy", { zero: false }) }
     : { x: share("recall", "recall"), y: share("precision", "precision") };
   const values = curve.threshold.map((threshold, i) => ({
-    threshold, precision: precision(i), recall: recall(i), coverage: curve.predicted[i] / curve.positives,
+    i, threshold, precision: precision(i), recall: recall(i), coverage: curve.predicted[i] / curve.positives,
   })).filter((_, i) => curve.predicted[i]);
-  const chosen = values.filter((point) => point.threshold === curve.threshold[slider.max - slider.value]);
-  const tooltip = ["threshold", data.single ? "coverage" : "recall", "precision"].map((field) => ({ field, format: ".3f", type: "quantitative" }));
+  const chosen = values.filter((point) => point.i === slider.max - slider.value);
+  const tooltip = ["threshold", data.single ? "coverage" : "recall", "precision"].map((field) => ({ field, format: field === "threshold" ? ".6~g" : ".3f", type: "quantitative" }));
   return {
     description: data.single ? "Accuracy by coverage" : "Precision by recall",
     layer: [
-      { data: { values }, mark: { type: "line", point: { size: 20 } }, encoding: { ...axes, order: { field: "threshold" }, tooltip } },
+      { data: { values }, mark: { type: "line", point: { size: 20 } }, encoding: { ...axes, order: { field: "i" }, tooltip } },
       { data: { values: chosen }, mark: { type: "point", filled: true, size: 140, color: colour("orange") }, encoding: { ...axes, tooltip } },
     ],
   };
@@ -169,7 +183,7 @@ function showThreshold() {
   const [p, r] = [precision(i), recall(i)];
   const [n, hits] = [curve.predicted[i], curve.true_positives[i]];
   const list = by("threshold-figures");
-  const value = curve.threshold[i].toFixed(3);
+  const value = decimal(curve.threshold[i]);
   by("threshold-value").textContent = value;
   slider.setAttribute("aria-valuetext", value);
   list.replaceChildren();
@@ -177,13 +191,17 @@ function showThreshold() {
     figure(list, "rows tagged", n.toLocaleString("en"), percent(n / curve.positives));
     figure(list, "accuracy of these", p.toFixed(3), `${hits.toLocaleString("en")} right`);
     figure(list, "left to a person", (curve.positives - n).toLocaleString("en"));
+    by("threshold-status").textContent = `${percent(n / curve.positives)} tagged, accuracy ${p.toFixed(3)}`;
   } else {
-    const saved = curve.predicted[curve.saved];
     figure(list, "precision", p.toFixed(3));
     figure(list, "recall", r.toFixed(3));
     figure(list, "F1", (p + r ? (2 * p * r) / (p + r) : 0).toFixed(3));
     figure(list, "rows predicted", n.toLocaleString("en"), `${hits} right, ${n - hits} wrong`);
-    figure(list, "rows that change", Math.abs(n - saved).toLocaleString("en"), `against ${curve.threshold[curve.saved].toFixed(3)}`);
+    if (curve.saved !== null) {
+      const changes = Math.abs(n - curve.predicted[curve.saved]);
+      figure(list, "rows that change", changes.toLocaleString("en"), `against ${decimal(curve.threshold[curve.saved])}`);
+    }
+    by("threshold-status").textContent = `Precision ${p.toFixed(3)}, recall ${r.toFixed(3)}`;
   }
   chart("threshold-chart", thresholdChart);
 }
@@ -191,7 +209,7 @@ function showThreshold() {
 function showCurve() {
   if (!data.single) curve = data.curves[by("curve-label").value];
   slider.max = curve.threshold.length - 1;
-  const start = data.single ? curve.threshold.length - 1 : curve.saved;
+  const start = data.single ? curve.threshold.length - 1 : curve.saved ?? Math.floor(curve.threshold.length / 2);
   slider.value = slider.max - start;
   showThreshold();
 }
@@ -224,8 +242,9 @@ function labelled(paragraph, title, labels, other, className, scores) {
   labels.forEach((label, i) => {
     const score = scores.get(label);
     const right = other.includes(label);
-    const text = `${right ? "✓" : "✗"} ${name(label)}` + (score === undefined ? "" : ` (${score.toFixed(2)})`);
-    paragraph.append(i ? ", " : "", element("span", text, right ? "right" : className));
+    const item = element("span", right ? "✓ " : "✗ ", right ? "right" : className);
+    item.append(element("bdi", name(label)), score === undefined ? "" : ` (${score.toFixed(2)})`);
+    paragraph.append(i ? ", " : "", item);
   });
   if (!labels.length) paragraph.append("none");
 }
@@ -234,7 +253,9 @@ function rowItem(index, list) {
   const row = rows.rows[index];
   const item = element("li");
   const details = element("details");
-  details.append(element("summary", row.headline || "(no text)"), element("pre", row.text + (row.cut ? " …" : "")));
+  const [summary, text] = [element("summary", row.headline || "(no text)"), element("pre", row.text + (row.cut ? " …" : ""))];
+  summary.dir = text.dir = "auto";
+  details.append(summary, text);
   if (row.cut) details.append(element("p", `${row.cut.toLocaleString("en")} more characters`, "note"));
   const scores = new Map(row.scores);
   const [truth, guess] = [element("p"), element("p")];
@@ -243,8 +264,9 @@ function rowItem(index, list) {
   item.append(details, truth, guess);
   if (list === "label_errors") item.append(element("p", `Reason: ${row.reason}`));
   const others = row.scores.filter(([label]) => !row.true.includes(label) && !row.predicted.includes(label)).slice(0, 3);
-  const also = others.length ? `; also ${others.map(([label, score]) => `${name(label)} ${score.toFixed(2)}`).join(", ")}` : "";
-  item.append(element("p", `Row ${row.row}; all labels right with probability ${row.confidence.toFixed(2)}${also}`, "note"));
+  const note = element("p", `Row ${row.row}; all labels right with probability ${row.confidence.toFixed(2)}`, "note");
+  others.forEach(([label, score], i) => note.append(i ? ", " : "; also ", element("bdi", name(label)), ` ${score.toFixed(2)}`));
+  item.append(note);
   return item;
 }
 
@@ -269,7 +291,7 @@ function showRows() {
 
 function startRows() {
   const used = new Set(Object.values(rows.rows).flatMap((row) => [...row.true, ...row.predicted]));
-  const options = [...used].sort((a, b) => a - b).map((label) => new Option(name(label), label));
+  const options = [...used].sort((a, b) => a - b).map((label) => option(name(label), label));
   by("row-label").append(...options);
   const restart = () => { limit = PAGE_SIZE; showRows(); };
   for (const input of document.querySelectorAll("input[name=list], #row-label, #row-search")) input.addEventListener("input", restart);
@@ -285,7 +307,7 @@ by("rows-panel").hidden = !rows;
 by("no-rows").hidden = Boolean(rows);
 
 if (data.curves) {
-  by("curve-label").append(...data.curves.map((values, i) => new Option(`${name(values.label)} (${values.positives})`, i)));
+  by("curve-label").append(...data.curves.map((values, i) => option(`${name(values.label)} (${values.positives})`, i)));
   by("curve-label").addEventListener("input", showCurve);
 }
 slider.addEventListener("input", showThreshold);

@@ -8,14 +8,18 @@ labels reach the page as escaped text or as JSON, never as HTML.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.files import atomic_write
+from shared.data.corpus import cache_folder
 from shared.evaluation.calibration import joint_probability
 from shared.evaluation.metrics import per_label_report
 from shared.reports import page_data
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.evaluation.label_errors import LabelError
+    from shared.evaluation.rules import DecisionRule
 
 PAGE = "report.html"
 _FOLDER = Path(__file__).parent
@@ -40,7 +45,9 @@ def write_page(
     y_true: np.ndarray,
     scores: np.ndarray,
     predicted: np.ndarray,
+    rule: DecisionRule,
     metrics: Mapping[str, Any],
+    n_unknown: int = 0,
     verdict: Sequence[str] = (),
     single_label: bool = False,
     raw_scores: np.ndarray | None = None,
@@ -48,6 +55,7 @@ def write_page(
     thresholds: Sequence[float] | None = None,
     label_errors: Sequence[LabelError] = (),
     log_history: Sequence[Mapping[str, Any]] = (),
+    cache_dir: str | None = None,
 ) -> None:
     """Write ``report.html``.
 
@@ -61,40 +69,56 @@ def write_page(
     label_names : sequence of str
     y_true, scores, predicted : array of shape (rows, labels)
         Multi-hot labels, scores from 0 to 1 as they are shown to users, and predicted labels.
+    rule : DecisionRule
+        Of the tagger that is saved. The classifiers of a cross-validation may have had other ones.
     metrics : mapping
         As in ``metrics.json``.
+    n_unknown : int, default 0
+        How many labels, the last ones, only the held-out rows have: no score says anything of them.
     verdict : sequence of str
         Sentences of the summary.
     single_label : bool, default False
         Every text has exactly one label.
     raw_scores : array of shape (rows, labels), optional
-        The scores before calibration, which `thresholds` belong to, if `scores` are calibrated.
+        The scores before calibration, which `rule` reads, if `scores` are calibrated.
     confidence : array of shape (rows,), optional
         The probability that all labels of a row are right. Without it, it follows from `scores`, as
         if labels were independent.
     thresholds : sequence of float, optional
-        One per label; NaN for a label without one. Without them, sliders start at 0.5.
+        For the table of labels: one per label; NaN for a label without one.
     label_errors : sequence of LabelError
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty if nothing was trained in epochs.
+    cache_dir : str, optional
+        Of `shared.data.corpus.cache_folder`, which keeps the JavaScript of the charts.
     """
     y, predicted = np.asarray(y_true, dtype=bool), np.asarray(predicted, dtype=bool)
     scores = np.asarray(scores, dtype=np.float64)
     decided_by = scores if raw_scores is None else np.asarray(raw_scores, dtype=np.float64)
+    known = slice(len(label_names) - n_unknown)
+    limits = np.full(len(label_names), np.nan)
+    limits[known] = rule.thresholds or np.nan
     if confidence is None:
         confidence = joint_probability(scores, predicted, single_label)
     data: dict[str, Any] = {
         "labels": list(label_names),
         "single": single_label,
         "coverage": page_data.coverage(y, predicted, confidence),
-        "calibration": page_data.calibration(y, scores, raw_scores, single_label=single_label),
+        "calibration": page_data.calibration(
+            y[:, known],
+            scores[:, known],
+            None if raw_scores is None else decided_by[:, known],
+            single_label=single_label,
+        ),
         "confusions": page_data.confusions(y, predicted),
         "learning": page_data.learning_curve(log_history),
     }
     if single_label:
         data["abstention"] = page_data.abstention_curve(y, predicted, confidence)
     else:
-        data["curves"] = page_data.label_curves(y, decided_by, thresholds)
+        data["curves"] = page_data.label_curves(
+            y[:, known], decided_by[:, known], None if rule.top_k else limits[known]
+        )
     html = _template().render(
         title=title,
         evaluation=evaluation,
@@ -105,11 +129,13 @@ def write_page(
         ),
         together=[] if single_label else page_data.pairs_together(y, predicted),
         calibrated=raw_scores is not None,
-        best_applies=_best_label_applies(decided_by, predicted, thresholds, single_label),
+        top_k=rule.top_k,
+        best_applies=rule.at_least_one and bool((predicted & (decided_by < limits)).any()),
+        other_rules=bool((rule.choose(decided_by[:, known]) != predicted[:, known]).any()),
         data=data,
         rows=page_data.row_lists(rows, y, scores, predicted, confidence, label_errors),
         n_rows=len(y),
-        library=_chart_library(),
+        library=_chart_library(cache_folder(cache_dir)),
         css=(_FOLDER / "page.css").read_text("utf-8"),
         js=(_FOLDER / "page.js").read_text("utf-8"),
     )
@@ -120,17 +146,6 @@ def write_page(
 def without_texts(page: str) -> str:
     """Return a page of `write_page` without the rows of the data, to publish it."""
     return _ROWS.sub(r"\1null\2", page)
-
-
-def _best_label_applies(
-    scores: np.ndarray,
-    predicted: np.ndarray,
-    thresholds: Sequence[float] | None,
-    single_label: bool,
-) -> bool:
-    """Return whether rows have labels that do not reach their threshold."""
-    limits = np.asarray(0.5 if thresholds is None else thresholds)
-    return not single_label and bool((predicted & (scores < limits)).any())
 
 
 @cache
@@ -145,9 +160,19 @@ def _template() -> Any:
     return environment.get_template("page.html.j2")
 
 
-@cache  # it takes two seconds
-def _chart_library() -> str:
-    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed: 900 kB."""
+def _chart_library(folder: Path) -> str:
+    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed: 900 kB.
+
+    To bundle it takes two seconds, so that a file in `folder` keeps it, if it can be written.
+    """
+    path = folder / f"charts_{version('vl-convert-python')}.js.zlib"
+    with suppress(OSError, zlib.error):  # no file, or a damaged one
+        return zlib.decompress(path.read_bytes()).decode()
     import vl_convert
 
-    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # it has a default
+    library = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # it has a default
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "wb") as file:
+            file.write(zlib.compress(library.encode()))
+    return library

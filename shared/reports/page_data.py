@@ -38,7 +38,7 @@ _LEARNING_METRICS = ("eval_accuracy", "eval_micro_f1")
 
 def figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the figures of the summary: name, value, and the ends of the interval, if known."""
-    part = "test" if "test_micro_f1" in metrics else "oof"
+    part = "oof" if "oof_micro_f1" in metrics else "test"  # the rows of the page
     micro = "accuracy" if f"{part}_accuracy" in metrics else "micro F1"
     names = {
         "micro_f1": micro,
@@ -61,27 +61,25 @@ def figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def label_curves(
-    y: np.ndarray, scores: np.ndarray, thresholds: Sequence[float] | None
+    y: np.ndarray, scores: np.ndarray, thresholds: np.ndarray | None
 ) -> list[dict[str, Any]]:
     """Return the threshold curve of each label, of the most frequent ones if they are many.
 
-    Arrays are of shape (rows, labels). ``saved`` is the point of the threshold in use; without
-    thresholds, of 0.5.
+    Arrays are of shape (rows, labels). ``saved`` is the point of the threshold in use; None without
+    thresholds.
     """
     counts = y.sum(axis=0)
-    if thresholds is not None:  # labels that cannot be predicted have none
-        counts = np.where(np.isnan(thresholds), 0, counts)
     shown = np.argsort(-counts, kind="stable")[:MOST_CURVES]
     curves = []
     for label in np.sort(shown[counts[shown] > 0]).tolist():
-        saved = 0.5 if thresholds is None else float(thresholds[label])
+        saved = None if thresholds is None else float(thresholds[label])
         curve = threshold_curve(y[:, label], scores[:, label], saved)
         curves.append(
             {
                 "label": label,
                 "positives": int(counts[label]),
-                "saved": curve["threshold"].tolist().index(saved),
-                **_lists(curve, 5),
+                "saved": None if saved is None else curve["threshold"].tolist().index(saved),
+                **_lists(curve),
             }
         )
     return curves
@@ -90,12 +88,12 @@ def label_curves(
 def abstention_curve(y: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> dict:
     """Return how many rows are tagged, and how many of them right, by the least confidence."""
     right = (y == predicted).all(axis=1)
-    return {"positives": len(y), **_lists(threshold_curve(right, confidence, 0.0), 5)}
+    return {"positives": len(y), **_lists(threshold_curve(right, confidence, 0.0))}
 
 
 def coverage(y: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> list[dict]:
     """Return the points of the coverage-accuracy curve, as records."""
-    return _records(_lists(coverage_curve(y, predicted, confidence), 4))
+    return _records(_lists(coverage_curve(y, predicted, confidence)))
 
 
 def calibration(
@@ -106,12 +104,12 @@ def calibration(
     single_label: bool,
 ) -> dict[str, Any]:
     """Return the reliability curve, ECE and Brier score, before and after calibration."""
-    kinds = {"scores": scores}
+    versions = {"scores": scores}
     if raw_scores is not None:
-        kinds = {"before calibration": raw_scores, "after calibration": scores}
+        versions = {"before calibration": raw_scores, "after calibration": scores}
     points, measures = [], []
-    for name, values in kinds.items():
-        curve = _lists(reliability(y, values, single_label=single_label), 4)
+    for name, values in versions.items():
+        curve = _lists(reliability(y, values, single_label=single_label))
         points += [{"scores": name, **point} for point in _records(curve)]
         error = calibration_error(y, values, single_label=single_label)
         measures.append({"name": name, "ece": error, "brier": brier_score(y, values)})
@@ -226,8 +224,13 @@ def _pick(order: np.ndarray, concerns: np.ndarray) -> np.ndarray:
     return order[sorted(distinct)]
 
 
-def _lists(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list]:
-    return {name: np.round(values, digits).tolist() for name, values in columns.items()}
+def _lists(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
+    """Return numbers with six significant digits: scores near 0 stay different."""
+    return {name: [_significant(v) for v in values.tolist()] for name, values in columns.items()}
+
+
+def _significant(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _records(columns: Mapping[str, list]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
 from shared.evaluation.calibration import CalibratedScores, calibration_metrics
-from shared.evaluation.label_errors import find_label_errors
+from shared.evaluation.label_errors import LabelError, find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
     f1_scores,
@@ -26,7 +27,7 @@ from shared.evaluation.metrics import (
     ranking_scores,
     subset_accuracy,
 )
-from shared.evaluation.rules import ALL_SCORES
+from shared.evaluation.rules import ALL_SCORES, DecisionRule
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard
 from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
@@ -149,6 +150,7 @@ def write_results(
     metrics: Mapping[str, Any],
     *,
     card: TaggerCard,
+    rule: DecisionRule,
     calibrated: CalibratedScores | None = None,
     thresholds: Sequence[float] | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
@@ -170,6 +172,8 @@ def write_results(
     metrics : mapping
         Flat. `shared.reports.cards.CARD_METRICS` lists the metrics that the card shows.
     card : TaggerCard
+    rule : DecisionRule
+        Of the tagger.
     calibrated : CalibratedScores, optional
         Of the test rows, as the tagger gives them.
     thresholds : sequence of float, optional
@@ -192,7 +196,7 @@ def write_results(
     if thresholds is not None:
         thresholds = [*thresholds, *[np.nan] * len(unknown)]
     of_scores = split.labels["test"], scores, calibrated and calibrated.scores
-    single_label = split.corpus.single_label
+    single_label = split.corpus.single_label and one_label_each(y_test, y_pred)
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
@@ -203,14 +207,12 @@ def write_results(
     report = classification_report(y_test, y_pred, names, **options)
     if len(names) > ALL_SCORES:
         report += f"All {len(names):,} labels are in per_label.csv.\n"
-    single_label = single_label and not unknown
-    errors, _ = find_label_errors(y_test, y_scores, names, single_label=single_label)
-    errors = [error for error in errors if not set(unknown).intersection(error.given)]
+    errors = _find_label_errors(split, scores, y_test, single_label=single_label)
     write_label_errors(output_dir / LABEL_ERRORS_FILE, split.rows["test"], errors)
     write_page(
         output_dir,
         title=card.title(split.corpus),
-        evaluation=card.evaluation or split.explain(None),
+        evaluation=(card.evaluation or split.explain(None)).partition("\n\n")[0],
         rows=split.rows["test"],
         label_names=names,
         y_true=y_test,
@@ -218,16 +220,32 @@ def write_results(
         raw_scores=None if calibrated is None else y_scores,
         confidence=None if calibrated is None else calibrated.confidence,
         predicted=y_pred,
+        rule=rule,
         metrics=metrics,
+        n_unknown=len(unknown),
         verdict=verdict(metrics),
         single_label=single_label,
         thresholds=thresholds,
         label_errors=errors,
         log_history=log_history,
+        cache_dir=card.args.cache_dir,
     )
     _write_plots(output_dir / "plots", split, log_history)
     card.write(output_dir, split, metrics, report)
     return f"{report}\n{summary(metrics)}"
+
+
+def _find_label_errors(
+    split: Split, scores: np.ndarray, y_test: np.ndarray, *, single_label: bool
+) -> list[LabelError]:
+    """Return the likely errors in the test rows; of those with unknown labels no score can tell.
+
+    `y_test`, of shape (test rows, labels + unknown labels), says which rows have these.
+    """
+    names, y = split.corpus.label_names, split.labels["test"]
+    rows = np.flatnonzero(~y_test[:, len(names) :].astype(bool).any(axis=1))
+    errors, _ = find_label_errors(y[rows], scores[rows], names, single_label=single_label)
+    return [replace(error, row=int(rows[error.row])) for error in errors]
 
 
 def _write_plots(folder: Path, split: Split, log_history: Sequence[Mapping[str, Any]]) -> None:

@@ -71,6 +71,7 @@ def save_trained_tagger(
         predicted,
         metrics,
         card=card,
+        rule=rule,
         calibrated=None if calibration is None else calibration.apply(scores, predicted),
         thresholds=rule.thresholds or None,
         log_history=log_history,

@@ -26,7 +26,7 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import SplitArguments, load_and_split
-from shared.evaluation import choose_labels
+from shared.evaluation import DecisionRule, choose_labels
 from shared.models import DEFAULT_MODEL, resolve_model
 from shared.reports import TaggerCard, describe_output, split_metrics, write_results
 
@@ -100,6 +100,7 @@ def main() -> None:
         predicted["test"],
         {**split_metrics(split, scores, predicted), **runtimes, "seed": args.seed},
         card=TaggerCard(args, max_length=args.max_length),
+        rule=DecisionRule.of(0.5, len(corpus.label_names), single_label=single_label),
     )
     print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{describe_output(output_dir)}")
 

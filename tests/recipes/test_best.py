@@ -46,6 +46,9 @@ def test_the_best_method_is_saved_and_tags_the_rest(finished, tiny_issues):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| method | micro F1 | macro F1 |" in card
     assert "then fitted on all 120 labelled texts" in card
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "then fitted on all 120 labelled texts" in page
+    assert "| method |" not in page
 
 
 def test_a_second_run_keeps_finished_candidates(finished, flags, monkeypatch, capfd):

@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -310,3 +311,40 @@ def test_planted_label_errors_are_found_and_no_tagger_is_saved(recipe, tmp_path)
     assert sum(error["planted"] == "True" for error in errors[:24]) >= 6
     line = recipe.mistake(*flags, "--simulate_noise", 0.1, "--evaluate", "held_out")
     assert "--simulate_noise: needs --evaluate cross_validation" in line
+    assert "earlier run" not in printed
+    recipe(*flags)
+    assert "is of an earlier run" in recipe(*flags, "--simulate_noise", 0.1)
+
+
+@pytest.mark.parametrize("evaluate", ["held_out", "cross_validation"])
+def test_one_label_that_some_texts_do_not_have(evaluate, recipe, tmp_path):
+    rows = [
+        {"text": f"{'cheap pills' if i % 2 else 'a meeting'} {i}", "labels": ["spam"] * (i % 2)}
+        for i in range(60)
+    ]
+    data = write(tmp_path / "one.jsonl", rows)
+    flags = ("--data", data, "--empty_labels", "negative", "--min_label_count", 1)
+    folder = tmp_path / "out"
+    recipe(*flags, "--evaluate", evaluate, "--refit", "true", "--output_dir", folder)
+    assert (folder / "report.html").exists()
+    assert (folder / "label_errors.csv").exists()
+
+
+def test_held_out_labels_that_data_does_not_have_leave_the_report_as_it_is(recipe, tmp_path):
+    words = {"a": "apple pie", "b": "boat trip", "c": "cat food"}
+    rows = [
+        {"text": f"{words[label]} {i}", "labels": [label]} for i in range(40) for label in words
+    ]
+    train = write(tmp_path / "train.jsonl", [row for row in rows if row["labels"] != ["c"]])
+    test = write(tmp_path / "test.jsonl", [{**row, "text": f"{row['text']} x"} for row in rows])
+    folder = tmp_path / "out"
+    recipe("--data", train, "--test_data", test, "--output_dir", folder)
+    metrics = read_json(folder / "metrics.json")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["single"]
+    measures = data["calibration"]["measures"][-1]
+    assert measures["ece"] == pytest.approx(metrics["test_ece"])
+    assert measures["brier"] == pytest.approx(metrics["test_brier"])
+    with (folder / "label_errors.csv").open(encoding="utf-8", newline="") as file:
+        assert all(error["labels"] != "c" for error in csv.DictReader(file))

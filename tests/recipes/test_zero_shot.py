@@ -60,6 +60,8 @@ def test_figures_and_files(method, recipe, tmp_path, tiny_nli, tiny_mlm, tiny_mo
     assert f"micro F1 {metrics['test_micro_f1']:.3f}" in printed
     assert "Tags of unlabelled texts, the most doubtful" in printed
     assert (tmp_path / "out" / "plots" / "cutoffs.png").stat().st_size > 10_000
+    for file in ("README.md", "report.html"):
+        assert "No model was trained" in (tmp_path / "out" / file).read_text(encoding="utf-8")
     if metrics["top_k"]:
         assert (chosen.sum(axis=1) == metrics["top_k"]).all()
     else:

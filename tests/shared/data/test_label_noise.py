@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -60,13 +61,21 @@ def test_the_seed_decides_which_rows(tmp_path):
     assert rows[0] == rows[1] != rows[2]
 
 
-def test_it_needs_a_cross_validation():
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (("--evaluate", "held_out"), "needs --evaluate cross_validation"),
+        (("--repeats", "2"), "reports one cross-validation; remove --repeats"),
+    ],
+)
+def test_it_needs_one_cross_validation(added, message):
     from shared.data.resampling import EvaluationArguments, load_resampling
 
-    flags = [*("--data", "sample", "--evaluate", "held_out", "--simulate_noise", ".1")]
+    flags = [*("--data", "sample", "--simulate_noise", ".1"), *added]
 
+    @dataclass
     class Arguments(EvaluationArguments, SplitArguments):
         pass
 
-    with pytest.raises(UserError, match="--simulate_noise: needs --evaluate cross_validation"):
+    with pytest.raises(UserError, match=f"--simulate_noise: {message}"):
         load_resampling(parse_arguments(Arguments, flags), seed=1)

@@ -24,7 +24,7 @@ def test_rows_whose_labels_contradict_the_scores_come_first(several):
     assert quality.shape == (200,)
     assert set(np.argsort(quality)[:2].tolist()) == {3, 40}
     by_row = {error.row: error for error in errors}
-    assert (by_row[3].given, by_row[3].suggested) == (("docs",), ("bug",))
+    assert (by_row[3].labels, by_row[3].suggested) == (("docs",), ("bug",))
     assert by_row[40].suggested == ("bug", "speed")
     assert [error.score for error in errors] == sorted(error.score for error in errors)
 
@@ -43,12 +43,12 @@ def test_one_label_per_text():
     true = rng.integers(0, 3, 200)
     scores = np.full((200, 3), 0.05)
     scores[np.arange(200), true] = 0.9 + 0.001 * rng.random(200)
-    given = true.copy()
-    given[7] = (true[7] + 1) % 3
-    errors, quality = find_label_errors(np.eye(3)[given], scores, NAMES, single_label=True)
+    labels = true.copy()
+    labels[7] = (true[7] + 1) % 3
+    errors, quality = find_label_errors(np.eye(3)[labels], scores, NAMES, single_label=True)
     (error,) = errors
     assert (error.row, quality.argmin()) == (7, 7)
-    assert (error.given, error.suggested) == ((NAMES[given[7]],), (NAMES[true[7]],))
+    assert (error.labels, error.suggested) == ((NAMES[labels[7]],), (NAMES[true[7]],))
 
 
 @pytest.mark.parametrize("n_labels", [1, 3])
@@ -58,6 +58,34 @@ def test_labels_without_rows_and_rows_without_labels(n_labels):
     errors, quality = find_label_errors(y, np.full(y.shape, 0.3), NAMES[:n_labels])
     assert len(quality) == 6
     assert {error.row for error in errors} <= {0}
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+@pytest.mark.parametrize("value", [0, 1])
+def test_labels_of_no_row_or_of_all_rows(n_labels, value):
+    y = np.full((6, n_labels), value)
+    _, quality = find_label_errors(y, np.full(y.shape, 0.7), NAMES[:n_labels])
+    assert len(quality) == 6
+    assert np.isfinite(quality).all()
+
+
+def test_one_label_that_all_rows_have():
+    errors, quality = find_label_errors(np.ones((6, 1)), np.ones((6, 1)), ["a"], single_label=True)
+    assert errors == []
+    assert len(quality) == 6
+
+
+def test_the_quality_with_several_labels_is_that_of_cleanlab(several):
+    from cleanlab.multilabel_classification import get_label_quality_scores
+
+    from shared.evaluation.calibration import fit_probabilities
+
+    y, scores = several
+    _, quality = find_label_errors(y, scores, NAMES)
+    p = fit_probabilities(scores, y)(scores)
+    labels = [np.flatnonzero(row).tolist() for row in y]
+    expected = get_label_quality_scores(labels, p, aggregator_kwargs={"method": np.min})
+    np.testing.assert_allclose(quality, expected)
 
 
 def test_the_table_counts_planted_rows():

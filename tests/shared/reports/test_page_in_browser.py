@@ -5,6 +5,7 @@ import pytest
 from browser import Browser, needs_browser
 from datasets import Dataset
 
+from shared.evaluation.rules import DecisionRule
 from shared.reports.page import PAGE, write_page
 
 LABELS = ["bug", "docs", "speed"]
@@ -34,8 +35,10 @@ def browser(arrays, tmp_path_factory):
         y_true=y,
         scores=scores,
         predicted=scores >= THRESHOLD,
+        rule=DecisionRule.of(THRESHOLD, 3),
         metrics={"test_micro_f1": 0.5},
         thresholds=[THRESHOLD] * 3,
+        cache_dir=str(folder.parent),
     )
     browser = Browser((folder / PAGE).as_uri(), folder)
     yield browser
@@ -91,6 +94,8 @@ def test_the_slider_changes_the_numbers(arrays, browser):
     assert slider.get_attribute("aria-valuetext") == value
     assert figures() == expected(float(value))
     assert figures()["rows that change"] != "0"
+    (status,) = browser.driver.find_elements("css selector", "#threshold-status")
+    assert figures()["precision"] in status.get_attribute("textContent")
 
 
 @needs_browser
@@ -128,7 +133,7 @@ def test_rows_are_filtered_by_list_label_and_words(arrays, browser):
 
 @needs_browser
 def test_the_console_has_no_error_and_nothing_is_requested(browser):
-    browser.element("#threshold-chart svg")
-    browser.element("#calibration-chart svg")
+    for chart in browser.driver.find_elements("css selector", ".chart"):
+        browser.element(f"#{chart.get_attribute('id')} svg")
     assert browser.errors() == []
     assert browser.requests() == set()

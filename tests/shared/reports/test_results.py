@@ -12,6 +12,7 @@ from shared.data.corpus import Corpus
 from shared.data.splits import Split
 from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.metrics import f1_scores, ranking_scores
+from shared.evaluation.rules import DecisionRule
 from shared.reports.cards import CARD_METRICS, TRAINING_SETTINGS, TaggerCard
 from shared.reports.results import (
     interval_metrics,
@@ -134,6 +135,7 @@ def split(labels):
 def written(split, scores, tmp_path_factory):
     """Write the results of a made-up run; return their folder and the report."""
     folder = tmp_path_factory.mktemp("results")
+    args = SimpleNamespace(**vars(ARGS), cache_dir=str(folder.parent))
     metrics = dict.fromkeys((*SHOWN, *BOUNDS), 0.5) | {"train_samples": ROWS, "seed": 42}
     text = write_results(
         folder,
@@ -141,7 +143,8 @@ def written(split, scores, tmp_path_factory):
         scores,
         scores >= THRESHOLDS,
         metrics,
-        card=TaggerCard(ARGS, base_model="owner/encoder", max_length=256),
+        card=TaggerCard(args, base_model="owner/encoder", max_length=256),
+        rule=DecisionRule(tuple(THRESHOLDS)),
         thresholds=THRESHOLDS,
         log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
     )
@@ -208,8 +211,8 @@ def test_label_errors_name_rows_of_the_source(written, labels, scores):
     assert len(errors) > 3
     for error in errors:
         truth = labels["test"][int(error["row"]) - 1]
-        assert error["given"] == "; ".join(np.array(NAMES)[truth == 1])
-        assert error["suggested"] != error["given"]
+        assert error["labels"] == "; ".join(np.array(NAMES)[truth == 1])
+        assert error["suggested"] != error["labels"]
         assert error["text"] == f"text {int(error['row']) - 1}"
 
 
