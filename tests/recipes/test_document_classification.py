@@ -167,7 +167,8 @@ def test_the_folds_tag_new_documents_together(recipe, monkeypatch, capfd, tmp_pa
     for line, actual in zip(expected, read_lines(tmp_path / "tagged.jsonl"), strict=True):
         raw_scores = np.array([[actual["scores"][name] for name in tagger.label_names]])
         calibrated = dict(zip(tagger.label_names, tagger.calibrate(raw_scores)[0], strict=True))
-        assert calibrated == pytest.approx(line["scores"], abs=1e-4)
+        # A calibration can stretch the rounding of its input.
+        assert calibrated == pytest.approx(line["scores"], abs=1e-3)
         assert {*actual["labels"]} == {*line["labels"]}
 
 
