@@ -6,6 +6,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `metrics`: metric functions for the Trainer, and per-label reports.
 - `label_errors`: rows that are likely to have a wrong label.
 - `thresholds`: the flag `--thresholds`: tuned thresholds, or one fixed number
+- `reliability`: how far scores are from probabilities
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.

@@ -21,7 +21,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import append_unknown_labels, unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
-from shared.evaluation.calibration import CalibratedScores, calibration_metrics
+from shared.evaluation.calibration import CalibratedScores
 from shared.evaluation.cross_validation import METRICS, choose_out_of_fold, fold_metrics
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.label_errors import find_label_errors
@@ -32,6 +32,7 @@ from shared.evaluation.metrics import (
     per_label_report,
     ranking_scores,
 )
+from shared.evaluation.reliability import calibration_metrics
 from shared.evaluation.rules import ALL_SCORES, DecisionRule
 from shared.plots import plot_label_counts
 from shared.reports.cards import SEE_PAGE, write_model_card

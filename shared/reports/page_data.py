@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.evaluation.calibration import (
-    brier_score,
-    calibration_error,
-    reliability,
-)
 from shared.evaluation.confusion import co_occurrences, confused_labels, largest_pairs
 from shared.evaluation.curves import coverage_curve, threshold_curve
+from shared.evaluation.reliability import brier_score, calibration_error, reliability
 from shared.reports.predictions import headline
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from shared.cli.files import ROOT, write_csv, write_json
 from shared.data.corpus import unknown_label_names
 from shared.evaluation.bootstrap import bootstrap_interval
-from shared.evaluation.calibration import CalibratedScores, calibration_metrics
+from shared.evaluation.calibration import CalibratedScores
 from shared.evaluation.label_errors import LabelError, find_label_errors
 from shared.evaluation.metrics import (
     classification_report,
@@ -27,6 +27,7 @@ from shared.evaluation.metrics import (
     ranking_scores,
     subset_accuracy,
 )
+from shared.evaluation.reliability import calibration_metrics
 from shared.evaluation.rules import ALL_SCORES, DecisionRule
 from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
 from shared.reports.cards import TaggerCard

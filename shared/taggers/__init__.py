@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arguments": ["TaggerArguments"],
         "embeddings": ["EmbeddingScorer"],
-        "explanations": ["Explainer", "load_explainer", "strongest_words", "tagger_version"],
+        "explanations": ["Explainer", "load_explainer", "tagger_version"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,37 +256,6 @@ def tagger_version(args: Any) -> str:
         With the folders of the taggers in ``model``.
     """
     return " ".join([*map(tagger_fingerprint, args.model), *(["bf16"] if args.bf16 else [])])
-
-
-def strongest_words(
-    explanations: Iterable[Mapping[str, Any]], n_words: int = 20
-) -> dict[str, list[list[Any]]]:
-    """Return the words that weigh most for each label over many texts.
-
-    Parameters
-    ----------
-    explanations : iterable of mappings
-        From an `Explainer`.
-    n_words : int, default 20
-        Words of each label.
-
-    Returns
-    -------
-    dict of label to list of [word, weight]
-        The weight is the sum over the texts in which the word is among the heaviest, divided by the
-        number of all texts with the label. The heaviest word is first.
-    """
-    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    counts: Counter[str] = Counter()
-    for explanation in explanations:
-        for label, words in explanation.get("words", {}).items():
-            counts[label] += 1
-            for word, weight in words:
-                sums[label][word] += weight
-    return {
-        label: _strongest({word: w / counts[label] for word, w in words.items()}, n_words)
-        for label, words in sums.items()
-    }
 
 
 def _members(tagger: Tagger) -> list[Tagger]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from shared.data import SplitArguments, load_and_split
 from shared.evaluation import DecisionRule, calibrate, tune_thresholds
-from shared.evaluation.calibration import calibration_metrics
+from shared.evaluation.reliability import calibration_metrics
 from shared.methods import WordArguments, fit_words, word_pipeline
 
 DATA = Path(os.environ.get("RECIPES_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -52,11 +52,14 @@ def measure(classifier, options, seed):
     predicted = {part: rule.choose(values) for part, values in scores.items()}
     calibration, calibrated = calibrate(scores, predicted, y, single_label=single_label)
     truth = y["test"] > 0
-    figures = calibration_metrics(truth, scores["test"], calibrated, single_label=single_label)
-    precise = calibration.rule_of_precision(0.9).choose(scores["test"])
+    of_scores = truth, scores["test"], calibrated.scores
+    figures = calibration_metrics(*of_scores, single_label=single_label)
+    rule_of_precision = calibration.rule_of_precision(0.9)
+    read = calibrated.scores if rule_of_precision.reads_calibrated else scores["test"]
+    precise = rule_of_precision.choose(read)
     hits = (precise & truth).sum()
     figures |= {"precision": hits / max(precise.sum(), 1), "recall": hits / truth.sum()}
-    sure = calibration.confidence(scores["test"], predicted["test"]) >= 0.8
+    sure = calibrated.confidence >= 0.8
     right = (predicted["test"] == truth).all(axis=1)
     figures |= {"all right": right.mean(), "sure": sure.mean()}
     return figures | {"all right of sure": right[sure].mean() if sure.any() else np.nan}

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 
 from shared.data.corpus import Corpus
 from shared.data.splits import Split
-from shared.evaluation.calibration import calibration_metrics
 from shared.evaluation.metrics import f1_scores, ranking_scores
+from shared.evaluation.reliability import calibration_metrics
 from shared.evaluation.rules import DecisionRule
 from shared.reports.cards import CARD_METRICS, TRAINING_SETTINGS, TaggerCard
 from shared.reports.results import (
