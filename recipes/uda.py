@@ -279,28 +279,33 @@ def main() -> None:
             single_label=single_label,
             temperature=args.temperature,
             confidence=args.confidence,
+            weight=loss.weight if single_label else loss.pos_weight,
         ),
         consistency_weight=args.consistency_weight,
         **common,
     )
     print_once("\nTraining on labelled and unlabelled texts")
+    training_metrics = {}
     try:
-        training = trainer.train(resume_from_checkpoint=checkpoint)
+        training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         rule, scores, predicted = predict(trainer)
         collapse = describe_collapse(supervised[2], predicted, y["train"], label_names)
     except NotFiniteError as error:
         collapse = error.problem
+    evaluation = None  # the card then says what is usual
     if collapse:
         model.load_state_dict(supervised_weights)
         rule, scores, predicted = supervised
-        print_once(f"\ncollapsed ({collapse}): the model of the labelled texts is kept")
+        note = f"The training on unlabelled texts collapsed: {collapse}."
+        evaluation = f"{split.explain(None)} {note} The model is that of the labelled texts alone."
+        print_once(f"\n{note} The model of the labelled texts is kept.")
     train_seconds = perf_counter() - started
     calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
 
     # Save the tagger with metrics, predictions, plots and the card.
     metrics = {
         **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
-        **training.metrics,
+        **training_metrics,
         **reading_metrics(tokenizer, rows["train"]["text"]),
         **unlabelled.metrics(),
         **{f"supervised_test_{name}": value for name, value in f1.items()},
@@ -317,7 +322,13 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
+        card=TaggerCard(
+            args,
+            base_model=args.model,
+            # The card says that the first tokens are read.
+            max_length=args.max_length if args.truncation_side == "right" else None,
+            evaluation=evaluation,
+        ),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

