@@ -16,6 +16,7 @@ RECIPES = {
     "github_tagger": TRAINING,
     "goemotions": TRAINING,
     "augmentation": [*TRAINING, "--augmentations", "swap", "--compare", "false"],
+    "uda": TRAINING,
     "imdb_cnn_rnn": ["--max_steps", 4, "--max_length", 48, "--vocab_size", 300],
 }
 WITHOUT_ENCODER = ("naive_bayes", "imdb_cnn_rnn")

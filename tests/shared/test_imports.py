@@ -23,6 +23,7 @@ WITH_TORCH = {
     *("models.first_weights", "models.heads", "models.networks"),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
+    "training.consistency",
     *("training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
