@@ -72,6 +72,7 @@ from shared.reports import (
 from shared.training import (
     AnnealedLoss,
     CheckpointOnSignal,
+    ClassAlignment,
     ConsistencyLoss,
     ConsistencyTrainer,
     EpochTrainingArguments,
@@ -130,6 +131,11 @@ class UdaArguments(
     )
     consistency_weight: float = flag(
         1.0, "Weight of the loss of unlabelled texts (default: 1).", least=0
+    )
+    alignment: bool = flag(
+        True,
+        "Keep the classes of the targets as frequent as among the labelled texts, if each text has "
+        "exactly one label; false, if those were not drawn at random (default: true).",
     )
     annealing: Literal["none", "linear", "log", "exp"] = flag(
         "none",
@@ -269,6 +275,9 @@ def main() -> None:
         model.load_state_dict(head_weights)
 
     # Train on both kinds of texts.
+    alignment = None
+    if args.alignment and single_label:
+        alignment = ClassAlignment(y["train"].mean(0), supervised[1]["unlabelled"].mean(0))
     trainer = ConsistencyTrainer(
         args=args,
         compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),
@@ -282,6 +291,7 @@ def main() -> None:
             weight=loss.weight if single_label else loss.pos_weight,
         ),
         consistency_weight=args.consistency_weight,
+        alignment=alignment,
         **common,
     )
     print_once("\nTraining on labelled and unlabelled texts")

@@ -46,7 +46,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "MultilabelCollator",
             "PaddingCollator",
         ],
-        "consistency": ["AnnealedLoss", "ConsistencyLoss", "ConsistencyTrainer"],
+        "consistency": [
+            "AnnealedLoss",
+            "ClassAlignment",
+            "ConsistencyLoss",
+            "ConsistencyTrainer",
+        ],
         "health": ["check_health"],
         "losses": [
             "LOSS_SETTINGS",

@@ -6,7 +6,12 @@ from tiny_training import COLLATOR, LABELS, make_rows
 from transformers import TrainingArguments, set_seed
 
 from shared.models.loading import load_sequence_classifier
-from shared.training.consistency import AnnealedLoss, ConsistencyLoss, ConsistencyTrainer
+from shared.training.consistency import (
+    AnnealedLoss,
+    ClassAlignment,
+    ConsistencyLoss,
+    ConsistencyTrainer,
+)
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
 
 
@@ -64,5 +69,6 @@ def make_consistency_trainer(
             single_label=single_label, temperature=temperature, confidence=confidence
         ),
         consistency_weight=weight,
+        alignment=ClassAlignment([0.25] * 4, [0.4, 0.3, 0.2, 0.1]) if single_label else None,
     )
     return trainer
