@@ -124,8 +124,8 @@ class UdaArguments(
         most=1,
     )
     confidence: float = flag(
-        0.8,
-        "Probability that a prediction must exceed to be a target (default: .8).",
+        0.95,
+        "Probability that a prediction must exceed to be a target (default: .95).",
         least=0,
         below=1,
     )
@@ -145,7 +145,6 @@ class UdaArguments(
     supervised_epochs: float = flag(
         8, "Epochs of the first training, on labelled texts alone (default: 8).", above=0
     )
-    start: Literal["supervised", "head"] = flag("supervised", "Start.")
     truncation_side: Literal["right", "left"] = flag(
         "right",
         "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
@@ -245,7 +244,6 @@ def main() -> None:
     if supervised_checkpoint is None:
         options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
         fit_head(model, tokens["train"], collator, loss, **options)
-    head_weights = copy.deepcopy(model.state_dict())
     trainer = LengthGroupedTrainer(
         args=supervised_args,
         compute_loss_func=loss,
@@ -256,28 +254,26 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=supervised_checkpoint)
 
     def predict(trainer):
-        """Return the thresholds, the decision rule, scores and predicted labels of each part."""
+        """Return the decision rule, scores and labels of each part, and the seconds of the test."""
         trainer.compute_metrics = None  # it would tune thresholds on the test set
-        parts = {**tokens, "unlabelled": few_texts}
-        scores = {
-            name: to_scores(trainer.predict(part, metric_key_prefix=name).predictions)
-            for name, part in parts.items()
+        outputs = {
+            part: trainer.predict(dataset, metric_key_prefix=part)
+            for part, dataset in {**tokens, "unlabelled": few_texts}.items()
         }
+        scores = {part: to_scores(output.predictions) for part, output in outputs.items()}
         thresholds = tune(scores["valid"], y["valid"])
         rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
-        return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
+        predicted = {part: rule.choose(values) for part, values in scores.items()}
+        return rule, scores, predicted, outputs["test"].metrics["test_runtime"]
 
-    supervised = predict(trainer)
+    rule, scores, predicted, test_seconds = supervised = predict(trainer)
     supervised_weights = copy.deepcopy(model.state_dict())
-    f1 = f1_scores(*split.with_unknown_labels("test", supervised[2]["test"]))
-    print_once(f"  supervised: {f1['micro_f1']:.4f} {f1['macro_f1']:.4f}")
-    if args.start == "head":
-        model.load_state_dict(head_weights)
+    supervised_f1 = f1_scores(*split.with_unknown_labels("test", predicted["test"]))
 
     # Train on both kinds of texts.
     alignment = None
     if args.alignment and single_label:
-        alignment = ClassAlignment(y["train"].mean(0), supervised[1]["unlabelled"].mean(0))
+        alignment = ClassAlignment(y["train"].mean(0), scores["unlabelled"].mean(0))
     trainer = ConsistencyTrainer(
         args=args,
         compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),
@@ -295,17 +291,16 @@ def main() -> None:
         **common,
     )
     print_once("\nTraining on labelled and unlabelled texts")
-    training_metrics = {}
+    training_metrics, evaluation = {}, None
     try:
         training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        rule, scores, predicted = predict(trainer)
+        rule, scores, predicted, test_seconds = predict(trainer)
         collapse = describe_collapse(supervised[2], predicted, y["train"], label_names)
     except NotFiniteError as error:
         collapse = error.problem
-    evaluation = None  # the card then says what is usual
     if collapse:
         model.load_state_dict(supervised_weights)
-        rule, scores, predicted = supervised
+        rule, scores, predicted, test_seconds = supervised
         note = f"The training on unlabelled texts collapsed: {collapse}."
         evaluation = f"{split.explain(None)} {note} The model is that of the labelled texts alone."
         print_once(f"\n{note} The model of the labelled texts is kept.")
@@ -318,9 +313,10 @@ def main() -> None:
         **training_metrics,
         **reading_metrics(tokenizer, rows["train"]["text"]),
         **unlabelled.metrics(),
-        **{f"supervised_test_{name}": value for name, value in f1.items()},
+        **{f"supervised_test_{name}": value for name, value in supervised_f1.items()},
         "collapse": collapse,
-        "train_runtime": train_seconds,
+        "train_runtime": train_seconds,  # includes the predictions of both models
+        "test_runtime": test_seconds,
         "seed": args.seed,
     }
     report = save_trained_tagger(
@@ -343,6 +339,8 @@ def main() -> None:
         top_scores=args.top_scores,
     )
     print_once(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    alone = ", ".join(f"{supervised_f1[name]:.3f}" for name in ("micro_f1", "macro_f1"))
+    print_once(f"\nMicro and macro F1 of the model of the labelled texts alone: {alone}")
     remove_checkpoints(args.output_dir)
     shutil.rmtree(supervised_args.output_dir, ignore_errors=True)
     tag_unlabelled(output_dir, corpus, args)
