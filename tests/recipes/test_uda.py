@@ -136,6 +136,10 @@ def test_an_interrupted_run_is_resumed_exactly(recipe, tmp_path, monkeypatch, st
         (["--train_size", 2, "--data", "single"], "have no example of 2 of 4 classes"),
         (["--data", "labelled", "--train_size", 90], "--data has no unlabelled text to train on"),
         (["--augmentations", "shuffle"], "there is no augmentation 'shuffle'"),
+        (
+            ["--dataloader_persistent_workers", "true"],
+            "the copies of the first epoch in all epochs",
+        ),
         (["--resume_from_checkpoint", "folder"], "true or false; this recipe trains twice"),
     ],
 )
