@@ -209,7 +209,7 @@ class ClassAlignment:
         split.
     """
 
-    MOMENTUM = 0.95  # about twenty steps count
+    MOMENTUM = 0.9  # about ten steps count
 
     def __init__(self, shares: np.ndarray, predicted: np.ndarray):
         self.shares = np.asarray(shares, np.float64)

@@ -135,7 +135,7 @@ def test_the_moving_mean_of_an_alignment_does_not_depend_on_the_split_of_a_step(
     pieces.update(np.array([1.0, 1.0]), 2, 8)
     assert pieces.predicted.tolist() == [0.7, 0.3]
     pieces.update(np.array([2.0, 4.0]), 6, 8)
-    expected = [0.95 * 0.7 + 0.05 * 3 / 8, 0.95 * 0.3 + 0.05 * 5 / 8]
+    expected = [0.9 * 0.7 + 0.1 * 3 / 8, 0.9 * 0.3 + 0.1 * 5 / 8]
     for alignment in (whole, pieces):
         assert alignment.predicted == pytest.approx(expected)
 
