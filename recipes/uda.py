@@ -86,10 +86,10 @@ from shared.reports import (
 from shared.training import (
     AnnealedLoss,
     CheckpointOnSignal,
-    ClassAlignment,
     ConsistencyLoss,
     ConsistencyTrainer,
     EpochTrainingArguments,
+    LabelAlignment,
     LengthGroupedTrainer,
     MultilabelCollator,
     NotFiniteError,
@@ -148,8 +148,9 @@ class UdaArguments(
     )
     alignment: bool = flag(
         True,
-        "Keep the classes of the targets as frequent as among the labelled texts, if each text has "
-        "exactly one label; false, if those were not drawn at random (default: true).",
+        "Keep the labels of the targets as frequent as among the labelled texts or, if a text can "
+        "have several, as in the predictions of the first training; false, if each text has one "
+        "label and the labelled texts were not drawn at random (default: true).",
     )
     annealing: Literal["none", "linear", "log", "exp"] = flag(
         "none",
@@ -291,8 +292,12 @@ def main() -> None:
 
     # Train on both kinds of texts.
     alignment = None
-    if args.alignment and single_label:
-        alignment = ClassAlignment(y["train"].mean(0), scores["unlabelled"].mean(0))
+    if args.alignment:
+        before = scores["unlabelled"].mean(0)
+        # With several labels per text, rare ones are predicted more often than they occur, since
+        # they have a higher weight.
+        shares = y["train"].mean(0) if single_label else before
+        alignment = LabelAlignment(shares, before, single_label=single_label)
     trainer = ConsistencyTrainer(
         args=args,
         compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),

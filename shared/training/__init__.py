@@ -48,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "consistency": [
             "AnnealedLoss",
-            "ClassAlignment",
+            "LabelAlignment",
             "ConsistencyLoss",
             "ConsistencyTrainer",
         ],

@@ -186,48 +186,58 @@ class ConsistencyLoss:
         return divergence.sum() / (n_items * (1 if self.single_label else n_labels))
 
 
-class ClassAlignment:
-    """Keep the classes of the targets as frequent as in the labelled rows.
+class LabelAlignment:
+    """Keep the labels of the targets as frequent as they should be.
 
-    Without it, a class that the model predicts a little too often takes over: its targets train the
+    Without it, a label that the model predicts a little too often takes over: its targets train the
     model to predict it more often still. The logits of a target are shifted by the logarithm of the
-    wanted over the predicted share of each class (Berthelot et al. 2020, "ReMixMatch", section 3.1,
-    "distribution alignment"). For labels that exclude each other.
+    wanted over the predicted share of each label (Berthelot et al. 2020, "ReMixMatch", section 3.1,
+    "distribution alignment"); of labels that do not exclude each other, by that of the odds.
 
     Parameters
     ----------
-    shares : array of shape (classes,)
-        Share of each class among the labelled rows, above 0.
-    predicted : array of shape (classes,)
-        Mean probability of each class that the model predicts for unlabelled texts at the start.
+    shares : array of shape (labels,)
+        Wanted share of the texts that have each label.
+    predicted : array of shape (labels,)
+        Mean probability of each label that the model predicts for unlabelled texts at the start.
         It is then updated after each step.
+    single_label : bool
+        Whether the labels exclude each other.
 
     Attributes
     ----------
-    predicted : float64 array of shape (classes,)
+    predicted : float64 array of shape (labels,)
         Moving mean over the steps so far, so that the targets of a step do not depend on how it is
         split.
     """
 
     MOMENTUM = 0.9  # about ten steps count
+    LARGEST = 10  # factor; a label that is hardly predicted would otherwise get all doubtful texts
 
-    def __init__(self, shares: np.ndarray, predicted: np.ndarray):
+    def __init__(self, shares: np.ndarray, predicted: np.ndarray, *, single_label: bool):
         self.shares = np.asarray(shares, np.float64)
         self.predicted = np.asarray(predicted, np.float64)
+        self.single_label = single_label
         self._total, self._rows = np.zeros_like(self.predicted), 0  # of the step so far
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return shifted logits, (rows, classes)."""
-        # Within limits: a class that is hardly predicted would otherwise get all doubtful texts.
-        ratio = np.clip(self.shares / np.maximum(self.predicted, 1e-9), 0.1, 10)
-        return logits.float() + torch.tensor(np.log(ratio), dtype=torch.float32).to(logits.device)
+        """Return shifted logits, (rows, labels)."""
+        factor = self.shares / np.maximum(self.predicted, 1e-9)
+        if not self.single_label:
+            factor = factor * (1 - self.predicted) / np.maximum(1 - self.shares, 1e-9)
+        shift = np.log(np.clip(factor, 1 / self.LARGEST, self.LARGEST))
+        return logits.float() + torch.tensor(shift, dtype=torch.float32).to(logits.device)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each label, (rows, labels)."""
+        return logits.float().softmax(-1) if self.single_label else logits.float().sigmoid()
 
     def update(self, total: np.ndarray, n_rows: int, n_texts: int) -> None:
         """Count a micro-batch; the last one of a step moves the mean.
 
         Parameters
         ----------
-        total : array of shape (classes,)
+        total : array of shape (labels,)
             Sum of the probabilities of its texts, over all processes.
         n_rows, n_texts : int
             Number of its texts, and of those of the whole step.
@@ -338,7 +348,7 @@ class ConsistencyTrainer(LengthGroupedTrainer):
     consistency_loss : ConsistencyLoss
     consistency_weight : float
         Weight of this loss beside the supervised one.
-    alignment : ClassAlignment, optional
+    alignment : LabelAlignment, optional
         Shifts the targets. Its state is saved with each checkpoint.
 
     Notes
@@ -354,7 +364,7 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         ratio: int,
         consistency_loss: ConsistencyLoss,
         consistency_weight: float = 1.0,
-        alignment: ClassAlignment | None = None,
+        alignment: LabelAlignment | None = None,
         **kwargs: Any,
     ):
         collator = ConsistencyCollator(
@@ -444,7 +454,7 @@ class ConsistencyTrainer(LengthGroupedTrainer):
             targets = unwrapped(**texts)["logits"]
         unwrapped.train()
         if self.alignment is not None:
-            probabilities = targets.float().softmax(-1)
+            probabilities = self.alignment.probabilities(targets)
             totals = torch.cat([probabilities, torch.ones_like(probabilities[:, :1])], dim=1).sum(0)
             *total, n_rows = self.accelerator.gather(totals[None]).sum(0).tolist()
             targets = self.alignment(targets)
