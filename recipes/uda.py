@@ -121,6 +121,12 @@ class UdaArguments(
     augmentations: list[str] = flag(
         ["tfidf"], f"Changes of the copies, in this order: {NAMES_HELP} (default: tfidf)."
     )
+    augment_share: float = flag(
+        0.3,
+        "Share of the words that each augmentation changes; at least one word (default: .3).",
+        above=0,
+        most=1,
+    )
     copies: int = flag(
         4,
         "Number of changed copies of each unlabelled text; the epochs take them in turn (default: "
