@@ -166,6 +166,9 @@ class UdaArguments(
     supervised_epochs: float = flag(
         8, "Epochs of the first training, on labelled texts alone (default: 8).", above=0
     )
+    supervised_learning_rate: float = flag(
+        1e-4, "Peak learning rate of the first training (default: 1e-4).", least=0, most=1
+    )
     truncation_side: Literal["right", "left"] = flag(
         "right",
         "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
@@ -187,7 +190,8 @@ class UdaArguments(
         4, "Maximum number of epochs; one reads each unlabelled text once (default: 4)."
     )
     learning_rate: float = flag(
-        1e-4, "Peak learning rate (default: 1e-4; use 3e-5 for BERT-base and larger)."
+        5e-5,
+        "Peak learning rate of the training on both kinds of texts (default: 5e-5).",
     )
     output_dir: str = flag("outputs/uda", "Output folder (default: outputs/uda).")
 
@@ -210,6 +214,7 @@ def main() -> None:
     supervised_args = copy.copy(args)
     supervised_args.output_dir = str(output_dir / ".supervised")
     supervised_args.num_train_epochs = args.supervised_epochs
+    supervised_args.learning_rate = args.supervised_learning_rate
     checkpoint, supervised_checkpoint = (
         find_checkpoint(a.output_dir, args.resume_from_checkpoint) for a in (args, supervised_args)
     )
