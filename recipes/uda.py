@@ -167,7 +167,7 @@ class UdaArguments(
         8, "Epochs of the first training, on labelled texts alone (default: 8).", above=0
     )
     supervised_learning_rate: float = flag(
-        1e-4, "Peak learning rate of the first training (default: 1e-4).", least=0, most=1
+        1e-4, "Peak learning rate of the first training (default: 1e-4).", above=0
     )
     truncation_side: Literal["right", "left"] = flag(
         "right",

@@ -10,7 +10,7 @@ def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--cache_dir", tmp_path / "cache"),
         *("--use_cpu", "--bf16", "false", "--max_length", 48, "--train_size", 24),
-        *("--num_train_epochs", 2, "--learning_rate", 5e-3),
+        *("--num_train_epochs", 2, "--learning_rate", 5e-3, "--augment_share", 0.1),
         *("--supervised_epochs", 10, "--supervised_learning_rate", 5e-3),
         *("--per_device_train_batch_size", 8, "--unlabelled_ratio", 2, "--copies", 2),
         *("--augmentations", "tfidf", "--tag_unlabelled", 0, "--output_dir", tmp_path / "out"),
