@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "machine",
             "print_once",
             "progress",
+            "progress_bar",
             "quiet_libraries",
             "start_recipe",
         ],

@@ -11,6 +11,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
+- `agreement`: how far labels of a model agree with those of a person; Cohen's kappa.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
 May import: `shared.training` and the rooms below it.
@@ -22,6 +23,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "agreement": ["agreement", "agreement_table"],
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "cross_validation": [

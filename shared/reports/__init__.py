@@ -11,6 +11,7 @@
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
+        "llm_labels": ["LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",
