@@ -138,7 +138,7 @@ class LlmLabelsArguments(EndpointArguments, DataArguments):
         False, f"Train a tagger on the labels, by {TRAINING_RECIPE} (default: false)."
     )
     train_flags: str = flag(
-        "", "Further flags of that recipe, as one word: '--num_train_epochs 3' (default: none)."
+        "", "Further flags of that recipe: --train_flags='--num_train_epochs 3' (default: none)."
     )
     seed: int = flag(42, "Random seed of the rows that are drawn (default: 42).")
     output_dir: str = flag("outputs/llm_labels", "Output folder (default: outputs/llm_labels).")

@@ -2,17 +2,16 @@
 
 import json
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Reply:
-    """An answer of the server: a status, headers and a body, after some seconds."""
+    """An answer of the server: a status, headers and a body. It is sent when `wait` returns."""
 
-    def __init__(self, body, status=200, *, seconds=0.0, **headers):
+    def __init__(self, body, status=200, *, wait=None, **headers):
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.status, self.seconds = status, seconds
+        self.status, self.wait = status, wait or (lambda: None)
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -75,7 +74,7 @@ def chat_server(answer):
                 reply = answer(body, number)
             if isinstance(reply, str):
                 reply = Reply(completion(reply))
-            time.sleep(reply.seconds)
+            reply.wait()
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
@@ -87,10 +86,8 @@ def chat_server(answer):
             pass
 
         def handle(self):
-            try:
+            with suppress(ConnectionError):  # a client that did not wait
                 super().handle()
-            except ConnectionError:  # a client that did not wait
-                pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _YES, _NO = ("yes", "Yes", " yes", " Yes"), ("no", "No", " no", " No")
 # From tokens that follow the prompts of a batch to the logits after them.
-Follow = Callable[[list[int]], torch.Tensor]
+Follow = Callable[[Sequence[int]], torch.Tensor]
 Scores = Iterator[tuple[np.ndarray, np.ndarray]]
 _CONTENT = "\ue000"  # stands for the content of a message; of no script
 
@@ -83,14 +83,14 @@ class CausalScorer:
         def score(follow: Follow) -> np.ndarray:
             scores: Any = 0.0
             for path, tokens in branches.items():
-                logits = follow([*suffix, *path])[:, list(tokens)]
+                logits = follow(path)[:, list(tokens)]
                 steps = torch.log_softmax(logits.double(), dim=1).cpu().numpy()
                 column = {token: steps[:, [j]] for j, token in enumerate(tokens)}
                 n, none = len(path), np.zeros((len(steps), 1))
                 scores += np.hstack([column[p[n]] if p[:n] == path else none for p in paths])
             return scores
 
-        return self._score([self._plain(prompt) for prompt in prompts], score)
+        return self._score([[*self._plain(prompt), *suffix] for prompt in prompts], score)
 
     def yes_no_scores(self, prompts: Sequence[str], questions: Sequence[str]) -> Scores:
         """Yield the log odds of yes against no as the answer to each question about a prompt.
@@ -149,11 +149,16 @@ class CausalScorer:
                 ids[row, length - len(tokens) :] = torch.tensor(tokens)
                 mask[row, length - len(tokens) :] = 1
             mask, cache = mask.to(device), DynamicCache()
-            self._logits(ids.to(device), mask, cache)
+            after_prompts = self._logits(ids.to(device), mask, cache)
 
             def follow(
-                tokens: list[int], mask: torch.Tensor = mask, cache: DynamicCache = cache
+                tokens: Sequence[int],
+                mask: torch.Tensor = mask,
+                cache: DynamicCache = cache,
+                after_prompts: torch.Tensor = after_prompts,
             ) -> torch.Tensor:
+                if not tokens:
+                    return after_prompts
                 ids = torch.tensor(tokens, device=mask.device).expand(len(mask), -1)
                 logits = self._logits(ids, torch.cat([mask, torch.ones_like(ids)], 1), cache)
                 cache.crop(-len(tokens))

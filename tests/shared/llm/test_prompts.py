@@ -50,7 +50,10 @@ def test_long_texts_are_cut():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("Which of {labels}?", "must hold {text}, the place of the text, once; it holds it 0 times"),
+        (
+            "Which of {labels}?",
+            "must hold {text}, the place of the text, once; it holds it 0 times",
+        ),
         ("{text} {text}", "it holds it 2 times"),
         (b"{text} \xff", "not UTF-8"),
     ],
