@@ -75,10 +75,11 @@ from shared.llm import (
 )
 from shared.methods import label_phrases
 from shared.models import DEFAULT_LANGUAGE_MODEL
-from shared.reports import LlmLabels, command_line
+from shared.reports import LABEL_COLUMNS, LlmLabels, command_line
 
 TRAINING_RECIPE = "recipes/self_training.py"
 ONE_NAME = "Answer with the name of the label that fits best, and nothing else."
+FEWEST_TO_CALIBRATE = 20  # texts; the mean of fewer says more of them than of the model
 QUESTION = "Does the label {!r} ({}) fit the text? Answer yes or no."
 
 
@@ -125,7 +126,7 @@ class LlmLabelsArguments(EndpointArguments, DataArguments):
     calibrate: bool = flag(
         True,
         "Without --endpoint: divide the odds of each label by their mean over the texts, as small "
-        "models prefer some labels whatever the text (default: true).",
+        "models prefer some labels whatever the text; from 20 texts on (default: true).",
     )
     bf16: bool | None = flag(
         None,
@@ -149,6 +150,8 @@ class LlmLabelsArguments(EndpointArguments, DataArguments):
             raise UserError("--endpoint: name a --model that it serves")
         self.model = self.model or DEFAULT_LANGUAGE_MODEL
         self.candidate_labels = list(dict.fromkeys(self.candidate_labels or [])) or None
+        if taken := [name for name in self.text_columns if name in LABEL_COLUMNS]:
+            raise UserError(f"--text_columns {taken[0]}: the output has this column; rename it")
         if self.train_flags and not self.train:
             raise UserError("--train_flags: acts with --train; add it")
 
@@ -296,7 +299,7 @@ def ask_local_model(prompts, phrases, multilabel, cache, args) -> Labelling:
                 cache.put((requests[i], scores[i]) for i in done)
                 bar.update(len(rows))
     logits = np.array(scores)
-    if args.calibrate:
+    if args.calibrate and len(logits) >= FEWEST_TO_CALIBRATE:
         logits = batch_calibrated(logits)
     return Labelling((sigmoid if multilabel else softmax)(logits), [""] * len(prompts))
 

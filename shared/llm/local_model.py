@@ -3,13 +3,14 @@
 The probability of a label is that with which decoding under the constraint "a label, then the end"
 writes it: at each token, the model chooses among those with which a label goes on. Several labels
 per text are asked one by one; the answer is the odds of yes. A prompt is read once for all labels
-or questions: they follow its cached keys and values.
+or questions, and what all prompts begin with once for all: the rest follows cached keys and values.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,7 +124,9 @@ class CausalScorer:
 
     def _plain(self, text: str) -> list[int]:
         """Return the tokens of a text; what looks like a special token is text like other."""
-        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
 
     def _markup(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False).input_ids
@@ -132,23 +135,33 @@ class CausalScorer:
     def _score(self, prompts: list[list[int]], score: Callable[[Follow], np.ndarray]) -> Scores:
         """Read the prompts in batches; yield what `score` makes of the tokens that follow them."""
         device = self._model.device
+        # The template and its examples, which all prompts begin with, are read once.
+        common = _common_beginning([prompt[:-1] for prompt in prompts])
+        beginning = torch.tensor([[*self._before, *common]], dtype=torch.long, device=device)
+        n_common = beginning.shape[1]
+        longest = n_common - len(common) + max(map(len, prompts))
+        if (most := longest_input(self._model)) is not None and longest > most:
+            raise UserError(
+                f"a prompt has {longest:,} tokens, and --model reads {most:,}; lower "
+                "--max_characters or --demonstrations"
+            )
+        read_once = DynamicCache()
+        if n_common:
+            self._logits(beginning, torch.ones_like(beginning), read_once)
         order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")
         for start in range(0, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
-            batch = [[*self._before, *prompts[row]] for row in rows]
+            batch = [prompts[row][len(common) :] for row in rows]
             length = max(map(len, batch))
-            if (most := longest_input(self._model)) is not None and length > most:
-                raise UserError(
-                    f"a prompt has {length:,} tokens, and --model reads {most:,}; lower "
-                    "--max_characters or --demonstrations"
-                )
-            # Padding stands on the left, so that what follows stands beside the last token.
+            # Padding stands before the texts, so that what follows stands beside their last tokens.
             ids = torch.full((len(batch), length), self._tokenizer.pad_token_id)
             mask = torch.zeros_like(ids)
             for row, tokens in enumerate(batch):
                 ids[row, length - len(tokens) :] = torch.tensor(tokens)
                 mask[row, length - len(tokens) :] = 1
-            mask, cache = mask.to(device), DynamicCache()
+            mask = torch.cat([torch.ones(len(batch), n_common, dtype=mask.dtype), mask], 1)
+            mask, cache = mask.to(device), deepcopy(read_once)
+            cache.batch_repeat_interleave(len(batch))
             after_prompts = self._logits(ids.to(device), mask, cache)
 
             def follow(
@@ -173,6 +186,13 @@ class CausalScorer:
         options = {name: value for name, value in options.items() if name in self._accepted}
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
         return self._model(**inputs, **options, use_cache=True).logits[:, -1]
+
+
+def _common_beginning(sequences: Sequence[list[int]]) -> list[int]:
+    """Return the longest list that all sequences begin with."""
+    first, last = min(sequences), max(sequences)  # these differ most
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
 
 
 def _branches(paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], dict[int, None]]:

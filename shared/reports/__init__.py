@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
-        "llm_labels": ["LlmLabels"],
+        "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "results": [
             "describe_output",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_csv
 from shared.data.columns import find_text_columns
 from shared.data.readers import open_data
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from shared.data.arguments import DataArguments
     from shared.data.corpus import Corpus
 
-# Columns beside the texts.
-_ADDED = ("row", "labels", "confidence", "scores", "source", "flag")
+# Columns of the output beside those of the texts.
+LABEL_COLUMNS = ("row", "labels", "confidence", "scores", "source", "flag")
 _REVIEW_COLUMNS = ("row", "flag", "labels", "confidence", "text")
 
 
@@ -91,17 +90,9 @@ class LlmLabels:
         return flags
 
     def write(self, path: Path, args: DataArguments) -> None:
-        """Write all rows of the corpus as JSON lines: the text columns of the source, and labels.
-
-        Raises
-        ------
-        UserError
-            If a text column has the name of a column that is added.
-        """
+        """Write all rows of the corpus as JSON lines: their text columns, and `LABEL_COLUMNS`."""
         source = open_data(args)
         columns = find_text_columns(source.columns, args.text_columns, source.name)
-        if taken := [name for name in columns if name in _ADDED]:
-            raise UserError(f"--text_columns {taken[0]}: the output has this column; rename it")
         rows = dict(zip(self.corpus.dataset["row"][:], self._records(), strict=True))
         with atomic_write(path) as file:
             write_json_lines(
@@ -114,11 +105,16 @@ class LlmLabels:
             )
 
     def write_review(self, path: Path) -> int:
-        """Write the rows that have a flag as CSV, the most doubtful first; return their number."""
+        """Write the rows that have a flag as CSV, the most doubtful first; return their number.
+
+        Rows that the budget did not allow are left out.
+        """
         order = np.argsort(np.nan_to_num(self.confidence), kind="stable")
         numbers, texts = self.corpus.dataset["row"][:], self.corpus.dataset["text"]
         rows = []
-        for i in (i for i in order if self.flags[i]):
+        for i in order[~self.labelling.not_asked[order]]:
+            if not self.flags[i]:
+                continue
             row = int(self.asked[i])
             labels = "; ".join(self._names(self.chosen[i]))
             sure = "" if np.isnan(self.confidence[i]) else round(float(self.confidence[i]), 4)
@@ -134,7 +130,7 @@ class LlmLabels:
         y_true = self.corpus.label_matrix()
         is_labelled = np.isin(np.arange(len(y_true)), self.corpus.labelled)
         for row, labels in enumerate(y_true):
-            record: dict[str, Any] = dict.fromkeys(_ADDED[1:])
+            record: dict[str, Any] = dict.fromkeys(LABEL_COLUMNS[1:])
             if (i := position.get(row)) is not None:
                 record["flag"] = self.flags[i] or None
                 if self.labelling.answered[i]:

@@ -269,7 +269,7 @@ def tiny_llama(tmp_path_factory):
 def test_a_local_model_labels_and_is_not_asked_twice(
     multilabel, recipe, tmp_path, tiny_llama, monkeypatch
 ):
-    texts = [{"text": f"{word} the batch"} for word in list(LABEL_OF)[:9]]
+    texts = [{"text": f"{word} the batch"} for word in list(LABEL_OF)[:20]]
     data = write(tmp_path / "new.jsonl", texts)
     flags = ["--model", tiny_llama, "--data", data, "--candidate_labels", *KEYWORDS]
     flags += ["--multilabel", multilabel, "--batch_size", 4, "--bf16", "false"]
@@ -334,6 +334,7 @@ def test_train_runs_the_recipe_of_self_training(recipe, tmp_path, monkeypatch):
         (["--template", "nowhere.txt"], "--template nowhere.txt: No such file"),
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
         (["--multilabel", "false"], "some labelled rows have several labels"),
+        (["--text_columns", "title", "flag"], "--text_columns flag: the output has this column"),
         (["--train_flags=--seed 1"], "--train_flags: acts with --train; add it"),
         (["--check_rows", 0, "--max_texts", 0], "no text to label, and no labelled one"),
     ],

@@ -90,6 +90,16 @@ def test_a_score_does_not_depend_on_the_batch(folder):
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+def test_what_prompts_have_in_common_changes_nothing(folder):
+    begun = [f"the memory of the model is {text}" for text in TEXTS]
+    scorer, _ = load(folder)
+    together = scores(scorer.label_scores(begun, ["bug", "docs"]), 3)
+    alone = [scores(scorer.label_scores([text], ["bug", "docs"]), 1)[0] for text in begun]
+    assert together == pytest.approx(np.array(alone), abs=1e-4)
+    twice = scores(scorer.label_scores(begun[:1] * 2, ["bug", "docs"]), 2)
+    assert twice == pytest.approx(np.array(alone[:1] * 2), abs=1e-4)
+
+
 def test_special_tokens_in_a_text_are_plain_text(folder):
     scorer, tokenizer = load(folder)
     plain = scorer._plain(f"crash {tokenizer.eos_token} slow")
