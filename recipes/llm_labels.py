@@ -31,8 +31,9 @@ and no text costs twice. The key is read from an environment variable; it is in 
 message. A run ends before --budget_requests, --budget_tokens or --budget_money is passed, with exit
 code 0: the texts that it has not asked stay unlabelled, and the same command asks for them.
 
-Expect of the default model, on a CPU core, a text per second, and labels that are hardly better
-than chance: it shows that everything works. Take a larger one to work with.
+Expect of the default model on a CPU core: on AG News (4 labels) several texts per second, accuracy
+.58; on the sample, whose 9 labels are asked one by one, a text in two seconds, and labels no better
+than chance. It shows that everything works; take a larger one to work with.
 """
 
 import asyncio
@@ -125,8 +126,9 @@ class LlmLabelsArguments(EndpointArguments, DataArguments):
     )
     calibrate: bool = flag(
         True,
-        "Without --endpoint: divide the odds of each label by their mean over the texts, as small "
-        "models prefer some labels whatever the text; from 20 texts on (default: true).",
+        "Without --endpoint, with one label per text: divide the probabilities of each label by "
+        "their mean over the texts, since small models prefer some labels whatever the text; from "
+        "20 texts on (default: true).",
     )
     bf16: bool | None = flag(
         None,
@@ -298,10 +300,12 @@ def ask_local_model(prompts, phrases, multilabel, cache, args) -> Labelling:
                     scores[i] = row_scores
                 cache.put((requests[i], scores[i]) for i in done)
                 bar.update(len(rows))
-    logits = np.array(scores)
+    logits, problems = np.array(scores), [""] * len(prompts)
+    if multilabel:  # labels are rare, each in its way: their means say nothing of the model
+        return Labelling(sigmoid(logits), problems)
     if args.calibrate and len(logits) >= FEWEST_TO_CALIBRATE:
         logits = batch_calibrated(logits)
-    return Labelling((sigmoid if multilabel else softmax)(logits), [""] * len(prompts))
+    return Labelling(softmax(logits), problems)
 
 
 def describe(metrics: dict, args: LlmLabelsArguments) -> str:

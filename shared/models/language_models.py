@@ -1,6 +1,6 @@
 """The default language model: a GGUF file in a package, converted once to a folder like others.
 
-transformers reads GGUF, but takes most of a minute to. The folder holds the same weights in half
+transformers takes a minute to read GGUF. The folder holds the same weights in half
 precision as safetensors.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from contextlib import suppress
+import io
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 from shared.cli.errors import UserError
@@ -56,7 +57,7 @@ def resolve_language_model(name: str, cache: Path) -> str:
         )
     folder = cache / f"{name}-{_SHA256[:16]}"
     if not folder.is_dir():
-        print_once(f"converting {name} once, to {folder} ...")
+        print_once(f"converting {name} once, for a minute or two, to {folder} ...")
         cache.mkdir(parents=True, exist_ok=True)
         with temporary_folder(cache) as temporary:
             _convert(file, temporary / "model")
@@ -72,7 +73,8 @@ def _convert(file: Path, folder: Path) -> None:
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # transformers draws a bar, also into log files
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     # A model that came from a quantised file refuses to be saved; another one takes its weights.
     settings = quantized.config.to_dict()
     settings.pop("quantization_config")
