@@ -5,6 +5,7 @@ Modules:
 - `arguments`: the training flags of all recipes;
 - `trainer`: the Trainer that all recipes use;
 - `batches`: the order of the training rows, batches of texts of similar length;
+- `prediction_batches`: the batches of a prediction on a CPU;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;

@@ -45,9 +45,14 @@ from shared.training.checkpoints import (
     was_stopped_early,
 )
 from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_constant_rate
+from shared.training.prediction_batches import prediction_batches
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# Tokens of a batch of `predict` on a CPU, and how many of them may be padding, for each thread.
+# With 32 rows instead, issues (200 tokens) take 15 % longer, and comments (15 tokens) 5 %.
+CPU_BATCH = 1024, 32
 
 
 class LengthGroupedTrainer(Trainer):
@@ -314,6 +319,31 @@ class LengthGroupedTrainer(Trainer):
         """Return batches from the longest row to the shortest; metrics ignore the order."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Return the batches of `predict`: on a CPU, of few tokens each, with little padding.
+
+        A batch still has at most ``--per_device_eval_batch_size`` rows. The rows must be sorted,
+        the longest first.
+        """
+        loader = super().get_test_dataloader(test_dataset)
+        # Accelerate divides the batches of several processes, which must then be of equal size.
+        if self.args.device.type != "cpu" or self.args.world_size > 1:
+            return loader
+        threads = torch.get_num_threads()
+        batches = prediction_batches(
+            self._lengths(test_dataset),
+            max_tokens=CPU_BATCH[0] * threads,
+            max_padding=CPU_BATCH[1] * threads,
+            max_rows=self.args.eval_batch_size,
+            multiple_of=getattr(self.data_collator, "pad_to_multiple_of", 1),
+        )
+        return DataLoader(
+            loader.dataset,
+            batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=loader.collate_fn,
+            num_workers=self.args.dataloader_num_workers,
+        )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         # The sampler of transformers would shuffle the rows with group_by_length.
