@@ -256,7 +256,7 @@ def main() -> None:
         words += [f"--cache_dir={args.cache_dir}"] if args.cache_dir else []
         content = hashlib.sha256((output_dir / "labelled.jsonl").read_bytes()).hexdigest()
         command = (TRAINING_RECIPE, *words, *shlex.split(args.train_flags))
-        job = Job("self_training", output_dir / "tagger", command, (content,))
+        job = Job("self_training", output_dir / "tagger", command, (content,), resumable=True)
         if not job.finished and run_jobs([job], n_parallel=1, keep_models=True):
             raise UserError("--train: the training failed, see above; the labels are kept")
         print(f"The tagger is in {job.folder}.")

@@ -213,8 +213,8 @@ class Endpoint:
                     raise self._refusal(status, problem)
             except httpx2.TimeoutException:
                 problem, wait = f"no answer within {self._timeout:g} s", None
-            except (httpx2.TransportError, _Unreadable) as error:
-                problem, wait = str(error) or type(error).__name__, None
+            except (httpx2.RequestError, _Unreadable) as error:
+                problem, wait = self._without_key(str(error) or type(error).__name__), None
                 if isinstance(error, httpx2.ConnectError):
                     used = Usage(1)
                     if not self._n_answers:
@@ -280,10 +280,11 @@ class Endpoint:
             message = error.get("message") if isinstance(error, dict) else error
         except (ValueError, AttributeError):
             message = response.text
-        text = " ".join(str(message or response.reason_phrase).split())
-        if self._key:
-            text = text.replace(self._key, "***")
-        return f"status {response.status_code}, {text[:300]}"
+        text = self._without_key(str(message or response.reason_phrase))
+        return f"status {response.status_code}, {' '.join(text.split())[:300]}"
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
 
     def _adapts(self, status: int, problem: str, with_schema: bool) -> bool:
         """Change what is sent, where a server refuses a part of it; return whether it was."""

@@ -229,9 +229,26 @@ def load_causal_scorer(
     on_cpu = runs_on_cpu(False)
     if has_fast_bf16(on_cpu=on_cpu) if bf16 is None else bf16:
         model = model.bfloat16()
+        model.set_output_embeddings(_PreciseHead(model.get_output_embeddings()))
     if not on_cpu:
         model = model.to(torch.accelerator.current_accelerator())
     return CausalScorer(model, tokenizer, batch_size=batch_size)
+
+
+class _PreciseHead(torch.nn.Module):
+    """The output layer of a model, in single precision.
+
+    In bfloat16, logits that differ by less than 1 % are the same number: yes and no often do.
+    """
+
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of hidden states."""
+        bias = None if self.bias is None else self.bias.float()
+        return torch.nn.functional.linear(hidden.float(), self.weight.float(), bias)
 
 
 def batch_calibrated(scores: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from shared.cli.errors import UserError
 from shared.cli.files import expand_path
 
 DEFAULT_TEMPLATE = """\
-Read the text at the end, and decide which label fits it. The labels are:
+Classify the text at the end. The labels are:
 
 {labels}
 {examples}

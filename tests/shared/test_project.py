@@ -33,7 +33,7 @@ MOST_MODULES = {
     "github_tagger": 85,
     "goemotions": 87,
     "imdb_cnn_rnn": 85,
-    "llm_labels": 60,
+    "llm_labels": 95,
     "lora": 67,
     "naive_bayes": 83,
     "serve": 64,

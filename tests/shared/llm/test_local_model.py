@@ -8,7 +8,7 @@ from tiny_models import save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from shared.cli.errors import UserError
-from shared.llm.local_model import CausalScorer, batch_calibrated
+from shared.llm.local_model import CausalScorer, batch_calibrated, load_causal_scorer
 from shared.models.loading import load_causal_language_model, load_tokenizer
 
 WORDS = [*FILLER.split(), *KEYWORDS, *" ".join(KEYWORDS.values()).split(), "yes", "no", "?", "user"]
@@ -98,6 +98,19 @@ def test_what_prompts_have_in_common_changes_nothing(folder):
     assert together == pytest.approx(np.array(alone), abs=1e-4)
     twice = scores(scorer.label_scores(begun[:1] * 2, ["bug", "docs"]), 2)
     assert twice == pytest.approx(np.array(alone[:1] * 2), abs=1e-4)
+
+
+def test_close_answers_differ_in_bfloat16_too(folder, tmp_path):
+    questions = ["bug ?", "speed batch ?", "label ?"]
+    single, half = (
+        load_causal_scorer(str(folder), tmp_path, batch_size=2, bf16=bf16) for bf16 in (False, True)
+    )
+    expected = scores(single.yes_no_scores(TEXTS, questions), len(TEXTS))
+    actual = scores(half.yes_no_scores(TEXTS, questions), len(TEXTS))
+    assert actual == pytest.approx(expected, abs=0.1 * np.abs(expected).max())
+    # Differences of two bfloat16 numbers would be rounded.
+    rounded = torch.tensor(actual).bfloat16().double().numpy()
+    assert (actual != rounded).all()
 
 
 def test_special_tokens_in_a_text_are_plain_text(folder):
