@@ -32,7 +32,7 @@ message. A run ends before --budget_requests, --budget_tokens or --budget_money 
 code 0: the texts that it has not asked stay unlabelled, and the same command asks for them.
 
 Expect of the default model on a CPU core: on AG News (4 labels) several texts per second, accuracy
-.58; on the sample, whose 9 labels are asked one by one, a text in two seconds, and labels no better
+.59; on the sample, whose 9 labels are asked one by one, a text per second, and labels no better
 than chance. It shows that everything works; take a larger one to work with.
 """
 
