@@ -1,0 +1,128 @@
+"""Reasons in ``report.html``: the words that weigh most, and the nearest training texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.reports.predictions import headline
+from shared.taggers.explanations import Explainer, explains_slowly
+
+if TYPE_CHECKING:
+    from shared.data.splits import Split
+    from shared.taggers.tagger import Tagger
+
+# From lists of rows, and the labels of each row, to reasons and a note; see `Reasons.explain`.
+Explain = Callable[
+    [Sequence[Sequence[int]], Mapping[int, Sequence[int]]], tuple[dict[int, dict[str, Any]], str]
+]
+MOST_ROWS = 300  # that have reasons
+MOST_LABELS = 5  # of a row, whose words are named
+MOST_SEARCHED = 10_000  # training texts
+# Of a model that was trained, a reason costs about 24 forward passes of the row, and a training
+# text that is searched costs one. So these stay below a tenth of a training of several epochs.
+MOST_SLOW_ROWS = 30
+TRAINING_TEXTS_PER_SLOW_ROW = 16
+MOST_SLOWLY_SEARCHED = 1000
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """What the reasons of a report come from.
+
+    Attributes
+    ----------
+    tagger : Tagger
+        The one that is saved.
+    fitted_on : Split
+        Its training set has the texts that this tagger has learned from. The nearest of them are
+        named: at most 10,000 are searched, or 1,000 if they are to be embedded by a trained model.
+    """
+
+    tagger: Tagger
+    fitted_on: Split
+
+    def explain(
+        self,
+        tested: Split,
+        label_names: Sequence[str],
+        lists: Sequence[Sequence[int]],
+        labels: Mapping[int, Sequence[int]],
+    ) -> tuple[dict[int, dict[str, Any]], str]:
+        """Explain the first rows of several lists.
+
+        Parameters
+        ----------
+        tested : Split
+            Its test set has the rows of the lists.
+        label_names : sequence of str
+        lists : sequence of sequences of int
+            Rows of the test set, the most important ones first. At most 300 have reasons; of a
+            model that was trained at most 30, and one for each 16 of its training texts.
+        labels : mapping of int to sequence of int
+            The labels of each row to explain, by their number, the most important ones first. Of
+            these, 5 have reasons.
+
+        Returns
+        -------
+        reasons : dict of int to dict
+            Of each row ``words`` and ``neighbours`` as of an `Explainer`, with labels by their
+            number, as pairs; without what the tagger cannot say.
+        note : str
+            Which tagger the reasons are of; empty without reasons.
+        """
+        corpus, fitted = self.fitted_on.sources["train"]
+        source, tested_rows = tested.sources["test"]
+        slow = explains_slowly(self.tagger)
+        most = MOST_ROWS
+        if slow:
+            most = min(MOST_SLOW_ROWS, len(fitted) // TRAINING_TEXTS_PER_SLOW_ROW)
+        ranked = (row for row in chain(*zip_longest(*lists)) if row is not None)
+        rows = list(dict.fromkeys(ranked))[:most]
+        step = -(-len(fitted) // (MOST_SLOWLY_SEARCHED if slow else MOST_SEARCHED))
+        searched = fitted[:: max(step, 1)]
+        explainer = Explainer(self.tagger, corpus, reference_rows=searched)
+        if not rows or not explainer.explains:
+            return {}, ""
+
+        known = {name: i for i, name in enumerate(label_names) if name in self.tagger.label_names}
+        names = [
+            [label_names[i] for i in labels[row] if label_names[i] in known][:MOST_LABELS]
+            for row in rows
+        ]
+        groups = source.groups[tested_rows[rows]] if source is corpus else None
+        texts = tested.rows["test"].select(rows)["text"][:]
+        reasons = {}
+        for row, explanation in zip(rows, explainer(texts, names, groups), strict=True):
+            reasons[row] = {}
+            if words := explanation.get("words"):
+                reasons[row]["words"] = [(known[name], of_label) for name, of_label in words.items()]
+            if neighbours := explanation.get("neighbours"):
+                reasons[row]["neighbours"] = [
+                    neighbour
+                    | {"text": headline(neighbour["text"], 120)}
+                    | {"labels": [known[name] for name in neighbour["labels"]]}
+                    for neighbour in neighbours
+                ]
+        seen = source is corpus and np.isin(tested_rows, fitted).any()
+        return reasons, _note(len(rows), len(searched), len(fitted), seen)
+
+
+def _note(n_rows: int, n_searched: int, n_fitted: int, seen: bool) -> str:
+    """Return sentences for the page: whose reasons these are, and how many."""
+    part = f"{n_searched:,}" if n_searched == n_fitted else f"{n_searched:,} of {n_fitted:,}"
+    note = (
+        f"{n_rows:,} rows, the first of each list, have reasons: the words that speak most for "
+        f"their labels, and the nearest of {part} training texts. They are those of the saved "
+        "tagger"
+    )
+    if seen:
+        note += (
+            ", which has learned from these rows, too, unlike the classifiers of the figures; near "
+            "duplicates of a row are left out"
+        )
+    return f"{note}."
