@@ -86,7 +86,7 @@ class Reasons:
         step = -(-len(fitted) // (MOST_SLOWLY_SEARCHED if slow else MOST_SEARCHED))
         searched = fitted[:: max(step, 1)]
         explainer = Explainer(self.tagger, corpus, reference_rows=searched)
-        if not rows or not explainer.explains:
+        if not rows:
             return {}, ""
 
         known = {name: i for i, name in enumerate(label_names) if name in self.tagger.label_names}
@@ -108,21 +108,14 @@ class Reasons:
                     | {"labels": [known[name] for name in neighbour["labels"]]}
                     for neighbour in neighbours
                 ]
-        seen = source is corpus and np.isin(tested_rows, fitted).any()
-        return reasons, _note(len(rows), len(searched), len(fitted), seen)
-
-
-def _note(n_rows: int, n_searched: int, n_fitted: int, seen: bool) -> str:
-    """Return sentences for the page: whose reasons these are, and how many."""
-    part = f"{n_searched:,}" if n_searched == n_fitted else f"{n_searched:,} of {n_fitted:,}"
-    note = (
-        f"{n_rows:,} rows, the first of each list, have reasons: the words that speak most for "
-        f"their labels, and the nearest of {part} training texts. They are those of the saved "
-        "tagger"
-    )
-    if seen:
-        note += (
-            ", which has learned from these rows, too, unlike the classifiers of the figures; near "
-            "duplicates of a row are left out"
-        )
-    return f"{note}."
+        part = f"{len(searched):,}" + (f" of {len(fitted):,}" if len(searched) < len(fitted) else "")
+        named = f"the nearest of {part} training texts"
+        if any("words" in each for each in reasons.values()):
+            named = f"the words that speak most for their labels, and {named}"
+        note = f"{len(rows):,} rows, the first of each list, have reasons of the saved tagger: {named}."
+        if source is corpus and np.isin(tested_rows, fitted).any():
+            note += (
+                " It has learned from these rows, too, unlike the classifiers of the figures; a "
+                "row and its near duplicates are no neighbours of it."
+            )
+        return reasons, note

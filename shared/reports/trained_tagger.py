@@ -69,8 +69,8 @@ def save_trained_tagger(
     reasons = None
     # With several processes, a model may be in pieces, and all would have to take part.
     if trainer.args.world_size == 1:
-        tokenizer = trainer.processing_class
-        scorer = TrainedModelScorer(Loading(trainer.args).trainer(trainer.model, tokenizer), tokenizer)
+        loading, tokenizer = Loading(trainer.args, trainer.args.bf16), trainer.processing_class
+        scorer = TrainedModelScorer(loading.trainer(trainer.model, tokenizer), tokenizer)
         reasons = Reasons(Tagger(split.corpus.label_names, rule, scorer), all_rows or split)
     report = write_results(
         output_dir,

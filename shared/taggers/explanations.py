@@ -175,11 +175,6 @@ class Explainer:
                     ]
         return explanations
 
-    @property
-    def explains(self) -> bool:
-        """Whether words or neighbours are named at all."""
-        return self._contributions is not None or self._search is not None
-
     # --- neighbours ---
 
     def _nearest(

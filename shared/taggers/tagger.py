@@ -91,6 +91,7 @@ class Loading:
         # The arguments may be those of a training.
         args.eval_strategy, args.load_best_model_at_end = "no", False
         args.bf16, args.report_to, args.push_to_hub = False, [], False
+        args.label_smoothing_factor = 0.0
         args.dataloader_pin_memory = args.device.type != "cpu"
         collator = PaddingCollator(tokenizer)
         return LengthGroupedTrainer(
