@@ -193,9 +193,7 @@ def row_lists(
     indices = sorted(set().union(*picked.values()))
     chosen = rows.select(indices)
     # The labels of a row, those first that are missed or wrongly predicted.
-    labels = {
-        i: [*np.flatnonzero(wrong[i]), *np.flatnonzero(y[i] & predicted[i])] for i in indices
-    }
+    labels = {i: [*np.flatnonzero(wrong[i]), *np.flatnonzero(y[i] & predicted[i])] for i in indices}
     reasons, note = explain(list(picked.values()), labels) if explain else ({}, "")
     records = {}
     for index, number, text in zip(indices, chosen["row"], chosen["text"], strict=True):

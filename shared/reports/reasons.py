@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 Explain = Callable[
     [Sequence[Sequence[int]], Mapping[int, Sequence[int]]], tuple[dict[int, dict[str, Any]], str]
 ]
-MOST_ROWS = 300  # that have reasons
-MOST_LABELS = 5  # of a row, whose words are named
-MOST_SEARCHED = 10_000  # training texts
-# Of a model that was trained, a reason costs about 24 forward passes of the row, and a training
-# text that is searched costs one. So these stay below a tenth of a training of several epochs.
-MOST_SLOW_ROWS = 30
-TRAINING_TEXTS_PER_SLOW_ROW = 16
-MOST_SLOWLY_SEARCHED = 1000
+
+
+class _Limits(NamedTuple):
+    rows: int  # that have reasons
+    labels: int  # of a row, whose words are named
+    searched: int  # training texts
+
+
+_QUICK = _Limits(rows=300, labels=5, searched=10_000)
+# By the gradients of a model, reasons cost about 40 forward passes for each row, and a training
+# text that is searched costs one. With these limits, and a row for each 32 training texts, they
+# take about a tenth of the time of a training of 8 epochs, or less.
+_SLOW = _Limits(rows=20, labels=2, searched=1000)
+TRAINING_TEXTS_PER_SLOW_ROW = 32
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,10 @@ class Reasons:
         label_names : sequence of str
         lists : sequence of sequences of int
             Rows of the test set, the most important ones first. At most 300 have reasons; of a
-            model that was trained at most 30, and one for each 16 of its training texts.
+            model that was trained at most 20, and one for each 32 of its training texts.
         labels : mapping of int to sequence of int
             The labels of each row to explain, by their number, the most important ones first. Of
-            these, 5 have reasons.
+            these, 5 have words; of a model that was trained, 2.
 
         Returns
         -------
@@ -77,42 +83,43 @@ class Reasons:
         """
         corpus, fitted = self.fitted_on.sources["train"]
         source, tested_rows = tested.sources["test"]
-        slow = explains_slowly(self.tagger)
-        most = MOST_ROWS
-        if slow:
-            most = min(MOST_SLOW_ROWS, len(fitted) // TRAINING_TEXTS_PER_SLOW_ROW)
+        limits = _QUICK
+        if explains_slowly(self.tagger):
+            n_rows = min(_SLOW.rows, len(fitted) // TRAINING_TEXTS_PER_SLOW_ROW)
+            limits = _SLOW._replace(rows=n_rows)
         ranked = (row for row in chain(*zip_longest(*lists)) if row is not None)
-        rows = list(dict.fromkeys(ranked))[:most]
-        step = -(-len(fitted) // (MOST_SLOWLY_SEARCHED if slow else MOST_SEARCHED))
-        searched = fitted[:: max(step, 1)]
-        explainer = Explainer(self.tagger, corpus, reference_rows=searched)
+        rows = list(dict.fromkeys(ranked))[: limits.rows]
         if not rows:
             return {}, ""
+        searched = fitted[:: -(-len(fitted) // limits.searched)]
+        explainer = Explainer(self.tagger, corpus, reference_rows=searched)
 
-        known = {name: i for i, name in enumerate(label_names) if name in self.tagger.label_names}
+        number_of = {name: i for i, name in enumerate(label_names)}
+        known = {*self.tagger.label_names}
         names = [
-            [label_names[i] for i in labels[row] if label_names[i] in known][:MOST_LABELS]
+            [label_names[i] for i in labels[row] if label_names[i] in known][: limits.labels]
             for row in rows
         ]
         groups = source.groups[tested_rows[rows]] if source is corpus else None
         texts = tested.rows["test"].select(rows)["text"][:]
-        reasons = {}
+        reasons: dict[int, dict[str, Any]] = {}
         for row, explanation in zip(rows, explainer(texts, names, groups), strict=True):
             reasons[row] = {}
             if words := explanation.get("words"):
-                reasons[row]["words"] = [(known[name], of_label) for name, of_label in words.items()]
+                reasons[row]["words"] = [(number_of[name], pairs) for name, pairs in words.items()]
             if neighbours := explanation.get("neighbours"):
                 reasons[row]["neighbours"] = [
                     neighbour
                     | {"text": headline(neighbour["text"], 120)}
-                    | {"labels": [known[name] for name in neighbour["labels"]]}
+                    | {"labels": [number_of[name] for name in neighbour["labels"]]}
                     for neighbour in neighbours
                 ]
-        part = f"{len(searched):,}" + (f" of {len(fitted):,}" if len(searched) < len(fitted) else "")
-        named = f"the nearest of {part} training texts"
+        part = "" if len(searched) == len(fitted) else f" of {len(fitted):,}"
+        named = f"the nearest of {len(searched):,}{part} training texts"
         if any("words" in each for each in reasons.values()):
             named = f"the words that speak most for their labels, and {named}"
-        note = f"{len(rows):,} rows, the first of each list, have reasons of the saved tagger: {named}."
+        note = f"{len(rows):,} rows, the first of each list, have reasons of the saved tagger: "
+        note += f"{named}."
         if source is corpus and np.isin(tested_rows, fitted).any():
             note += (
                 " It has learned from these rows, too, unlike the classifiers of the figures; a "

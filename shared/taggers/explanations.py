@@ -20,8 +20,8 @@ from shared.taggers.tagger import MeanScorer, Tagger
 if TYPE_CHECKING:
     from shared.data.corpus import Corpus
 
-# From texts and k to the rows of their nearest neighbours and the cosines, both of shape (texts, k);
-# fewer than k if there are no more.
+# From texts and k to the rows of their k nearest neighbours and the cosines, both of shape
+# (texts, k), or narrower if there are fewer.
 Search = Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
 _PROBE_TEXT = "a text"
 BLOCK_ROWS = 256  # texts that are embedded between two states of the progress bar
@@ -291,7 +291,7 @@ def tagger_version(args: Any) -> str:
 
 
 def explains_slowly(tagger: Tagger) -> bool:
-    """Return whether words are weighed by the gradients of a model, in many passes for each text."""
+    """Return whether words are weighed by the gradients of a model: many passes for each text."""
     return any(hasattr(member.scorer, "trainer") for member in _members(tagger))
 
 
