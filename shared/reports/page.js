@@ -5,8 +5,8 @@ const data = read("data");
 const rows = read("rows");
 const by = (id) => document.getElementById(id);
 const name = (label) => data.labels[label];
-// Thresholds of some classifiers lie near 0 and 1.
-const decimal = (value) => (value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
+// Thresholds of some classifiers lie near 0 and 1; no score reaches one above 1.
+const decimal = (value) => (value > 1 ? "never" : value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 // Texts reach the page as text nodes only.

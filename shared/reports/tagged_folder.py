@@ -99,6 +99,45 @@ class PartTagger:
         UserError
             If the file cannot be read, or a row cannot be tagged.
         """
+        table, rows, kept, texts = self._read(part)
+        records = self.tagger.tag(texts, self._n_scores)
+        if self.explainer:
+            explanations = self.explainer(texts, [record["labels"] for record in records])
+            for record, explanation in zip(records, explanations, strict=True):
+                record["explanation"] = explanation
+        for record, i in zip(records, kept, strict=True):
+            record |= {"input_file": part.origin, "input_row": part.first + i + 1}
+        with io.BytesIO() as buffer:
+            if table is None:
+                with io.TextIOWrapper(buffer, "utf-8", newline="\n") as text:
+                    of_rows = (kept_columns(rows[i], self._further) for i in kept)
+                    write_json_lines(text, map(_merged, of_rows, records))
+                    text.flush()
+                    content = buffer.getvalue()
+            else:
+                self._write_table(buffer, table, kept, records)
+                content = buffer.getvalue()
+        write_file(self.folders.target, f"{self.folders.output}/{part.name}", content)
+        return {"rows": len(kept), "texts": sum(map(bool, texts))}
+
+    def texts(self, part: Part) -> list[str]:
+        """Return the texts of a part that are tagged.
+
+        Raises
+        ------
+        UserError
+            As a call.
+        """
+        *_, texts = self._read(part)
+        return texts
+
+    def _read(
+        self, part: Part
+    ) -> tuple[pa.Table | None, list[dict[str, Any]], list[int], list[str]]:
+        """Return the table of a Parquet file, the rows, the numbers of those kept and their texts.
+
+        The rows of a table have the columns that are read here alone.
+        """
         with reading(part.file):
             if part.name.endswith(".parquet"):
                 table = self._read_table(part)
@@ -120,25 +159,7 @@ class PartTagger:
                 kept_columns(rows[i], self._further)
             except ValueError as error:
                 raise UserError(f"{part.file}, row {part.first + i + 1}: {error}") from error
-        records = self.tagger.tag(texts, self._n_scores)
-        if self.explainer:
-            explanations = self.explainer(texts, [record["labels"] for record in records])
-            for record, explanation in zip(records, explanations, strict=True):
-                record["explanation"] = explanation
-        for record, i in zip(records, kept, strict=True):
-            record |= {"input_file": part.origin, "input_row": part.first + i + 1}
-        with io.BytesIO() as buffer:
-            if table is None:
-                with io.TextIOWrapper(buffer, "utf-8", newline="\n") as text:
-                    of_rows = (kept_columns(rows[i], self._further) for i in kept)
-                    write_json_lines(text, map(_merged, of_rows, records))
-                    text.flush()
-                    content = buffer.getvalue()
-            else:
-                self._write_table(buffer, table, kept, records)
-                content = buffer.getvalue()
-        write_file(self.folders.target, f"{self.folders.output}/{part.name}", content)
-        return {"rows": len(kept), "texts": sum(map(bool, texts))}
+        return table, rows, kept, texts
 
     def _is_left_out(self, row: Mapping[str, Any]) -> bool:
         column = self.folders.label_column

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from shared.methods import fit_words, naive_bayes
 from shared.reports import folder_engines, input_parts, tagged_folder
 from shared.taggers import Tagger, WordScorer
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='pip install -e ".[ray]"')
+FIRST_RESULT = {"rows": 20, "texts": 19, "restarted": 0}  # of a worker
 LABELS = ["bug", "documentation", "feature", "speed"]
 
 
@@ -329,8 +332,9 @@ def test_without_ray_one_line_says_what_to_install(tag, texts, monkeypatch):
     assert line == '--engine ray: needs Ray; pip install -e ".[ray]"'
 
 
+@needs_ray
 def test_where_ray_cannot_start_one_line_says_why(tag, texts, monkeypatch):
-    ray = pytest.importorskip("ray")
+    ray = folder_engines.import_ray()
 
     def fail(**_):
         raise RuntimeError("no space in /dev/shm\nand more")
@@ -346,7 +350,7 @@ def test_a_worker_reports_a_mistake_of_the_user(tagger_folder, texts, tmp_path):
     folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
     flags = {"model": [str(tagger_folder)], "use_cpu": True, "explain": False}
     worker = folder_engines.RayWorker(folders, flags)
-    assert worker.tag(parts[0]) == {"rows": 20, "texts": 19}
+    assert worker.tag(parts[0]) == FIRST_RESULT
     other = folder_engines.RayWorker(folders, flags | {"model": [str(tmp_path / "nowhere")]})
     assert "nowhere" in other.tag(parts[0])
 
@@ -362,12 +366,13 @@ def test_workers_elsewhere_find_relative_paths(tag, tagger_folder, texts, tmp_pa
     parts, columns, _ = input_parts.split_files(files, inputs, 20, ["title"])
     folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
     monkeypatch.chdir("/")
-    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == {"rows": 20, "texts": 19}
+    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == FIRST_RESULT
 
 
+@needs_ray
 def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path, monkeypatch):
     """One of two workers dies half-way, when it has written a part and not yet reported it."""
-    ray = pytest.importorskip("ray")
+    ray = folder_engines.import_ray()
     marker = tmp_path / "died"
 
     class Mortal(folder_engines.RayWorker):
@@ -383,5 +388,7 @@ def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path
     assert not ray.is_initialized()
     assert marker.exists()
     assert "132 rows (1 without text) of 3 files tagged in tagged, 8 files" in printed
+    assert printed.count("note: a worker died; it was started again") == 1
+    assert "raylet" not in printed
     assert_as_one_file(tag, rows, tmp_path / "tagged")
     assert read_json(tmp_path / "tagged" / "manifest.json")["complete"]
