@@ -14,7 +14,8 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -230,12 +231,19 @@ def write_file(target: FileSystem, path: str, content: bytes) -> None:
     """
     parent, name = posixpath.split(path)
     temporary = f"{parent}/.{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    with _using_output(path):
         target.create_dir(parent, recursive=True)
         with target.open_output_stream(temporary) as stream:
             stream.write(content)
-        target.move(temporary, path)
-    except OSError as error:
+        target.move(temporary, path)  # in an object store a copy, which is atomic, too
+
+
+@contextmanager
+def _using_output(path: str) -> Iterator[None]:
+    """Report errors of the file system of the output as a `UserError`."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # some file systems are for reading only
         raise UserError(
             f"--output {path}: cannot be written ({first_line(error)}); choose another place"
         ) from error
@@ -300,9 +308,10 @@ class TaggedFolder:
         self.target, self.path = open_folder(uri, "output")
         self._run, self._parts = json.loads(json.dumps(run)), parts
         self._versions = {file.origin: file.version for file in inputs}
-        if self.target.get_file_info(self.path).type == FileType.File:
-            raise UserError(f"--output {uri}: is a file; name a folder")
-        files = self._files()
+        with _using_output(self.path):
+            if self.target.get_file_info(self.path).type == FileType.File:
+                raise UserError(f"--output {uri}: is a file; name a folder")
+            files = self._files()
         abandoned = {name for name in files if _TEMPORARY_NAME.fullmatch(name)}
         present = files - abandoned
         saved = self._read_manifest() if MANIFEST in present else None
@@ -329,8 +338,9 @@ class TaggedFolder:
         """Remove parts that are tagged again and half-done files, and write the manifest."""
         if self._n_changed:
             print_once(f"note: {self._n_changed:,} parts of files that changed are tagged again")
-        for name in self._to_remove:
-            self.target.delete_file(f"{self.path}/{name}")
+        with _using_output(self.path):
+            for name in self._to_remove:
+                self.target.delete_file(f"{self.path}/{name}")
         self._write_manifest(complete=False)
 
     def finish(self) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 from importlib.util import find_spec
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,6 +114,41 @@ def test_rows_of_a_folder_are_tagged_as_those_of_a_file(tag, texts, rows, tmp_pa
     types = pq.read_schema(out / "c.parquet-000001.parquet")
     assert types.field("number").type == pa.int64()
     assert types.names[-4:] == ["labels", "scores", "input_file", "input_row"]
+
+
+def test_folders_may_lie_on_other_file_systems(tag, texts, rows, tmp_path):
+    """On one of pyarrow, and on one of fsspec, which names its files in another way."""
+    memory, name = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    memory.put(str(texts), f"/{tmp_path.name}/texts", recursive=True)
+    for data, output in (
+        (f"{name}/texts", (tmp_path / "here").as_uri()),
+        (texts.as_uri(), f"{name}/tagged"),
+        (f"{name}/texts/*.jsonl", f"{name}/of_a_pattern"),
+    ):
+        n_files, n_parts = (1, 3) if "*" in data else (3, 8)
+        printed = tag("--data", data, "--output", output)
+        assert f" of {n_files} files tagged in {output}, {n_parts} files: " in printed
+        assert f"{n_parts} files ({n_parts} were there)" in tag("--data", data, "--output", output)
+    assert_as_one_file(tag, rows, tmp_path / "here")
+    memory.get(f"/{tmp_path.name}/tagged", str(tmp_path / "fetched"), recursive=True)
+    assert_as_one_file(tag, rows, tmp_path / "fetched")
+    line = tag.mistake("--data", f"{name}/texts", "--output", f"{name}/texts/tagged")
+    assert "would be read as input" in line
+    assert "cannot be read" in tag.mistake("--data", f"{name}/nothing")
+
+
+def test_an_output_that_does_not_answer_is_one_line(tag, texts, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    for method, error in (("info", OSError("no route")), ("mv", NotImplementedError("no move"))):
+        with monkeypatch.context() as patched:
+
+            def fail(*_, error=error, **__):
+                raise error
+
+            patched.setattr(type(memory), method, fail)
+            line = tag.mistake("--data", texts, "--output", "memory://elsewhere")
+            assert line.startswith("--output /elsewhere")
+            assert line.endswith(f"cannot be written ({error}); choose another place")
 
 
 def test_parquet_of_any_row_groups_is_cut_anywhere(tag, rows, tmp_path):
