@@ -145,6 +145,7 @@ def test_rows_are_filtered_by_list_label_and_words(arrays, browser):
 
 @needs_browser
 def test_reasons_unfold(browser):
+    browser.element("label", "Worst errors").click()
     assert browser.texts("#reasons-note") == ["Reasons of a tagger."]
     (reasons,) = browser.driver.find_elements("css selector", ".reasons")
     assert reasons.text == "Reasons"
