@@ -176,7 +176,8 @@ def test_a_note_says_if_the_encoder_does_not_know_the_texts(tag, words, trained,
 def test_of_a_folder_a_note_says_it_once_for_all_files(tag, words, trained, tmp_path):
     (tmp_path / "texts").mkdir()
     write(tmp_path / "texts" / "a.jsonl", ROWS)
-    write(tmp_path / "texts" / "b.jsonl", [{"title": "ข้อผิดพลาด"}, {"title": ""}] * 9)
+    thai = [{"title": "ข้อผิดพลาด", "body": None}, {"title": "", "body": None}]
+    write(tmp_path / "texts" / "b.jsonl", thai * 9)
     flags = ["--data", "texts", "--output", "out", "--block_size", "4", "--model"]
     printed = tag(*flags, words, trained[0])
     note = rf"note: {trained[0]}: \d+% of the tokens of the texts are unknown"
