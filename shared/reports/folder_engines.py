@@ -217,7 +217,7 @@ def import_ray() -> Any:
     UserError
         If it is not installed.
     """
-    # All of them are read on import.
+    # Both are read on import.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NOTICES_OF_A_DEATH)
     try:

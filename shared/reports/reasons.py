@@ -28,7 +28,8 @@ class _Limits(NamedTuple):
     searched: int  # training texts
 
 
-_QUICK = _Limits(rows=300, labels=5, searched=10_000)
+# Recipes embed up to 5,000 labelled texts in one list, whose vectors are in the cache then.
+_QUICK = _Limits(rows=300, labels=5, searched=5000)
 # By the gradients of a model, reasons cost about 40 forward passes for each row, and a training
 # text that is searched costs one. With these limits, and a row for each 32 training texts, they
 # take about a tenth of the time of a training of 8 epochs, or less.
@@ -46,7 +47,7 @@ class Reasons:
         The one that is saved.
     fitted_on : Split
         Its training set has the texts that this tagger has learned from. The nearest of them are
-        named: at most 10,000 are searched, or 1,000 if they are to be embedded by a trained model.
+        named: at most 5,000 are searched, or 1,000 if they are to be embedded by a trained model.
     """
 
     tagger: Tagger
