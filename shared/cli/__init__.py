@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "print_once",
             "progress",
             "quiet_libraries",
+            "runs_on_cpu",
             "start_recipe",
         ],
     },
