@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "progress",
             "progress_bar",
             "quiet_libraries",
+            "runs_on_cpu",
             "start_recipe",
         ],
     },

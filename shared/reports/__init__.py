@@ -5,6 +5,7 @@
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `page`: report.html, one page that shows where a classifier is wrong.
 - `page_data`: what report.html shows, from arrays to JSON values.
+- `reasons`: why the rows of report.html got their labels.
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
@@ -38,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "input_parts": ["is_folder"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
+        "reasons": ["Reasons"],
         "results": [
             "describe_output",
             "interval_metrics",

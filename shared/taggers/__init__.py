@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_tagger",
             "load_taggers",
             "mean_tagger",
+            "note_unknown_tokens",
             "save_mean",
         ],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],

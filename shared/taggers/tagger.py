@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -91,6 +91,7 @@ class Loading:
         # The arguments may be those of a training.
         args.eval_strategy, args.load_best_model_at_end = "no", False
         args.bf16, args.report_to, args.push_to_hub = False, [], False
+        args.label_smoothing_factor = 0.0
         args.dataloader_pin_memory = args.device.type != "cpu"
         collator = PaddingCollator(tokenizer)
         return LengthGroupedTrainer(
@@ -501,6 +502,31 @@ def _aim_at_precision(tagger: Tagger, target: float) -> Tagger:
         lines.append(f"  ... of all {len(recall):,} labels, {n_never:,} are never given")
     print_once("\n".join(lines))
     return tagger
+
+
+def note_unknown_tokens(taggers: Mapping[str, Tagger], texts: Sequence[str]) -> None:
+    """Name the taggers whose tokenizers do not know the script of texts.
+
+    Parameters
+    ----------
+    taggers : mapping of str to Tagger
+        By the names to print.
+    texts : sequence of str
+        Some hundreds tell.
+    """
+    from shared.models.tokenizers import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
+
+    for name, tagger in taggers.items():
+        scorer: Any = tagger.scorer
+        while isinstance(scorer, MeanScorer):  # the first member stands for all
+            scorer = scorer.members[0].scorer
+        if tokenizer := getattr(scorer, "tokenizer", None):  # methods of words have none
+            share = unknown_token_share(tokenize_texts(tokenizer, texts), tokenizer)
+            if share > UNKNOWN_LIMIT:
+                print_once(
+                    f"note: {name}: {share:.0%} of the tokens of the texts are unknown; train a "
+                    "tagger with an encoder that knows the script"
+                )
 
 
 def _load_members(path: Path, contents: TaggerContents, *args: Any, **options: Any) -> MeanScorer:
