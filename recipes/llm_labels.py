@@ -243,7 +243,8 @@ def main() -> None:
     with atomic_write(output_dir / "README.md") as file:
         file.write(
             f"# Labels by {args.model}\n\n{date.today()}\n\n```bash\n{command_line()}\n```\n\n"
-            f"{summary}\n\n{table}\n\n## Data\n\n```\n{corpus.describe()}\n```\n"
+            f"{summary}\n\n{table}\n\n## Prompt\n\n~~~\n{prompt.fill('(a text)')}\n~~~\n\n"
+            f"## Data\n\n```\n{corpus.describe()}\n```\n"
         )
     print(f"\n{table}\n\n{summary}\n\nEverything is in {output_dir}:")
     print("labelled.jsonl, to_review.csv, README.md and metrics.json.")

@@ -21,7 +21,8 @@ class EndpointArguments:
     )
     api_key_variable: str = flag(
         "OPENAI_API_KEY",
-        "Environment variable that holds the key; it may be unset (default: OPENAI_API_KEY).",
+        "Environment variable with the key, which is sent to --endpoint; it may be unset (default: "
+        "OPENAI_API_KEY).",
     )
     samples: int = flag(
         1,

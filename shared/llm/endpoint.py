@@ -263,7 +263,7 @@ class Endpoint:
             usage = body.get("usage") or {}
             tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise _Unreadable("the answer is no chat completion") from None
+            raise _Unreadable(f"no chat completion ({self._problem(response)})") from None
         problem = {"length": "cut off", "content_filter": "refused"}.get(reason or "", "")
         if refusal or not isinstance(text, str):
             problem = problem or "refused"

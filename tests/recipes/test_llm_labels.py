@@ -81,7 +81,9 @@ def test_the_rows_the_figures_and_the_reports(recipe, tmp_path, tiny_issues):
     assert 0.5 < metrics["agreement_kappa"] < 1
     assert f"accuracy {metrics['agreement_accuracy']:.3f}" in printed
     assert (metrics["labelled"], metrics["left_unlabelled"], metrics["requests"]) == (12, 0, 52)
-    assert "| bug | " in (tmp_path / "out" / "README.md").read_text()
+    report = (tmp_path / "out" / "README.md").read_text()
+    assert "| bug | " in report
+    assert server.prompts[0].split("<text>")[0] in report
 
     # A person should look at the rows where the model differs.
     with open(tmp_path / "out" / "to_review.csv") as file:

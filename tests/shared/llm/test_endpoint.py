@@ -168,6 +168,13 @@ def test_a_server_that_never_answers_ends_the_run_after_the_retries(path):
     assert len(server.requests) == 3
 
 
+def test_an_error_with_the_status_of_success_is_shown(path):
+    with chat_server(in_turn(error(f"quota of {KEY} exceeded", 200))) as server:
+        client = Client(server.url, path, key=KEY, retries=1)
+        with pytest.raises(UserError, match=r"\(status 200, quota of \*\*\* exceeded\), 2 times"):
+            client("a text")
+
+
 def test_a_text_that_the_server_cannot_take_does_not_end_the_run(path):
     def answer(body, number):
         refused = body["messages"][0]["content"] == "bad"

@@ -1,5 +1,7 @@
 """Labels by a tiny causal model; the figures are computed again without cache and padding."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ def folder(request, tmp_path_factory):
     return save_tiny_model(folder, request.param, WORDS, "AutoModelForCausalLM")
 
 
+@cache
 def load(folder, template=None, batch_size=2):
     tokenizer = load_tokenizer(str(folder))
     tokenizer.chat_template = template
