@@ -15,7 +15,7 @@ from shared.evaluation import DecisionRule
 from shared.methods import fit_words, naive_bayes
 from shared.project import copy_recipe, exports, imported_modules, launched_scripts
 from shared.taggers import Tagger, WordScorer
-from shared.taggers.tagger import _SCORERS as SCORERS
+from shared.taggers.loading import _SCORERS as SCORERS
 
 ROOT = Path(__file__).parents[2]
 # Modules of `shared` that a copy carries at most; github_tagger carried 40 in version 0.1. Recipes
