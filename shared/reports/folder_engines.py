@@ -17,7 +17,8 @@ from shared.reports.input_parts import Part, check_apart, find_files, split_file
 from shared.reports.tagged_folder import Folders, PartTagger, TaggedFolder, load_part_tagger
 from shared.taggers.explanations import load_explainer
 from shared.taggers.folder import tagger_fingerprint
-from shared.taggers.tagger import load_taggers, mean_tagger, note_unknown_tokens
+from shared.taggers.loading import load_taggers, note_unknown_tokens
+from shared.taggers.means import mean_tagger
 
 _RETRIES = 5  # how often a worker that dies is started again
 # Paragraphs that Ray prints, whatever the level of its log; a line of this module says the same.

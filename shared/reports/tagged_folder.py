@@ -28,7 +28,9 @@ from shared.evaluation.rules import scores_per_text
 from shared.reports.input_parts import InputFile, Part, open_folder, parse_line, reading
 from shared.reports.tagged_file import DOUBT, array_of, kept_columns, write_json_lines
 from shared.taggers.explanations import load_explainer
-from shared.taggers.tagger import Tagger, load_taggers, mean_tagger
+from shared.taggers.loading import load_taggers
+from shared.taggers.means import mean_tagger
+from shared.taggers.tagger import Tagger
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,8 @@ import numpy as np
 from shared.reports.cards import TaggerCard
 from shared.reports.reasons import Reasons
 from shared.reports.results import write_results
-from shared.taggers.tagger import Loading, Tagger
+from shared.taggers.loading import Loading
+from shared.taggers.tagger import Tagger
 from shared.taggers.trained_model import TrainedModelScorer, save_trained_model
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from shared.data.words import WordAnalyzer
 from shared.methods.neighbours import NearestNeighbours
 from shared.methods.titles import titles
 from shared.taggers.folder import tagger_fingerprint
-from shared.taggers.tagger import MeanScorer, Tagger
+from shared.taggers.means import MeanScorer
+from shared.taggers.tagger import Tagger
 
 if TYPE_CHECKING:
     from shared.data.corpus import Corpus

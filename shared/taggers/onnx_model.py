@@ -25,7 +25,7 @@ from shared.training.prediction_batches import prediction_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
 
 METHOD = "onnx"
 ONNX = "model.onnx"

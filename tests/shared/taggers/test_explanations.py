@@ -26,7 +26,7 @@ from shared.taggers import (
     mean_tagger,
     tagger_version,
 )
-from shared.taggers.tagger import Loading
+from shared.taggers.loading import Loading
 
 NAMES = ["bug", "docs"]
 PLANTED = {"bug": "crash", "docs": "typo"}

@@ -44,7 +44,7 @@ def test_a_batch_ends_only_where_a_limit_is_reached():
     assert [batch.tolist() for batch in batches] == [[0, 1], [2], [3, 4], [5, 6]]
 
 
-@pytest.mark.parametrize("multiple_of, sizes", [(1, [1, 1, 1]), (8, [2, 1])])
+@pytest.mark.parametrize(("multiple_of", "sizes"), [(1, [1, 1, 1]), (8, [2, 1])])
 def test_padding_up_to_the_multiple_costs_nothing(multiple_of, sizes):
     lengths = np.array([16, 9, 8])
     batches = prediction_batches(lengths, max_tokens=64, max_padding=0, multiple_of=multiple_of)
