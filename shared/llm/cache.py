@@ -1,7 +1,8 @@
 """Answers on disk: a request that was answered once never costs again.
 
 The file holds answers and hashes of requests, but no texts and no keys. Each answer is a
-transaction of its own: a kill loses none, and several processes may share the file.
+transaction of its own: a kill loses none, and several processes may share the file. Two that ask
+the same question at the same moment both pay for it.
 """
 
 from __future__ import annotations
