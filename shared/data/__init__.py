@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
             "DataArguments",
+            "PseudoLabelArguments",
             "SplitArguments",
             "TaggingArguments",
         ],

@@ -72,6 +72,21 @@ class Split:
         (train, train_rows), (test, test_rows) = (self.sources[p] for p in ("train", "test"))
         return train is test and np.array_equal(train_rows, test_rows)
 
+    @property
+    def pseudo_labelled(self) -> np.ndarray:
+        """int64 indices of the rows of `Corpus.pseudo_labelled` to train on.
+
+        Those with a near duplicate in the validation or test set are not among them.
+        """
+        corpus, rows = self.corpus, self.corpus.pseudo_labelled
+        held_out = [self.sources[part] for part in ("valid", "test")]
+        own = [corpus.groups[held] for source, held in held_out if source is corpus]
+        others = [source for source, _ in held_out if source is not corpus]
+        repeats = np.isin(corpus.groups, np.concatenate([corpus.groups[:0], *own]))
+        if len(rows):
+            repeats |= corpus.repeats(others)
+        return rows[~repeats[rows]]
+
     def label_counts(self, part: str = "train") -> dict[str, int]:
         """Return how many texts of a set ("train", "valid" or "test") have each label."""
         counts = self.labels[part].sum(axis=0, dtype=int).tolist()

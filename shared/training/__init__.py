@@ -44,6 +44,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "MaskingCollator",
             "MultilabelCollator",
             "PaddingCollator",
+            "SoftLabelCollator",
+            "with_soft_labels",
         ],
         "health": ["check_health"],
         "losses": [

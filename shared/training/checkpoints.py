@@ -28,6 +28,7 @@ _STATE_FILE = "trainer_state.json"
 _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
+_DIGESTED_COLUMNS = ("input_ids", "labels", "label", "weight")
 REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
 
 # Settings of a model config that a checkpoint must share with the run, where the config has them:
@@ -224,9 +225,9 @@ def _setting(config: PretrainedConfig, name: str) -> Any:
 
 
 def rows_digest(dataset: Dataset) -> str:
-    """Return the SHA-256 of the tokens and the labels of all training rows, in their order."""
+    """Return the SHA-256 of tokens, labels and weights of all training rows, in their order."""
     digest = hashlib.sha256()
-    names = [name for name in ("input_ids", "labels", "label") if name in dataset.column_names]
+    names = [name for name in _DIGESTED_COLUMNS if name in dataset.column_names]
     for batch in dataset.select_columns(names).with_format("arrow").iter(10_000):
         for name in names:
             column = batch[name].combine_chunks()

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,6 +265,19 @@ class LengthGroupedTrainer(Trainer):
                 super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
         return loss
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Compute the loss of a batch; its ``weight``, (rows,), is for the loss function."""
+        if "weight" not in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        inputs, loss = dict(inputs), self.compute_loss_func
+        self.compute_loss_func = partial(loss, weight=inputs.pop("weight"))
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.compute_loss_func = loss
+
     def _train_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a training batch with mixup and with a copy for each pass, if these are set."""
         if self.mixup is not None:
@@ -274,9 +287,10 @@ class LengthGroupedTrainer(Trainer):
             seed = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
             inputs = self.mixup(self.accelerator.unwrap_model(self.model), inputs, seed)
         if self.passes > 1:
-            # (rows, ...) becomes (passes * rows, ...), except for the labels.
+            # (rows, ...) becomes (passes * rows, ...), except for labels and weights.
+            once = {*self.label_names, "weight"}
             inputs = {
-                name: value if name in self.label_names else torch.cat([value] * self.passes)
+                name: value if name in once else torch.cat([value] * self.passes)
                 for name, value in inputs.items()
             }
         return dict(inputs)

@@ -1,0 +1,115 @@
+"""Pseudo-labels: which unlabelled texts a student learns from, with which labels and weights.
+
+The rows are chosen class by class, the same number of each, by how much the teacher doubts its
+predictions; the loss of a row has a higher weight, the surer the teacher is (sections 3.2 and 3.3
+of Mukherjee and Awadallah 2020, see `shared.methods.uncertainty`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.methods.uncertainty import bald, entropy, label_variance
+
+SMALLEST_VARIANCE = 1e-10  # of a text in which all passes agree; the weight stays finite
+
+
+@dataclass(frozen=True)
+class TeacherPredictions:
+    """What a teacher says about unlabelled texts.
+
+    Attributes
+    ----------
+    scores : float array of shape (texts, labels)
+        Probabilities.
+    uncertainty : float array of shape (texts,)
+        How much the teacher may learn from a text: high for hard ones.
+    variance : float array of shape (texts,)
+        Of the predicted label, at most one quarter.
+    """
+
+    scores: np.ndarray
+    uncertainty: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of_passes(cls, probabilities: np.ndarray, *, single_label: bool) -> TeacherPredictions:
+        """Return the mean of several passes with dropout, (texts, passes, labels), and its doubt.
+
+        The uncertainty is BALD, and the variance that of the passes.
+        """
+        return cls(
+            probabilities.mean(axis=1),
+            bald(probabilities, single_label=single_label),
+            label_variance(probabilities, single_label=single_label),
+        )
+
+    @classmethod
+    def of_scores(cls, scores: np.ndarray, *, single_label: bool) -> TeacherPredictions:
+        """Return the scores of a teacher without dropout, (texts, labels).
+
+        There is one prediction of each text only. So its uncertainty is the entropy of the scores,
+        and its variance that of a label that applies with this probability, p (1 - p).
+        """
+        spread = scores * (1 - scores)
+        variance = spread[np.arange(len(scores)), scores.argmax(axis=1)]
+        return cls(
+            scores,
+            entropy(scores, single_label=single_label),
+            variance if single_label else spread.mean(axis=1),
+        )
+
+    def weights(self) -> np.ndarray:
+        """Return the weight of each text in the loss, log(1 / variance): float array (texts,).
+
+        Equation 12 of the paper. `SMALLEST_VARIANCE` bounds it.
+        """
+        return -np.log(np.maximum(self.variance, SMALLEST_VARIANCE))
+
+
+def choose_texts(
+    predictions: TeacherPredictions, n_texts: int, acquisition: str, *, seed: int
+) -> np.ndarray:
+    """Choose the unlabelled texts that a student learns from, the same number of each class.
+
+    The class of a text is its best label. A class with too few texts gives all of them.
+
+    Parameters
+    ----------
+    predictions : TeacherPredictions
+    n_texts : int
+        Number of texts to choose, in all.
+    acquisition : {"easy", "hard", "uniform", "surest"}
+        Texts of a class are drawn without replacement, with a probability that is proportional to
+        1 - B or to B, with the uncertainty B (equations 10 and 11 of the paper), or the same for
+        all. "surest": not drawn, but those with the highest score of their class.
+    seed : int
+        The draw depends on it and on the predictions, and changes little if they do.
+
+    Returns
+    -------
+    int64 array of rows, in ascending order
+    """
+    best = predictions.scores.argmax(axis=1)
+    classes = np.unique(best)
+    per_class = -(-n_texts // max(len(classes), 1))
+    # Sampling without replacement by the Gumbel trick: the texts with the highest sum of log weight
+    # and noise. Unlike a draw from the sums of all weights, it hardly changes if a weight does.
+    noise = np.random.default_rng(seed).gumbel(size=len(best))
+    if acquisition == "surest":
+        keys = predictions.scores.max(axis=1, initial=0)
+    else:
+        uncertainty = predictions.uncertainty
+        weights = {
+            "easy": 1 - uncertainty,
+            "hard": uncertainty,
+            "uniform": np.ones(len(best)),
+        }[acquisition]
+        keys = np.log(np.maximum(weights, np.finfo(float).tiny)) + noise
+    chosen = [np.zeros(0, np.int64)]
+    for number in classes:
+        rows = np.flatnonzero(best == number)
+        chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:per_class]])
+    return np.sort(np.concatenate(chosen))
