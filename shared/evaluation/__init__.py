@@ -11,6 +11,7 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
+- `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
 May import: `shared.training` and the rooms below it.
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
+        "collapse": ["describe_collapse"],
         "cross_validation": [
             "join_folds",
             "make_folds",

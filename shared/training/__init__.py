@@ -67,6 +67,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unfreezing_callbacks",
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
-        "trainer": ["LengthGroupedTrainer"],
+        "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },
 )

@@ -50,6 +50,20 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+class NotFiniteError(UserError):
+    """A training diverged: the loss, a gradient or an output is infinite or not a number.
+
+    Parameters
+    ----------
+    problem, advice : str
+        What is not finite and since when, and what to do.
+    """
+
+    def __init__(self, problem: str, advice: str):
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+
+
 class LengthGroupedTrainer(Trainer):
     """`transformers.Trainer` with little padding and with predictions in the order of the rows.
 
@@ -318,8 +332,9 @@ class LengthGroupedTrainer(Trainer):
             if name == "output" and not step:  # nothing was trained
                 raise UserError("the output of the model is not finite; its weights are damaged")
             when = f"after step {step}" if name == "output" else f"at step {step + 1}"
-            raise UserError(
-                f"the {name} is not finite {when}; lower --learning_rate or check the data; {last}"
+            raise NotFiniteError(
+                f"the {name} is not finite {when}",
+                f"lower --learning_rate or check the data; {last}",
             )
 
     # --- evaluation and prediction ---
