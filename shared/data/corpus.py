@@ -86,6 +86,8 @@ class Corpus:
         """Return the weights of rows of `pseudo_labelled`: float32, of their shape."""
         import numpy as np
 
+        if not len(rows):  # there need be no such column
+            return np.zeros(0, np.float32)
         return self.dataset.data["weight"].take(np.asarray(rows, np.int64)).to_numpy()
 
     @cached_property
@@ -190,7 +192,9 @@ class Corpus:
         per_text = sum(labels.values()) / max(n_known, 1)
         pseudo_labelled = [
             f"{line} (--weight_column)"
-            for line in _counts({"texts with labels that no person has given": r["pseudo_labelled"]})
+            for line in _counts(
+                {"texts with labels that no person has given": r["pseudo_labelled"]}
+            )
         ]
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"

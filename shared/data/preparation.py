@@ -399,7 +399,8 @@ def _write(
     """Write the kept rows, batch by batch, with the report in the metadata.
 
     `labels` maps each column of labels to the names of its labels, and to their ids per row.
-    `table`, `kept`, the ids and the weights, if any, have all n rows; `groups` has only the kept ones.
+    `table`, `kept`, the ids and the weights, if any, have all n rows; `groups` has only the kept
+    ones.
     """
     import pyarrow as pa
     from datasets import ClassLabel, Features, List, Value

@@ -70,7 +70,7 @@ class TeacherPredictions:
 
 
 def choose_texts(
-    predictions: TeacherPredictions, n_texts: int, acquisition: str, *, seed: int
+    predictions: TeacherPredictions, n_texts: int, acquisition: str, *, seed: int | tuple[int, ...]
 ) -> np.ndarray:
     """Choose the unlabelled texts that a student learns from, the same number of each class.
 
@@ -85,7 +85,7 @@ def choose_texts(
         Texts of a class are drawn without replacement, with a probability that is proportional to
         1 - B or to B, with the uncertainty B (equations 10 and 11 of the paper), or the same for
         all. "surest": not drawn, but those with the highest score of their class.
-    seed : int
+    seed : int or tuple of int
         The draw depends on it and on the predictions, and changes little if they do.
 
     Returns
@@ -113,3 +113,21 @@ def choose_texts(
         rows = np.flatnonzero(best == number)
         chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:per_class]])
     return np.sort(np.concatenate(chosen))
+
+
+def student_weights(labelled: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:
+    """Return the weights of the rows of a student, with a mean of 1: float array (all rows,).
+
+    Parameters
+    ----------
+    labelled, chosen : arrays of shape (rows,)
+        Weights of the labelled rows and of the chosen unlabelled texts, among themselves.
+    share : float
+        The labelled rows have at least this share of all weights, so that a few of them are not
+        lost among thousands of pseudo-labels.
+    """
+    n_rows = len(labelled) + len(chosen)
+    share = max(share, len(labelled) / n_rows) if len(labelled) else 0.0
+    shares = zip((labelled, chosen), (share, 1 - share), strict=True)
+    parts = [w * part * n_rows / w.sum() if len(w) else w for w, part in shares]
+    return np.concatenate(parts)

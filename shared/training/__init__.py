@@ -11,6 +11,7 @@ Modules:
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
 - `refit`: a second training on all labelled rows, for the epochs that the first one found;
+- `rounds`: several trainings in one run, and their folders;
 - `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
 - `health`: checks before a training, such as the initial loss and the learning rate.
 
@@ -67,6 +68,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unfreezing_callbacks",
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
+        "rounds": ["round_arguments"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },
 )

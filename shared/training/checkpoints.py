@@ -29,7 +29,8 @@ _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
 _DIGESTED_COLUMNS = ("input_ids", "labels", "label", "weight")
-REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
+# In the output folder: the checkpoints of a second training, and those of several.
+REFIT_FOLDER, ROUNDS_FOLDER = ".refit", ".rounds"
 
 # Settings of a model config that a checkpoint must share with the run, where the config has them:
 # those that set the shapes of the weights, and those that set the meaning of the labels.
@@ -99,15 +100,17 @@ def newest_complete_checkpoint(output_dir: str) -> str | None:
 def remove_checkpoints(output_dir: str) -> None:
     """Delete every ``checkpoint-STEP`` folder; a finished run does not need them.
 
-    Those of a second training (`shared.training.refit`) are deleted, too. Of all processes of a
-    launch, the first one deletes them.
+    Those of a second training (`shared.training.refit`), or of several trainings
+    (`shared.training.rounds`), are deleted, too. Of all processes of a launch, the first one
+    deletes them.
     """
     if not is_main_process():
         return
     for folder in _checkpoints(output_dir):
         remove_folder(folder)
-    if (folder := Path(output_dir, REFIT_FOLDER)).is_dir():
-        remove_folder(folder)
+    for name in (REFIT_FOLDER, ROUNDS_FOLDER):
+        if (folder := Path(output_dir, name)).is_dir():
+            remove_folder(folder)
 
 
 def _checkpoints(output_dir: str) -> list[Path]:
