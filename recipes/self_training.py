@@ -32,7 +32,6 @@ value in --weight_column have labels from another source, such as a language mod
 on them with this weight, and they are never tested on.
 """
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -228,8 +227,7 @@ def main() -> None:
     """Load, fine-tune a teacher; in rounds choose texts, train a student; evaluate once, save."""
     args = parse_arguments(SelfTrainingArguments, description=__doc__)
     output_dir = start_recipe(args)
-    refit_args, predict_args = refit_arguments(args), copy.copy(args)
-    predict_args.eval_strategy, predict_args.load_best_model_at_end = "no", False
+    refit_args = refit_arguments(args)
     tagger = None
     if args.teacher:
         options = {"bf16": bool(args.bf16), "cache_dir": cache_folder(args.cache_dir)}
@@ -260,11 +258,12 @@ def main() -> None:
         append_mean_pooling(model)
         return model
 
-    model, by_dropout = load_model(), args.uncertainty == "dropout"
+    model = load_model()
+    passes = args.passes if args.uncertainty == "dropout" else 0
     limit_length(tokenizer, model, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
-    if by_dropout:
-        DropoutPasses(model, args.passes)  # raises if the model has no dropout
+    if passes:
+        DropoutPasses(model, passes)  # raises if the model has no dropout
     rows = split.rows | {"unlabelled": unlabelled.rows}
     rows |= {"pseudo_labelled": corpus.dataset.select(pseudo_labelled)}
     with args.main_process_first(desc="tokenising"):
@@ -334,21 +333,9 @@ def main() -> None:
         )
         valid_f1 = f1_scores(y["valid"], rule.choose(scores["valid"]))["micro_f1"] if tuned else 0.0
 
-        predictor = LengthGroupedTrainer(
-            model=DropoutPasses(trainer.model, args.passes) if by_dropout else trainer.model,
-            args=predict_args,
-            data_collator=collator,
-            callbacks=[ReadableProgress()],
-            bf16_predictions=args.bf16,
-        )
-        logits = predictor.predict(tokens["unlabelled"]).predictions  # (texts, [passes,] labels)
-        probabilities = to_scores(logits.reshape(-1, len(label_names))).reshape(logits.shape)
-        summary = TeacherPredictions.of_passes if by_dropout else TeacherPredictions.of_scores
-        predictions = summary(probabilities, single_label=single_label)
-        labels = {
-            "train": rule.choose(scores["train"]),
-            "unlabelled": rule.choose(predictions.scores),
-        }
+        predictions = TeacherPredictions.of_model(trainer, tokens["unlabelled"], passes=passes)
+        labels = rule.choose(predictions.scores)
+        labels = {"train": rule.choose(scores["train"]), "unlabelled": labels}
         return Teacher(number, predictions, labels, rule, valid_f1, trainer, pseudo)
 
     # The model of the labelled texts alone: the first teacher, and what a collapse leaves.
@@ -371,12 +358,12 @@ def main() -> None:
         texts = choose_texts(
             teacher.predictions,
             round(args.chosen * n_texts),
-            args.acquisition if by_dropout else "surest",
+            args.acquisition if passes else "surest",
             seed=(args.seed, number),
         )
         soft = args.pseudo_labels == "soft"
         labels = teacher.predictions.scores if soft else teacher.labels["unlabelled"]
-        weights = teacher.predictions.weights() if by_dropout else np.ones(n_texts)
+        weights = teacher.predictions.weights() if passes else np.ones(n_texts)
         pseudo = tokens["unlabelled"].select(texts), labels[texts], weights[texts]
         print_once(f"\nRound {number}: training on {len(texts):,} unlabelled texts as well")
         start = None

@@ -7,11 +7,18 @@ of Mukherjee and Awadallah 2020, see `shared.methods.uncertainty`).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.methods.uncertainty import bald, entropy, label_variance
+from shared.evaluation.decisions import sigmoid, softmax
+from shared.methods.uncertainty import DropoutPasses, bald, entropy, label_variance
+from shared.training.trainer import LengthGroupedTrainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SMALLEST_VARIANCE = 1e-10  # of a text in which all passes agree; the weight stays finite
 
@@ -33,6 +40,39 @@ class TeacherPredictions:
     scores: np.ndarray
     uncertainty: np.ndarray
     variance: np.ndarray
+
+    @classmethod
+    def of_model(
+        cls, trainer: LengthGroupedTrainer, texts: Dataset, *, passes: int
+    ) -> TeacherPredictions:
+        """Return what the model of a Trainer says, after its training.
+
+        Parameters
+        ----------
+        trainer : LengthGroupedTrainer
+            With the collator of the texts. It predicts in bfloat16 if it trains so.
+        texts : Dataset
+            Tokenised.
+        passes : int
+            With dropout (`DropoutPasses`); 0: one without.
+        """
+        args, model = copy.copy(trainer.args), trainer.model
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+        predictor = LengthGroupedTrainer(
+            model=DropoutPasses(model, passes) if passes else model,
+            args=args,
+            data_collator=trainer.data_collator,
+            bf16_predictions=args.bf16,
+        )
+        logits = predictor.predict(texts).predictions  # (texts, passes, labels)
+        if not passes or not len(texts):
+            logits = logits.reshape(len(texts), 1, model.config.num_labels)
+        single_label = model.config.problem_type == "single_label_classification"
+        to_scores = softmax if single_label else sigmoid
+        probabilities = to_scores(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+        if passes:
+            return cls.of_passes(probabilities, single_label=single_label)
+        return cls.of_scores(probabilities[:, 0], single_label=single_label)
 
     @classmethod
     def of_passes(cls, probabilities: np.ndarray, *, single_label: bool) -> TeacherPredictions:
