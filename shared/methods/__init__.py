@@ -24,6 +24,7 @@ trainer and the metrics of the rooms below.
 - `windows`: long documents as overlapping windows of tokens
 - `augmentation`: flags of augmentation; applies augmentations to training texts
 - `word_augmentation`: synonyms, swapped and deleted words, errors of spelling and typing
+- `tfidf_augmentation`: words that say little about a text, replaced by others
 - `model_augmentation`: words from a masked language model; back translation
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,
@@ -43,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "augment",
             "augmentation_table",
             "load_augmentations",
+            "tokenize_copies",
         ],
         "baselines": [
             "fit_and_score",

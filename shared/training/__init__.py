@@ -7,6 +7,7 @@ Modules:
 - `batches`: the order of the training rows, batches of texts of similar length;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `losses`: the loss functions, and weights for rare classes and labels;
+- `consistency`: training on unlabelled texts and changed copies of them;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SoftLabelCollator",
             "with_soft_labels",
         ],
+        "consistency": ["AnnealedLoss", "ConsistencyLoss", "ConsistencyTrainer"],
         "health": ["check_health"],
         "losses": [
             "LOSS_SETTINGS",

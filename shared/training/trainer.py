@@ -219,8 +219,14 @@ class LengthGroupedTrainer(Trainer):
             lambda: int(self.state.epoch or 0),
             pieces,
         )
+        dataset = self._remove_unused_columns(self.train_dataset, description="training")
+        return self._train_loader(dataset, batches)
+
+    def _train_loader(self, dataset: Any, batches: Sampler) -> DataLoader:
+        """Return the loader of a data set for a sampler that yields a list of rows per batch."""
+        args = self.args
         loader = DataLoader(
-            self._remove_unused_columns(self.train_dataset, description="training"),
+            dataset,
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
