@@ -103,6 +103,7 @@ from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
     LengthGroupedTrainer,
+    NotFiniteError,
     ReadableProgress,
     RefitArguments,
     SoftLabelCollator,
@@ -177,6 +178,11 @@ class SelfTrainingArguments(
     max_length: int = flag(
         128, "Tokens per text; longer texts are truncated (default: 128).", least=1
     )
+    truncation_side: Literal["right", "left"] = flag(
+        "right",
+        "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
+        "(default: right).",
+    )
     dropout: float | None = flag(
         None,
         "Dropout probability, in training and in passes (default: that of the model's config).",
@@ -247,6 +253,8 @@ def main() -> None:
     # Load the model and tokenise; the collator pads each batch and collects the weights of rows.
     model_folder = resolve_model(args.model)
     tokenizer = load_tokenizer(model_folder, choose_text_prefix(args.model, args.text_prefix))
+    tokenizer.truncation_side = args.truncation_side
+    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # so that it is saved
 
     def load_model():
         """Return the encoder with a new head; the seed decides its weights."""
@@ -369,13 +377,16 @@ def main() -> None:
         start = None
         if args.student == "last" and teacher.trainer:
             start = teacher.trainer.model.state_dict()
-        student = train_teacher(number, args.student_epochs, pseudo, start)
+        try:
+            student = train_teacher(number, args.student_epochs, pseudo, start)
+        except NotFiniteError as error:
+            collapse = error.problem
+            break
 
         # Keep it, unless it has collapsed or is no better on the validation rows.
         examples = y["train"] if len(y["train"]) else first["unlabelled"]
         own = {} if len(y["train"]) else {"train": examples}
         if collapse := describe_collapse(first | own, student.labels | own, examples, label_names):
-            print_once(f"note: the student of round {number} has collapsed: {collapse}")
             break
         if kept and len(y["valid"]) and student.valid_f1 <= kept.valid_f1:
             print_once(f"round {number} is no better on the validation rows")
@@ -390,9 +401,15 @@ def main() -> None:
             f"--teacher {args.teacher}: its student has collapsed ({collapse}), and there are no "
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
+    n_pseudo = len(kept.pseudo[1]) if kept.pseudo else 0
+    evaluation = f"{split.explain(None)} {n_pseudo:,} unlabelled texts taught it, too, with labels "
+    evaluation += f"of a teacher (round {kept.round} of self-training)."
     if collapse:
-        origin = f"round {kept.round}" if kept.round else "the labelled texts alone"
-        print_once(f"note: the model of {origin} is kept")
+        evaluation += f" The student of the next round collapsed: {collapse}."
+        print_once(f"\nThe student of round {number} collapsed: {collapse}.")
+        print_once(
+            f"The model of {f'round {kept.round}' if n_pseudo else 'the labelled texts'} is kept."
+        )
     train_seconds = perf_counter() - started
 
     # Evaluate on the test set, once: the model that is kept, and those that it started from.
@@ -414,10 +431,10 @@ def main() -> None:
     metrics = {
         **test.metrics,
         **split_metrics(split, scores, predicted, baseline),
-        **{f"{k}_{name}": f1[k][name] for k in f1 for name in ("micro_f1", "macro_f1")},
+        **{f"{k}_test_{name}": f1[k][name] for k in f1 for name in ("micro_f1", "macro_f1")},
         **unlabelled.metrics(),
         **reading_metrics(tokenizer, rows["test"]["text"]),
-        **{"round": kept.round, "collapsed": int(bool(collapse))},
+        **{"round": kept.round, "collapse": collapse},
         "train_runtime": train_seconds,
         "seed": args.seed,
     }
@@ -430,7 +447,13 @@ def main() -> None:
         predicted=predicted["test"],
         rule=kept.rule,
         calibration=calibration,
-        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
+        card=TaggerCard(
+            args,
+            base_model=args.model,
+            # The card says that the first tokens are read.
+            max_length=args.max_length if args.truncation_side == "right" else None,
+            evaluation=evaluation,
+        ),
         log_history=kept.trainer.state.log_history,
         top_scores=args.top_scores,
     )

@@ -114,7 +114,8 @@ def choose_texts(
 ) -> np.ndarray:
     """Choose the unlabelled texts that a student learns from, the same number of each class.
 
-    The class of a text is its best label. A class with too few texts gives all of them.
+    The class of a text is its best label. A class with too few texts gives all of them, and the
+    others give more.
 
     Parameters
     ----------
@@ -133,8 +134,7 @@ def choose_texts(
     int64 array of rows, in ascending order
     """
     best = predictions.scores.argmax(axis=1)
-    classes = np.unique(best)
-    per_class = -(-n_texts // max(len(classes), 1))
+    classes, sizes = np.unique(best, return_counts=True)
     # Sampling without replacement by the Gumbel trick: the texts with the highest sum of log weight
     # and noise. Unlike a draw from the sums of all weights, it hardly changes if a weight does.
     noise = np.random.default_rng(seed).gumbel(size=len(best))
@@ -149,9 +149,11 @@ def choose_texts(
         }[acquisition]
         keys = np.log(np.maximum(weights, np.finfo(float).tiny)) + noise
     chosen = [np.zeros(0, np.int64)]
-    for number in classes:
-        rows = np.flatnonzero(best == number)
-        chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:per_class]])
+    # From the smallest class to the largest: each gives an equal part of what is still to choose.
+    for n_done, i in enumerate(np.argsort(sizes, kind="stable")):
+        n_of_class = (n_texts - sum(map(len, chosen))) // (len(classes) - n_done)
+        rows = np.flatnonzero(best == classes[i])
+        chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:n_of_class]])
     return np.sort(np.concatenate(chosen))
 
 
