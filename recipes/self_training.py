@@ -32,13 +32,13 @@ value in --weight_column have labels from another source, such as a language mod
 on them with this weight, and they are never tested on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Literal, NamedTuple
 
 import numpy as np
-from datasets import concatenate_datasets
 from transformers import set_seed
 
 from shared.cli import (
@@ -74,7 +74,7 @@ from shared.methods import (
     TeacherPredictions,
     choose_texts,
     naive_bayes_labels,
-    student_weights,
+    student_rows,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -216,8 +216,7 @@ class Teacher(NamedTuple):
     """A model that labels the unlabelled texts.
 
     `labels` maps "train" and "unlabelled" to predicted labels, bool (rows, labels); `valid_f1` is 0
-    without validation rows; `pseudo` are the tokens, labels and weights that it was trained on in
-    addition to the labelled texts.
+    without validation rows; `chosen` are the rows that it was trained on beside the labelled ones.
     """
 
     round: int
@@ -226,7 +225,7 @@ class Teacher(NamedTuple):
     rule: DecisionRule
     valid_f1: float = 0.0
     trainer: LengthGroupedTrainer | None = None
-    pseudo: tuple | None = None
+    chosen: Sequence[tuple] = ()
 
 
 def main() -> None:
@@ -281,29 +280,23 @@ def main() -> None:
     tune = partial(tune_thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
 
-    def with_pseudo_labels(split, pseudo=None):
-        """Return the labelled rows of a split, also those labelled by others, and chosen texts."""
-        by_hand = tokenize(split.rows["train"], tokenizer), split.labels["train"]
-        by_others = tokens["pseudo_labelled"], corpus.label_matrix(pseudo_labelled)
-        weights = [np.ones(len(by_hand[1])), corpus.weights(pseudo_labelled)]
-        parts = [by_hand, by_others, *([] if pseudo is None else [pseudo[:2]])]
-        weights = student_weights(
-            np.concatenate(weights),
-            np.zeros(0) if pseudo is None else pseudo[2],
-            args.labelled_share,
-        )
-        labels = np.concatenate([part_labels for _, part_labels in parts])
-        columns = [part.select_columns(["input_ids", "length"]) for part, _ in parts if len(part)]
-        return with_soft_labels(concatenate_datasets(columns), labels, weights), labels
+    by_others = tokens["pseudo_labelled"], corpus.label_matrix(pseudo_labelled)
+    by_others = *by_others, corpus.weights(pseudo_labelled)
 
-    def build_trainer(run_args, train, labels, start=None):
-        """Return a Trainer of a new model, or of one with the weights `start`."""
+    def build_trainer(run_args, split, chosen=(), start=None):
+        """Return a Trainer for the labelled rows of a split and chosen texts.
+
+        The model is a new one, or has the weights `start`.
+        """
+        n_rows = len(split.labels["train"])
+        by_hand = tokenize(split.rows["train"], tokenizer), split.labels["train"], np.ones(n_rows)
+        train = student_rows([by_hand, by_others], chosen, args.labelled_share)
         # Labels of a teacher are probabilities, which balanced weights would change.
         loss = classification_loss(
-            labels,
+            np.array(train["labels"]),
             label_names,
             single_label=single_label,
-            balanced=len(labels) == n_labelled,
+            balanced=not chosen,
             totals=np.ones(len(label_names)),
             label_smoothing=args.label_smoothing_factor,
         )
@@ -325,12 +318,12 @@ def main() -> None:
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
         )
 
-    def train_teacher(number, epochs, pseudo=None, start=None):
+    def train_teacher(number, epochs, *more):
         """Train the model of a round, and let it label the unlabelled texts."""
         run_args = round_arguments(args, number, num_train_epochs=epochs)
-        trainer = build_trainer(run_args, *with_pseudo_labels(split, pseudo), start)
+        trainer = build_trainer(run_args, split, *more)
         trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint)
-
+        trainer.compute_metrics = None  # it would tune thresholds on the test set
         scores = {k: to_scores(trainer.predict(tokens[k]).predictions) for k in ("train", "valid")}
         tuned = len(y["valid"]) > 0
         rule = DecisionRule.of(
@@ -344,7 +337,7 @@ def main() -> None:
         predictions = TeacherPredictions.of_model(trainer, tokens["unlabelled"], passes=passes)
         labels = rule.choose(predictions.scores)
         labels = {"train": rule.choose(scores["train"]), "unlabelled": labels}
-        return Teacher(number, predictions, labels, rule, valid_f1, trainer, pseudo)
+        return Teacher(number, predictions, labels, rule, valid_f1, trainer, *more[:1])
 
     # The model of the labelled texts alone: the first teacher, and what a collapse leaves.
     started = perf_counter()
@@ -372,13 +365,13 @@ def main() -> None:
         soft = args.pseudo_labels == "soft"
         labels = teacher.predictions.scores if soft else teacher.labels["unlabelled"]
         weights = teacher.predictions.weights() if passes else np.ones(n_texts)
-        pseudo = tokens["unlabelled"].select(texts), labels[texts], weights[texts]
+        chosen = [(tokens["unlabelled"].select(texts), labels[texts], weights[texts])]
         print_once(f"\nRound {number}: training on {len(texts):,} unlabelled texts as well")
         start = None
         if args.student == "last" and teacher.trainer:
             start = teacher.trainer.model.state_dict()
         try:
-            student = train_teacher(number, args.student_epochs, pseudo, start)
+            student = train_teacher(number, args.student_epochs, chosen, start)
         except NotFiniteError as error:
             collapse = error.problem
             break
@@ -401,7 +394,7 @@ def main() -> None:
             f"--teacher {args.teacher}: its student has collapsed ({collapse}), and there are no "
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
-    n_pseudo = len(kept.pseudo[1]) if kept.pseudo else 0
+    n_pseudo = sum(len(labels) for _, labels, _ in kept.chosen)
     evaluation = f"{split.explain(None)} {n_pseudo:,} unlabelled texts taught it, too, with labels "
     evaluation += f"of a teacher (round {kept.round} of self-training)."
     if collapse:
@@ -465,7 +458,7 @@ def main() -> None:
     if args.refit:
         print_once("\nTraining on all labelled texts")
         all_rows = split.all_labelled()
-        again = build_trainer(refit_args, *with_pseudo_labels(all_rows, kept.pseudo))
+        again = build_trainer(refit_args, all_rows, kept.chosen)
         train_again(again, kept.trainer)
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)

@@ -86,7 +86,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_settings",
             "fit_with_self_training",
         ],
-        "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_weights"],
+        "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],
         "titles": ["TitledEmbedder", "have_titles"],

@@ -8,6 +8,7 @@ of Mukherjee and Awadallah 2020, see `shared.methods.uncertainty`).
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ import numpy as np
 
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.methods.uncertainty import DropoutPasses, bald, entropy, label_variance
+from shared.training.collators import with_soft_labels
 from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    LabelledRows = tuple[Dataset, np.ndarray, np.ndarray]
 
 SMALLEST_VARIANCE = 1e-10  # of a text in which all passes agree; the weight stays finite
 
@@ -52,7 +56,7 @@ class TeacherPredictions:
         trainer : LengthGroupedTrainer
             With the collator of the texts. It predicts in bfloat16 if it trains so.
         texts : Dataset
-            Tokenised.
+            Tokenised, without labels.
         passes : int
             With dropout (`DropoutPasses`); 0: one without.
         """
@@ -155,6 +159,28 @@ def choose_texts(
         rows = np.flatnonzero(best == classes[i])
         chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:n_of_class]])
     return np.sort(np.concatenate(chosen))
+
+
+def student_rows(
+    labelled: Sequence[LabelledRows], chosen: Sequence[LabelledRows], share: float
+) -> Dataset:
+    """Return the training rows of a student, with soft labels and weights.
+
+    Parameters
+    ----------
+    labelled, chosen : sequences of (tokens, labels, weights)
+        The tokenised rows of each, their labels or probabilities, (rows, labels), and their
+        weights, (rows,): the labelled rows, and the chosen unlabelled texts.
+    share : float
+        As for `student_weights`.
+    """
+    from datasets import concatenate_datasets
+
+    weights = [np.concatenate([np.zeros(0), *(w for *_, w in rows)]) for rows in (labelled, chosen)]
+    parts = [part for part in (*labelled, *chosen) if len(part[0])]
+    tokens = [rows.select_columns(["input_ids", "length"]) for rows, *_ in parts]
+    labels = np.concatenate([labels for _, labels, _ in parts])
+    return with_soft_labels(concatenate_datasets(tokens), labels, student_weights(*weights, share))
 
 
 def student_weights(labelled: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:

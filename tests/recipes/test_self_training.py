@@ -78,16 +78,15 @@ def test_one_label_per_text_classic_self_training_and_hard_labels(self_training,
     flags = ("--data", topics, "--uncertainty", "none", "--pseudo_labels", "hard", "--chosen", 1)
     trained = []
 
-    def keep(tokens, labels, weight=None):
-        if weight is not None:
-            trained.append((np.asarray(labels), weight))
-        return with_soft_labels(tokens, labels, weight)
+    def keep(*args):
+        trained.append(student_rows(*args))
+        return trained[-1]
 
-    with_soft_labels = self_training.module.with_soft_labels
-    self_training.monkeypatch.setattr(self_training.module, "with_soft_labels", keep)
+    student_rows = self_training.module.student_rows
+    self_training.monkeypatch.setattr(self_training.module, "student_rows", keep)
     self_training(*flags, "--dropout", 0)  # which it does not need
     assert "test_accuracy" in figures(tmp_path / "out")
-    labels, weight = trained[1]
+    labels, weight = (np.array(trained[1][name]) for name in ("labels", "weight"))
     assert len(labels) == 24 + 78
     assert (labels.sum(axis=1) == 1).all()
     assert set(np.unique(labels)) == {0, 1}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_training import make_rows, make_trainer
 
-from shared.methods import TeacherPredictions, choose_texts, student_weights
-from shared.methods.pseudo_labels import SMALLEST_VARIANCE
+from shared.methods import TeacherPredictions, choose_texts, student_rows
+from shared.methods.pseudo_labels import SMALLEST_VARIANCE, student_weights
 
 ACQUISITIONS = ["easy", "hard", "uniform", "surest"]
 
@@ -88,7 +88,7 @@ def test_a_teacher_without_passes_doubts_by_its_scores():
 @pytest.mark.parametrize("passes", [0, 3])
 def test_a_trained_model_is_asked_about_texts(passes, tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, dropout=0.1)
-    rows = make_rows(9)
+    rows = make_rows(9).remove_columns("labels")
     p = TeacherPredictions.of_model(trainer, rows, passes=passes)
     assert p.scores.shape == (9, 4)
     assert (p.uncertainty.shape, p.variance.shape) == ((9,), (9,))
@@ -115,3 +115,15 @@ def test_many_labelled_rows_keep_the_weight_of_their_number():
 def test_either_part_may_be_missing():
     assert student_weights(np.ones(3), np.zeros(0), 0.1) == pytest.approx(np.ones(3))
     assert student_weights(np.zeros(0), np.array([1.0, 3.0]), 0.1) == pytest.approx([0.5, 1.5])
+
+
+def test_the_rows_of_a_student_are_labelled_ones_and_chosen_ones():
+    labelled = make_rows(3), np.eye(4)[:3], np.ones(3)
+    by_others = make_rows(2, seed=1).select([]), np.zeros((0, 4)), np.zeros(0)
+    chosen = make_rows(5, seed=2), np.full((5, 4), 0.25), np.ones(5)
+    rows = student_rows([labelled, by_others], [chosen], 0.5)
+    assert rows["length"] == [*labelled[0]["length"], *chosen[0]["length"]]
+    assert rows[0]["labels"] == [1, 0, 0, 0]
+    assert rows[7]["labels"] == [0.25] * 4
+    assert rows["weight"] == pytest.approx([8 / 6] * 3 + [0.8] * 5)
+    assert student_rows([labelled], [], 0.5)["weight"] == pytest.approx([1, 1, 1])
