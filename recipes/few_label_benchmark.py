@@ -105,6 +105,7 @@ METHODS = {
     ),
     "uda": Method("recipes/uda.py", unlabelled=True),
     "self_training": Method("recipes/self_training.py", unlabelled=True),
+    "self_training": Method("recipes/self_training.py", unlabelled=True),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
 }
 
