@@ -105,7 +105,6 @@ METHODS = {
     ),
     "uda": Method("recipes/uda.py", unlabelled=True),
     "self_training": Method("recipes/self_training.py", unlabelled=True),
-    "self_training": Method("recipes/self_training.py", unlabelled=True),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
 }
 

@@ -18,7 +18,7 @@ how far these passes disagree (BALD), and weigh less in the loss, the more they 
 The first teacher is the encoder, fine-tuned on the labelled texts; or, with --teacher, any saved
 tagger: a few-label probe, a mean of taggers, a zero-shot tagger, which needs no labels at all. Its
 scores are then distilled into the encoder. --uncertainty none is classic self-training: the surest
-texts of each class, all with the same weight.
+texts of each class, all with the same weight. The paper draws the texts: --acquisition easy.
 
 Rounds: without validation rows (--valid_size 0, the default: few labels are better spent on
 training) they end when less than one text in a hundred gets other labels than in the round before,
@@ -33,7 +33,7 @@ on them with this weight, and they are never tested on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Literal, NamedTuple
@@ -136,16 +136,17 @@ class SelfTrainingArguments(
     )
     uncertainty: Literal["dropout", "none"] = flag(
         "dropout",
-        "dropout: passes with dropout say how far the teacher doubts a text; none: classic "
-        "self-training, on the surest texts of each class (default: dropout).",
+        "dropout: passes with dropout say how far the teacher doubts a text, and the texts weigh "
+        "accordingly; none: one pass, and all have the same weight (default: dropout).",
     )
     passes: int = flag(
         10, "Passes of --uncertainty dropout over each unlabelled text (default: 10).", least=2
     )
-    acquisition: Literal["easy", "hard", "uniform"] = flag(
-        "easy",
-        "Texts of a class that are preferred with --uncertainty dropout: those that the passes "
-        "agree on, those that they disagree on, or none (default: easy).",
+    acquisition: Literal["surest", "easy", "hard", "uniform"] = flag(
+        "surest",
+        "Which texts of a class are chosen: those with the highest scores (surest); or drawn, "
+        "rather those without doubt (easy), those in doubt (hard), or any (uniform) (default: "
+        "surest).",
     )
     chosen: float = flag(
         0.5,
@@ -332,6 +333,9 @@ def main() -> None:
             single_label=single_label,
             at_least_one=args.empty_labels == "unlabelled" and not tuned,
         )
+        if tagger and number and not tuned:
+            # A student learns the scores of the tagger, and so what they mean.
+            rule = replace(tagger.calibrated_rule, reads_calibrated=False)
         valid_f1 = f1_scores(y["valid"], rule.choose(scores["valid"]))["micro_f1"] if tuned else 0.0
 
         predictions = TeacherPredictions.of_model(trainer, tokens["unlabelled"], passes=passes)
@@ -359,7 +363,7 @@ def main() -> None:
         texts = choose_texts(
             teacher.predictions,
             round(args.chosen * n_texts),
-            args.acquisition if passes else "surest",
+            args.acquisition,
             seed=(args.seed, number),
         )
         soft = args.pseudo_labels == "soft"

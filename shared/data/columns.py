@@ -171,7 +171,7 @@ def read_weight(row: dict, column: str) -> float | None:
     ------
     ValueError : the column holds something other than a number from 0 on.
     """
-    value = row.get(column)
+    value: Any = row.get(column)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
     try:

@@ -101,10 +101,8 @@ def load_unlabelled(
         advice = "add rows without a label to --data, or name a file with --unlabelled_data"
     else:
         # Its labels play no part, so the flags about labels do not apply.
-        weights = {"weight_column": None} if hasattr(args, "weight_column") else {}
         own = replace(
             args,
-            **weights,
             data=args.unlabelled_data,
             class_names=None,
             duplicate_labels="first",
@@ -112,6 +110,8 @@ def load_unlabelled(
             drop_labels=[],
             min_label_count=1,
         )
+        if hasattr(own, "weight_column"):
+            own.weight_column = None
         # Only arguments that extend TrainingArguments have this method.
         with getattr(args, "main_process_first", contextlib.nullcontext)():
             corpus = load_data(own, labels_required=False)
@@ -142,11 +142,11 @@ def check_examples(split: Split) -> None:
     if not split.corpus.single_label:
         return
     counts = split.label_counts()
-    by_others = split.corpus.label_matrix(split.pseudo_labelled).any(axis=0)
+    by_others = split.corpus.label_matrix(split.pseudo_labelled).sum(axis=0, dtype=int).tolist()
     absent = [
         name
-        for (name, count), other in zip(counts.items(), by_others, strict=True)
-        if not (count or other)
+        for (name, count), others in zip(counts.items(), by_others, strict=True)
+        if not count + others
     ]
     if absent:
         raise UserError(

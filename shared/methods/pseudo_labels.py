@@ -176,11 +176,16 @@ def student_rows(
     """
     from datasets import concatenate_datasets
 
-    weights = [np.concatenate([np.zeros(0), *(w for *_, w in rows)]) for rows in (labelled, chosen)]
+    none = np.zeros(0)
+    weights = student_weights(
+        np.concatenate([none, *(weights for *_, weights in labelled)]),
+        np.concatenate([none, *(weights for *_, weights in chosen)]),
+        share,
+    )
     parts = [part for part in (*labelled, *chosen) if len(part[0])]
     tokens = [rows.select_columns(["input_ids", "length"]) for rows, *_ in parts]
     labels = np.concatenate([labels for _, labels, _ in parts])
-    return with_soft_labels(concatenate_datasets(tokens), labels, student_weights(*weights, share))
+    return with_soft_labels(concatenate_datasets(tokens), labels, weights)
 
 
 def student_weights(labelled: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:

@@ -84,7 +84,7 @@ class DropoutPasses(torch.nn.Module):
 
 
 def _drop_units(
-    layer: torch.nn.Module, inputs: Any, output: torch.Tensor, *, seed: tuple[int, ...]
+    layer: torch.nn.Dropout, inputs: Any, output: torch.Tensor, *, seed: tuple[int, ...]
 ) -> torch.Tensor:
     """Drop units of what a dropout layer passes on: the same places of the last dimension."""
     kept = np.random.default_rng(seed).random(output.shape[-1]) >= layer.p

@@ -291,7 +291,7 @@ class LengthGroupedTrainer(Trainer):
         """Compute the loss of a batch; its ``weight``, (rows,), is for the loss function."""
         if "weight" not in inputs:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        inputs, loss = dict(inputs), self.compute_loss_func
+        inputs, loss = dict(inputs), self.compute_loss_func  # type: ignore[has-type]
         self.compute_loss_func = partial(loss, weight=inputs.pop("weight"))
         try:
             return super().compute_loss(model, inputs, *args, **kwargs)
