@@ -8,10 +8,9 @@ and Awadallah 2020, "Uncertainty-aware Self-training for Text Classification wit
 how far these passes disagree (BALD), and weigh less in the loss, the more they disagree.
 
     accelerate launch recipes/self_training.py --data my_issues.jsonl --output_dir outputs/mine
-    accelerate launch recipes/self_training.py --data my_issues.jsonl \\
-        --teacher outputs/few_label_probe
+    accelerate launch recipes/self_training.py --data my_issues.jsonl --teacher outputs/teacher
     accelerate launch recipes/self_training.py --data unlabelled.jsonl --test_data labelled.jsonl \\
-        --teacher outputs/zero_shot
+        --teacher outputs/teacher
     accelerate launch recipes/self_training.py --data labels.jsonl --weight_column confidence
     accelerate launch recipes/self_training.py --config recipes/configs/self_training_imdb.yaml
 

@@ -29,8 +29,8 @@ _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
 _DIGESTED_COLUMNS = ("input_ids", "labels", "label", "weight")
-# In the output folder: the checkpoints of a second training, and those of several.
-REFIT_FOLDER, ROUNDS_FOLDER = ".refit", ".rounds"
+REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
+ROUNDS_FOLDER = ".rounds"  # the folders of several trainings
 
 # Settings of a model config that a checkpoint must share with the run, where the config has them:
 # those that set the shapes of the weights, and those that set the meaning of the labels.

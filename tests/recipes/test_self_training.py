@@ -268,8 +268,12 @@ def test_two_processes_give_the_figures_of_one(self_training, base, tiny_issues,
     self_training(*flags, "--output_dir", tmp_path / "one")
     flags = [*self_training.flags, *flags, "--output_dir", tmp_path / "two"]
     process = run_script(SCRIPT, *flags, "--per_device_train_batch_size", 6, processes=2)
-    expected, actual = figures(tmp_path / "one"), figures(tmp_path / "two")
-    assert actual == pytest.approx(expected, abs=1e-4)
+    # Not all figures: two labels with nearly equal scores may change places in a ranking.
+    one, two = (read_lines(tmp_path / name / "test_predictions.jsonl") for name in ("one", "two"))
+    for expected, actual in zip(one, two, strict=True):
+        assert actual["scores"] == pytest.approx(expected["scores"], abs=1e-4)
+    losses = [figures(tmp_path / name)["test_loss"] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert process.stdout.count("Everything is in") == 1
 
 

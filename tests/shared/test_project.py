@@ -28,7 +28,7 @@ MOST_MODULES = {
     "domain_adaptation": 85,
     "embedding_lookup": 84,
     "export": 65,
-    "few_label_benchmark": 105,
+    "few_label_benchmark": 109,
     "few_label_probe": 85,
     "github_tagger": 85,
     "goemotions": 87,
