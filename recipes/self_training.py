@@ -4,8 +4,8 @@ Why: a few dozen labelled texts and thousands of unlabelled ones are what most p
 teacher labels the unlabelled texts, and a student is fine-tuned on the labelled texts and on those
 that were chosen of the others; then the student is the next teacher. The recipe follows Mukherjee
 and Awadallah 2020, "Uncertainty-aware Self-training for Text Classification with Few Labels" (arXiv
-2006.15315): the teacher predicts several times, with dropout; texts are chosen class by class, by
-how far these passes disagree (BALD), and weigh less in the loss, the more they disagree.
+2006.15315): the teacher predicts several times, with dropout; texts are chosen class by class, and
+weigh less in the loss, the more these passes disagree.
 
     accelerate launch recipes/self_training.py --data my_issues.jsonl --output_dir outputs/mine
     accelerate launch recipes/self_training.py --data my_issues.jsonl --teacher outputs/teacher
@@ -16,8 +16,8 @@ how far these passes disagree (BALD), and weigh less in the loss, the more they 
 
 The first teacher is the encoder, fine-tuned on the labelled texts; or, with --teacher, any saved
 tagger: a few-label probe, a mean of taggers, a zero-shot tagger, which needs no labels at all. Its
-scores are then distilled into the encoder. --uncertainty none is classic self-training: the surest
-texts of each class, all with the same weight. The paper draws the texts: --acquisition easy.
+scores are then distilled into the encoder. The paper draws the texts, by BALD: --acquisition easy or
+hard. --uncertainty none is classic self-training: one pass, and all texts have the same weight.
 
 Rounds: without validation rows (--valid_size 0, the default: few labels are better spent on
 training) they end when less than one text in a hundred gets other labels than in the round before,

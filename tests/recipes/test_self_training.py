@@ -264,7 +264,8 @@ def test_a_killed_run_ends_as_one_that_was_not(self_training, tmp_path, place):
 
 def test_two_processes_give_the_figures_of_one(self_training, base, tiny_issues, tmp_path):
     # Dropout in training draws other numbers in each process; passes with it do not.
-    flags = ("--rounds", 1, "--dropout", 0, "--uncertainty", "none", "--learning_rate", 1e-4)
+    flags = ("--rounds", 1, "--dropout", 0, "--uncertainty", "none", "--pseudo_labels", "hard")
+    flags += ("--learning_rate", 1e-4, "--num_train_epochs", 2, "--student_epochs", 1)
     self_training(*flags, "--output_dir", tmp_path / "one")
     flags = [*self_training.flags, *flags, "--output_dir", tmp_path / "two"]
     process = run_script(SCRIPT, *flags, "--per_device_train_batch_size", 6, processes=2)
