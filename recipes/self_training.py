@@ -154,10 +154,10 @@ class SelfTrainingArguments(
         above=0,
         most=1,
     )
-    pseudo_labels: Literal["soft", "hard"] = flag(
-        "soft",
-        "Labels of the chosen texts: the probabilities of the teacher, or what it decides for "
-        "(default: soft).",
+    pseudo_labels: Literal["hard", "soft"] = flag(
+        "hard",
+        "Labels of the chosen texts: what the teacher decides for, or its probabilities (default: "
+        "hard).",
     )
     labelled_share: float = flag(
         0.1,
@@ -171,7 +171,7 @@ class SelfTrainingArguments(
         "A student starts from the encoder, or from the student before (default: encoder).",
     )
     student_epochs: float = flag(
-        2, "Epochs of a student (default: 2; --num_train_epochs is for the first teacher).", above=0
+        3, "Epochs of a student (default: 3; --num_train_epochs is for the first teacher).", above=0
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
@@ -365,8 +365,8 @@ def main() -> None:
             args.acquisition,
             seed=(args.seed, number),
         )
-        soft = args.pseudo_labels == "soft"
-        labels = teacher.predictions.scores if soft else teacher.labels["unlabelled"]
+        hard = args.pseudo_labels == "hard"
+        labels = teacher.labels["unlabelled"] if hard else teacher.predictions.scores
         weights = teacher.predictions.weights() if passes else np.ones(n_texts)
         chosen = [(tokens["unlabelled"].select(texts), labels[texts], weights[texts])]
         print_once(f"\nRound {number}: training on {len(texts):,} unlabelled texts as well")

@@ -74,8 +74,8 @@ def test_a_run_ends_with_a_tagger_and_says_what_its_rounds_did(self_training, tm
     assert (folder / "report.html").is_file()
 
 
-def test_one_label_per_text_classic_self_training_and_hard_labels(self_training, topics, tmp_path):
-    flags = ("--data", topics, "--uncertainty", "none", "--pseudo_labels", "hard", "--chosen", 1)
+def test_classic_self_training_with_one_label_per_text(self_training, topics, tmp_path):
+    flags = ("--data", topics, "--uncertainty", "none", "--chosen", 1)
     trained = []
 
     def keep(*args):
@@ -206,7 +206,7 @@ def test_after_a_collapse_the_model_of_the_labelled_texts_is_kept(self_training,
     # It is the model that the recipe trains without any unlabelled text.
     kept = weights_of(tmp_path / "out")
     self_training.monkeypatch.setattr(module, "describe_collapse", lambda *_: "again")
-    self_training("--rounds", 1, "--pseudo_labels", "hard")
+    self_training("--rounds", 1, "--pseudo_labels", "soft")
     assert weights_of(tmp_path / "out") == kept
 
 
@@ -264,7 +264,7 @@ def test_a_killed_run_ends_as_one_that_was_not(self_training, tmp_path, place):
 
 def test_two_processes_give_the_figures_of_one(self_training, base, tiny_issues, tmp_path):
     # Dropout in training draws other numbers in each process; passes with it do not.
-    flags = ("--rounds", 1, "--dropout", 0, "--uncertainty", "none", "--pseudo_labels", "hard")
+    flags = ("--rounds", 1, "--dropout", 0, "--uncertainty", "none")
     flags += ("--learning_rate", 1e-4, "--num_train_epochs", 2, "--student_epochs", 1)
     self_training(*flags, "--output_dir", tmp_path / "one")
     flags = [*self_training.flags, *flags, "--output_dir", tmp_path / "two"]
