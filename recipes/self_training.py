@@ -31,6 +31,7 @@ value in --weight_column have labels from another source, such as a language mod
 on them with this weight, and they are never tested on.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,6 +56,7 @@ from shared.data import (
     UnlabelledArguments,
     cache_folder,
     load_corpus,
+    load_data,
     load_unlabelled,
     split_corpus,
 )
@@ -238,9 +240,18 @@ def main() -> None:
         options = {"bf16": bool(args.bf16), "cache_dir": cache_folder(args.cache_dir)}
         tagger = load_tagger(args.teacher, args, **options)
 
-    # Load. With a teacher, the labels are those that it knows; the data need not have any.
-    names = tagger and tagger.label_names
-    corpus, held_out = load_corpus(args, label_names=names, labels_required=tagger is None)
+    # Load. With a tagger, the labels are those that it knows; the data need not have any.
+    data_args, names = copy.copy(args), tagger and tagger.label_names
+    if tagger:
+        own = load_data(args, labels_required=False)
+        if unknown := sorted({*own.label_names} - {*names}):
+            raise UserError(
+                f"--teacher {args.teacher}: does not know {len(unknown):,} labels of --data: "
+                f"{', '.join(unknown[:5])}; leave them out with --drop_labels"
+            )
+        rare = [name for name in own.report["labels_left_out"] if name not in names]
+        data_args.drop_labels = list(dict.fromkeys([*args.drop_labels, *rare]))
+    corpus, held_out = load_corpus(data_args, label_names=names, labels_required=tagger is None)
     split = split_corpus(corpus, held_out, args, seed=args.seed, labels_required=False)
     print_once(split.describe())
     unlabelled = load_unlabelled(split, args, seed=args.seed, examples_required=tagger is None)

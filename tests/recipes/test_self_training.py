@@ -162,7 +162,9 @@ def test_a_teacher_with_other_labels_is_refused(self_training, topics, teacher, 
     rows = [{**r, "labels": ["typo"]} if i == 5 else r for i, r in enumerate(read_lines(topics))]
     other = write(tmp_path / "other.jsonl", rows)
     line = self_training.mistake("--data", other, "--teacher", teacher)
-    assert "labels that are not among the expected ones: typo 1" in line
+    assert "does not know 1 labels of --data: typo; leave them out with --drop_labels" in line
+    flags = ("--data", other, "--teacher", teacher, "--rounds", 1)
+    assert "Round 1" in self_training(*flags, "--min_label_count", 2)  # which leaves it out, too
 
 
 # --- labels of others ----------------------------------------------------------------------------
