@@ -31,7 +31,6 @@ value in --weight_column have labels from another source, such as a language mod
 on them with this weight, and they are never tested on.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,7 +55,6 @@ from shared.data import (
     UnlabelledArguments,
     cache_folder,
     load_corpus,
-    load_data,
     load_unlabelled,
     split_corpus,
 )
@@ -99,7 +97,7 @@ from shared.reports import (
     split_metrics,
     tag_unlabelled,
 )
-from shared.taggers import load_tagger
+from shared.taggers import load_known_labels, load_tagger
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -141,7 +139,7 @@ class SelfTrainingArguments(
         "accordingly; none: one pass, and all have the same weight (default: dropout).",
     )
     passes: int = flag(
-        10, "Passes of --uncertainty dropout over each unlabelled text (default: 10).", least=2
+        5, "Passes of --uncertainty dropout over each unlabelled text (default: 5).", least=2
     )
     acquisition: Literal["surest", "easy", "hard", "uniform"] = flag(
         "surest",
@@ -241,17 +239,10 @@ def main() -> None:
         tagger = load_tagger(args.teacher, args, **options)
 
     # Load. With a tagger, the labels are those that it knows; the data need not have any.
-    data_args, names = copy.copy(args), tagger and tagger.label_names
     if tagger:
-        own = load_data(args, labels_required=False)
-        if unknown := sorted({*own.label_names} - {*names}):
-            raise UserError(
-                f"--teacher {args.teacher}: does not know {len(unknown):,} labels of --data: "
-                f"{', '.join(unknown[:5])}; leave them out with --drop_labels"
-            )
-        rare = [name for name in own.report["labels_left_out"] if name not in names]
-        data_args.drop_labels = list(dict.fromkeys([*args.drop_labels, *rare]))
-    corpus, held_out = load_corpus(data_args, label_names=names, labels_required=tagger is None)
+        corpus, held_out = load_known_labels(args, tagger, f"--teacher {args.teacher}")
+    else:
+        corpus, held_out = load_corpus(args)
     split = split_corpus(corpus, held_out, args, seed=args.seed, labels_required=False)
     print_once(split.describe())
     unlabelled = load_unlabelled(split, args, seed=args.seed, examples_required=tagger is None)
