@@ -150,7 +150,8 @@ def main() -> None:
     corpus, split = load_and_split(args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     rows, y = split.rows, split.labels
-    augmentations = load_augmentations(args.augmentations, args, device=args.device)
+    options = {"texts": rows["train"]["text"], "device": args.device}
+    augmentations = load_augmentations(args.augmentations, args, **options)
     example = args.sentence or rows["train"]["text"][0]
     print_once(f"\n{augmentation_table(example, args, device=args.device, seed=args.seed)}")
 

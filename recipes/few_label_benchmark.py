@@ -64,7 +64,8 @@ class Method(NamedTuple):
     `encoder`: it accepts --model and --max_length. `embeds`: its first cell caches the embeddings
     that the others need, so they wait for it. `uses_labels`: if false, one cell per seed serves
     all sizes. `prepare`: a command that runs once before the cells; {prepared} in the flags is its
-    output folder. `package`: an optional package that it needs.
+    output folder. `package`: an optional package that it needs. `unlabelled`: it trains on
+    unlabelled texts, which takes long, so it runs only if it is named.
     """
 
     script: str
@@ -74,6 +75,7 @@ class Method(NamedTuple):
     uses_labels: bool = True
     prepare: str = ""
     package: str = ""
+    unlabelled: bool = False
 
 
 NAIVE_BAYES, LOOKUP = "recipes/naive_bayes.py", "recipes/embedding_lookup.py"
@@ -101,6 +103,8 @@ METHODS = {
         "--model {prepared}",
         prepare="recipes/domain_adaptation.py",
     ),
+    "uda": Method("recipes/uda.py", unlabelled=True),
+    "self_training": Method("recipes/self_training.py", unlabelled=True),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
 }
 
@@ -116,8 +120,9 @@ class BenchmarkArguments(SplitArguments):
     """The flags of this recipe; data flags are passed to every method."""
 
     methods: list[str] = flag(
-        [name for name, method in METHODS.items() if not method.package],
-        f"Any of {', '.join(METHODS)} (default: all that need no further package).",
+        [name for name, m in METHODS.items() if not (m.package or m.unlabelled)],
+        f"Any of {', '.join(METHODS)} (default: all that need no further package and do not train "
+        "on unlabelled texts).",
     )
     sizes: list[str] = flag(
         ["8", "16", "32", "64", "128", "all"],
@@ -190,9 +195,11 @@ def main() -> None:
     for size in args.sizes:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
-    for name in [name for name in args.methods if METHODS[name].prepare]:
-        if not len(corpus.unlabelled):
-            print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to adapt to")
+    for name in args.methods.copy():
+        # Rows that a smaller training set leaves out count as unlabelled.
+        unlabelled = METHODS[name].unlabelled and "all" in args.sizes
+        if (METHODS[name].prepare or unlabelled) and not len(corpus.unlabelled):
+            print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to train on")
             args.methods.remove(name)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
@@ -233,6 +240,8 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
         if method.encoder:
             common += [f"--model={args.model}"] if args.model else []
             common += [f"--max_length={args.max_length}"] if args.max_length else []
+        if method.unlabelled:
+            common.append(f"--valid_size={args.valid_size}")  # its own default is 0
         if method.prepare:
             command = (*shlex.split(method.prepare), *common)
             preparation = Job(f"{name}, preparation", folder / name / "prepared", command, data)

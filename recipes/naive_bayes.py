@@ -112,12 +112,12 @@ def main() -> None:
     # Load, and split for the evaluation: one split, or one for each fold.
     resampling = load_resampling(args, seed=args.seed)
     corpus = resampling.corpus
-    augmentations = load_augmentations(args.augment, args)
 
     def fit(split, rule=None):
         """Fit on the training texts (and their augmented copies), tune thresholds on validation."""
         train = split.rows["train"]["text"], split.labels["train"]
-        if augmentations:
+        if args.augment:
+            augmentations = load_augmentations(args.augment, args, texts=train[0])
             train = add_augmented_copies(*train, augmentations, copies=args.copies, seed=args.seed)
         classifier = fit_words(word_pipeline(args, seed=args.seed), *train)
         if rule is None:

@@ -19,6 +19,7 @@ Modules:
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `row_labels`: the labels of all rows, and which rows are exact duplicates.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+- `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
 
 May import: `shared.cli`, `shared.plots` and `shared.splitters`.
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
             "DataArguments",
+            "PseudoLabelArguments",
             "SplitArguments",
             "TaggingArguments",
         ],
@@ -59,5 +61,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_resampling",
         ],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],
     },
 )

@@ -15,20 +15,24 @@ import numpy as np
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
+from shared.data.mapped_rows import map_rows
 from shared.methods.model_augmentation import BackTranslation, ContextualWords
+from shared.methods.tfidf_augmentation import TfidfReplacement
 from shared.methods.word_augmentation import WORD_AUGMENTATIONS, WordFlow, WordNet, find_wordnet
 from shared.models.loading import load_masked_language_model, load_tokenizer, load_translator
 from shared.models.sources import resolve_model
+from shared.models.tokenizers import forget_padding, with_prefix
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-AUGMENTATIONS = (*WORD_AUGMENTATIONS, "insert", "substitute", "back_translation")
+AUGMENTATIONS = (*WORD_AUGMENTATIONS, "tfidf", "insert", "substitute", "back_translation")
 NAMES_HELP = (
     "synonym (from WordNet), swap (neighbouring words), delete (words), spelling (common errors), "
-    "keyboard, ocr, random_chars (typing errors), insert, substitute (words from --mlm_model), "
-    "back_translation (with --to_model and --from_model)"
+    "keyboard, ocr, random_chars (typing errors), tfidf (words of low TF-IDF by others), insert, "
+    "substitute (words from --mlm_model), back_translation (with --to_model and --from_model)"
 )
 
 # Maps texts, and one random generator for each, to as many changed texts. The change of a text
@@ -99,7 +103,11 @@ def missing_requirement(name: str, args: AugmentationArguments) -> str:
 
 
 def load_augmentations(
-    names: Sequence[str], args: AugmentationArguments, *, device: torch.device | str = "cpu"
+    names: Sequence[str],
+    args: AugmentationArguments,
+    *,
+    texts: Sequence[str],
+    device: torch.device | str = "cpu",
 ) -> list[Augmentation]:
     """Load augmentations: those of words first, in one flow, then the others in the given order.
 
@@ -108,6 +116,8 @@ def load_augmentations(
     names : sequence of str
         Names from `AUGMENTATIONS`.
     args : AugmentationArguments
+    texts : sequence of str
+        The texts to augment, or more like them, but no test texts: "tfidf" counts their words.
     device : torch.device or str
         Device of the models.
 
@@ -127,6 +137,8 @@ def load_augmentations(
         if name in ("insert", "substitute"):
             model, tokenizer = _load_masked_language_model(args.mlm_model, device)
             augmentations.append(ContextualWords(model, tokenizer, name, args.augment_share))
+        elif name == "tfidf":
+            augmentations.append(TfidfReplacement(texts, args.augment_share))
         elif name == "back_translation":
             to_model, to_tokenizer = _load_translator("to_model", args.to_model, device)
             from_model, from_tokenizer = _load_translator("from_model", args.from_model, device)
@@ -214,6 +226,45 @@ def add_augmented_copies(
     return [*texts, *changed], np.tile(labels, (1 + copies, 1))
 
 
+def tokenize_copies(
+    dataset: Dataset,
+    augmentations: Sequence[Augmentation],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    copies: int,
+    seed: int,
+) -> Dataset:
+    """Add the column ``copies``, with the token ids of augmented copies of each text.
+
+    They are made once, before the training, and kept in the cache of the data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With a column ``text``. Row i is sample i of `augment`, and copy j is of its epoch j.
+    tokenizer : PreTrainedTokenizerBase
+        Copies are truncated at its ``model_max_length``.
+    augmentations, copies, seed : as in `augment` and `AugmentationArguments`
+
+    Returns
+    -------
+    Dataset
+        The column ``copies`` has a list of `copies` lists of token ids in each row.
+    """
+
+    def with_copies(batch: dict[str, list], samples: list[int]) -> dict[str, list]:
+        # (copies, texts), the token ids of each
+        ids = [
+            tokenizer(with_prefix(tokenizer, changed), truncation=True)["input_ids"]
+            for copy in range(copies)
+            for changed in [augment(batch["text"], samples, augmentations, seed=seed, epoch=copy)]
+        ]
+        return {"copies": list(zip(*ids, strict=True))}
+
+    forget_padding(tokenizer)  # it is part of the key of the cache
+    return map_rows(dataset, with_copies, with_indices=True, desc="augmenting")
+
+
 def augmentation_table(
     text: str, args: AugmentationArguments, *, device: torch.device | str = "cpu", seed: int
 ) -> str:
@@ -226,7 +277,7 @@ def augmentation_table(
     for name in AUGMENTATIONS:
         result = missing_requirement(name, args)
         if not result:
-            augmentations = load_augmentations([name], args, device=device)
+            augmentations = load_augmentations([name], args, texts=[text], device=device)
             (result,) = augment([sentence], [0], augmentations, seed=seed)
         lines.append(f"  {name:16}  {result.removeprefix(f'{name}: ')}")
     return "\n".join(lines)

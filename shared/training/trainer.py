@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,20 @@ if TYPE_CHECKING:
 # Tokens of a batch of `predict` on a CPU, and how many of them may be padding, for each thread.
 # With 32 rows instead, issues (200 tokens) take 15 % longer, and comments (15 tokens) 5 %.
 CPU_BATCH = 1024, 32
+
+
+class NotFiniteError(UserError):
+    """A training diverged: the loss, a gradient or an output is infinite or not a number.
+
+    Parameters
+    ----------
+    problem, advice : str
+        What is not finite and since when, and what to do.
+    """
+
+    def __init__(self, problem: str, advice: str):
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
 
 
 class LengthGroupedTrainer(Trainer):
@@ -210,8 +224,14 @@ class LengthGroupedTrainer(Trainer):
             lambda: int(self.state.epoch or 0),
             pieces,
         )
+        dataset = self._remove_unused_columns(self.train_dataset, description="training")
+        return self._train_loader(dataset, batches)
+
+    def _train_loader(self, dataset: Any, batches: Sampler) -> DataLoader:
+        """Return the loader of a data set for a sampler that yields a list of rows per batch."""
+        args = self.args
         loader = DataLoader(
-            self._remove_unused_columns(self.train_dataset, description="training"),
+            dataset,
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
@@ -270,6 +290,19 @@ class LengthGroupedTrainer(Trainer):
                 super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
         return loss
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Compute the loss of a batch; its ``weight``, (rows,), is for the loss function."""
+        if "weight" not in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        inputs, loss = dict(inputs), self.compute_loss_func  # type: ignore[has-type]
+        self.compute_loss_func = partial(loss, weight=inputs.pop("weight"))
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.compute_loss_func = loss
+
     def _train_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a training batch with mixup and with a copy for each pass, if these are set."""
         if self.mixup is not None:
@@ -279,9 +312,10 @@ class LengthGroupedTrainer(Trainer):
             seed = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
             inputs = self.mixup(self.accelerator.unwrap_model(self.model), inputs, seed)
         if self.passes > 1:
-            # (rows, ...) becomes (passes * rows, ...), except for the labels.
+            # (rows, ...) becomes (passes * rows, ...), except for labels and weights.
+            once = {*self.label_names, "weight"}
             inputs = {
-                name: value if name in self.label_names else torch.cat([value] * self.passes)
+                name: value if name in once else torch.cat([value] * self.passes)
                 for name, value in inputs.items()
             }
         return dict(inputs)
@@ -309,8 +343,9 @@ class LengthGroupedTrainer(Trainer):
             if name == "output" and not step:  # nothing was trained
                 raise UserError("the output of the model is not finite; its weights are damaged")
             when = f"after step {step}" if name == "output" else f"at step {step + 1}"
-            raise UserError(
-                f"the {name} is not finite {when}; lower --learning_rate or check the data; {last}"
+            raise NotFiniteError(
+                f"the {name} is not finite {when}",
+                f"lower --learning_rate or check the data; {last}",
             )
 
     # --- evaluation and prediction ---

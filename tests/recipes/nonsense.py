@@ -9,6 +9,7 @@ RECIPES = (
     *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
+    *("uda", "self_training"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -44,6 +45,8 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
         "naive_bayes": (*data, "--evaluate", "held_out"),
         "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
+        "self_training": (*data, *model, *once, "--uncertainty", "none", "--rounds", 1),
+        "uda": (*data, *model, *once),
         "zero_shot": (*data, *model, "--method", "embedding"),
     }[name]
 

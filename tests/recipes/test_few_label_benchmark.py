@@ -185,9 +185,28 @@ def test_without_unlabelled_texts_nothing_adapts_to_them(recipe, tmp_path, tiny_
     recipe.method("good", 0.75, prepare="no_such_script.py")
     data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     printed = recipe("--data", data)
-    assert f"note: good is left out: {data} has no unlabelled texts to adapt to" in printed
+    assert f"note: good is left out: {data} has no unlabelled texts to train on" in printed
     assert {row["method"] for row in results(tmp_path)} == {"bad"}
     assert "no cell is finished" in recipe("--data", data, "--methods", "good")
+
+
+def test_a_method_that_trains_on_unlabelled_texts_needs_some(recipe, tmp_path, tiny_issues):
+    recipe.method("good", 0.75, unlabelled=True)
+    data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
+    printed = recipe("--data", data)
+    assert f"note: good is left out: {data} has no unlabelled texts to train on" in printed
+    assert {row["method"] for row in results(tmp_path)} == {"bad"}
+    # A smaller training set leaves rows out, which count as unlabelled.
+    recipe("--data", data, "--sizes", 8)
+    assert {row["method"] for row in results(tmp_path)} == {"good", "bad"}
+    # Its validation rows, and so its test rows, are those of the others.
+    recipe.runs()
+    recipe("--data", data, "--sizes", 8, "--protocol", "chapter", "--methods", "good")
+    assert all("--valid_size=0.25" in words for words in recipe.runs())
+    # It takes long, so it must be named.
+    arguments = recipe.module.BenchmarkArguments()
+    assert "naive_bayes" in arguments.methods
+    assert "uda" not in arguments.methods
 
 
 def test_the_first_cell_of_a_method_that_embeds_goes_ahead_of_its_others(recipe):

@@ -24,6 +24,8 @@ WITH_TORCH = {
     *("models.first_weights", "models.heads", "models.networks"),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
+    "training.consistency",
+    *("methods.uncertainty", "methods.pseudo_labels"),
     *("training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }

@@ -14,7 +14,7 @@ from shared.models.loading import load_encoder, load_sequence_classifier, load_t
 from shared.training.batches import LengthGroupedBatches
 from shared.training.checkpoints import find_checkpoint
 from shared.training.losses import MultilabelLoss
-from shared.training.trainer import LengthGroupedTrainer
+from shared.training.trainer import LengthGroupedTrainer, NotFiniteError
 
 # --- models that cannot do everything ------------------------------------------------------------
 
@@ -253,8 +253,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
 
     trainer = make_trainer(tiny_model, tmp_path, loss=Loss())
     before = weights(trainer.model)
-    with pytest.raises(UserError, match="the gradient is not finite at step 1; "):
+    with pytest.raises(NotFiniteError, match="the gradient is not finite at step 1; ") as error:
         trainer.train()
+    assert error.value.problem == "the gradient is not finite at step 1"
     np.testing.assert_array_equal(weights(trainer.model), before)
 
 

@@ -1,0 +1,345 @@
+"""Fine-tune an encoder on few labelled and many unlabelled texts (UDA).
+
+Why: thousands of texts without labels cost nothing, and dozens of labels are too few to fine-tune
+on. The recipe first fine-tunes on the labelled texts alone. Then it goes on with both kinds: the
+prediction on an unlabelled text is the target of the prediction on a copy with changed words, if it
+is confident (Xie et al. 2020, "Unsupervised Data Augmentation for Consistency Training"). If this
+collapses, the model of the first training is kept, and the recipe says so.
+
+    accelerate launch recipes/uda.py --config recipes/configs/uda_sample.yaml
+    accelerate launch recipes/uda.py --data my_issues.jsonl --output_dir outputs/mine
+"""
+
+import copy
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Literal
+
+from transformers import set_seed
+
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+)
+from shared.data import TaggingArguments, UnlabelledArguments, load_and_split, load_unlabelled
+from shared.evaluation import (
+    THRESHOLDS_HELP,
+    DecisionRule,
+    calibrate,
+    describe_collapse,
+    f1_scores,
+    find_thresholds,
+    fixed_threshold,
+    multilabel_metrics,
+    sigmoid,
+    softmax,
+)
+from shared.methods import (
+    NAMES_HELP,
+    AugmentationArguments,
+    load_augmentations,
+    naive_bayes_labels,
+    tokenize_copies,
+)
+from shared.models import (
+    DEFAULT_MODEL,
+    TEXT_PREFIX_HELP,
+    append_mean_pooling,
+    check_unknown_tokens,
+    choose_text_prefix,
+    fit_head,
+    limit_length,
+    load_sequence_classifier,
+    load_tokenizer,
+    resolve_model,
+    tokenize,
+)
+from shared.reports import (
+    TaggerCard,
+    describe_output,
+    push_to_hub,
+    reading_metrics,
+    save_trained_tagger,
+    split_metrics,
+    tag_unlabelled,
+)
+from shared.training import (
+    AnnealedLoss,
+    CheckpointOnSignal,
+    ConsistencyLoss,
+    ConsistencyTrainer,
+    EpochTrainingArguments,
+    LengthGroupedTrainer,
+    MultilabelCollator,
+    NotFiniteError,
+    ReadableProgress,
+    classification_loss,
+    find_checkpoint,
+    remove_checkpoints,
+)
+
+COLLAPSE_TEXTS = 1000  # unlabelled texts on which predictions before and after are compared
+
+
+@dataclass
+class UdaArguments(
+    TaggingArguments,
+    AugmentationArguments,
+    UnlabelledArguments,
+    EpochTrainingArguments,
+):
+    """The flags of this recipe, and the Trainer defaults that it changes."""
+
+    valid_size: float = flag(
+        0.0,
+        "Share of the labelled rows for the validation set; 0: none, all labels are for training "
+        "and testing (default: 0).",
+        least=0,
+        below=1,
+    )
+    augmentations: list[str] = flag(
+        ["tfidf"], f"Changes of the copies, in this order: {NAMES_HELP} (default: tfidf)."
+    )
+    copies: int = flag(
+        4,
+        "Number of changed copies of each unlabelled text; the epochs take them in turn (default: "
+        "4).",
+        least=1,
+        most=1000,
+    )
+    unlabelled_ratio: int = flag(
+        3, "Unlabelled texts per labelled text in a training step (default: 3).", least=1
+    )
+    temperature: float = flag(
+        0.4,
+        "Divides the logits of a prediction that is a target; below 1 sharpens it (default: .4).",
+        above=0,
+        most=1,
+    )
+    confidence: float = flag(
+        0.8,
+        "Probability that a prediction must exceed to be a target (default: .8).",
+        least=0,
+        below=1,
+    )
+    consistency_weight: float = flag(
+        1.0, "Weight of the loss of unlabelled texts (default: 1).", least=0
+    )
+    annealing: Literal["none", "linear", "log", "exp"] = flag(
+        "none",
+        "Schedule of the probability up to which labelled texts are trained on: those that the "
+        "model has learned are left out, until late in the training (default: none).",
+    )
+    supervised_epochs: float = flag(
+        8, "Epochs of the first training, on labelled texts alone (default: 8).", above=0
+    )
+    start: Literal["supervised", "head"] = flag("supervised", "Start.")
+    truncation_side: Literal["right", "left"] = flag(
+        "right",
+        "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
+        "(default: right).",
+    )
+    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
+    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
+    max_length: int = flag(
+        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
+    )
+    dropout: float | None = flag(
+        None,
+        "Dropout probability during training (default: that of the model's config).",
+        least=0,
+        below=1,
+    )
+    thresholds: str = flag("global", f"{THRESHOLDS_HELP} (default: global).")
+    num_train_epochs: float = flag(
+        4, "Maximum number of epochs; one reads each unlabelled text once (default: 4)."
+    )
+    learning_rate: float = flag(
+        1e-4, "Peak learning rate (default: 1e-4; use 3e-5 for BERT-base and larger)."
+    )
+    output_dir: str = flag("outputs/uda", "Output folder (default: outputs/uda).")
+
+    def __post_init__(self):
+        fixed_threshold(self.thresholds)  # checks the flag
+        if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
+            raise UserError("--resume_from_checkpoint: true or false; this recipe trains twice")
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load, train on labelled texts, then on unlabelled ones as well, check, evaluate, save."""
+    args = parse_arguments(UdaArguments, description=__doc__)
+    output_dir = start_recipe(args)
+    supervised_args = copy.copy(args)
+    supervised_args.output_dir = str(output_dir / ".supervised")
+    supervised_args.num_train_epochs = args.supervised_epochs
+    checkpoint, supervised_checkpoint = (
+        find_checkpoint(a.output_dir, args.resume_from_checkpoint) for a in (args, supervised_args)
+    )
+
+    # Load the data and split the labelled rows; y maps each part to (rows, labels), multi-hot.
+    corpus, split = load_and_split(args, seed=args.seed)
+    unlabelled = load_unlabelled(split, args, seed=args.seed)
+    label_names, single_label = corpus.label_names, corpus.single_label
+    rows, y = split.rows, split.labels
+    to_scores = softmax if single_label else sigmoid
+
+    # Load the model, fit its head on the frozen encoder, tokenise.
+    model_folder = resolve_model(args.model)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix)
+    tokenizer.truncation_side = args.truncation_side
+    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # so that it is saved
+    set_seed(args.seed)
+    options = {"tokenizer": tokenizer, "dropout": args.dropout}
+    model = load_sequence_classifier(model_folder, label_names, **options)
+    if single_label:
+        model.config.problem_type = "single_label_classification"
+    append_mean_pooling(model)
+    limit_length(tokenizer, model, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
+    # The copies are made once, here: the words of all epochs are known before the training.
+    options = {"texts": [*rows["train"]["text"], *unlabelled.rows["text"]], "device": args.device}
+    augmentations = load_augmentations(args.augmentations, args, **options)
+    options = {"copies": args.copies, "seed": args.seed}
+    with args.main_process_first(desc="tokenising"):
+        tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
+        texts = tokenize(unlabelled.rows, tokenizer)
+        texts = tokenize_copies(texts, augmentations, tokenizer, **options)
+    few_texts = texts.select(range(0, len(texts), -(-len(texts) // COLLAPSE_TEXTS)))
+
+    # The losses: rare labels have a higher weight in both.
+    collator = MultilabelCollator(tokenizer, len(label_names))
+    tune = partial(find_thresholds, setting=args.thresholds, tolerance=2)
+    compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
+    loss = classification_loss(
+        y["train"],
+        label_names,
+        single_label=single_label,
+        balanced=True,
+        label_smoothing=args.label_smoothing_factor,
+    )
+    common = {
+        "model": model,
+        "train_dataset": tokens["train"],
+        "eval_dataset": tokens["valid"],
+        "processing_class": tokenizer,
+        "data_collator": collator,
+        "compute_metrics": compute_metrics,
+    }
+
+    # Train on the labelled texts alone.
+    started = perf_counter()
+    if supervised_checkpoint is None:
+        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+        fit_head(model, tokens["train"], collator, loss, **options)
+    head_weights = copy.deepcopy(model.state_dict())
+    trainer = LengthGroupedTrainer(
+        args=supervised_args,
+        compute_loss_func=loss,
+        callbacks=[CheckpointOnSignal(), ReadableProgress()],
+        **common,
+    )
+    print_once("\nTraining on labelled texts")
+    trainer.train(resume_from_checkpoint=supervised_checkpoint)
+
+    def predict(trainer):
+        """Return the thresholds, the decision rule, scores and predicted labels of each part."""
+        trainer.compute_metrics = None  # it would tune thresholds on the test set
+        parts = {**tokens, "unlabelled": few_texts}
+        scores = {
+            name: to_scores(trainer.predict(part, metric_key_prefix=name).predictions)
+            for name, part in parts.items()
+        }
+        thresholds = tune(scores["valid"], y["valid"])
+        rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
+        return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
+
+    supervised = predict(trainer)
+    supervised_weights = copy.deepcopy(model.state_dict())
+    f1 = f1_scores(*split.with_unknown_labels("test", supervised[2]["test"]))
+    print_once(f"  supervised: {f1['micro_f1']:.4f} {f1['macro_f1']:.4f}")
+    if args.start == "head":
+        model.load_state_dict(head_weights)
+
+    # Train on both kinds of texts.
+    trainer = ConsistencyTrainer(
+        args=args,
+        compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),
+        callbacks=[CheckpointOnSignal(), ReadableProgress()],
+        unlabelled=texts,
+        ratio=args.unlabelled_ratio,
+        consistency_loss=ConsistencyLoss(
+            single_label=single_label,
+            temperature=args.temperature,
+            confidence=args.confidence,
+            weight=loss.weight if single_label else loss.pos_weight,
+        ),
+        consistency_weight=args.consistency_weight,
+        **common,
+    )
+    print_once("\nTraining on labelled and unlabelled texts")
+    training_metrics = {}
+    try:
+        training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        rule, scores, predicted = predict(trainer)
+        collapse = describe_collapse(supervised[2], predicted, y["train"], label_names)
+    except NotFiniteError as error:
+        collapse = error.problem
+    evaluation = None  # the card then says what is usual
+    if collapse:
+        model.load_state_dict(supervised_weights)
+        rule, scores, predicted = supervised
+        note = f"The training on unlabelled texts collapsed: {collapse}."
+        evaluation = f"{split.explain(None)} {note} The model is that of the labelled texts alone."
+        print_once(f"\n{note} The model of the labelled texts is kept.")
+    train_seconds = perf_counter() - started
+    calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
+
+    # Save the tagger with metrics, predictions, plots and the card.
+    metrics = {
+        **split_metrics(split, scores, predicted, naive_bayes_labels(split)),
+        **training_metrics,
+        **reading_metrics(tokenizer, rows["train"]["text"]),
+        **unlabelled.metrics(),
+        **{f"supervised_test_{name}": value for name, value in f1.items()},
+        "collapse": collapse,
+        "train_runtime": train_seconds,
+        "seed": args.seed,
+    }
+    report = save_trained_tagger(
+        trainer,
+        output_dir=output_dir,
+        metrics=metrics,
+        split=split,
+        scores=scores["test"],
+        predicted=predicted["test"],
+        rule=rule,
+        calibration=calibration,
+        card=TaggerCard(
+            args,
+            base_model=args.model,
+            # The card says that the first tokens are read.
+            max_length=args.max_length if args.truncation_side == "right" else None,
+            evaluation=evaluation,
+        ),
+        log_history=trainer.state.log_history,
+        top_scores=args.top_scores,
+    )
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    remove_checkpoints(args.output_dir)
+    shutil.rmtree(supervised_args.output_dir, ignore_errors=True)
+    tag_unlabelled(output_dir, corpus, args)
+    push_to_hub(output_dir, args)
+    print_once(f"\n{describe_output(output_dir)}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
