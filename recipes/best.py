@@ -36,15 +36,24 @@ from shared.cli import (
     command_flags,
     exit_on_user_error,
     flag,
+    has_fast_bf16,
     is_main_process,
     parse_arguments,
     run_jobs,
+    runs_on_cpu,
     start_recipe,
 )
-from shared.data import DataArguments, TaggingArguments, cross_validation, load_corpus
+from shared.data import (
+    DataArguments,
+    TaggingArguments,
+    cache_folder,
+    cross_validation,
+    load_corpus,
+)
 from shared.evaluation import calibrate
 from shared.models import DEFAULT_MODEL, check_unknown_tokens, load_tokenizer, resolve_model
 from shared.reports import (
+    Reasons,
     TaggerCard,
     candidates_table,
     choose_candidate,
@@ -55,7 +64,7 @@ from shared.reports import (
     tag_unlabelled,
     write_results,
 )
-from shared.taggers import copy_tagger, read_tagger, save_mean
+from shared.taggers import copy_tagger, load_tagger, read_tagger, save_mean
 
 EPOCHS = 4  # of fine-tuning, in each fold
 
@@ -214,6 +223,9 @@ def main() -> None:
         )
     card = TaggerCard(args, evaluation=f"{explanation}\n\n{comparison}")
     options = {"card": card, "rule": rule, "top_scores": args.top_scores, "calibrated": calibrated}
+    loading = {"bf16": has_fast_bf16(on_cpu=runs_on_cpu(use_cpu=False))}  # as the candidates
+    tagger = load_tagger(output_dir, cache_dir=cache_folder(args.cache_dir), **loading)
+    options |= {"reasons": Reasons(tagger, split)}
     report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)

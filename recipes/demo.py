@@ -115,16 +115,16 @@ def main() -> None:
     n_scores = scores_per_text(len(tagger.label_names), args.top_scores)
 
     # Examples, and labelled texts of which the nearest are shown as reasons.
-    examples, reference = [], None
+    examples, reference, nearest = [], None, None
     if args.data is not None:
         corpus = load_data(args, labels_required=False)
         examples = short_examples(corpus)
         if len(corpus.labelled) and args.max_nearest:
-            reference = corpus
+            reference, nearest = corpus, corpus.labelled[: args.max_nearest]
     explainer = Explainer(
         tagger,
         reference,
-        n_reference=args.max_nearest,
+        reference_rows=nearest,
         version=tagger_version(args),
         cache_dir=args.cache_dir,
     )

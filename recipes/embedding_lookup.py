@@ -71,6 +71,7 @@ from shared.models import (
 )
 from shared.plots import plot_neighbour_grid
 from shared.reports import (
+    Reasons,
     TaggerCard,
     describe_neighbours,
     describe_output,
@@ -259,6 +260,7 @@ def main() -> None:
         card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
         rule=tagger.rule,
         calibrated=calibrated,
+        reasons=Reasons(tagger, resampling.all_rows or split),
         thresholds=None if resampling.cross_validated else tagger.rule.thresholds or None,
         top_scores=args.top_scores,
     )

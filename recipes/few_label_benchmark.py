@@ -104,6 +104,7 @@ METHODS = {
         prepare="recipes/domain_adaptation.py",
     ),
     "uda": Method("recipes/uda.py", unlabelled=True),
+    "self_training": Method("recipes/self_training.py", unlabelled=True),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
 }
 

@@ -87,6 +87,7 @@ from shared.models import (
     resolve_model,
 )
 from shared.reports import (
+    Reasons,
     TaggerCard,
     describe_output,
     push_to_hub,
@@ -321,6 +322,7 @@ def main() -> None:
         card=TaggerCard(args, evaluation=resampling.explain()),
         rule=tagger.rule,
         calibrated=calibrated,
+        reasons=Reasons(tagger, resampling.all_rows or split),
         top_scores=args.top_scores,
     )
     print(f"\n{resampling.title()}\n\n{report}")

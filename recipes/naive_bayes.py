@@ -66,6 +66,7 @@ from shared.methods import (
     word_pipeline,
 )
 from shared.reports import (
+    Reasons,
     TaggerCard,
     describe_output,
     repeat_metrics,
@@ -166,6 +167,7 @@ def main() -> None:
         card=TaggerCard(args, evaluation=resampling.explain()),
         rule=tagger.rule,
         calibrated=calibrated,
+        reasons=Reasons(tagger, resampling.all_rows or split),
         thresholds=tagger.rule.thresholds or None,
         top_scores=args.top_scores,
     )

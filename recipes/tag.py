@@ -63,15 +63,13 @@ from shared.data import (
     open_source,
 )
 from shared.evaluation import scores_per_text
-from shared.models import UNKNOWN_LIMIT, tokenize_texts, unknown_token_share
 from shared.reports import DOUBT, TaggedFile, check_output, is_folder, kept_columns, tag_folder
 from shared.taggers import (
-    MeanScorer,
-    Tagger,
     TaggerArguments,
     load_explainer,
     load_taggers,
     mean_tagger,
+    note_unknown_tokens,
     tagger_fingerprint,
 )
 
@@ -221,21 +219,6 @@ def main() -> None:
         details = f" ({', '.join(notes)})" if notes else ""
         print(f"{n_rows:,} rows{details} tagged in {args.output}: ", end="")
         print(f"{n_texts / seconds:,.0f} texts per second")
-
-
-def note_unknown_tokens(taggers: dict[str, Tagger], texts: list[str]) -> None:
-    """Name the taggers whose tokenizers do not know the script of texts."""
-    for name, tagger in taggers.items():
-        scorer = tagger.scorer
-        while isinstance(scorer, MeanScorer):  # the first member stands for all
-            scorer = scorer.members[0].scorer
-        if tokenizer := getattr(scorer, "tokenizer", None):  # methods of words have none
-            share = unknown_token_share(tokenize_texts(tokenizer, texts), tokenizer)
-            if share > UNKNOWN_LIMIT:
-                print_once(
-                    f"note: {name}: {share:.0%} of the tokens of the texts are unknown; train a "
-                    "tagger with an encoder that knows the script"
-                )
 
 
 def check_row(row: dict, columns: list[str], further: list[str], place: str) -> None:

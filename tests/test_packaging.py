@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 OWN = {"shared", "recipes", "authors", *(path.stem for path in ROOT.glob("tests/**/*.py"))}
 # Modules of distributions that are optional, so that they need not be installed.
 OPTIONAL = {"setfit": "setfit", "iterstrat": "iterative-stratification"}
-EXTRAS = ["demo", "export", "ray", "trackers"]  # what some recipes need
+EXTRAS = ["demo", "export", "llm", "ray", "trackers"]  # what some recipes need
 
 
 def normalized(name):

@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
             "DataArguments",
+            "PseudoLabelArguments",
             "SplitArguments",
             "TaggingArguments",
         ],
@@ -52,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
-        "readers": ["open_source"],
+        "readers": ["open_data", "open_source"],
         "resampling": [
             "EvaluationArguments",
             "Resampling",

@@ -112,6 +112,19 @@ class DataArguments:
     )
 
 
+@dataclass
+class PseudoLabelArguments:
+    """The flag of recipes that learn from labels which no person has given."""
+
+    weight_column: str | None = flag(
+        None,
+        "Column with the weight, usually 0 to 1, of a label that no person has given, such as the "
+        "confidence of a language model. Rows with a value there are trained on with this weight, "
+        "and are in no validation or test set; rows without one count as labelled by hand "
+        "(default: none).",
+    )
+
+
 TOP_SCORES_HELP = (
     "Number of scores of each text in files of predictions: those of the best labels, and of all "
     "predicted ones (default: all, or 20 if there are more than 50 labels)."

@@ -68,6 +68,18 @@ def find_label_column(
     raise _missing_column(wanted, columns, "--label_column", source)
 
 
+def find_weight_column(columns: Sequence[str], wanted: str, source: str) -> str:
+    """Return the column of a source that holds the weights of its labels.
+
+    Raises
+    ------
+    UserError : `wanted` is not among `columns`.
+    """
+    if wanted not in columns:
+        raise _missing_column(wanted, columns, "--weight_column", source)
+    return wanted
+
+
 def find_label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
     """Return what takes the labels from the rows of a source.
 
@@ -147,6 +159,31 @@ def join_text(row: dict, columns: Sequence[str]) -> str:
         # UTF-16 can write half a pair; reading it back replaces the half and keeps whole pairs.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+# --- the weight of a row -------------------------------------------------------------------------
+
+
+def read_weight(row: dict, column: str) -> float | None:
+    """Return the weight of the labels of a row; None for labels that were given by hand.
+
+    Raises
+    ------
+    ValueError : the column holds something other than a number from 0 on.
+    """
+    value: Any = row.get(column)
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if isinstance(value, bool) or not 0 <= weight < float("inf"):
+        raise ValueError(
+            f"column {column!r} of --weight_column holds {str(value)[:40]!r}, not a number of 0 or "
+            "more"
+        )
+    return weight
 
 
 # --- the cell of labels of a row -----------------------------------------------------------------

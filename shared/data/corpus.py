@@ -50,7 +50,8 @@ class Corpus:
         near duplicates); `words` (int32, number of words in the text, see
         `shared.data.words.count_words`). A file of held-out rows with
         labels that `--data` does not have has them in a further column, `unknown_labels` (see
-        `append_unknown_labels`).
+        `append_unknown_labels`). With ``--weight_column`` there is a column `weight` (float32; null
+        where the labels, if there are any, were given by hand).
     report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
     """
 
@@ -64,8 +65,30 @@ class Corpus:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """int64 indices of the rows whose labels are known, also where none of them applies."""
-        return self._rows(labelled=True)
+        """int64 indices of the rows whose labels are known, also where none of them applies.
+
+        Those of `pseudo_labelled` are not among them.
+        """
+        import numpy as np
+
+        return np.setdiff1d(self._rows(labelled=True), self.pseudo_labelled)
+
+    @cached_property
+    def pseudo_labelled(self) -> np.ndarray:
+        """int64 indices of the rows whose labels no person has given (``--weight_column``)."""
+        import numpy as np
+
+        if "weight" not in self.dataset.column_names:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(self.dataset.data["weight"].is_valid().to_numpy())
+
+    def weights(self, rows: np.ndarray) -> np.ndarray:
+        """Return the weights of rows of `pseudo_labelled`: float32, of their shape."""
+        import numpy as np
+
+        if not len(rows):  # there need be no such column
+            return np.zeros(0, np.float32)
+        return self.dataset.data["weight"].take(np.asarray(rows, np.int64)).to_numpy()
 
     @cached_property
     def unlabelled(self) -> np.ndarray:
@@ -77,7 +100,8 @@ class Corpus:
         """Whether every labelled row has exactly one label, so that classes exclude each other."""
         r = self.report
         # With at most one label per row, the two numbers are equal only if no list is empty.
-        return r["multilabel"] == 0 and sum(r["labels"].values()) == r["labelled"]
+        known = r["labelled"] + r["pseudo_labelled"]
+        return r["multilabel"] == 0 and sum(r["labels"].values()) == known
 
     @cached_property
     def groups(self) -> np.ndarray:
@@ -164,12 +188,20 @@ class Corpus:
         words, labels = r["words"], r["labels"]
         # Each character of a script without spaces counts as a word.
         words_name = "words or characters" if r["unspaced_texts"] else "words"
-        per_text = sum(labels.values()) / max(r["labelled"], 1)
+        n_known = r["labelled"] + r["pseudo_labelled"]
+        per_text = sum(labels.values()) / max(n_known, 1)
+        pseudo_labelled = [
+            f"{line} (--weight_column)"
+            for line in _counts(
+                {"texts with labels that no person has given": r["pseudo_labelled"]}
+            )
+        ]
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"
             + (f"; left out: {', '.join(left_out)}" if left_out else ""),
             f"{r['rows']:,} texts: {r['labelled']:,} labelled, {r['unlabelled']:,} unlabelled "
             f"({r['unlabelled'] / r['rows']:.0%})",
+            *pseudo_labelled,
             f"{words_name} per text: median {words['p50']:,.0f}, 5% at most {words['p5']:,.0f}, "
             f"95% at most {words['p95']:,.0f}, longest {words['max']:,.0f}",
             f"near duplicates: {r['near_duplicates']:,} texts in {r['near_duplicate_groups']:,} "
@@ -177,11 +209,11 @@ class Corpus:
             *conflicts,
             *notes,
         ]
-        if r["labelled"]:
+        if n_known:
             lines += [
                 self._labels_per_text(),
                 f"{len(labels)} labels, {per_text:.2f} per labelled text:",
-                _wrapped(labels, 20, total=r["labelled"]),
+                _wrapped(labels, 20, total=n_known),
             ]
         if brief:
             lines = [*lines[:2], *conflicts, *notes]
@@ -354,8 +386,8 @@ def load_data(
     1. Leave out pull requests and blank texts.
     2. Rename and select labels (`label_map`), then drop some (`drop_labels`).
     3. Of texts that differ only in white space or in their Unicode form, keep the first labelled
-       one, or the first if none of them is labelled. In a table with one row per text and label,
-       it gets the labels of all (`duplicate_labels`).
+       one (one by hand before one of `weight_column`), or the first if none of them is labelled. In
+       a table with one row per text and label, it gets the labels of all (`duplicate_labels`).
     4. Leave out labels that occur on too few of the remaining rows (`min_label_count`).
     5. Group near duplicates (see `shared.data.near_duplicates`).
 
@@ -364,7 +396,7 @@ def load_data(
 
     Parameters
     ----------
-    args : the flags; only those of `DataArguments` are read.
+    args : the flags; those of `DataArguments` are read, and `weight_column` if there is one.
     label_names : names that label ids must follow, such as those of a trained model. Then
         `min_label_count` does not apply, and any other label is unknown.
     labels_required : whether a source without any label is an error.
@@ -443,6 +475,8 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     reading = {"label_separator": corpus.report["label_separator"]}
     if corpus.report["joined_rows"]:
         reading["duplicate_labels"] = "merge"
+    if hasattr(args, "weight_column"):
+        reading["weight_column"] = None  # held-out rows are labelled by hand
     return {
         part: load_data(
             replace(args, data=data, drop_labels=drop_labels, **reading),
@@ -498,7 +532,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 5  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 6  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:
@@ -534,6 +568,7 @@ def _cache_key(
         args.min_label_count,
         args.pull_requests,
         args.empty_labels,
+        getattr(args, "weight_column", None),
         label_names and list(label_names),
         keep_unknown_labels,
     ]

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
-from shared.data.columns import LabelCells, find_label_cells, find_text_columns, join_text
+from shared.data.columns import (
+    LabelCells,
+    find_label_cells,
+    find_text_columns,
+    find_weight_column,
+    join_text,
+    read_weight,
+)
 from shared.data.labels import LabelEncoder
 from shared.data.row_labels import RowLabels, count_conflicts, first_of_duplicates, is_long_table
 from shared.data.words import count_words, has_unspaced
@@ -89,7 +96,9 @@ def prepare(
     labels = source_labels.renumber(new_ids)
 
     # 3. Drop exact duplicates, or join their labels.
-    first = first_of_duplicates(table["key"].to_numpy(), labels.known(args.empty_labels))
+    known = labels.known(args.empty_labels)
+    weighted = known & table["weight"].is_valid().to_numpy()
+    first = first_of_duplicates(table["key"].to_numpy(), known.astype(int) + (known & ~weighted))
     kept = first == np.arange(len(first))
     joined = 0
     if args.duplicate_labels == "merge" or (
@@ -125,6 +134,7 @@ def prepare(
             raise _unexpected_labels(source, unknown, first_row, names)
     labels = labels.renumber(_positions(frequency, [*names, *unknown]))
     known = labels.known(args.empty_labels)
+    weighted &= known
 
     # 5. Group near duplicates. All rows are hashed in place; the groups of the kept rows are then
     # numbered from 0 without gaps.
@@ -146,7 +156,8 @@ def prepare(
         "exact_duplicates": int((~kept).sum()) - joined,
         "label_conflicts": conflicts,
         "rows": int(kept.sum()),
-        "labelled": int(known[kept].sum()),
+        "labelled": int((known & ~weighted)[kept].sum()),
+        "pseudo_labelled": int(weighted[kept].sum()),
         "unlabelled": int((~known[kept]).sum()),
         "multilabel": int((labels_per_row[kept] > 1).sum()),
         "near_duplicates": int(group_sizes[group_sizes > 1].sum()),
@@ -166,7 +177,8 @@ def prepare(
         )
         for column, column_names in columns.items()
     }
-    _write(path, table, kept, label_columns, groups, report)
+    weights = pa.array(table["weight"].to_numpy(), mask=~weighted) if weighted.any() else None
+    _write(path, table, kept, label_columns, groups, weights, report)
     return path
 
 
@@ -185,12 +197,15 @@ def _stream_rows(
 
     Columns: text; labels (the encoder's codes; null: unlabelled); row (1-based, in the source);
     key (equal for texts that differ only in white space or in their Unicode form); words (their
-    number).
+    number); weight (null: no value in `args.weight_column`, or no such column is named).
     """
     import pyarrow as pa
 
     text_columns = find_text_columns(source.columns, args.text_columns, source.name)
     columns = [*text_columns, *cells.needed]
+    weight_column = getattr(args, "weight_column", None)
+    if weight_column is not None:
+        columns.append(find_weight_column(source.columns, weight_column, source.name))
     if "pull_request" in source.columns:
         columns.append("pull_request")
     schema = pa.schema(
@@ -200,6 +215,7 @@ def _stream_rows(
             "row": pa.int64(),
             "key": pa.uint64(),
             "words": pa.int32(),
+            "weight": pa.float32(),
         }
     )
     number, pull_requests, unspaced = 0, 0, 0
@@ -224,6 +240,7 @@ def _stream_rows(
             try:
                 text = join_text(row, text_columns)
                 codes = encoder.encode(cells(row), number)
+                weight = None if weight_column is None else read_weight(row, weight_column)
             except ValueError as error:
                 raise UserError(f"{source.name}, row {number}: {error}") from error
             normalized = " ".join(unicodedata.normalize("NFC", text).split())
@@ -235,7 +252,8 @@ def _stream_rows(
             key = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
             n_words = count_words(normalized)
             unspaced += has_unspaced(normalized)
-            batch.append((text, codes, number, int.from_bytes(key, "little"), n_words))
+            key_number = int.from_bytes(key, "little")
+            batch.append((text, codes, number, key_number, n_words, weight))
             characters += len(text)
             if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
                 flush()
@@ -375,12 +393,14 @@ def _write(
     kept: np.ndarray,
     labels: dict[str, tuple[list[str], pa.ListArray]],
     groups: np.ndarray,
+    weights: pa.Array | None,
     report: dict[str, Any],
 ) -> None:
     """Write the kept rows, batch by batch, with the report in the metadata.
 
     `labels` maps each column of labels to the names of its labels, and to their ids per row.
-    `table`, `kept` and the ids have all n rows; `groups` has only the kept ones.
+    `table`, `kept`, the ids and the weights, if any, have all n rows; `groups` has only the kept
+    ones.
     """
     import pyarrow as pa
     from datasets import ClassLabel, Features, List, Value
@@ -392,6 +412,7 @@ def _write(
             "row": Value("int64"),
             "group": Value("int64"),
             "words": Value("int32"),
+            **({} if weights is None else {"weight": Value("float32")}),
         }
     )
     # The metadata of `datasets` keeps the names of the labels; the report is added to it.
@@ -409,5 +430,6 @@ def _write(
                 rows,
                 pa.array(groups[written : (written := written + len(rows))]),
                 batch["words"].filter(mask),
+                *([] if weights is None else [weights[part].filter(mask)]),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))

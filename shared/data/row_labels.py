@@ -110,13 +110,13 @@ class RowLabels:
 # --- exact duplicates ----------------------------------------------------------------------------
 
 
-def first_of_duplicates(keys: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Return the row to keep of each set of exact duplicates: the first labelled one, or the first.
+def first_of_duplicates(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
+    """Return the row to keep of each set of exact duplicates: the first of the highest priority.
 
     Parameters
     ----------
     keys : uint64 array of shape (n,); rows with the same key are duplicates.
-    labelled : bool array of shape (n,).
+    priority : int array of shape (n,), such as 1 for labelled rows and 0 for others.
 
     Returns
     -------
@@ -124,9 +124,9 @@ def first_of_duplicates(keys: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    # Sort by key, within a key labelled rows first. The sort is stable, so that rows which agree in
-    # both stay in the order of the source, and the row to keep is the first with its key.
-    order = np.lexsort((~labelled, keys))
+    # Sort by key, within a key the highest priority first. The sort is stable, so that rows which
+    # agree in both stay in the order of the source, and the row to keep is the first with its key.
+    order = np.lexsort((-priority, keys))
     is_first = np.ones(len(keys), bool)  # whether a row in sorted order is the first with its key
     is_first[1:] = keys[order][1:] != keys[order][:-1]
     duplicate_set = np.cumsum(is_first) - 1  # number of the set, per row in sorted order

@@ -72,6 +72,21 @@ class Split:
         (train, train_rows), (test, test_rows) = (self.sources[p] for p in ("train", "test"))
         return train is test and np.array_equal(train_rows, test_rows)
 
+    @property
+    def pseudo_labelled(self) -> np.ndarray:
+        """int64 indices of the rows of `Corpus.pseudo_labelled` to train on.
+
+        Those with a near duplicate in the validation or test set are not among them.
+        """
+        corpus, rows = self.corpus, self.corpus.pseudo_labelled
+        held_out = [self.sources[part] for part in ("valid", "test")]
+        own = [corpus.groups[held] for source, held in held_out if source is corpus]
+        others = [source for source, _ in held_out if source is not corpus]
+        repeats = np.isin(corpus.groups, np.concatenate([corpus.groups[:0], *own]))
+        if len(rows):
+            repeats |= corpus.repeats(others)
+        return rows[~repeats[rows]]
+
     def label_counts(self, part: str = "train") -> dict[str, int]:
         """Return how many texts of a set ("train", "valid" or "test") have each label."""
         counts = self.labels[part].sum(axis=0, dtype=int).tolist()
@@ -136,7 +151,12 @@ def load_and_split(args: SplitArguments, *, seed: int) -> tuple[Corpus, Split]:
 
 
 def split_corpus(
-    corpus: Corpus, held_out: Mapping[str, Corpus], args: SplitArguments, *, seed: int
+    corpus: Corpus,
+    held_out: Mapping[str, Corpus],
+    args: SplitArguments,
+    *,
+    seed: int,
+    labels_required: bool = True,
 ) -> Split:
     """Split the labelled rows into a training, a validation and a test set.
 
@@ -153,6 +173,8 @@ def split_corpus(
         are part of larger ones. `train_per_label` is the same for each label; of a label with
         fewer rows, all are used.
     seed : the same seed gives the same split.
+    labels_required : false: `corpus` may have no labelled row. The training set is then empty, and
+        `held_out` must have the test set.
 
     Raises
     ------
@@ -167,6 +189,8 @@ def split_corpus(
     not_repeated = ~corpus.repeats(list(held_out.values()) if args.drop_repeated else [])
     labelled = corpus.labelled[not_repeated[corpus.labelled]]
     repeated = len(corpus.labelled) - len(labelled)
+    if not labels_required and not len(corpus.labelled):
+        return _split_without_labels(corpus, held_out, args, not_repeated)
     y = corpus.label_matrix(labelled)  # (labelled rows, labels)
     n_sets = 3 - len(held_out) - ("valid" not in held_out and args.valid_size == 0)
     if len(y) < n_sets:
@@ -247,6 +271,28 @@ def split_without_validation(corpus: Corpus, *, train: np.ndarray, test: np.ndar
         labels={name: source.label_matrix(rows) for name, (source, rows) in sources.items()},
         sources=sources,
         unlabelled=corpus.unlabelled[~repeats],
+        left_out=none,
+        repeated=0,
+    )
+
+
+def _split_without_labels(
+    corpus: Corpus, held_out: Mapping[str, Corpus], args: SplitArguments, not_repeated: np.ndarray
+) -> Split:
+    """Return a split without training rows; `not_repeated` is bool, of shape (rows,)."""
+    if "test" not in held_out:
+        raise UserError(
+            f"{args.data}: no row is labelled by hand, so none can be tested on; name a file of "
+            "labelled rows with --test_data"
+        )
+    none = corpus.labelled
+    sources = {"train": (corpus, none), "valid": (corpus, none), "test": (corpus, none)}
+    sources |= {name: (other, other.labelled) for name, other in held_out.items()}
+    return Split(
+        rows={name: source.dataset.select(rows) for name, (source, rows) in sources.items()},
+        labels={name: source.label_matrix(rows) for name, (source, rows) in sources.items()},
+        sources=sources,
+        unlabelled=corpus.unlabelled[not_repeated[corpus.unlabelled]],
         left_out=none,
         repeated=0,
     )

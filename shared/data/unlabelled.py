@@ -70,7 +70,9 @@ class Unlabelled:
         return line
 
 
-def load_unlabelled(split: Split, args: UnlabelledArguments, *, seed: int) -> Unlabelled:
+def load_unlabelled(
+    split: Split, args: UnlabelledArguments, *, seed: int, examples_required: bool = True
+) -> Unlabelled:
     """Draw the unlabelled texts, and print how many there are.
 
     Parameters
@@ -81,14 +83,18 @@ def load_unlabelled(split: Split, args: UnlabelledArguments, *, seed: int) -> Un
     args : UnlabelledArguments
     seed : int
         The same seed draws the same rows. A smaller `max_unlabelled` draws a part of them.
+    examples_required : bool
+        False: the classes are known without examples, such as from a tagger.
 
     Raises
     ------
     UserError
-        If there is no unlabelled text, there are fewer labelled texts than classes, a class has no
-        example, or the file of `unlabelled_data` cannot be read.
+        If there is no unlabelled text (nor one of `Split.pseudo_labelled`), there are fewer
+        labelled texts than classes, a class has no example, or the file of `unlabelled_data` cannot
+        be read.
     """
-    check_examples(split)
+    if examples_required:
+        check_examples(split)
     if args.unlabelled_data is None:
         corpus, rows = split.corpus, split.unlabelled
         repeats = len(corpus.unlabelled) + len(split.left_out) - len(rows)
@@ -104,13 +110,15 @@ def load_unlabelled(split: Split, args: UnlabelledArguments, *, seed: int) -> Un
             drop_labels=[],
             min_label_count=1,
         )
+        if hasattr(own, "weight_column"):
+            own.weight_column = None
         # Only arguments that extend TrainingArguments have this method.
         with getattr(args, "main_process_first", contextlib.nullcontext)():
             corpus = load_data(own, labels_required=False)
         rows = np.flatnonzero(~_repeats_held_out(corpus.dataset, split))
         repeats = len(corpus.dataset) - len(rows)
         advice = "add texts to the file"
-    if not len(rows):
+    if not len(rows) and not (args.unlabelled_data is None and len(split.pseudo_labelled)):
         source = "--data" if args.unlabelled_data is None else "--unlabelled_data"
         lost = f" ({repeats:,} repeat a validation or test text)" if repeats else ""
         raise UserError(f"{source} has no unlabelled text to train on{lost}; {advice}")
@@ -134,7 +142,12 @@ def check_examples(split: Split) -> None:
     if not split.corpus.single_label:
         return
     counts = split.label_counts()
-    absent = [name for name, count in counts.items() if not count]
+    by_others = split.corpus.label_matrix(split.pseudo_labelled).sum(axis=0, dtype=int).tolist()
+    absent = [
+        name
+        for (name, count), others in zip(counts.items(), by_others, strict=True)
+        if not count + others
+    ]
     if absent:
         raise UserError(
             f"the {len(split.labels['train']):,} training texts have no example of "

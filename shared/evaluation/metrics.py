@@ -414,14 +414,16 @@ def classification_report(
     def format_line(label: str, cells: list[str]) -> str:
         return (f"{label:>{width}s} " + "".join(f" {cell:>9}" for cell in cells)).rstrip()
 
-    def format_value(value: float | int | None) -> str:
+    def format_value(column: str, value: float | int | None) -> str:
         if value is None:
             return ""
+        if column == "threshold" and value > 1:  # `shared.evaluation.rules.NEVER`
+            return "never"
         return str(value) if isinstance(value, int) else f"{value:.2f}"
 
     def format_rows(rows: list[dict[str, Any]]) -> list[str]:
         return [
-            format_line(row["label"], [format_value(row.get(column)) for column in columns])
+            format_line(row["label"], [format_value(column, row.get(column)) for column in columns])
             for row in rows
         ]
 

@@ -16,6 +16,8 @@ trainer and the metrics of the rooms below.
 - `titles`: the first lines of texts, and embeddings of their own for them
 - `probe`: logistic regression on embeddings, latent semantic analysis and words
 - `attributions`, `linear_attributions`: what each word of a text adds to the logit of a label
+- `uncertainty`: Monte-Carlo dropout: how far a trained model doubts its predictions
+- `pseudo_labels`: the unlabelled texts that a student learns from, with labels and weights
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
@@ -84,10 +86,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_settings",
             "fit_with_self_training",
         ],
+        "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],
         "titles": ["TitledEmbedder", "have_titles"],
         "trees": ["BoostedTrees"],
+        "uncertainty": ["DropoutPasses", "bald", "entropy", "label_variance"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
         "word_pipelines": ["WordArguments", "word_pipeline"],
         "zero_shot": [

@@ -67,7 +67,9 @@ class Embedder:
 
 
 class CachedEmbedder(Embedder):
-    """Sentence embeddings of texts that are kept in a cache.
+    """Sentence embeddings of texts that are kept in a cache, and in memory.
+
+    Texts that were embedded before, in whatever lists, need neither the model nor the cache.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ class CachedEmbedder(Embedder):
     Attributes
     ----------
     n_texts : int
-        Number of texts embedded so far, those from the cache included.
+        Number of texts embedded so far, those from the cache on disk included.
     seconds : float
         Time in seconds that it took to embed them. For texts from the cache, this is the time of
         the run that embedded them.
@@ -97,9 +99,13 @@ class CachedEmbedder(Embedder):
         super().__init__(trainer, tokenizer)
         self.model_folder, self.cache_dir = model_folder, cache_dir
         self.n_texts, self.seconds = 0, 0.0
+        self._known: dict[bytes, np.ndarray] = {}  # hash of a text: its vector
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of length one: float32, of shape (texts, width)."""
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        if keys and all(key in self._known for key in keys):
+            return np.stack([self._known[key] for key in keys])
         # Truncation and precision change the vectors, so they are part of the cache's key.
         settings: tuple[object, ...] = (
             self.tokenizer.model_max_length,
@@ -114,7 +120,9 @@ class CachedEmbedder(Embedder):
         )
         self.n_texts += len(texts)
         self.seconds += seconds
-        return normalized(vectors)
+        vectors = normalized(vectors)
+        self._known |= zip(keys, vectors, strict=True)
+        return vectors
 
 
 class SourceVectors:

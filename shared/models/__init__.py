@@ -4,6 +4,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 `shared.training`.
 
 - `sources`: turn the value of ``--model`` into a folder or a hub id.
+- `language_models`: the default language model, converted from its package.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
@@ -42,9 +43,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": [
             "PooledForSequenceClassification",
         ],
+        "language_models": ["DEFAULT_LANGUAGE_MODEL", "resolve_language_model"],
         "lengths": ["limit_length", "longest_input"],
         "loading": [
             "has_dropout",
+            "load_causal_language_model",
             "load_classifier_to_adapt",
             "load_encoder",
             "load_masked_language_model",

@@ -40,6 +40,7 @@ _DROPOUT = {
 _TASKS = {
     "AutoModel": "encoder",
     "AutoModelForSequenceClassification": "text classifier",
+    "AutoModelForCausalLM": "language model",
     "AutoModelForMaskedLM": "masked language model",
     "AutoModelForSeq2SeqLM": "translator",
 }
@@ -302,6 +303,33 @@ def load_translator(folder: str) -> PreTrainedModel:
     return model.eval()
 
 
+def load_causal_language_model(
+    folder: str, *, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Load a model that predicts the next token, such as Llama or GPT-2, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    tokenizer : PreTrainedTokenizerBase
+        Must have no more tokens than the model has embeddings, and an end token.
+
+    Raises
+    ------
+    UserError
+        For another architecture, another tokenizer, or missing, truncated or mismatched weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, missing = _load(AutoModelForCausalLM, folder)
+    _check_weights(missing, folder)
+    _check_vocabulary(model, tokenizer, folder)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no end token; name another model")
+    return model.eval()
+
+
 def load_config(folder: str) -> PreTrainedConfig:
     """Load the config of a model, also of an architecture of this project.
 
@@ -478,15 +506,7 @@ def _check(
     _check_weights(missing, folder)
     if tokenizer is None:
         return
-    # Fewer tokens than embeddings are fine: some models round the number of embeddings up.
-    n_embeddings = _number_of_embeddings(model)
-    # The highest id counts, for ids can have holes.
-    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
-    if n_embeddings is not None and n_tokens > n_embeddings:
-        raise UserError(
-            f"{folder}: the tokenizer has {n_tokens} tokens but the model only "
-            f"{n_embeddings} embeddings; they do not belong together"
-        )
+    _check_vocabulary(model, tokenizer, folder)
     # The heads of encoder-decoders read the end token, of which each text must hold one.
     if model.config.is_encoder_decoder:
         tokenizer.split_special_tokens = True
@@ -500,6 +520,21 @@ def _check(
     from shared.models.padding import fit_to_padding
 
     fit_to_padding(part or model, tokenizer, folder, longest_input(model))
+
+
+def _check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
+) -> None:
+    """Refuse a tokenizer with more tokens than the model has embeddings."""
+    # Fewer tokens than embeddings are fine: some models round the number of embeddings up.
+    n_embeddings = _number_of_embeddings(model)
+    # The highest id counts, for ids can have holes.
+    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if n_embeddings is not None and n_tokens > n_embeddings:
+        raise UserError(
+            f"{folder}: the tokenizer has {n_tokens} tokens but the model only "
+            f"{n_embeddings} embeddings; they do not belong together"
+        )
 
 
 def _number_of_embeddings(model: PreTrainedModel) -> int | None:

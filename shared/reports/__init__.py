@@ -5,12 +5,14 @@
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
 - `page`: report.html, one page that shows where a classifier is wrong.
 - `page_data`: what report.html shows, from arrays to JSON values.
+- `reasons`: why the rows of report.html got their labels.
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
@@ -35,7 +37,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
+        "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
+        "reasons": ["Reasons"],
         "results": [
             "describe_output",
             "interval_metrics",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from time import perf_counter
@@ -16,10 +17,14 @@ from shared.reports.input_parts import Part, check_apart, find_files, split_file
 from shared.reports.tagged_folder import Folders, PartTagger, TaggedFolder, load_part_tagger
 from shared.taggers.explanations import load_explainer
 from shared.taggers.folder import tagger_fingerprint
-from shared.taggers.tagger import load_taggers, mean_tagger
+from shared.taggers.loading import load_taggers, note_unknown_tokens
+from shared.taggers.means import mean_tagger
 
 _RETRIES = 5  # how often a worker that dies is started again
+# Paragraphs that Ray prints, whatever the level of its log; a line of this module says the same.
+_NOTICES_OF_A_DEATH = r"^A worker died or was killed|^Task .*retries remaining"
 _STORE_BYTES = 128 << 20  # of Ray's store of objects; its minimum is 75 MB
+_SAMPLED_PARTS, _SAMPLED_TEXTS = 5, 200  # of each part, to look for unknown tokens
 _CSV_FLAGS = ("column_names", "delimiter", "quoting")
 Results = Generator[dict[str, int], None, None]
 _FLAGS_OF_WORKERS = (
@@ -62,7 +67,8 @@ def tag_folder(args: Any, flags_of_a_run: Sequence[str], default_tagger: str) ->
     )
     # All is loaded before the output is touched, also for workers, which load it once more: after a
     # mistake, the corrected command finds the folder as it was.
-    tagger = mean_tagger(load_taggers(args, default_tagger), names=args.model)
+    taggers = load_taggers(args, default_tagger)
+    tagger = mean_tagger(taggers, names=args.model)
     run: dict[str, Any] = {"taggers": [tagger_fingerprint(name) for name in args.model]}
     run |= {f"--{name}": getattr(args, name) for name in flags_of_a_run}
     explainer = None
@@ -71,15 +77,21 @@ def tag_folder(args: Any, flags_of_a_run: Sequence[str], default_tagger: str) ->
         for note in explainer.notes:
             print_once(f"note: {note}")
     output = TaggedFolder(args.output, run, inputs, parts, resume=args.resume)
+    missing = output.missing
+    folders = Folders(files, output.target, output.path, columns, label_column)
+    part_tagger = PartTagger(folders, tagger, explainer, args.top_scores)
+    # The texts of some parts all over the folder: its files may differ.
+    sampled = missing[:: max(len(missing) // _SAMPLED_PARTS, 1)][:_SAMPLED_PARTS]
+    texts = [text for part in sampled for text in part_tagger.texts(part)[:_SAMPLED_TEXTS]]
+    note_unknown_tokens(dict(zip(args.model, taggers, strict=True)), texts)
     output.start()
 
-    started, n_rows, n_texts, missing = perf_counter(), 0, 0, output.missing
+    started, n_rows, n_texts = perf_counter(), 0, 0
     if missing:
-        folders = Folders(files, output.target, output.path, columns, label_column)
         if args.engine == "ray":
             results = tag_on_ray(folders, missing, args)
         else:
-            results = tag_here(PartTagger(folders, tagger, explainer, args.top_scores), missing)
+            results = tag_here(part_tagger, missing)
         # Closing it ends the cluster, also after Ctrl-C.
         with closing(results):
             shown = progress(results, f"tagging {args.data}", unit="files", total=len(missing))
@@ -118,11 +130,15 @@ class RayWorker:
         self._tagger: PartTagger | None = None
 
     def tag(self, part: Part) -> dict[str, int] | str:
-        """Return what `PartTagger` returns; of a mistake of the user, its message."""
+        """Return what `PartTagger` returns; of a mistake of the user, its message.
+
+        The first result of a worker that was started again has ``restarted`` beside its numbers.
+        """
         try:
-            if self._tagger is None:
-                self._tagger = self._load()
-            return self._tagger(part)
+            if self._tagger is not None:
+                return self._tagger(part)
+            self._tagger = self._load()
+            return self._tagger(part) | {"restarted": int(_is_restarted())}
         except UserError as error:
             return str(error)
 
@@ -156,13 +172,10 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
         If Ray is not installed or cannot start, if a worker dies again and again, or for a mistake
         that a worker finds.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read on import
-    try:
-        import ray
-        from ray.exceptions import RayActorError
-        from ray.util import ActorPool
-    except ImportError as error:
-        raise UserError('--engine ray: needs Ray; pip install -e ".[ray]"') from error
+    ray = import_ray()
+    from ray.exceptions import RayActorError
+    from ray.util import ActorPool
+
     starts = not ray.is_initialized()
     if starts:
         _start_ray(ray)
@@ -184,6 +197,8 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
         for result in pool.map_unordered(lambda actor, part: actor.tag.remote(part), parts):
             if isinstance(result, str):
                 raise UserError(result)
+            if result.pop("restarted", 0):
+                print_once("note: a worker died; it was started again, with the part it was at")
             yield result
     except RayActorError as error:
         raise UserError(
@@ -193,6 +208,32 @@ def tag_on_ray(folders: Folders, parts: Sequence[Part], args: Any) -> Results:
     finally:
         if starts:
             ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Return the module of Ray, which sends nothing anywhere and says little.
+
+    Raises
+    ------
+    UserError
+        If it is not installed.
+    """
+    # Both are read on import.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NOTICES_OF_A_DEATH)
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError('--engine ray: needs Ray; pip install -e ".[ray]"') from error
+    return ray
+
+
+def _is_restarted() -> bool:
+    """Return whether this is a worker of Ray that was started again."""
+    ray = sys.modules.get("ray")  # which a worker has imported
+    if ray is None or not ray.is_initialized():
+        return False
+    return ray.get_runtime_context().was_current_actor_reconstructed
 
 
 def worker_flags(args: Any) -> dict[str, Any]:

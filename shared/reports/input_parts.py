@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson")
+# What pyarrow opens by itself. All others are names of fsspec.
+_ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf")
 _WILDCARDS = "*?["
 
 
@@ -90,8 +92,10 @@ def open_folder(uri: str, flag: str) -> tuple[FileSystem, str]:
 
     if "://" not in uri:
         return LocalFileSystem(), os.path.abspath(expand_path(uri))
+    scheme = uri.partition("://")[0]
+    is_known = scheme in _ARROW_SCHEMES or scheme.startswith("fsspec+")
     try:
-        return FileSystem.from_uri(uri)
+        return FileSystem.from_uri(uri if is_known else f"fsspec+{uri}")
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
         raise UserError(f"--{flag} {uri}: cannot be opened ({first_line(error)})") from error
 

@@ -5,8 +5,8 @@ const data = read("data");
 const rows = read("rows");
 const by = (id) => document.getElementById(id);
 const name = (label) => data.labels[label];
-// Thresholds of some classifiers lie near 0 and 1.
-const decimal = (value) => (value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
+// Thresholds of some classifiers lie near 0 and 1; no score reaches one above 1.
+const decimal = (value) => (value > 1 ? "never" : value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 // Texts reach the page as text nodes only.
@@ -249,6 +249,46 @@ function labelled(paragraph, title, labels, other, className, scores) {
   if (!labels.length) paragraph.append("none");
 }
 
+function wordList(words) {
+  const list = element("dl", undefined, "words");
+  const heaviest = Math.max(...words.flatMap(([, pairs]) => pairs.map(([, weight]) => weight)));
+  for (const [label, pairs] of words) {
+    const term = element("dt");
+    term.append(element("bdi", name(label)));
+    const definition = element("dd", pairs.length ? undefined : "none");
+    for (const [word, weight] of pairs) {
+      const item = element("span", undefined, "word");
+      item.style.setProperty("--share", weight / heaviest);
+      item.append(element("bdi", word), " ", element("small", weight.toFixed(2)));
+      definition.append(item, " ");
+    }
+    list.append(term, definition);
+  }
+  return list;
+}
+
+function neighbourList(neighbours) {
+  const list = element("ol", undefined, "neighbours");
+  for (const neighbour of neighbours) {
+    const item = element("li");
+    item.append(element("bdi", neighbour.text || "(no text)"));
+    const note = element("p", `Row ${neighbour.row}, cosine ${neighbour.cosine.toFixed(2)}: `, "note");
+    neighbour.labels.forEach((label, i) => note.append(i ? ", " : "", element("bdi", name(label))));
+    if (!neighbour.labels.length) note.append("no label");
+    item.append(note);
+    list.append(item);
+  }
+  return list;
+}
+
+function reasons(row) {
+  const details = element("details", undefined, "reasons");
+  details.append(element("summary", "Reasons"));
+  if (row.words) details.append(element("h4", "Words that weigh most, with what each adds to the logit"), wordList(row.words));
+  if (row.neighbours) details.append(element("h4", "Nearest training texts"), neighbourList(row.neighbours));
+  return details;
+}
+
 function rowItem(index, list) {
   const row = rows.rows[index];
   const item = element("li");
@@ -267,6 +307,7 @@ function rowItem(index, list) {
   const note = element("p", `Row ${row.row}; all labels right with probability ${row.confidence.toFixed(2)}`, "note");
   others.forEach(([label, score], i) => note.append(i ? ", " : "; also ", element("bdi", name(label)), ` ${score.toFixed(2)}`));
   item.append(note);
+  if (row.words || row.neighbours) item.append(reasons(row));
   return item;
 }
 
@@ -295,6 +336,7 @@ function startRows() {
   by("row-label").append(...options);
   const restart = () => { limit = PAGE_SIZE; showRows(); };
   for (const input of document.querySelectorAll("input[name=list], #row-label, #row-search")) input.addEventListener("input", restart);
+  by("reasons-note").textContent = rows.note;
   by("more-rows").addEventListener("click", () => { limit += PAGE_SIZE; showRows(); });
   showRows();
 }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from shared.evaluation.label_errors import LabelError
     from shared.evaluation.rules import DecisionRule
+    from shared.reports.reasons import Explain
 
 PAGE = "report.html"
 _FOLDER = Path(__file__).parent
@@ -54,6 +55,7 @@ def write_page(
     confidence: np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
     label_errors: Sequence[LabelError] = (),
+    explain: Explain | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     cache_dir: str | None = None,
 ) -> None:
@@ -87,6 +89,8 @@ def write_page(
     thresholds : sequence of float, optional
         For the table of labels: one per label; NaN for a label without one.
     label_errors : sequence of LabelError
+    explain : callable, optional
+        Gives the reasons of rows; see `shared.reports.reasons.Reasons.explain`.
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty if nothing was trained in epochs.
     cache_dir : str, optional
@@ -133,7 +137,7 @@ def write_page(
         best_applies=rule.at_least_one and bool((predicted & (decided_by < limits)).any()),
         other_rules=bool((rule.choose(decided_by[:, known]) != predicted[:, known]).any()),
         data=data,
-        rows=page_data.row_lists(rows, y, scores, predicted, confidence, label_errors),
+        rows=page_data.row_lists(rows, y, scores, predicted, confidence, label_errors, explain),
         n_rows=len(y),
         library=_chart_library(cache_folder(cache_dir)),
         css=(_FOLDER / "page.css").read_text("utf-8"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.evaluation.label_errors import LabelError
+    from shared.reports.reasons import Explain
 
 MOST_CURVES = 200  # labels that have a curve of their own
 MOST_PAIRS = 25
@@ -156,6 +157,7 @@ def row_lists(
     predicted: np.ndarray,
     confidence: np.ndarray,
     label_errors: Sequence[LabelError],
+    explain: Explain | None = None,
 ) -> dict[str, Any]:
     """Return the worst errors, the most doubtful rows and the likely label errors, with texts.
 
@@ -165,12 +167,15 @@ def row_lists(
     y, scores, predicted : array of shape (rows, labels)
     confidence : array of shape (rows,)
     label_errors : sequence of LabelError
+    explain : callable, optional
+        See `shared.reports.reasons.Reasons.explain`.
 
     Returns
     -------
     dict
         ``rows``, by their index, and the lists ``errors``, ``doubtful`` and ``label_errors`` of
-        indices, each with ``*_total``, the number of rows that belong to the list.
+        indices, each with ``*_total``, the number of rows that belong to the list. With `explain`,
+        rows have its reasons, and ``note`` says which tagger they are of.
     """
     wrong = y != predicted
     # How far the score of the worst wrong label is from the truth.
@@ -184,9 +189,12 @@ def row_lists(
         "label_errors": [error.row for error in label_errors[:MOST_ROWS]],
     }
     totals = {"errors": len(errors), "doubtful": len(doubtful), "label_errors": len(label_errors)}
-    reasons = {error.row: error.reason for error in label_errors[:MOST_ROWS]}
+    of_errors = {error.row: error.reason for error in label_errors[:MOST_ROWS]}
     indices = sorted(set().union(*picked.values()))
     chosen = rows.select(indices)
+    # The labels of a row, those first that are missed or wrongly predicted.
+    labels = {i: [*np.flatnonzero(wrong[i]), *np.flatnonzero(y[i] & predicted[i])] for i in indices}
+    reasons, note = explain(list(picked.values()), labels) if explain else ({}, "")
     records = {}
     for index, number, text in zip(indices, chosen["row"], chosen["text"], strict=True):
         best = np.argsort(-scores[index], kind="stable")[:MOST_SCORES]
@@ -201,9 +209,15 @@ def row_lists(
             "predicted": np.flatnonzero(predicted[index]).tolist(),
             "scores": [[int(label), score] for label, score in shown.items()],
             "confidence": round(float(confidence[index]), 3),
-            "reason": reasons.get(index),
+            "reason": of_errors.get(index),
+            **reasons.get(index, {}),
         }
-    return {"rows": records, **picked, **{f"{name}_total": n for name, n in totals.items()}}
+    return {
+        "rows": records,
+        "note": note,
+        **picked,
+        **{f"{name}_total": n for name, n in totals.items()},
+    }
 
 
 def _pick(order: np.ndarray, concerns: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from shared.cli.files import atomic_write
 from shared.cli.launch import is_main_process, print_once, progress, wait_for_all_processes
 from shared.data.corpus import cache_folder
 from shared.evaluation.rules import prediction_records, scores_per_text
-from shared.taggers.tagger import BLOCK_SIZE, load_tagger
+from shared.taggers.loading import load_tagger
+from shared.taggers.tagger import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from shared.data.corpus import Corpus

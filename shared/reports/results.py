@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from shared.reports.cards import TaggerCard
 from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
 from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
+from shared.reports.reasons import Reasons
 from shared.reports.verdict import verdict
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ def write_results(
     rule: DecisionRule,
     calibrated: CalibratedScores | None = None,
     thresholds: Sequence[float] | None = None,
+    reasons: Reasons | None = None,
     log_history: Sequence[Mapping[str, Any]] = (),
     top_scores: int | None = None,
 ) -> str:
@@ -179,6 +182,8 @@ def write_results(
         Of the test rows, as the tagger gives them.
     thresholds : sequence of float, optional
         One per label, if thresholds alone decide which labels are predicted.
+    reasons : Reasons, optional
+        For ``report.html``: the words that weigh most, and the nearest training texts.
     log_history : sequence of mappings
         ``trainer.state.log_history``; empty if nothing was trained in epochs.
     top_scores : int, optional
@@ -228,6 +233,7 @@ def write_results(
         single_label=single_label,
         thresholds=thresholds,
         label_errors=errors,
+        explain=None if reasons is None else partial(reasons.explain, split, names),
         log_history=log_history,
         cache_dir=card.args.cache_dir,
     )

@@ -14,7 +14,8 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ from shared.evaluation.rules import scores_per_text
 from shared.reports.input_parts import InputFile, Part, open_folder, parse_line, reading
 from shared.reports.tagged_file import DOUBT, array_of, kept_columns, write_json_lines
 from shared.taggers.explanations import load_explainer
-from shared.taggers.tagger import Tagger, load_taggers, mean_tagger
+from shared.taggers.loading import load_taggers
+from shared.taggers.means import mean_tagger
+from shared.taggers.tagger import Tagger
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,6 +102,45 @@ class PartTagger:
         UserError
             If the file cannot be read, or a row cannot be tagged.
         """
+        table, rows, kept, texts = self._read(part)
+        records = self.tagger.tag(texts, self._n_scores)
+        if self.explainer:
+            explanations = self.explainer(texts, [record["labels"] for record in records])
+            for record, explanation in zip(records, explanations, strict=True):
+                record["explanation"] = explanation
+        for record, i in zip(records, kept, strict=True):
+            record |= {"input_file": part.origin, "input_row": part.first + i + 1}
+        with io.BytesIO() as buffer:
+            if table is None:
+                with io.TextIOWrapper(buffer, "utf-8", newline="\n") as text:
+                    of_rows = (kept_columns(rows[i], self._further) for i in kept)
+                    write_json_lines(text, map(_merged, of_rows, records))
+                    text.flush()
+                    content = buffer.getvalue()
+            else:
+                self._write_table(buffer, table, kept, records)
+                content = buffer.getvalue()
+        write_file(self.folders.target, f"{self.folders.output}/{part.name}", content)
+        return {"rows": len(kept), "texts": sum(map(bool, texts))}
+
+    def texts(self, part: Part) -> list[str]:
+        """Return the texts of a part that are tagged.
+
+        Raises
+        ------
+        UserError
+            As a call.
+        """
+        *_, texts = self._read(part)
+        return texts
+
+    def _read(
+        self, part: Part
+    ) -> tuple[pa.Table | None, list[dict[str, Any]], list[int], list[str]]:
+        """Return the table of a Parquet file, the rows, the numbers of those kept and their texts.
+
+        The rows of a table have the columns that are read here alone.
+        """
         with reading(part.file):
             if part.name.endswith(".parquet"):
                 table = self._read_table(part)
@@ -120,25 +162,7 @@ class PartTagger:
                 kept_columns(rows[i], self._further)
             except ValueError as error:
                 raise UserError(f"{part.file}, row {part.first + i + 1}: {error}") from error
-        records = self.tagger.tag(texts, self._n_scores)
-        if self.explainer:
-            explanations = self.explainer(texts, [record["labels"] for record in records])
-            for record, explanation in zip(records, explanations, strict=True):
-                record["explanation"] = explanation
-        for record, i in zip(records, kept, strict=True):
-            record |= {"input_file": part.origin, "input_row": part.first + i + 1}
-        with io.BytesIO() as buffer:
-            if table is None:
-                with io.TextIOWrapper(buffer, "utf-8", newline="\n") as text:
-                    of_rows = (kept_columns(rows[i], self._further) for i in kept)
-                    write_json_lines(text, map(_merged, of_rows, records))
-                    text.flush()
-                    content = buffer.getvalue()
-            else:
-                self._write_table(buffer, table, kept, records)
-                content = buffer.getvalue()
-        write_file(self.folders.target, f"{self.folders.output}/{part.name}", content)
-        return {"rows": len(kept), "texts": sum(map(bool, texts))}
+        return table, rows, kept, texts
 
     def _is_left_out(self, row: Mapping[str, Any]) -> bool:
         column = self.folders.label_column
@@ -209,12 +233,19 @@ def write_file(target: FileSystem, path: str, content: bytes) -> None:
     """
     parent, name = posixpath.split(path)
     temporary = f"{parent}/.{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    with _using_output(path):
         target.create_dir(parent, recursive=True)
         with target.open_output_stream(temporary) as stream:
             stream.write(content)
-        target.move(temporary, path)
-    except OSError as error:
+        target.move(temporary, path)  # in an object store a copy, which is atomic, too
+
+
+@contextmanager
+def _using_output(path: str) -> Iterator[None]:
+    """Report errors of the file system of the output as a `UserError`."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # some file systems are for reading only
         raise UserError(
             f"--output {path}: cannot be written ({first_line(error)}); choose another place"
         ) from error
@@ -279,9 +310,10 @@ class TaggedFolder:
         self.target, self.path = open_folder(uri, "output")
         self._run, self._parts = json.loads(json.dumps(run)), parts
         self._versions = {file.origin: file.version for file in inputs}
-        if self.target.get_file_info(self.path).type == FileType.File:
-            raise UserError(f"--output {uri}: is a file; name a folder")
-        files = self._files()
+        with _using_output(self.path):
+            if self.target.get_file_info(self.path).type == FileType.File:
+                raise UserError(f"--output {uri}: is a file; name a folder")
+            files = self._files()
         abandoned = {name for name in files if _TEMPORARY_NAME.fullmatch(name)}
         present = files - abandoned
         saved = self._read_manifest() if MANIFEST in present else None
@@ -308,8 +340,9 @@ class TaggedFolder:
         """Remove parts that are tagged again and half-done files, and write the manifest."""
         if self._n_changed:
             print_once(f"note: {self._n_changed:,} parts of files that changed are tagged again")
-        for name in self._to_remove:
-            self.target.delete_file(f"{self.path}/{name}")
+        with _using_output(self.path):
+            for name in self._to_remove:
+                self.target.delete_file(f"{self.path}/{name}")
         self._write_manifest(complete=False)
 
     def finish(self) -> None:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.reports.cards import TaggerCard
+from shared.reports.reasons import Reasons
 from shared.reports.results import write_results
-from shared.taggers.trained_model import save_trained_model
+from shared.taggers.loading import Loading
+from shared.taggers.tagger import Tagger
+from shared.taggers.trained_model import TrainedModelScorer, save_trained_model
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -64,6 +67,12 @@ def save_trained_tagger(
     if all_rows is not None:
         metrics = {**metrics, "refit_samples": len(all_rows.labels["train"])}
         card = replace(card, evaluation=split.explain(all_rows))
+    reasons = None
+    # With several processes, a model may be in pieces, and all would have to take part.
+    if trainer.args.world_size == 1:
+        loading, tokenizer = Loading(trainer.args, trainer.args.bf16), trainer.processing_class
+        scorer = TrainedModelScorer(loading.trainer(trainer.model, tokenizer), tokenizer)
+        reasons = Reasons(Tagger(split.corpus.label_names, rule, scorer), all_rows or split)
     report = write_results(
         output_dir,
         split,
@@ -74,6 +83,7 @@ def save_trained_tagger(
         rule=rule,
         calibrated=None if calibration is None else calibration.apply(scores, predicted),
         thresholds=rule.thresholds or None,
+        reasons=reasons,
         log_history=log_history,
         top_scores=top_scores,
     )

@@ -5,8 +5,11 @@
     tagger("Tokenizer drops the last word")  # {"labels": [...], "scores": {...}}
 
 - `arguments`: flags of the recipes that apply taggers
-- `tagger`: `Tagger`, from texts to labels and scores; `load_tagger`; the mean of several taggers
+- `tagger`: `Tagger`, from texts to labels and scores
+- `means`: the mean of several taggers
+- `loading`: `load_tagger`
 - `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
+- `known_labels`: data with the labels that a tagger knows
 - `onnx_model`: models in the ONNX format, run by onnxruntime
 - `onnx_export`: turn the models of a tagger into ONNX files
 - `explanations`: why a text got its labels: the words that weigh most, the nearest labelled texts
@@ -25,16 +28,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["EmbeddingScorer"],
         "explanations": ["Explainer", "load_explainer", "tagger_version"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
+        "known_labels": ["load_known_labels"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],
-        "tagger": [
-            "MeanScorer",
-            "Tagger",
-            "load_tagger",
-            "load_taggers",
-            "mean_tagger",
-            "save_mean",
-        ],
+        "loading": ["load_tagger", "load_taggers", "note_unknown_tokens"],
+        "means": ["MeanScorer", "mean_tagger", "save_mean"],
+        "tagger": ["Tagger"],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],
         "zero_shot": ["ZeroShotScorer"],

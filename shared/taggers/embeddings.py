@@ -24,7 +24,7 @@ from shared.taggers.words import add_linear, add_words, read_linear, read_words
 if TYPE_CHECKING:
     import torch
 
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
 
 
 class EmbeddingScorer:

@@ -15,13 +15,15 @@ from shared.data.words import WordAnalyzer
 from shared.methods.neighbours import NearestNeighbours
 from shared.methods.titles import titles
 from shared.taggers.folder import tagger_fingerprint
-from shared.taggers.tagger import MeanScorer, Tagger
+from shared.taggers.means import MeanScorer
+from shared.taggers.tagger import Tagger
 
 if TYPE_CHECKING:
     from shared.data.corpus import Corpus
 
-# From texts to the rows of their nearest neighbours and the cosines, both of shape (texts, k).
-Search = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+# From texts and k to the rows of their k nearest neighbours and the cosines, both of shape
+# (texts, k), or narrower if there are fewer.
+Search = Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
 _PROBE_TEXT = "a text"
 BLOCK_ROWS = 256  # texts that are embedded between two states of the progress bar
 
@@ -43,8 +45,8 @@ class Explainer:
         Its labelled texts are searched for neighbours: by the embeddings of the tagger (the mean of
         the last hidden states of a trained model), and for methods without an encoder by TF-IDF.
         None: a tagger that votes by neighbours names those; others have none.
-    n_reference : int, optional
-        The first labelled texts of the reference are searched. None: all.
+    reference_rows : int array, optional
+        The labelled rows of the reference that are searched. None: all.
     n_words : int, default 5
         Words of each label.
     n_neighbours : int, default 3
@@ -65,7 +67,7 @@ class Explainer:
         tagger: Tagger,
         reference: Corpus | None = None,
         *,
-        n_reference: int | None = None,
+        reference_rows: np.ndarray | None = None,
         n_words: int = 5,
         n_neighbours: int = 3,
         version: str | None = None,
@@ -92,7 +94,10 @@ class Explainer:
         embedders = [each.embed for each in scorers if getattr(each, "embed", None) is not None]
         self._search: Search | None = None
         if reference is not None:
-            rows = reference.dataset.select(reference.labelled[:n_reference])
+            if reference_rows is None:
+                reference_rows = reference.labelled
+            rows = reference.dataset.select(reference_rows)
+            self._groups = reference.groups[reference_rows]
             if embedders:
                 self._search = self._by_embeddings(
                     embedders[0], rows["text"][:], version, cache_dir
@@ -120,7 +125,10 @@ class Explainer:
             self.notes.append("no neighbours are named: the tagger holds no training texts")
 
     def __call__(
-        self, texts: Sequence[str | None], labels: Sequence[Sequence[str]] | None = None
+        self,
+        texts: Sequence[str | None],
+        labels: Sequence[Sequence[str]] | None = None,
+        groups: np.ndarray | None = None,
     ) -> list[dict[str, Any]]:
         """Explain the labels of texts.
 
@@ -130,6 +138,9 @@ class Explainer:
             As for `Tagger.tag`.
         labels : sequence of sequences of str, optional
             The labels to explain of each text. None: those that the tagger gives it.
+        groups : int array of shape (texts,), optional
+            Of texts that are rows of the reference: their ``reference.groups``. A row and its near
+            duplicates are then no neighbours of it. None: any text of the reference may be one.
 
         Returns
         -------
@@ -158,14 +169,33 @@ class Explainer:
             for explanation in explanations:
                 explanation["neighbours"] = []
             if filled:
-                for i, rows, cosines in zip(numbers, *self._search(filled), strict=True):
+                own = None if groups is None else np.asarray(groups)[numbers]
+                for i, pairs in zip(numbers, self._nearest(filled, own), strict=True):
                     explanations[i]["neighbours"] = [
-                        {"cosine": round(cosine, 4), **self._describe(row)}
-                        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)
+                        {"cosine": round(cosine, 4), **self._describe(row)} for row, cosine in pairs
                     ]
         return explanations
 
     # --- neighbours ---
+
+    def _nearest(
+        self, texts: Sequence[str], groups: np.ndarray | None
+    ) -> list[list[tuple[int, float]]]:
+        """Return the nearest neighbours of each text outside of its group, with their cosines."""
+        assert self._search is not None
+        n_own = 0
+        if groups is not None:
+            n_own = int((self._groups == groups[:, None]).sum(axis=1).max())
+        nearest, cosines = self._search(texts, self.n_neighbours + n_own)
+        pairs = []
+        for number, of_text in enumerate(zip(nearest.tolist(), cosines.tolist(), strict=True)):
+            others = [
+                (row, cosine)
+                for row, cosine in zip(*of_text, strict=True)
+                if groups is None or self._groups[row] != groups[number]
+            ]
+            pairs.append(others[: self.n_neighbours])
+        return pairs
 
     def _by_embeddings(
         self,
@@ -175,15 +205,19 @@ class Explainer:
         cache_dir: str | None,
     ) -> Search:
         """Return the search among texts that are embedded, or were in an earlier run."""
-        from shared.methods.embeddings import cached_vectors, normalized
+        from shared.methods.embeddings import CachedEmbedder, cached_vectors, normalized
 
         def unit(texts: Sequence[str]) -> np.ndarray:
             return normalized(embed(texts))  # with titles, they are longer
 
+        # A cache has one file for each list of texts.
+        cached = isinstance(getattr(embed, "embed", embed), CachedEmbedder)
+        n_rows = len(reference) if cached else BLOCK_ROWS
+
         def embed_reference() -> np.ndarray:
-            starts = range(0, len(reference), BLOCK_ROWS)
+            starts = range(0, len(reference), n_rows)
             blocks = progress(starts, "embedding the labelled texts", unit="blocks")
-            return np.concatenate([unit(reference[i : i + BLOCK_ROWS]) for i in blocks])
+            return np.concatenate([unit(reference[i : i + n_rows]) for i in blocks])
 
         if version is None:
             vectors = embed_reference()
@@ -196,11 +230,10 @@ class Explainer:
 
     def _in_index(self, index: NearestNeighbours, embed: Callable) -> Search:
         vectors = index.vectors
-        k = min(self.n_neighbours, len(vectors))
 
-        def search(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        def search(texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
             queries = embed(texts)
-            rows = index.search(queries, k)
+            rows = index.search(queries, min(k, len(vectors)))
             return rows, np.einsum("tw,tkw->tk", queries, vectors[rows])
 
         return search
@@ -211,12 +244,12 @@ class Explainer:
         from sklearn.neighbors import NearestNeighbors
 
         vectorizer = TfidfVectorizer(analyzer=WordAnalyzer(), sublinear_tf=True)
-        k = min(self.n_neighbours, len(reference))
-        index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
+        index = NearestNeighbors(metric="cosine", algorithm="brute")
         index.fit(vectorizer.fit_transform(reference))
 
-        def search(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-            distances, rows = index.kneighbors(vectorizer.transform(texts))
+        def search(texts: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+            queries = vectorizer.transform(texts)
+            distances, rows = index.kneighbors(queries, min(k, len(reference)))
             return rows, 1 - distances
 
         return search
@@ -256,6 +289,11 @@ def tagger_version(args: Any) -> str:
         With the folders of the taggers in ``model``.
     """
     return " ".join([*map(tagger_fingerprint, args.model), *(["bf16"] if args.bf16 else [])])
+
+
+def explains_slowly(tagger: Tagger) -> bool:
+    """Return whether words are weighed by the gradients of a model: many passes for each text."""
+    return any(hasattr(member.scorer, "trainer") for member in _members(tagger))
 
 
 def _members(tagger: Tagger) -> list[Tagger]:

@@ -232,7 +232,7 @@ class TaggerContents:
     Attributes
     ----------
     method : str
-        Which scorer reads it; see `shared.taggers.tagger.load_scorer`.
+        Which scorer reads it; see `shared.taggers.loading.load_scorer`.
     label_names : list of str
     rule : DecisionRule
     calibration : Calibration, optional

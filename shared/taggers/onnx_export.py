@@ -15,8 +15,9 @@ from shared.cli.errors import UserError, first_line
 from shared.methods.titles import TitledEmbedder
 from shared.methods.windows import saved_windows
 from shared.taggers.embeddings import EmbeddingScorer
+from shared.taggers.means import MeanScorer
 from shared.taggers.onnx_model import OnnxEmbedder, OnnxModel, OnnxScorer
-from shared.taggers.tagger import MeanScorer, Scorer, Tagger
+from shared.taggers.tagger import Scorer, Tagger
 from shared.taggers.trained_model import TrainedModelScorer
 from shared.taggers.words import WordScorer
 

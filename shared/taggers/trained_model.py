@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from shared.methods.embeddings import Embedder
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
     from shared.training.trainer import LengthGroupedTrainer
 
 METHOD = "trained_model"

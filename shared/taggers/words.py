@@ -25,7 +25,7 @@ from shared.methods.trees import BoostedTrees
 from shared.taggers.folder import TaggerContents
 
 if TYPE_CHECKING:
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
 
 _ANALYZERS = ("word", "char", "char_wb")
 _TREE_ARRAYS = ("feature", "threshold", "left", "right", "value", "root", "column", "bias")

@@ -12,7 +12,7 @@ from shared.methods.zero_shot import Calibration, SentenceScorer, load_scoring_m
 from shared.taggers.folder import EncoderReference, TaggerContents
 
 if TYPE_CHECKING:
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
 
 
 class ZeroShotScorer:

@@ -5,6 +5,7 @@ Modules:
 - `arguments`: the training flags of all recipes;
 - `trainer`: the Trainer that all recipes use;
 - `batches`: the order of the training rows, batches of texts of similar length;
+- `prediction_batches`: the batches of a prediction on a CPU;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `consistency`: training on unlabelled texts and changed copies of them;
@@ -12,6 +13,7 @@ Modules:
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
 - `refit`: a second training on all labelled rows, for the epochs that the first one found;
+- `rounds`: several trainings in one run, and their folders;
 - `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
 - `health`: checks before a training, such as the initial loss and the learning rate.
 
@@ -45,6 +47,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "MaskingCollator",
             "MultilabelCollator",
             "PaddingCollator",
+            "SoftLabelCollator",
+            "with_soft_labels",
         ],
         "consistency": [
             "AnnealedLoss",
@@ -72,6 +76,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unfreezing_callbacks",
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
+        "rounds": ["round_arguments"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },
 )

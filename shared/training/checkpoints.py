@@ -28,7 +28,9 @@ _STATE_FILE = "trainer_state.json"
 _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
+_DIGESTED_COLUMNS = ("input_ids", "labels", "label", "weight")
 REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
+ROUNDS_FOLDER = ".rounds"  # the folders of several trainings
 
 # Settings of a model config that a checkpoint must share with the run, where the config has them:
 # those that set the shapes of the weights, and those that set the meaning of the labels.
@@ -98,15 +100,17 @@ def newest_complete_checkpoint(output_dir: str) -> str | None:
 def remove_checkpoints(output_dir: str) -> None:
     """Delete every ``checkpoint-STEP`` folder; a finished run does not need them.
 
-    Those of a second training (`shared.training.refit`) are deleted, too. Of all processes of a
-    launch, the first one deletes them.
+    Those of a second training (`shared.training.refit`), or of several trainings
+    (`shared.training.rounds`), are deleted, too. Of all processes of a launch, the first one
+    deletes them.
     """
     if not is_main_process():
         return
     for folder in _checkpoints(output_dir):
         remove_folder(folder)
-    if (folder := Path(output_dir, REFIT_FOLDER)).is_dir():
-        remove_folder(folder)
+    for name in (REFIT_FOLDER, ROUNDS_FOLDER):
+        if (folder := Path(output_dir, name)).is_dir():
+            remove_folder(folder)
 
 
 def _checkpoints(output_dir: str) -> list[Path]:
@@ -224,9 +228,9 @@ def _setting(config: PretrainedConfig, name: str) -> Any:
 
 
 def rows_digest(dataset: Dataset) -> str:
-    """Return the SHA-256 of the tokens and the labels of all training rows, in their order."""
+    """Return the SHA-256 of tokens, labels and weights of all training rows, in their order."""
     digest = hashlib.sha256()
-    names = [name for name in ("input_ids", "labels", "label") if name in dataset.column_names]
+    names = [name for name in _DIGESTED_COLUMNS if name in dataset.column_names]
     for batch in dataset.select_columns(names).with_format("arrow").iter(10_000):
         for name in names:
             column = batch[name].combine_chunks()

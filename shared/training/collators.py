@@ -11,6 +11,7 @@ from shared.models.tokenizers import PADDING_MULTIPLE, with_prefix
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100  # PyTorch's cross-entropy ignores targets with this value
@@ -116,6 +117,51 @@ class MultilabelCollator(PaddingCollator):
         for row, ids in zip(rows, labels, strict=True):
             row[ids] = 1.0
         return rows
+
+
+class SoftLabelCollator(PaddingCollator):
+    """Pad the rows of a batch whose labels are probabilities, and collect the weights of the rows.
+
+    Notes
+    -----
+    The ``labels`` of a feature are a probability for each label, as `with_soft_labels` makes them;
+    its ``weight``, which may be missing, is a factor of its loss. A batch holds ``labels`` (rows,
+    labels) and ``weight`` (rows,), both float32.
+    """
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch of some rows."""
+        import torch
+
+        batch = super().__call__(features)
+        if "weight" in features[0]:
+            batch["weight"] = torch.tensor([feature["weight"] for feature in features])
+        return batch
+
+    def labels(self, labels: list[Any]) -> np.ndarray:
+        """Return the labels of a batch as an array (rows, labels)."""
+        return np.array(labels, dtype=np.float32)
+
+
+def with_soft_labels(
+    tokens: Dataset, labels: np.ndarray, weight: np.ndarray | None = None
+) -> Dataset:
+    """Return tokenised rows with the labels and the weights that `SoftLabelCollator` reads.
+
+    Parameters
+    ----------
+    tokens : Dataset
+        From `shared.models.tokenize`. Its other columns are left out.
+    labels : array of shape (rows, labels)
+        Multi-hot, or probabilities.
+    weight : array of shape (rows,), optional
+        None: the rows have no weights.
+    """
+    rows = tokens.select_columns(["input_ids", "length"])
+    rows = rows.add_column("labels", list(np.asarray(labels, dtype=np.float32)))
+    if weight is None:
+        return rows
+    return rows.add_column("weight", np.asarray(weight, dtype=np.float32))
 
 
 class MaskingCollator(PaddingCollator):

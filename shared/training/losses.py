@@ -82,11 +82,14 @@ class MultilabelLoss:
         outputs: Mapping[str, torch.Tensor],
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
+        weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the scalar loss of ``outputs["logits"]`` for multi-hot labels (rows, labels).
 
         The logits have the shape (passes * rows, labels): one or more passes over the rows, one
-        after another. The losses of the passes are averaged. Labels may be probabilities.
+        after another. The losses of the passes are averaged. Labels may be probabilities. `weight`,
+        (rows,), multiplies the loss of each row, but does not count in the mean: with weights of
+        mean 1 over a training set, the loss has the scale of one without weights.
         """
         from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -101,21 +104,22 @@ class MultilabelLoss:
             loss = self._asymmetric(logits, targets)
         else:
             loss = binary_cross_entropy_with_logits(
-                logits, targets, pos_weight=self.pos_weight, reduction="sum"
+                logits, targets, pos_weight=self.pos_weight, reduction="none"
             )
-        loss = loss / passes
+        loss = _sum_rows(loss, weight) / passes
         if passes == 2 and self.r_drop:
             # For Bernoulli distributions with probabilities p, q and logits a, b the divergences in
             # both directions add up to KL(p, q) + KL(q, p) = (p - q) * (a - b). Equation 4 halves
             # this sum. It is halved again because the cross-entropy above is the mean, not the sum,
             # of the two passes.
             a, b = logits.chunk(2)
-            loss = loss + self.r_drop / 4 * ((a.sigmoid() - b.sigmoid()) * (a - b)).sum()
+            divergence = (a.sigmoid() - b.sigmoid()) * (a - b)
+            loss = loss + self.r_drop / 4 * _sum_rows(divergence, weight)
         # Without a count, as in an evaluation, this is the mean over all pairs.
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
     def _asymmetric(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the asymmetric loss over all pairs; both inputs have the same shape.
+        """Return the asymmetric loss of all pairs; inputs and output have the same shape.
 
         With p the probability of a label, p_m = max(p - margin, 0) and the exponents f_+ and f_-, a
         positive costs -log(p) * (1 - p) ** f_+, and a negative -log(1 - p_m) * p_m ** f_-.
@@ -136,7 +140,7 @@ class MultilabelLoss:
         negative = negative * negative_error ** self.focus[1]
         if self.pos_weight is not None:
             positive = positive * self.pos_weight
-        return (targets * positive + (1 - targets) * negative).sum()
+        return targets * positive + (1 - targets) * negative
 
 
 class SingleLabelLoss:
@@ -176,10 +180,12 @@ class SingleLabelLoss:
         outputs: Mapping[str, torch.Tensor],
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
+        weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the scalar loss of ``outputs["logits"]`` for one-hot labels (rows, classes).
 
-        The logits may hold several passes, and the labels probabilities, as for `MultilabelLoss`.
+        The logits may hold several passes, the labels probabilities, and `weight`, (rows,), a
+        factor of the loss of each row, as for `MultilabelLoss`.
         """
         log_p = outputs["logits"].float().log_softmax(-1)  # (passes * rows, classes)
         passes, n_classes = len(log_p) // len(labels), labels.shape[1]
@@ -192,15 +198,24 @@ class SingleLabelLoss:
         if self.weight is not None:
             self.weight = self.weight.to(terms.device)
             terms = terms * self.weight
-        loss = terms.sum() / passes
+        loss = _sum_rows(terms, weight) / passes
         if passes == 2 and self.r_drop:
             # KL(p, q) + KL(q, p), with the same factor as in `MultilabelLoss`.
             log_a, log_b = log_p.chunk(2)
-            loss = loss + self.r_drop / 4 * ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum()
+            divergence = (log_a.exp() - log_b.exp()) * (log_a - log_b)
+            loss = loss + self.r_drop / 4 * _sum_rows(divergence, weight)
         # The Trainer counts the elements of `labels`, that is rows * classes. The loss is a mean
         # over rows, so the number of classes cancels out.
         n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
         return loss * n_classes / n_items
+
+
+def _sum_rows(losses: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Return the sum of losses (passes * rows, labels), each row times its weight (rows,)."""
+    if weight is None:
+        return losses.sum()
+    passes = len(losses) // len(weight)
+    return (losses.sum(dim=1) * weight.to(losses.device).repeat(passes)).sum()
 
 
 class RegressionLoss:

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,14 @@ from shared.training.checkpoints import (
     was_stopped_early,
 )
 from shared.training.optimization import AdversarialWeights, Mixup, warm_up_at_constant_rate
+from shared.training.prediction_batches import prediction_batches
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# Tokens of a batch of `predict` on a CPU, and how many of them may be padding, for each thread.
+# With 32 rows instead, issues (200 tokens) take 15 % longer, and comments (15 tokens) 5 %.
+CPU_BATCH = 1024, 32
 
 
 class NotFiniteError(UserError):
@@ -285,6 +290,19 @@ class LengthGroupedTrainer(Trainer):
                 super().training_step(model, self._train_inputs(inputs), num_items_in_batch)
         return loss
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Compute the loss of a batch; its ``weight``, (rows,), is for the loss function."""
+        if "weight" not in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        inputs, loss = dict(inputs), self.compute_loss_func  # type: ignore[has-type]
+        self.compute_loss_func = partial(loss, weight=inputs.pop("weight"))
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.compute_loss_func = loss
+
     def _train_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a training batch with mixup and with a copy for each pass, if these are set."""
         if self.mixup is not None:
@@ -294,9 +312,10 @@ class LengthGroupedTrainer(Trainer):
             seed = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
             inputs = self.mixup(self.accelerator.unwrap_model(self.model), inputs, seed)
         if self.passes > 1:
-            # (rows, ...) becomes (passes * rows, ...), except for the labels.
+            # (rows, ...) becomes (passes * rows, ...), except for labels and weights.
+            once = {*self.label_names, "weight"}
             inputs = {
-                name: value if name in self.label_names else torch.cat([value] * self.passes)
+                name: value if name in once else torch.cat([value] * self.passes)
                 for name, value in inputs.items()
             }
         return dict(inputs)
@@ -335,6 +354,31 @@ class LengthGroupedTrainer(Trainer):
         """Return batches from the longest row to the shortest; metrics ignore the order."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         return super().get_eval_dataloader(dataset.select(self._longest_first(dataset)))
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Return the batches of `predict`: on a CPU, of few tokens each, with little padding.
+
+        A batch still has at most ``--per_device_eval_batch_size`` rows. The rows must be sorted,
+        the longest first.
+        """
+        loader = super().get_test_dataloader(test_dataset)
+        # Accelerate divides the batches of several processes, which must then be of equal size.
+        if self.args.device.type != "cpu" or self.args.world_size > 1:
+            return loader
+        threads = torch.get_num_threads()
+        batches = prediction_batches(
+            self._lengths(test_dataset),
+            max_tokens=CPU_BATCH[0] * threads,
+            max_padding=CPU_BATCH[1] * threads,
+            max_rows=self.args.eval_batch_size,
+            multiple_of=getattr(self.data_collator, "pad_to_multiple_of", 1),
+        )
+        return DataLoader(
+            loader.dataset,
+            batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=loader.collate_fn,
+            num_workers=self.args.dataloader_num_workers,
+        )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         # The sampler of transformers would shuffle the rows with group_by_length.

@@ -55,6 +55,7 @@ RECIPES = {
     "lora": ([*TRAINING, "--methods", "full", "lora"], "AutoModel"),
     "augmentation": ([*TRAINING, "--augmentations", "swap", "--copies", "1"], "AutoModel"),
     "uda": (TRAINING, "AutoModel"),
+    "self_training": ([*TRAINING, "--uncertainty", "none", "--rounds", "1"], "AutoModel"),
     "few_label_probe": (["--max_length", "32", "--bf16", "false"], "AutoModel"),
     "embedding_lookup": (["--max_length", "32", "--bf16", "false"], "AutoModel"),
     "zero_shot": ([*ZERO_SHOT, "nli"], "AutoModelForSequenceClassification"),

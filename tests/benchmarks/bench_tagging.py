@@ -1,15 +1,17 @@
 """Compare the speed of tagging with the pipeline of transformers, on the test rows of taggers.
 
     PYTHONPATH=. python tests/benchmarks/bench_tagging.py outputs/goemotions outputs/mine \\
-        [--exported outputs/goemotions_onnx outputs/mine_onnx] [--texts 500] [--rounds 3]
+        [--float32 outputs/goemotions_float32 outputs/mine_float32] \\
+        [--int8 outputs/goemotions_int8 outputs/mine_int8] [--texts 500] [--rounds 3]
 
-Each folder is a fine-tuned tagger with its test_predictions.jsonl; the folder at the same place
-after --exported is what recipes/export.py made of it. Every way of tagging has a process of its
-own, which loads its model first. The processes take turns on the same texts, so that other work on
-the machine slows all of them alike; the time is the sum over all turns, without the loading.
+Each folder is a fine-tuned tagger with its test_predictions.jsonl; the folders at the same place
+after --float32 and --int8 are what recipes/export.py made of it. Every way of tagging has a process
+of its own, which loads its model first. The processes take turns on the same texts, so that other
+work on the machine slows all of them alike; the time is the sum over all turns, without the
+loading.
 
 - pipeline: text-classification with its defaults, and in batches of 32
-- load_tagger: in single precision, in bfloat16 if the processor has it, and the exported folder
+- load_tagger: in single precision, in bfloat16 if the processor has it, and the exported folders
 - server: POST /tag of recipes/serve.py, 32 texts a request, 2 at a time
 
 Prints Markdown: texts per second, the ratio to the faster pipeline, micro F1, and the largest
@@ -91,6 +93,7 @@ def served_tags(folder, bf16):
     return tag
 
 
+PRECISIONS = "float32", "int8"  # of exported taggers
 WAYS = {"pipeline": pipeline_scores, "tagger": tagger_scores, "server": served_tags}
 
 
@@ -105,7 +108,7 @@ def work(connection, way, folder, option):
         connection.send((results, perf_counter() - started))
 
 
-def compare(folder, exported, n_texts, rounds):
+def compare(folder, exports, n_texts, rounds):
     lines = (Path(folder) / "test_predictions.jsonl").read_text("utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line]
     rng = np.random.default_rng(0)
@@ -118,9 +121,9 @@ def compare(folder, exported, n_texts, rounds):
     if has_fast_bf16(on_cpu=True):
         ways["tagger, bfloat16"] = ("tagger", folder, True)
         ways["server, bfloat16"] = ("server", folder, True)
-    if exported:
-        ways["tagger, exported"] = ("tagger", exported, False)
-        ways["server, exported"] = ("server", exported, False)
+    for precision, export in exports.items():
+        ways[f"tagger, exported, {precision}"] = ("tagger", export, False)
+        ways[f"server, exported, {precision}"] = ("server", export, False)
     workers = {}
     for name, way in ways.items():  # one after the other: loading is not measured
         here, there = multiprocessing.Pipe()
@@ -171,15 +174,20 @@ def compare(folder, exported, n_texts, rounds):
 def main():
     parser = argparse.ArgumentParser(description="Speed of tagging beside the pipeline")
     parser.add_argument("folders", nargs="+", help="fine-tuned taggers")
-    parser.add_argument("--exported", nargs="*", default=[], help="their exports, in this order")
+    for precision in PRECISIONS:
+        parser.add_argument(f"--{precision}", nargs="*", default=[], help="exports, in this order")
     parser.add_argument("--texts", type=int, default=500, help="test rows of each (default: 500)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way (default: 3)")
     args = parser.parse_args()
     multiprocessing.set_start_method("spawn")
     print(machine())
     for number, folder in enumerate(args.folders):
-        exported = args.exported[number] if number < len(args.exported) else None
-        compare(folder, exported, args.texts, args.rounds)
+        exports = {
+            precision: folders[number]
+            for precision in PRECISIONS
+            if number < len(folders := getattr(args, precision))
+        }
+        compare(folder, exports, args.texts, args.rounds)
 
 
 if __name__ == "__main__":

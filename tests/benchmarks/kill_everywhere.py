@@ -55,6 +55,11 @@ CASES = {
         RESUME,
     ),
     "uda": Case("recipes/uda.py", f"{OUT} {MODEL} {CPU} {SHORT}", RESUME),
+    "self_training": Case(
+        "recipes/self_training.py",
+        f"{OUT} {MODEL} {CPU} {SHORT} --uncertainty none --rounds 2",
+        RESUME,
+    ),
     "imdb_cnn_rnn": Case(
         "recipes/imdb_cnn_rnn.py",
         f"{OUT} {CPU} {SCRATCH} --max_steps 6 --eval_steps 3 --save_steps 3 --logging_steps 2",

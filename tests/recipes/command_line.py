@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,12 @@ def read_json(path):
 def read_lines(path):
     # Not splitlines(), which also splits at characters that JSON need not escape.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def report_rows(folder):
+    """Return the rows that ``report.html`` shows, in its lists, with their reasons."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="rows">(.*?)</script>', page, re.DOTALL).group(1))
 
 
 def write(path, content):

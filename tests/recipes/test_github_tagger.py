@@ -23,6 +23,7 @@ from command_line import (
     load_recipe,
     read_json,
     read_lines,
+    report_rows,
     run,
     the_line,
     truncate,
@@ -88,6 +89,17 @@ def test_the_output_folder_is_complete(trained):
         *(f"plots/{name}.png" for name in ("words_per_text", "label_counts", "training_curve")),
     }
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in files if "plots" in name)
+
+
+def test_the_report_gives_the_reasons_of_one_row_for_each_32_training_texts(trained, refitted):
+    for folder, number, learned in ((trained[0], 1, False), (refitted, 3, True)):
+        page = report_rows(folder)
+        explained = [row for row in page["rows"].values() if "neighbours" in row]
+        assert len(explained) == number
+        assert ("has learned from these rows" in page["note"]) == learned
+        for row in explained:
+            assert 1 <= len(row["words"]) <= 2
+            assert row["row"] not in {neighbour["row"] for neighbour in row["neighbours"]}
 
 
 def test_labels_problem_type_and_thresholds_are_in_the_config(trained):

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import LAUNCH, Recipe, read_json, read_lines, report_rows, run, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
@@ -40,6 +40,27 @@ def test_a_repeated_cross_validation_has_a_mean_and_a_deviation(recipe, tmp_path
     assert metrics["test_micro_f1_std"] == pytest.approx(np.std(single, ddof=1))
     assert f"{np.mean(single):.3f} ± {np.std(single, ddof=1):.3f} over 2 repeats" in printed
     assert "Out of fold (120 texts, 3 folds, first of 2 repeats)" in printed
+
+
+def test_the_report_gives_reasons_and_no_row_as_its_own_neighbour(recipe, tiny_issues, tmp_path):
+    issues = read_lines(tiny_issues)
+    for flags in ([], ["--evaluate", "cross_validation", "--refit", "true"]):
+        recipe(*flags)
+        page = report_rows(tmp_path)
+        assert ("has learned from these rows" in page["note"]) == bool(flags)
+        explained = [row for row in page["rows"].values() if "neighbours" in row]
+        assert len(explained) == len(page["rows"]) > 0
+        tested = {line["row"] for line in read_lines(tmp_path / "test_predictions.jsonl")}
+        for row in explained:
+            neighbours = {neighbour["row"] for neighbour in row["neighbours"]}
+            assert row["row"] not in neighbours
+            assert all(issues[number - 1]["labels"] for number in neighbours)
+            if not flags:  # they are those of the training set
+                assert not neighbours & tested
+            text = " ".join(str(issues[row["row"] - 1][name]) for name in ("title", "body"))
+            for _, pairs in row.get("words", []):
+                assert all(word in text.lower() for word, _ in pairs)
+        assert any(row.get("words") for row in explained)
 
 
 def test_the_plot_of_a_cross_validation_counts_each_row_once(recipe, monkeypatch):

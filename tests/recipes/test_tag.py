@@ -173,6 +173,21 @@ def test_a_note_says_if_the_encoder_does_not_know_the_texts(tag, words, trained,
     assert "unknown" not in tag("--data", write(tmp_path / "new.jsonl", ROWS))
 
 
+def test_of_a_folder_a_note_says_it_once_for_all_files(tag, words, trained, tmp_path):
+    (tmp_path / "texts").mkdir()
+    write(tmp_path / "texts" / "a.jsonl", ROWS)
+    thai = [{"title": "ข้อผิดพลาด", "body": None}, {"title": "", "body": None}]
+    write(tmp_path / "texts" / "b.jsonl", thai * 9)
+    flags = ["--data", "texts", "--output", "out", "--block_size", "4", "--model"]
+    printed = tag(*flags, words, trained[0])
+    note = rf"note: {trained[0]}: \d+% of the tokens of the texts are unknown"
+    assert len(re.findall(note, printed)) == printed.count("unknown") == 1
+    assert "unknown" not in tag(*flags, words, trained[0])  # nothing is left to tag
+    assert "unknown" not in tag(
+        "--data", "texts/a.jsonl*", "--output", "other", *flags[4:], trained[0]
+    )
+
+
 def test_a_label_applies_where_its_score_reaches_the_threshold(tag, tmp_path, monkeypatch):
     data = write(tmp_path / "new.jsonl", ROWS[:1])
     for threshold in (0.0, 0.3, 0.5, 1.0):

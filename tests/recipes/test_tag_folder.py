@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import sys
+from importlib.util import find_spec
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +19,8 @@ from shared.methods import fit_words, naive_bayes
 from shared.reports import folder_engines, input_parts, tagged_folder
 from shared.taggers import Tagger, WordScorer
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='pip install -e ".[ray]"')
+FIRST_RESULT = {"rows": 20, "texts": 19, "restarted": 0}  # of a worker
 LABELS = ["bug", "documentation", "feature", "speed"]
 
 
@@ -110,6 +114,41 @@ def test_rows_of_a_folder_are_tagged_as_those_of_a_file(tag, texts, rows, tmp_pa
     types = pq.read_schema(out / "c.parquet-000001.parquet")
     assert types.field("number").type == pa.int64()
     assert types.names[-4:] == ["labels", "scores", "input_file", "input_row"]
+
+
+def test_folders_may_lie_on_other_file_systems(tag, texts, rows, tmp_path):
+    """On one of pyarrow, and on one of fsspec, which names its files in another way."""
+    memory, name = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    memory.put(str(texts), f"/{tmp_path.name}/texts", recursive=True)
+    for data, output in (
+        (f"{name}/texts", (tmp_path / "here").as_uri()),
+        (texts.as_uri(), f"{name}/tagged"),
+        (f"{name}/texts/*.jsonl", f"{name}/of_a_pattern"),
+    ):
+        n_files, n_parts = (1, 3) if "*" in data else (3, 8)
+        printed = tag("--data", data, "--output", output)
+        assert f" of {n_files} files tagged in {output}, {n_parts} files: " in printed
+        assert f"{n_parts} files ({n_parts} were there)" in tag("--data", data, "--output", output)
+    assert_as_one_file(tag, rows, tmp_path / "here")
+    memory.get(f"/{tmp_path.name}/tagged", str(tmp_path / "fetched"), recursive=True)
+    assert_as_one_file(tag, rows, tmp_path / "fetched")
+    line = tag.mistake("--data", f"{name}/texts", "--output", f"{name}/texts/tagged")
+    assert "would be read as input" in line
+    assert "cannot be read" in tag.mistake("--data", f"{name}/nothing")
+
+
+def test_an_output_that_does_not_answer_is_one_line(tag, texts, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    for method, error in (("info", OSError("no route")), ("mv", NotImplementedError("no move"))):
+        with monkeypatch.context() as patched:
+
+            def fail(*_, error=error, **__):
+                raise error
+
+            patched.setattr(type(memory), method, fail)
+            line = tag.mistake("--data", texts, "--output", "memory://elsewhere")
+            assert line.startswith("--output /elsewhere")
+            assert line.endswith(f"cannot be written ({error}); choose another place")
 
 
 def test_parquet_of_any_row_groups_is_cut_anywhere(tag, rows, tmp_path):
@@ -329,8 +368,9 @@ def test_without_ray_one_line_says_what_to_install(tag, texts, monkeypatch):
     assert line == '--engine ray: needs Ray; pip install -e ".[ray]"'
 
 
+@needs_ray
 def test_where_ray_cannot_start_one_line_says_why(tag, texts, monkeypatch):
-    ray = pytest.importorskip("ray")
+    ray = folder_engines.import_ray()
 
     def fail(**_):
         raise RuntimeError("no space in /dev/shm\nand more")
@@ -346,7 +386,7 @@ def test_a_worker_reports_a_mistake_of_the_user(tagger_folder, texts, tmp_path):
     folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
     flags = {"model": [str(tagger_folder)], "use_cpu": True, "explain": False}
     worker = folder_engines.RayWorker(folders, flags)
-    assert worker.tag(parts[0]) == {"rows": 20, "texts": 19}
+    assert worker.tag(parts[0]) == FIRST_RESULT
     other = folder_engines.RayWorker(folders, flags | {"model": [str(tmp_path / "nowhere")]})
     assert "nowhere" in other.tag(parts[0])
 
@@ -362,12 +402,13 @@ def test_workers_elsewhere_find_relative_paths(tag, tagger_folder, texts, tmp_pa
     parts, columns, _ = input_parts.split_files(files, inputs, 20, ["title"])
     folders = tagged_folder.Folders(files, files, str(tmp_path / "out"), columns)
     monkeypatch.chdir("/")
-    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == {"rows": 20, "texts": 19}
+    assert folder_engines.RayWorker(folders, of_worker).tag(parts[0]) == FIRST_RESULT
 
 
+@needs_ray
 def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path, monkeypatch):
     """One of two workers dies half-way, when it has written a part and not yet reported it."""
-    ray = pytest.importorskip("ray")
+    ray = folder_engines.import_ray()
     marker = tmp_path / "died"
 
     class Mortal(folder_engines.RayWorker):
@@ -383,5 +424,7 @@ def test_a_worker_that_is_killed_leaves_each_row_once(tag, texts, rows, tmp_path
     assert not ray.is_initialized()
     assert marker.exists()
     assert "132 rows (1 without text) of 3 files tagged in tagged, 8 files" in printed
+    assert printed.count("note: a worker died; it was started again") == 1
+    assert "raylet" not in printed
     assert_as_one_file(tag, rows, tmp_path / "tagged")
     assert read_json(tmp_path / "tagged" / "manifest.json")["complete"]

@@ -153,7 +153,7 @@ def test_auto_is_the_mean_of_two_methods_which_its_tagger_holds(recipe, tmp_path
 
 def test_the_tagger_scores_as_many_rows_at_once_as_block_size_says(recipe, tmp_path, monkeypatch):
     from shared.methods.zero_shot import SentenceScorer
-    from shared.taggers.tagger import Loading
+    from shared.taggers.loading import Loading
 
     sizes, predict = [], SentenceScorer._predict
 

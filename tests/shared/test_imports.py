@@ -19,11 +19,13 @@ ROOMS = sorted(path.parent.name for path in SHARED.glob("*/__init__.py"))
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "numba", "evaluate")
 # Modules that are of no use without a heavy library, and import it at the top.
 WITH_TORCH = {
+    "llm.local_model",
     *("methods.mean_pooling", "methods.static_embeddings", "methods.zero_shot"),
     *("models.first_weights", "models.heads", "models.networks"),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
     "training.consistency",
+    *("methods.uncertainty", "methods.pseudo_labels"),
     *("training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }

@@ -25,6 +25,7 @@ from shared.evaluation.metrics import (
     single_label_metrics,
     single_label_scores,
 )
+from shared.evaluation.rules import NEVER
 
 # At least two labels: scikit-learn treats one column as a binary task, with other averages.
 shapes = st.tuples(st.integers(1, 12), st.integers(2, 5))
@@ -307,6 +308,15 @@ def test_per_label_report_holds_plain_values():
     assert all(type(v) in (str, float, int) for v in rows[1].values())
     with pytest.raises(ValueError, match="zip"):
         per_label_report(y_true, y_pred, ["a", "b"])
+
+
+def test_a_threshold_that_no_score_reaches_is_called_never():
+    y = np.array([[1, 0], [0, 1]])
+    report = classification_report(y, y * [1, 0], ["a", "b"], thresholds=[0.25, NEVER])
+    header, _, first, second, *_ = report.splitlines()
+    assert header.endswith("threshold")
+    assert first.endswith("0.25")
+    assert second.endswith("never")
 
 
 def test_importing_needs_only_numpy():

@@ -16,7 +16,7 @@ from shared.methods.probe import LatentSemanticAnalysis, probe_features
 from shared.methods.word_pipelines import WordArguments, word_pipeline
 from shared.models.loading import load_tokenizer
 from shared.models.networks import TextNgramsConfig, TextNgramsForSequenceClassification
-from shared.taggers.tagger import Loading
+from shared.taggers.loading import Loading
 
 TEXTS = ["crash error crash", "typo docs page", "crash in docs", "docs typo", "error crash", "page"]
 LABELS = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0], [0, 1]])

@@ -150,16 +150,17 @@ def make_embedder(tiny_model, tmp_path):
 TEXTS = ["slow memory", "the docs", "crash"]
 
 
-def test_texts_are_embedded_once_and_counted_each_time(make_embedder):
+def test_texts_are_embedded_and_counted_once(make_embedder):
     trainer = CountingTrainer()
     embed = make_embedder(trainer)
     vectors = embed(TEXTS)
     assert trainer.n_rows == embed.n_texts == 3
     np.testing.assert_array_equal(embed(TEXTS), vectors)
-    assert trainer.n_rows == 3
-    assert embed.n_texts == 6
+    # Also in another list, which the cache on disk does not have.
+    np.testing.assert_array_equal(embed(TEXTS[:0:-1]), vectors[:0:-1])
+    assert trainer.n_rows == embed.n_texts == 3
     embed(["again"])
-    assert (trainer.n_rows, embed.n_texts) == (4, 7)
+    assert trainer.n_rows == embed.n_texts == 4
 
 
 def test_embeddings_have_length_one(make_embedder):
@@ -179,7 +180,7 @@ def test_the_next_run_counts_the_seconds_of_the_run_that_embedded_the_texts(make
     assert trainer.n_rows == 0
     assert second.seconds == first.seconds
     second(TEXTS)
-    assert second.seconds == 2 * first.seconds
+    assert second.seconds == first.seconds
 
 
 def test_another_maximum_length_or_precision_needs_new_embeddings(make_embedder):

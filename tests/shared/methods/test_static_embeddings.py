@@ -7,7 +7,7 @@ import torch
 from shared.methods.mean_pooling import MeanPooling
 from shared.methods.static_embeddings import StaticEncoder, distil
 from shared.models import load_encoder, load_tokenizer
-from shared.taggers.tagger import Loading
+from shared.taggers.loading import Loading
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from shared.cli.launch import start_recipe
 from shared.evaluation.rules import DecisionRule
 from shared.reports.hub import published_files, push_to_hub
 from shared.taggers.folder import TaggerContents, write_tagger
-from shared.taggers.tagger import save_mean
+from shared.taggers.means import save_mean
 
 RULE = DecisionRule((0.5, 0.25))
 

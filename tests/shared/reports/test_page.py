@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from shared.evaluation.label_errors import find_label_errors
-from shared.evaluation.rules import DecisionRule
+from shared.evaluation.rules import NEVER, DecisionRule
 from shared.reports import page as page_module
 from shared.reports.page import PAGE, without_texts, write_page
 from shared.reports.page_data import MOST_CURVES, MOST_ROWS
@@ -152,6 +152,15 @@ def test_the_page_says_by_which_rule_labels_apply(arrays, tmp_path, chosen_by, r
             assert curve["saved"] is None
         else:
             assert curve["threshold"][curve["saved"]] == rule.thresholds[0]
+
+
+def test_a_label_that_is_never_given_has_no_number_as_threshold(arrays, tmp_path):
+    _, page, _ = write(tmp_path, *arrays, ["a", "b", "c"], thresholds=[0.5, NEVER, 0.7])
+    head, *rows = page.rows[: 1 + 3]
+    assert [row[head.index("Threshold")] for row in rows] == ["0.500", "never", "0.700"]
+    curve = page.values("data")["curves"][1]
+    assert curve["threshold"][curve["saved"]] == NEVER
+    assert curve["predicted"][curve["saved"]] == 0
 
 
 def test_thresholds_near_0_and_1_stay_apart(tmp_path):

@@ -20,6 +20,17 @@ def arrays():
     return y, (0.4 * y + 0.6 * rng.random((60, 3))).round(3)
 
 
+def explain(lists, labels):
+    """Return the reasons of the first row of the first list: one word for, none against."""
+    first = lists[0][0]
+    words = [(0, [["crash", 1.5], ["<b>", 0.25]]), (1, [])]
+    neighbours = [
+        {"row": 7, "cosine": 0.834, "text": "<i>near</i>", "labels": [0, 2]},
+        {"row": 9, "cosine": 0.5, "text": "", "labels": []},
+    ]
+    return {first: {"words": words, "neighbours": neighbours}}, "Reasons of a tagger."
+
+
 @pytest.fixture(scope="module")
 def browser(arrays, tmp_path_factory):
     """The page of a report, opened as a file."""
@@ -38,6 +49,7 @@ def browser(arrays, tmp_path_factory):
         rule=DecisionRule.of(THRESHOLD, 3),
         metrics={"test_micro_f1": 0.5},
         thresholds=[THRESHOLD] * 3,
+        explain=explain,
         cache_dir=str(folder.parent),
     )
     browser = Browser((folder / PAGE).as_uri(), folder)
@@ -129,6 +141,21 @@ def test_rows_are_filtered_by_list_label_and_words(arrays, browser):
     browser.element("#row-label").send_keys("all")
     browser.element("label", "Most doubtful").click()
     assert browser.texts(status) == count(y)
+
+
+@needs_browser
+def test_reasons_unfold(browser):
+    browser.element("label", "Worst errors").click()
+    assert browser.texts("#reasons-note") == ["Reasons of a tagger."]
+    (reasons,) = browser.driver.find_elements("css selector", ".reasons")
+    assert reasons.text == "Reasons"
+    browser.element(".reasons summary").click()
+    assert browser.texts(".words dt") == ["bug", "docs"]
+    assert browser.texts(".words dd") == ["crash 1.50 <b> 0.25", "none"]
+    assert browser.texts(".neighbours li") == [
+        "<i>near</i>\nRow 7, cosine 0.83: bug, speed",
+        "(no text)\nRow 9, cosine 0.50: no label",
+    ]
 
 
 @needs_browser

@@ -20,7 +20,9 @@ from shared.serving import (
     short_examples,
 )
 from shared.serving.markup import about_html, progress_html, reasons_html, tags_html
-from shared.taggers.tagger import _SCORERS, MEAN, Tagger
+from shared.taggers.loading import _SCORERS
+from shared.taggers.means import MEAN
+from shared.taggers.tagger import Tagger
 
 NAMES = ["bug", "<b>docs</b>", "speed"]
 

@@ -26,7 +26,7 @@ from shared.taggers import (
     mean_tagger,
     tagger_version,
 )
-from shared.taggers.tagger import Loading
+from shared.taggers.loading import Loading
 
 NAMES = ["bug", "docs"]
 PLANTED = {"bug": "crash", "docs": "typo"}
@@ -187,11 +187,31 @@ def test_neighbours_come_from_the_reference(method, embed, tiny_model, reference
     assert neighbours[1]["cosine"] < neighbours[0]["cosine"]
 
 
-def test_only_the_first_labelled_texts_are_searched(embed, reference):
+def test_only_the_rows_that_are_named_are_searched(embed, reference):
     for scorer in (words(naive_bayes()), probe(embed)):
-        explainer = Explainer(Tagger(NAMES, RULE, scorer), reference, n_reference=2)
+        rows = reference.labelled[:2]
+        explainer = Explainer(Tagger(NAMES, RULE, scorer), reference, reference_rows=rows)
         (explanation,) = explainer([TEXTS[5]])
         assert {text["row"] for text in explanation["neighbours"]} == {2, 3}
+
+
+def test_a_row_and_its_near_duplicates_are_no_neighbours_of_it(embed, tmp_path):
+    # Row 3 repeats row 1 but for its case, which makes it a near duplicate and not the same text.
+    texts = [TEXTS[0], TEXTS[2], TEXTS[0].upper(), *TEXTS[3:9]]
+    rows = [{"text": text, "labels": ["bug", "docs"][i % 2 :]} for i, text in enumerate(texts)]
+    path = tmp_path / "labelled.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    reference = load_data(DataArguments(data=str(path), cache_dir=str(tmp_path)))
+    assert reference.groups[0] == reference.groups[2]
+    for scorer in (words(naive_bayes()), probe(embed)):
+        explainer = Explainer(Tagger(NAMES, RULE, scorer), reference, n_neighbours=7)
+        queries = [texts[0], "", texts[1]]
+        first, blank, second = explainer(queries, [[]] * 3, reference.groups[[0, 0, 1]])
+        assert {text["row"] for text in first["neighbours"]} == {2, *range(4, 10)}
+        assert blank["neighbours"] == []
+        numbers = {text["row"] for text in second["neighbours"]}
+        assert len(numbers) == 7
+        assert 2 not in numbers
 
 
 def test_vectors_of_the_reference_are_kept_for_the_next_run(

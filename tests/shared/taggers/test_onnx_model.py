@@ -37,7 +37,7 @@ from shared.taggers import (
 )
 from shared.taggers.embeddings import _load_embedder
 from shared.taggers.folder import TaggerContents
-from shared.taggers.tagger import Loading
+from shared.taggers.loading import Loading
 
 ROOT = Path(__file__).parents[3]
 LABELS = ["bug", "docs"]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_training import history, make_rows, make_trainer
+from tiny_training import SOFT, history, make_rows, make_trainer, weighted_rows
 
 from shared.cli.errors import exit_on_user_error
 from shared.training.losses import MultilabelLoss
@@ -41,6 +41,19 @@ def main(model, folder):
             results[f"{weight} {accumulation}"] = history(trainer, "loss", "grad_norm")
     # An odd number of rows, so that the last batch is filled with rows that must be removed again.
     results["predictions"] = trainer.predict(make_rows(41, seed=2)).predictions.tolist()
+    for accumulation in (1, 4):
+        weighted = make_trainer(
+            model,
+            folder / "run",
+            rows=weighted_rows(),
+            collator=SOFT,
+            per_device_train_batch_size=8 // accumulation,
+            gradient_accumulation_steps=accumulation,
+            optim="sgd",
+            num_train_epochs=1,
+        )
+        weighted.train()
+        results[f"weighted {accumulation}"] = history(weighted, "loss", "grad_norm")
     if os.environ["RANK"] == "0":
         (folder / "results.json").write_text(json.dumps(results))
         trainer.save_model(folder / "model")

@@ -2,10 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.training.collators import MultilabelCollator
+from shared.training.collators import MultilabelCollator, SoftLabelCollator, with_soft_labels
 
 N_LABELS = 4
 rows = st.fixed_dictionaries(
@@ -55,6 +56,22 @@ def test_labels_become_float_multi_hot_rows(features):
     for feature, row in zip(features, labels.tolist(), strict=True):
         assert {i for i, value in enumerate(row) if value == 1.0} == set(feature["labels"])
         assert set(row) <= {0.0, 1.0}
+
+
+def test_soft_labels_and_weights_of_rows():
+    tokens = Dataset.from_dict({"text": "ab", "input_ids": [[5, 6], [7]], "length": [2, 1]})
+    labels, tokenizer = (
+        np.array([[0.2, 0.8], [1, 0]]),
+        SimpleNamespace(pad_token_id=0, padding_side="right"),
+    )
+    rows = with_soft_labels(tokens, labels, np.array([0.5, 2]))
+    assert rows.column_names == ["input_ids", "length", "labels", "weight"]
+    batch = SoftLabelCollator(tokenizer)(list(rows))
+    np.testing.assert_allclose(batch["labels"], labels)
+    assert batch["weight"].tolist() == [0.5, 2]
+    assert batch["labels"].dtype == batch["weight"].dtype == torch.float32
+    batch = SoftLabelCollator(tokenizer)(list(with_soft_labels(tokens, labels)))
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
 
 
 @settings(max_examples=20, deadline=None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from forks import run_script
-from tiny_training import history, make_rows, make_trainer
+from tiny_training import SOFT, history, make_rows, make_trainer, weighted_rows
 from transformers import AutoModelForMaskedLM
 
 from shared.cli.errors import UserError
@@ -111,6 +111,21 @@ def test_single_label_loss_is_cross_entropy_over_classes(weight, focus, smoothin
     assert loss(twice, labels).item() == pytest.approx(rows.mean(), rel=1e-5)
     # The Trainer counts the elements of the labels: 48 for 12 rows, twice as many as here.
     assert loss(outputs(logits), labels, 48).item() == pytest.approx(rows.sum() / 12, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss_class", [MultilabelLoss, SingleLabelLoss])
+@pytest.mark.parametrize("options", [{}, {"r_drop": 2.0}])
+def test_weights_multiply_the_loss_of_each_row(loss_class, options):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 3, 4)), torch.tensor(rng.dirichlet(np.ones(4), 3))
+    weight = torch.tensor([0.5, 0.0, 2.5])
+    loss = loss_class(**options)
+    of_rows = [
+        loss(outputs(logits[:, [row]].reshape(2, 4)), labels[[row]]).item() for row in range(3)
+    ]
+    actual = loss(outputs(logits.reshape(6, 4)), labels, weight=weight).item()
+    assert actual == pytest.approx(np.mean(of_rows * weight.numpy()))
+    assert loss(outputs(logits.reshape(6, 4)), labels).item() == pytest.approx(np.mean(of_rows))
 
 
 def test_r_drop_of_classes_adds_the_divergence_of_two_passes():
@@ -249,6 +264,24 @@ def test_two_passes_change_nothing_without_dropout_and_r_drop_adds_to_the_loss_w
     (plain, *_), _ = run(1, options=twice, dropout=0.5)
     (with_r_drop, *_), _ = run(1, loss=r_drop, options=twice, dropout=0.5)
     assert with_r_drop > plain + 0.02  # the same passes, plus their divergence
+
+
+@pytest.mark.parametrize("loss", [MultilabelLoss, SingleLabelLoss])
+def test_weighted_rows_have_the_same_scale_for_every_split(tiny_model, tmp_path, loss):
+    rows = weighted_rows()
+    whole, pieces, unweighted = (
+        one_process(tiny_model, tmp_path, None, accumulation, loss=loss, rows=train, collator=SOFT)
+        for accumulation, train in ((1, rows), (4, rows), (1, rows.remove_columns("weight")))
+    )
+    np.testing.assert_allclose(pieces, whole, atol=TOLERANCE, rtol=0)
+    assert np.abs(np.subtract(whole, unweighted)).max() > 0.01
+
+
+def test_two_processes_weigh_rows_as_one_does(tiny_model, tmp_path, two_processes):
+    options = {"rows": weighted_rows(), "collator": SOFT}
+    expected = one_process(tiny_model, tmp_path, None, 1, **options)
+    for name in ("weighted 1", "weighted 4"):
+        np.testing.assert_allclose(two_processes.results[name], expected, atol=TOLERANCE, rtol=0)
 
 
 def test_the_plain_mean_would_grow_with_the_number_of_pieces(tiny_model, tmp_path):

@@ -7,12 +7,14 @@ from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
 from shared.models.loading import load_sequence_classifier
-from shared.training.collators import MultilabelCollator
+from shared.training.collators import MultilabelCollator, SoftLabelCollator, with_soft_labels
 from shared.training.losses import MultilabelLoss
 from shared.training.trainer import LengthGroupedTrainer
 
 LABELS = list("abcd")
-COLLATOR = MultilabelCollator(SimpleNamespace(pad_token_id=0, padding_side="right"), len(LABELS))
+_PADDING = SimpleNamespace(pad_token_id=0, padding_side="right")
+COLLATOR = MultilabelCollator(_PADDING, len(LABELS))
+SOFT = SoftLabelCollator(_PADDING)
 
 
 def make_rows(n=48, seed=0):
@@ -25,8 +27,23 @@ def make_rows(n=48, seed=0):
     return Dataset.from_list([{**row, "length": len(row["input_ids"])} for row in rows])
 
 
+def weighted_rows(n=48):
+    """Return such rows with soft labels, and weights from 0 to 3."""
+    rows, rng = make_rows(n), np.random.default_rng(0)
+    return with_soft_labels(rows, rng.dirichlet(np.ones(len(LABELS)), n), 3 * rng.random(n))
+
+
 def make_trainer(
-    model, output_dir, *, dropout=0.0, loss=None, rows=None, callbacks=(), options=None, **flags
+    model,
+    output_dir,
+    *,
+    dropout=0.0,
+    loss=None,
+    rows=None,
+    collator=None,
+    callbacks=(),
+    options=None,
+    **flags,
 ):
     """Return a trainer of a new copy of a saved model; `options` are arguments of the trainer."""
     set_seed(0)
@@ -39,6 +56,7 @@ def make_trainer(
         "logging_steps": 1,
         "save_strategy": "no",
         "train_sampling_strategy": "group_by_length",
+        "remove_unused_columns": False,
         **flags,
     }
     trainer = LengthGroupedTrainer(
@@ -46,7 +64,7 @@ def make_trainer(
         args=TrainingArguments(output_dir=str(output_dir), **flags),
         train_dataset=make_rows() if rows is None else rows,
         eval_dataset=make_rows(20, seed=1),
-        data_collator=COLLATOR,
+        data_collator=collator or COLLATOR,
         compute_loss_func=loss or MultilabelLoss(),
         callbacks=list(callbacks),
         **(options or {}),

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from shared.evaluation.agreement import agreement, agreement_table
+
+NAMES = ["bug", "docs", "never"]
+
+
+@pytest.fixture
+def measured():
+    """Fifty rows of Cohen's usual example for the label bug; docs is the rest."""
+    counts = {(1, 1): 20, (1, 0): 5, (0, 1): 10, (0, 0): 15}
+    pairs = np.array([pair for pair, n in counts.items() for _ in range(n)])
+    y_true, y_pred = (np.column_stack([p, 1 - p, 0 * p]) for p in pairs.T)
+    return agreement(y_true, y_pred, NAMES)
+
+
+def test_figures_are_those_of_a_hand_computed_example(measured):
+    metrics, per_label = measured
+    # Observed .7; by chance .5 x .6 + .5 x .4 = .5.
+    assert [row["kappa"] for row in per_label] == [pytest.approx(0.4), pytest.approx(0.4), None]
+    assert per_label[0]["f1"] == pytest.approx(2 * 20 / (25 + 30))
+    assert [(row["given"], row["predicted"]) for row in per_label] == [(25, 30), (25, 20), (0, 0)]
+    assert metrics["kappa"] == pytest.approx(0.4)
+    assert metrics["accuracy"] == metrics["micro_f1"] == pytest.approx(0.7)
+    assert 0.5 < metrics["accuracy_low"] < 0.7 < metrics["accuracy_high"] < 0.9
+
+
+def test_a_row_without_an_answer_is_a_disagreement():
+    y = np.eye(2)
+    metrics, _ = agreement(y, np.array([[1, 0], [0, 0]]), NAMES[:2])
+    assert metrics["accuracy"] == 0.5
+
+
+def test_one_row_alone_has_no_kappa():
+    metrics, per_label = agreement(np.array([[1, 0]]), np.array([[1, 0]]), NAMES[:2])
+    assert metrics["kappa"] is None
+    assert metrics["accuracy"] == 1
+    assert "| bug | 1 | 1 | 1.000 | - |" in agreement_table(metrics, per_label)
+
+
+def test_the_table(measured):
+    table = agreement_table(*measured)
+    assert table.startswith("Agreement on 50 labelled texts: accuracy 0.700 (95 % interval 0.")
+    assert "| bug | 25 | 30 | 0.727 | 0.400 |" in table
+    assert "| never | 0 | 0 | 0.000 | - |" in table
