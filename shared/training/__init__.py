@@ -49,7 +49,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SoftLabelCollator",
             "with_soft_labels",
         ],
-        "consistency": ["AnnealedLoss", "ConsistencyLoss", "ConsistencyTrainer"],
+        "consistency": [
+            "AnnealedLoss",
+            "LabelAlignment",
+            "ConsistencyLoss",
+            "ConsistencyTrainer",
+        ],
         "health": ["check_health"],
         "losses": [
             "LOSS_SETTINGS",

@@ -10,15 +10,18 @@ towards that on the text itself. In the order of a step: `ConsistencyBatches` ch
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
+from shared.cli.files import write_json
 from shared.training.batches import LengthGroupedBatches
 from shared.training.checkpoints import rows_digest
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
@@ -26,8 +29,10 @@ from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers.trainer_utils import TrainOutput
 
 Schedule = Literal["none", "linear", "log", "exp"]
+_ALIGNMENT_FILE = "alignment.json"  # in each checkpoint
 
 # --- the loss of labelled rows -------------------------------------------------------------------
 
@@ -181,6 +186,69 @@ class ConsistencyLoss:
         return divergence.sum() / (n_items * (1 if self.single_label else n_labels))
 
 
+class LabelAlignment:
+    """Keep the labels of the targets as frequent as they should be.
+
+    Without it, a label that the model predicts a little too often takes over: its targets train the
+    model to predict it more often still. The logits of a target are shifted by the logarithm of the
+    wanted over the predicted share of each label (Berthelot et al. 2020, "ReMixMatch", section 3.1,
+    "distribution alignment"); of labels that do not exclude each other, by that of the odds.
+
+    Parameters
+    ----------
+    shares : array of shape (labels,)
+        Wanted share of the texts that have each label.
+    predicted : array of shape (labels,)
+        Mean probability of each label that the model predicts for unlabelled texts at the start.
+        It is then updated after each step.
+    single_label : bool
+        Whether the labels exclude each other.
+
+    Attributes
+    ----------
+    predicted : float64 array of shape (labels,)
+        Moving mean over the steps so far, so that the targets of a step do not depend on how it is
+        split.
+    """
+
+    MOMENTUM = 0.9  # about ten steps count
+    LARGEST = 10  # factor; a label that is hardly predicted would otherwise get all doubtful texts
+
+    def __init__(self, shares: np.ndarray, predicted: np.ndarray, *, single_label: bool):
+        self.shares = np.asarray(shares, np.float64)
+        self.predicted = np.asarray(predicted, np.float64)
+        self.single_label = single_label
+        self._total, self._rows = np.zeros_like(self.predicted), 0  # of the step so far
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return shifted logits, (rows, labels)."""
+        factor = self.shares / np.maximum(self.predicted, 1e-9)
+        if not self.single_label:
+            factor = factor * (1 - self.predicted) / np.maximum(1 - self.shares, 1e-9)
+        shift = np.log(np.clip(factor, 1 / self.LARGEST, self.LARGEST))
+        return logits.float() + torch.tensor(shift, dtype=torch.float32).to(logits.device)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each label, (rows, labels)."""
+        return logits.float().softmax(-1) if self.single_label else logits.float().sigmoid()
+
+    def update(self, total: np.ndarray, n_rows: int, n_texts: int) -> None:
+        """Count a micro-batch; the last one of a step moves the mean.
+
+        Parameters
+        ----------
+        total : array of shape (labels,)
+            Sum of the probabilities of its texts, over all processes.
+        n_rows, n_texts : int
+            Number of its texts, and of those of the whole step.
+        """
+        self._total, self._rows = self._total + total, self._rows + n_rows
+        if self._rows >= n_texts:
+            mean = self._total / self._rows
+            self.predicted = self.MOMENTUM * self.predicted + (1 - self.MOMENTUM) * mean
+            self._total, self._rows = np.zeros_like(self._total), 0
+
+
 # --- batches -------------------------------------------------------------------------------------
 
 
@@ -280,6 +348,8 @@ class ConsistencyTrainer(LengthGroupedTrainer):
     consistency_loss : ConsistencyLoss
     consistency_weight : float
         Weight of this loss beside the supervised one.
+    alignment : LabelAlignment, optional
+        Shifts the targets. Its state is saved with each checkpoint.
 
     Notes
     -----
@@ -294,6 +364,7 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         ratio: int,
         consistency_loss: ConsistencyLoss,
         consistency_weight: float = 1.0,
+        alignment: LabelAlignment | None = None,
         **kwargs: Any,
     ):
         collator = ConsistencyCollator(
@@ -304,11 +375,25 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         self.ratio = ratio
         self.consistency_loss = consistency_loss
         self.consistency_weight = consistency_weight
+        self.alignment = alignment
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, from 0 to 1."""
         return self.state.global_step / max(self.state.max_steps, 1)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, as `LengthGroupedTrainer` does."""
+        path = Path(str(resume_from_checkpoint), _ALIGNMENT_FILE)
+        if self.alignment is not None and path.is_file():
+            self.alignment.predicted = np.array(json.loads(path.read_text("utf-8"))["predicted"])
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.alignment is not None and self.args.should_save:
+            state = {"predicted": self.alignment.predicted.tolist()}
+            write_json(Path(output_dir, _ALIGNMENT_FILE), state)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of labelled and unlabelled rows, the same for any number of processes."""
@@ -368,6 +453,12 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         with torch.no_grad():
             targets = unwrapped(**texts)["logits"]
         unwrapped.train()
+        if self.alignment is not None:
+            probabilities = self.alignment.probabilities(targets)
+            totals = torch.cat([probabilities, torch.ones_like(probabilities[:, :1])], dim=1).sum(0)
+            *total, n_rows = self.accelerator.gather(totals[None]).sum(0).tolist()
+            targets = self.alignment(targets)
+            self.alignment.update(np.array(total), round(n_rows), int(n_texts))
         loss = self.consistency_loss(model(**changed)["logits"], targets, n_texts)
         # Gradients are averaged over processes; the Trainer scales the supervised loss as well.
         return supervised + self.consistency_weight * self.accelerator.num_processes * loss

@@ -10,7 +10,8 @@ def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--cache_dir", tmp_path / "cache"),
         *("--use_cpu", "--bf16", "false", "--max_length", 48, "--train_size", 24),
-        *("--num_train_epochs", 2, "--supervised_epochs", 10, "--learning_rate", 5e-3),
+        *("--num_train_epochs", 2, "--learning_rate", 5e-3),
+        *("--supervised_epochs", 10, "--supervised_learning_rate", 5e-3),
         *("--per_device_train_batch_size", 8, "--unlabelled_ratio", 2, "--copies", 2),
         *("--augmentations", "tfidf", "--tag_unlabelled", 0, "--output_dir", tmp_path / "out"),
     ]
@@ -136,6 +137,10 @@ def test_an_interrupted_run_is_resumed_exactly(recipe, tmp_path, monkeypatch, st
         (["--train_size", 2, "--data", "single"], "have no example of 2 of 4 classes"),
         (["--data", "labelled", "--train_size", 90], "--data has no unlabelled text to train on"),
         (["--augmentations", "shuffle"], "there is no augmentation 'shuffle'"),
+        (
+            ["--dataloader_persistent_workers", "true"],
+            "the copies of the first epoch in all epochs",
+        ),
         (["--resume_from_checkpoint", "folder"], "true or false; this recipe trains twice"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import regex
 import torch
+from datasets import Dataset, load_from_disk
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -29,6 +30,7 @@ from shared.methods.augmentation import (
     add_augmented_copies,
     augment,
     augmentation_table,
+    tokenize_copies,
 )
 from shared.methods.word_augmentation import WORD, WordNet, find_wordnet, word_spans
 from shared.training.collators import AugmentingCollator, MultilabelCollator
@@ -220,6 +222,22 @@ def test_rows_and_labels_stay_aligned(texts, copies, seed):
 
 
 FLOW = {}
+
+
+def test_copies_are_tokenised_once_and_kept(tiny_model, load, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "rows")
+    rows = load_from_disk(tmp_path / "rows")
+    first = tokenize_copies(rows, load["tfidf"], tokenizer, copies=3, seed=4)
+    for copy in range(3):
+        texts = augment(TEXTS, range(len(TEXTS)), load["tfidf"], seed=4, epoch=copy)
+        ids = tokenizer(texts, truncation=True)["input_ids"]
+        assert [row[copy] for row in first["copies"]] == ids
+    again = load_augmentations(["tfidf"], AugmentationArguments(augment_share=0.3))
+    second = tokenize_copies(rows, again, tokenizer, copies=3, seed=4)
+    assert second.cache_files == first.cache_files
+    other = tokenize_copies(rows, again, tokenizer, copies=3, seed=5)
+    assert other.cache_files != first.cache_files
 
 
 # --- words ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from shared.training.consistency import (
     ConsistencyBatches,
     ConsistencyCollator,
     ConsistencyLoss,
+    LabelAlignment,
     annealing_threshold,
 )
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
@@ -114,6 +115,33 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(single_label):
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_alignment_gives_targets_the_shares_of_the_labelled_rows():
+    alignment = LabelAlignment([0.5, 0.5], [0.75, 0.25], single_label=True)
+    logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
+    # The odds of the first class are divided by 3.
+    expected = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+    torch.testing.assert_close(alignment(logits).softmax(-1), expected)
+    # A class that is never predicted gets ten times its odds, and no more.
+    alignment = LabelAlignment([0.5, 0.5], [1.0, 0.0], single_label=True)
+    odds = alignment(torch.zeros(1, 2)).softmax(-1)
+    torch.testing.assert_close(odds, torch.tensor([[1 / 21, 20 / 21]]))
+    # A label of several: wanted odds 1 : 1, predicted 3 : 1; the other one stays.
+    alignment = LabelAlignment([0.5, 0.2], [0.75, 0.2], single_label=False)
+    p = alignment(torch.tensor([[0.75, 0.9]]).logit()).sigmoid()
+    torch.testing.assert_close(p, torch.tensor([[0.5, 0.9]]))
+
+
+def test_the_moving_mean_of_an_alignment_does_not_depend_on_the_split_of_a_step():
+    whole, pieces = (LabelAlignment([0.5, 0.5], [0.7, 0.3], single_label=True) for _ in range(2))
+    whole.update(np.array([3.0, 5.0]), 8, 8)
+    pieces.update(np.array([1.0, 1.0]), 2, 8)
+    assert pieces.predicted.tolist() == [0.7, 0.3]
+    pieces.update(np.array([2.0, 4.0]), 6, 8)
+    expected = [0.9 * 0.7 + 0.1 * 3 / 8, 0.9 * 0.3 + 0.1 * 5 / 8]
+    for alignment in (whole, pieces):
+        assert alignment.predicted == pytest.approx(expected)
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -217,7 +245,7 @@ def test_the_loss_has_both_parts(tiny_model, tmp_path):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
     flags = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 2, "num_train_epochs": 3}
-    flags |= {"annealing": "linear", "logging_steps": 1}
+    flags |= {"annealing": "linear", "logging_steps": 1, "single_label": True}
     whole = make_consistency_trainer(tiny_model, tmp_path, **flags)
     whole.train()
     assert whole.state.global_step == 9
@@ -227,6 +255,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
         assert history(resumed, "loss") == history(whole, "loss")
+        assert resumed.alignment.predicted.tolist() == whole.alignment.predicted.tolist()
 
 
 def test_other_unlabelled_rows_are_another_run(tiny_model, tmp_path):
@@ -251,7 +280,7 @@ def test_targets_are_computed_without_dropout(tiny_model, tmp_path):
     # With the text as its own copy, and no dropout, the only divergence is that of sharpening.
     rows = make_unlabelled()
     rows = rows.map(lambda row: {"copies": [row["input_ids"]]})
-    options = {"unlabelled": rows, "weight": 100.0, "temperature": 1.0, "confidence": 0.0}
+    options = {"unlabelled": rows, "temperature": 1.0, "confidence": 0.0, "aligned": False}
     for dropout, lowest in ((0.0, None), (0.5, 1e-3)):
         losses = []
         for weight in (0.0, 100.0):

@@ -6,7 +6,12 @@ from tiny_training import COLLATOR, LABELS, make_rows
 from transformers import TrainingArguments, set_seed
 
 from shared.models.loading import load_sequence_classifier
-from shared.training.consistency import AnnealedLoss, ConsistencyLoss, ConsistencyTrainer
+from shared.training.consistency import (
+    AnnealedLoss,
+    ConsistencyLoss,
+    ConsistencyTrainer,
+    LabelAlignment,
+)
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
 
 
@@ -32,6 +37,7 @@ def make_consistency_trainer(
     temperature=0.5,
     confidence=0.5,
     dropout=0.0,
+    aligned=True,
     **flags,
 ):
     """Return a trainer of a new copy of a saved model: an epoch has three steps of 8 + 16 rows."""
@@ -52,6 +58,7 @@ def make_consistency_trainer(
     if single_label:
         rows = rows.map(lambda row, i: {"labels": [i % len(LABELS)]}, with_indices=True)
     loss = SingleLabelLoss() if single_label else MultilabelLoss()
+    alignment = LabelAlignment([0.25] * 4, [0.4, 0.3, 0.2, 0.1], single_label=single_label)
     trainer = ConsistencyTrainer(
         model=load_sequence_classifier(str(model), LABELS, dropout=dropout),
         args=TrainingArguments(output_dir=str(output_dir), **flags),
@@ -64,5 +71,6 @@ def make_consistency_trainer(
             single_label=single_label, temperature=temperature, confidence=confidence
         ),
         consistency_weight=weight,
+        alignment=alignment if aligned else None,
     )
     return trainer
