@@ -32,8 +32,9 @@ on them with this weight, and they are never tested on.
 
 Expect on one CPU core with bfloat16 and the default encoder, 128 tokens per text: 20 seconds for
 1,000 texts and a pass, a minute for 1,000 texts and an epoch of a student; with 5,000 texts and the
-defaults an hour. In a pilot on AG News (10 labels of each class, 1,500 unlabelled texts, one round)
-a student was right in .826 of 800 other texts, its teacher, a probe, in .764.
+defaults an hour. In a pilot on AG News (10 labels of each class, 1,500 unlabelled texts, 64 tokens,
+--uncertainty none, one round, one seed) the student was right in .829 of 800 other texts; its
+teacher, fine-tuned on the labelled ones, in .751, and a probe in .764.
 """
 
 from collections.abc import Sequence
