@@ -32,8 +32,9 @@ on them with this weight, and they are never tested on.
 
 Expect on one CPU core with bfloat16 and the default encoder, 128 tokens per text: 20 seconds for
 1,000 texts and a pass, a minute for 1,000 texts and an epoch of a student; with 5,000 texts and the
-defaults an hour. In a pilot on AG News (10 labels of each class, 1,500 unlabelled texts, one round)
-a student was right in .826 of 800 other texts, its teacher, a probe, in .764.
+defaults an hour. In a pilot on AG News (10 labels of each class, 1,500 unlabelled texts, 64 tokens,
+--uncertainty none, one round, one seed) the student was right in .829 of 800 other texts; its
+teacher, fine-tuned on the labelled ones, in .751, and a probe in .764.
 """
 
 from collections.abc import Sequence
@@ -405,14 +406,17 @@ def main() -> None:
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
     n_pseudo = sum(len(labels) for _, labels, _ in kept.chosen)
-    evaluation = f"{split.explain(None)} {n_pseudo:,} unlabelled texts taught it, too, with labels "
-    evaluation += f"of a teacher (round {kept.round} of self-training)."
+    evaluation = split.explain(None)  # for the card
+    if n_pseudo:
+        evaluation += f" It was also fitted on {n_pseudo:,} unlabelled texts, with the labels of a "
+        evaluation += f"teacher (round {kept.round} of self-training)."
     if collapse:
-        evaluation += f" The student of the next round collapsed: {collapse}."
-        print_once(f"\nThe student of round {number} collapsed: {collapse}.")
-        print_once(
-            f"The model of {f'round {kept.round}' if n_pseudo else 'the labelled texts'} is kept."
+        origin = f"round {kept.round}" if n_pseudo else "the labelled texts"
+        note = (
+            f"The student of round {number} collapsed: {collapse}. The model of {origin} is kept."
         )
+        evaluation += f" {note}"
+        print_once(f"\n{note}")
     train_seconds = perf_counter() - started
 
     # Evaluate on the test set, once: the model that is kept, and those that it started from.
