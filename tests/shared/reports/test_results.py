@@ -112,6 +112,7 @@ def split(labels):
         **dict.fromkeys(("rows_read", "rows", "labelled"), ROWS),
         **dict.fromkeys(("unlabelled", "pull_requests", "blank_texts", "exact_duplicates"), 0),
         **dict.fromkeys(("label_conflicts", "near_duplicates", "near_duplicate_groups"), 0),
+        "pseudo_labelled": 0,
         "first_blank_rows": [],
         "notes": [],
         "multilabel": 3,
