@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_tiny_model
 
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
@@ -21,7 +22,7 @@ from shared.methods import (
 )
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.lengths import limit_length
-from shared.models.loading import load_encoder, load_tokenizer
+from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
 from shared.taggers import (
     EmbeddingScorer,
@@ -102,6 +103,25 @@ def probe(tiny_model, classifier, *analysis):
         Path(), TaggerContents("embeddings", LABELS, RULE, encoder=reference), Loading()
     )
     return Tagger(LABELS, RULE, EmbeddingScorer(embed, reference, classifier, *analysis))
+
+
+@pytest.mark.parametrize("name", ["modernbert", "llama", "t5"])
+def test_rotary_causal_and_relative_positions_are_exported(name, tmp_path):
+    model_folder, folder = tmp_path / name, tmp_path / "tagger"
+    save_tiny_model(model_folder, name, ["crash", "error", "the", "model"])
+    tokenizer = load_tokenizer(str(model_folder))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = load_sequence_classifier(str(model_folder), LABELS, tokenizer=tokenizer)
+    limit_length(tokenizer, model, 24)
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    save_trained_model(folder, LABELS, RULE)
+    tagger = load_tagger(folder)
+    exported = export_tagger(tagger, tmp_path)
+    np.testing.assert_allclose(exported.scores(TEXTS), tagger.scores(TEXTS), atol=1e-5)
+    attention = tagger.scorer.trainer.model.config._attn_implementation
+    assert attention == model.config._attn_implementation
 
 
 def test_a_fine_tuned_model_runs_without_torch(windowed, exported):
