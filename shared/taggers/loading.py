@@ -75,6 +75,8 @@ class Loading:
         args.eval_strategy, args.load_best_model_at_end = "no", False
         args.bf16, args.report_to, args.push_to_hub = False, [], False
         args.label_smoothing_factor = 0.0
+        # That of the process: another one is an error, and predictions do not depend on it.
+        args.mixed_precision = None
         args.dataloader_pin_memory = args.device.type != "cpu"
         collator = PaddingCollator(tokenizer)
         return LengthGroupedTrainer(

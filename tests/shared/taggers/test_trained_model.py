@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from tiny_models import change_tokenizer, save_tiny_model
+from transformers import TrainingArguments
 
 from shared.cli.errors import UserError
 from shared.evaluation.rules import DecisionRule
@@ -44,6 +46,17 @@ def run(trained, tmp_path):
 
 def saved_base(folder):
     return json.loads((folder / "tagger.json").read_text("utf-8"))["encoder"]["model"]
+
+
+def test_a_tagger_loads_before_and_after_a_training_in_bfloat16(run, tmp_path):
+    before = load_tagger(run / "prompt").scorer(TEXTS)
+    # Resets the state of accelerate, which all Trainers of a process share.
+    arguments = TrainingArguments(tmp_path, bf16=True, use_cpu=True)
+    assert arguments.device.type == "cpu"
+    Accelerator(mixed_precision="bf16")
+    for args in (None, arguments):
+        tagger = load_tagger(run / "prompt", args)
+        assert np.array_equal(tagger.scorer(TEXTS), before)
 
 
 def test_no_texts_have_no_scores(run):
