@@ -15,8 +15,8 @@ weigh less in the loss, the more these passes disagree.
     accelerate launch recipes/self_training.py --config recipes/configs/self_training_imdb.yaml
 
 The first teacher is the encoder, fine-tuned on the labelled texts; or, with --teacher, any saved
-tagger: a few-label probe, a mean of taggers, a zero-shot tagger, which needs no labels at all. Its
-scores are then distilled into the encoder. The paper draws the texts, by BALD: --acquisition easy
+tagger, such as a zero-shot tagger, which needs no labels at all. Several are averaged: taggers of
+different methods make different mistakes. The scores are then distilled into the encoder. The paper draws the texts, by BALD: --acquisition easy
 or hard. --uncertainty none is classic self-training: one pass, and all texts have one weight.
 
 Rounds: without validation rows (--valid_size 0, the default: few labels are better spent on
@@ -103,7 +103,7 @@ from shared.reports import (
     split_metrics,
     tag_unlabelled,
 )
-from shared.taggers import load_known_labels, load_tagger
+from shared.taggers import load_known_labels, load_tagger, mean_tagger
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -134,10 +134,10 @@ class SelfTrainingArguments(
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    teacher: str | None = flag(
-        None,
-        "Folder of a saved tagger that labels the texts of the first round (default: the encoder, "
-        "fine-tuned on the labelled texts).",
+    teacher: list[str] = flag(
+        [],
+        "Folders of saved taggers whose mean labels the texts of the first round (default: the "
+        "encoder, fine-tuned on the labelled texts).",
     )
     uncertainty: Literal["dropout", "none"] = flag(
         "dropout",
@@ -239,14 +239,15 @@ def main() -> None:
     args = parse_arguments(SelfTrainingArguments, description=__doc__)
     output_dir = start_recipe(args)
     refit_args = refit_arguments(args)
-    tagger = None
+    tagger, teachers = None, f"--teacher {' '.join(args.teacher)}"
     if args.teacher:
         options = {"bf16": bool(args.bf16), "cache_dir": cache_folder(args.cache_dir)}
-        tagger = load_tagger(args.teacher, args, **options)
+        members = [load_tagger(folder, args, **options) for folder in args.teacher]
+        tagger = mean_tagger(members, names=args.teacher)
 
     # Load. With a tagger, the labels are those that it knows; the data need not have any.
     if tagger:
-        corpus, held_out = load_known_labels(args, tagger, f"--teacher {args.teacher}")
+        corpus, held_out = load_known_labels(args, tagger, teachers)
     else:
         corpus, held_out = load_corpus(args)
     split = split_corpus(corpus, held_out, args, seed=args.seed, labels_required=False)
@@ -357,7 +358,7 @@ def main() -> None:
         print_once(f"\nTraining on {n_labelled:,} labelled texts")
         supervised = kept = teacher = train_teacher(0, args.num_train_epochs)
     if tagger:
-        print_once(f"\nScoring {n_texts:,} unlabelled texts with {args.teacher}")
+        print_once(f"\nScoring {n_texts:,} unlabelled texts with {', '.join(args.teacher)}")
         raw = {part: tagger.raw_scores(rows[part]["text"][:]) for part in ("train", "unlabelled")}
         scores = tagger.calibrate(raw["unlabelled"])
         predictions = TeacherPredictions.of_scores(scores, single_label=single_label)
@@ -402,7 +403,7 @@ def main() -> None:
             break
     if kept is None:
         raise UserError(
-            f"--teacher {args.teacher}: its student has collapsed ({collapse}), and there are no "
+            f"{teachers}: its student has collapsed ({collapse}), and there are no "
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
     n_pseudo = sum(len(labels) for _, labels, _ in kept.chosen)

@@ -128,9 +128,9 @@ def teacher(topics, tmp_path, monkeypatch, capfd):
 
 
 def test_a_saved_tagger_is_distilled_into_the_encoder(self_training, topics, teacher, tmp_path):
-    flags = ("--data", topics, "--teacher", teacher, "--rounds", 1, "--student_epochs", 15)
-    printed = self_training(*flags, "--chosen", 1)
-    assert f"Scoring 78 unlabelled texts with {teacher}" in printed
+    flags = ("--data", topics, "--rounds", 1, "--student_epochs", 15, "--chosen", 1)
+    printed = self_training(*flags, "--teacher", teacher, teacher)
+    assert f"Scoring 78 unlabelled texts with {teacher}, {teacher}" in printed
     metrics = figures(tmp_path / "out")
     assert metrics["round"] == 1
     assert metrics["teacher_test_micro_f1"] > 0.9
