@@ -16,8 +16,9 @@ weigh less in the loss, the more these passes disagree.
 
 The first teacher is the encoder, fine-tuned on the labelled texts; or, with --teacher, any saved
 tagger, such as a zero-shot tagger, which needs no labels at all. Several are averaged: taggers of
-different methods make different mistakes. The scores are then distilled into the encoder. The paper draws the texts, by BALD: --acquisition easy
-or hard. --uncertainty none is classic self-training: one pass, and all texts have one weight.
+different methods make different mistakes. The scores are then distilled into the encoder. The paper
+draws the texts, by BALD: --acquisition easy or hard. --uncertainty none is classic self-training:
+one pass, and all texts have one weight.
 
 Rounds: without validation rows (--valid_size 0, the default: few labels are better spent on
 training) they end when less than one text in a hundred gets other labels than in the round before,
