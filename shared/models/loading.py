@@ -17,6 +17,7 @@ Each refusal is a `UserError` of one line that names the folder.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from pathlib import Path
@@ -134,8 +135,9 @@ def load_sequence_classifier(
     folder : str
         What `resolve_model` returned.
     label_names : list of str, optional
-        Labels of a new head, which starts at random and is to be trained. None loads a trained
-        classifier with its own labels, and refuses weights that lack any part of it.
+        Labels of a new head, which starts at random and is to be trained; an adapter of a
+        classifier with other labels gives its encoder. None loads a trained classifier with its own
+        labels, and refuses weights that lack any part of it.
     tokenizer : PreTrainedTokenizerBase, optional
         Checked against the model, which must have an embedding for each of its tokens. The config
         of the model gets its padding token and, for an encoder-decoder, its end token. The
@@ -195,7 +197,14 @@ def _load_classifier(
             "label2id": {name: i for i, name in enumerate(label_names)},
             "problem_type": "multi_label_classification",
         }
-    model, missing = _load(AutoModelForSequenceClassification, folder, head, dropout, base)
+    other_labels = False
+    if label_names is not None and _is_adapter_of_classifier(folder):
+        other_labels = list(load_config(folder).id2label.values()) != label_names
+    # The head in an adapter file does not fit other labels.
+    own_head = {} if other_labels else head
+    model, missing = _load(AutoModelForSequenceClassification, folder, own_head, dropout, base)
+    if other_labels:
+        model, missing = _with_new_head(model, head, folder)
     refused = missing
     if label_names is not None:
         # The head is new. So may be the pooler, the layer between the encoder and the head, which
@@ -225,9 +234,13 @@ def load_encoder(
     UserError
         For missing, truncated or mismatched weights.
     """
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
-    model, missing = _load(AutoModel, folder, dropout=dropout)
+    if _is_adapter_of_classifier(folder):
+        classifier, missing = _load(AutoModelForSequenceClassification, folder, dropout=dropout)
+        model = _base_of_merged(classifier, folder)
+    else:
+        model, missing = _load(AutoModel, folder, dropout=dropout)
     if model.config.is_encoder_decoder:
         from shared.models.heads import encoder_of
 
@@ -488,6 +501,39 @@ def _merge_adapter(
     except _UNREADABLE as error:
         raise UserError(f"{folder}: cannot load the adapter: {first_line(error)}") from error
     return adapted, [key for key in missing if key not in saved]
+
+
+def _is_adapter_of_classifier(folder: str) -> bool:
+    """Return whether a folder holds an adapter with the head of a classifier."""
+    if base_of_adapter(folder) is None:
+        return False
+    settings = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    return settings.get("task_type") == "SEQ_CLS"
+
+
+def _base_of_merged(classifier: PreTrainedModel, folder: str) -> PreTrainedModel:
+    """Return the encoder of a classifier that an adapter was merged into."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(classifier, PreTrainedModel):
+        raise UserError(
+            f"{folder}: virtual tokens of prompt tuning are no part of an encoder; name another "
+            "model"
+        )
+    return classifier.base_model
+
+
+def _with_new_head(
+    classifier: PreTrainedModel, head: dict[str, Any], folder: str
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return a classifier with the encoder of another one, and the names of its random weights."""
+    encoder = _base_of_merged(classifier, folder)
+    config = copy.deepcopy(classifier.config)
+    config.update(head)
+    model = type(classifier)(config)
+    model.base_model.load_state_dict(encoder.state_dict())
+    prefix = f"{model.base_model_prefix}."
+    return model, [key for key in model.state_dict() if not key.startswith(prefix)]
 
 
 def _check(

@@ -34,6 +34,7 @@ from shared.models.loading import (
 )
 from shared.models.sources import choose_text_prefix
 from shared.models.tokenizers import tokenize, tokenize_texts
+from shared.training.adapters import adapt
 
 ROOT = Path(__file__).parents[3]
 LABELS = ["bug", "docs", "speed"]
@@ -418,3 +419,55 @@ def test_a_prefix_stands_before_each_text_and_is_saved(folder, tmp_path):
     for prefix, ids in ((None, expected), ("", plain("slow")["input_ids"])):
         again = load_tokenizer(str(tmp_path / "saved"), prefix)
         assert tokenize_texts(again, ["slow"])["input_ids"] == [ids]
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model, tmp_path_factory):
+    """An adapter of a classifier with the labels a, b and c, and the query weights with it."""
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    tokenizer = load_tokenizer(str(tiny_model))
+    base = load_sequence_classifier(str(tiny_model), ["a", "b", "c"], tokenizer=tokenizer)
+    base.save_pretrained(folder.parent / "base")
+    base.name_or_path = str(folder.parent / "base")
+    adapted = adapt(base, "lora", rank=2)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    for part in (adapted, adapted.config, tokenizer):
+        part.save_pretrained(folder)
+    return folder, adapted.merge_and_unload()
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["x", "y", "z"]])
+def test_the_encoder_of_an_adapter_gets_a_head_for_other_labels(adapter, tiny_model, names):
+    folder, merged = adapter
+    tokenizer = load_tokenizer(str(folder))
+    encoder = load_encoder(str(folder), tokenizer=tokenizer)
+    model = load_sequence_classifier(str(folder), names, tokenizer=tokenizer)
+    assert list(model.config.id2label.values()) == names
+    assert model.classifier.weight.shape == (len(names), 32)
+    for loaded in (encoder, model.base_model):
+        expected = merged.base_model.state_dict()
+        for name, weight in loaded.state_dict().items():
+            torch.testing.assert_close(weight, expected[name], msg=name)
+    plain = load_encoder(str(tiny_model), tokenizer=tokenizer)
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(plain.state_dict()[name], encoder.state_dict()[name])
+
+
+def test_an_adapter_keeps_its_head_for_its_own_labels(adapter):
+    folder, merged = adapter
+    tokenizer = load_tokenizer(str(folder))
+    model = load_sequence_classifier(str(folder), ["a", "b", "c"], tokenizer=tokenizer)
+    torch.testing.assert_close(model.classifier.weight, merged.classifier.weight)
+
+
+def test_virtual_tokens_give_no_encoder(tiny_model, tmp_path):
+    tokenizer = load_tokenizer(str(tiny_model))
+    base = load_sequence_classifier(str(tiny_model), ["a", "b"], tokenizer=tokenizer)
+    adapted = adapt(base, "prompt", prompt_tokens=3)
+    for part in (adapted, adapted.config):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="virtual tokens of prompt tuning are no part"):
+        load_encoder(str(tmp_path), tokenizer=tokenizer)
