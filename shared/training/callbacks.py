@@ -160,7 +160,7 @@ class ReadableProgress(TrainerCallback):
         if logs and "loss" in logs:
             self.loss = logs["loss"]
             if args.eval_strategy == "no":
-                self._write(state, {"loss": self.loss})
+                self._write(state, {"loss": self.loss, "confident": logs.get("confident")})
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         """Print the line of an evaluation."""

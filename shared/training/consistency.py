@@ -146,6 +146,13 @@ class ConsistencyLoss:
         self.confidence = confidence
         self.weight = weight
 
+    def is_confident(self, target_logits: torch.Tensor) -> torch.Tensor:
+        """Return which targets count: bool (rows,), without `single_label` (rows, labels)."""
+        if self.single_label:
+            return target_logits.float().softmax(-1).amax(-1) > self.confidence
+        p = target_logits.float().sigmoid()
+        return torch.maximum(p, 1 - p) > self.confidence
+
     def __call__(
         self,
         logits: torch.Tensor,
@@ -163,6 +170,7 @@ class ConsistencyLoss:
             steps. None: the number of rows.
         """
         logits, target_logits = logits.float(), target_logits.float()
+        confident = self.is_confident(target_logits)
         n_rows, n_labels = logits.shape
         if not self.single_label:
             # A label has the odds exp(logit) : 1, that is a softmax of the logit and 0.
@@ -173,9 +181,9 @@ class ConsistencyLoss:
             )
         log_target = (target_logits / self.temperature).log_softmax(-1)
         divergence = (log_target.exp() * (log_target - logits.log_softmax(-1))).sum(-1)
-        highest, best = target_logits.softmax(-1).max(-1)
-        divergence = torch.where(highest > self.confidence, divergence, 0.0)
+        divergence = torch.where(confident, divergence, 0.0)
         if self.weight is not None:
+            best = target_logits.argmax(-1)
             self.weight = self.weight.to(logits.device)
             # (rows,), or (rows, labels) with a weight of 1 where the label does not apply.
             weight = (
@@ -376,6 +384,14 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         self.consistency_loss = consistency_loss
         self.consistency_weight = consistency_weight
         self.alignment = alignment
+        self._n_texts = self._n_confident = 0  # of this process, since the last log entry
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the share of the unlabelled texts that had a confident target as ``confident``."""
+        if "loss" in logs and self._n_texts:
+            logs["confident"] = self._n_confident / self._n_texts
+            self._n_texts = self._n_confident = 0
+        super().log(logs, *args, **kwargs)
 
     @property
     def progress(self) -> float:
@@ -459,6 +475,14 @@ class ConsistencyTrainer(LengthGroupedTrainer):
             *total, n_rows = self.accelerator.gather(totals[None]).sum(0).tolist()
             targets = self.alignment(targets)
             self.alignment.update(np.array(total), round(n_rows), int(n_texts))
-        loss = self.consistency_loss(model(**changed)["logits"], targets, n_texts)
+        # Texts without a target need no prediction. One text stays, whose loss is 0, since each
+        # process must call the model.
+        counts = self.consistency_loss.is_confident(targets).reshape(len(targets), -1).any(1)
+        rows = counts.nonzero()[:, 0]
+        self._n_texts += len(counts)
+        self._n_confident += len(rows)
+        rows = rows if len(rows) else rows.new_zeros(1)
+        changed = {name: values[rows] for name, values in changed.items()}
+        loss = self.consistency_loss(model(**changed)["logits"], targets[rows], n_texts)
         # Gradients are averaged over processes; the Trainer scales the supervised loss as well.
         return supervised + self.consistency_weight * self.accelerator.num_processes * loss

@@ -296,6 +296,22 @@ def test_targets_are_computed_without_dropout(tiny_model, tmp_path):
             assert losses[1] > losses[0] + lowest
 
 
+@pytest.mark.parametrize(("confidence", "n_read", "share"), [(0.0, 14, 1.0), (0.999, 1, 0.0)])
+def test_copies_of_doubtful_texts_are_not_read(tiny_model, tmp_path, confidence, n_read, share):
+    trainer = make_consistency_trainer(tiny_model, tmp_path, confidence=confidence)
+    trainer.args.max_steps = 1
+    sizes = []
+
+    def count(model, args, kwargs):
+        if model.training:
+            sizes.append(len(kwargs["input_ids"]))
+
+    trainer.model.register_forward_pre_hook(count, with_kwargs=True)
+    trainer.train()
+    assert sizes == [8, n_read]
+    assert history(trainer, "confident") == [[share]]
+
+
 def test_the_progress_is_that_of_the_steps(tiny_model, tmp_path):
     trainer = make_consistency_trainer(tiny_model, tmp_path)
     trainer.state = SimpleNamespace(global_step=3, max_steps=12)
