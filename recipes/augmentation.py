@@ -269,7 +269,12 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
+        card=TaggerCard(
+            args,
+            base_model=args.model,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+        ),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

@@ -28,7 +28,7 @@ Expect on two CPU cores: the sample (441 texts) takes three minutes without fine
 import shlex
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from shared.cli import (
     Job,
@@ -51,7 +51,13 @@ from shared.data import (
     load_corpus,
 )
 from shared.evaluation import calibrate
-from shared.models import DEFAULT_MODEL, check_unknown_tokens, load_tokenizer, resolve_model
+from shared.models import (
+    DEFAULT_MODEL,
+    TRUNCATION_SIDE_HELP,
+    check_unknown_tokens,
+    load_tokenizer,
+    resolve_model,
+)
 from shared.reports import (
     Reasons,
     TaggerCard,
@@ -116,6 +122,7 @@ class BestArguments(TaggingArguments, DataArguments):
     max_length: int = flag(
         256, "Tokens per text; longer texts are truncated (default: 256).", least=1
     )
+    truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
     seed: int = flag(42, "Random seed of the folds and of the methods (default: 42).")
     output_dir: str = flag("outputs/best", "Output folder (default: outputs/best).")
 
@@ -146,6 +153,8 @@ def main() -> None:
         common += [f"--seed={args.seed}", "--tag_unlabelled=0", f"--top_scores={len(names)}"]
         if method.length_flag:
             common += [f"--model={args.model}", f"--{method.length_flag}={args.max_length}"]
+            side = args.truncation_side
+            common += [f"--truncation_side={side}"] if side else []
         command = (method.script, *common, *shlex.split(method.flags))
         folder = output_dir / "cells" / name
         return Job(name, folder, command, (corpus.fingerprint,), resumable=method.trains)

@@ -67,6 +67,7 @@ from shared.methods import MeanPooling, WindowArguments, Windows, fold_baselines
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
+    TRUNCATION_SIDE_HELP,
     HeadArguments,
     PooledForSequenceClassification,
     check_n_layers,
@@ -112,6 +113,7 @@ class DocumentArguments(
 
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
+    truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
     folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
@@ -162,7 +164,7 @@ def main() -> None:
 
     # Cut documents into windows; a window has the labels of its document.
     prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
     check_n_layers(args.n_layers, encoder)
@@ -240,7 +242,7 @@ def main() -> None:
         windows,
         embedder,
         model_folder=model_folder,
-        settings=(args.window, cutting, args.bf16, prefix),
+        settings=(args.window, cutting, args.bf16, prefix, tokenizer.truncation_side),
         cache_dir=cache_folder(args.cache_dir),
     )
     if args.process_index != 0:

@@ -257,7 +257,12 @@ def main() -> None:
         scores["test"],
         predicted["test"],
         figures,
-        card=TaggerCard(args, max_length=args.max_length, evaluation=resampling.explain()),
+        card=TaggerCard(
+            args,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+            evaluation=resampling.explain(),
+        ),
         rule=tagger.rule,
         calibrated=calibrated,
         reasons=Reasons(tagger, resampling.all_rows or split),

@@ -64,7 +64,14 @@ from shared.methods import (
     fit_strategy,
     logistic_probe,
 )
-from shared.taggers import EmbeddingScorer, Tagger, export_tagger, load_tagger, quantize_tagger
+from shared.taggers import (
+    EmbeddingScorer,
+    Tagger,
+    drop_rare_labels,
+    export_tagger,
+    load_tagger,
+    quantize_tagger,
+)
 from shared.training import LengthGroupedTrainer, PaddingCollator
 
 DEFAULT_TAGGER = "outputs/github_tagger"
@@ -117,7 +124,8 @@ def main() -> None:
     # Load the tagger, and the labelled rows to compare on.
     torch_tagger = load_tagger(args.model, args, encoder=args.encoder)
     names = torch_tagger.label_names
-    corpus = load_data(args, label_names=names, keep_unknown_labels=True)
+    options = {"label_names": names, "keep_unknown_labels": True}
+    corpus = load_data(drop_rare_labels(args, names), **options)
     test_rows = find_test_rows(source, corpus)
     rng = np.random.default_rng(args.seed)
     known = corpus.labelled if test_rows is None else test_rows

@@ -79,6 +79,7 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
+    TRUNCATION_SIDE_HELP,
     check_unknown_tokens,
     choose_text_prefix,
     limit_length,
@@ -119,6 +120,7 @@ class ProbeArguments(TaggingArguments, EvaluationArguments, SplitArguments, Trai
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
+    truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
     encoder: Literal["transformer", "static"] = flag(
         "transformer",
         "static: the mean of vectors of tokens, which are distilled from the encoder once: about "
@@ -190,7 +192,7 @@ def main() -> None:
     prefix = None  # static embeddings have no use for one
     if args.encoder == "transformer":
         prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
@@ -229,7 +231,7 @@ def main() -> None:
 
     reference = None  # static vectors are part of the tagger
     if args.encoder == "transformer":
-        reference = EncoderReference.of(args.model, args.max_length, prefix)
+        reference = EncoderReference.of(args.model, args.max_length, prefix, args.truncation_side)
     rule = DecisionRule.of(
         *(0.5, len(corpus.label_names)),
         single_label=single_label,

@@ -49,8 +49,7 @@ from shared.evaluation import (
 )
 from shared.methods import naive_bayes_labels
 from shared.models import (
-    DEFAULT_MODEL,
-    TEXT_PREFIX_HELP,
+    EncoderArguments,
     append_mean_pooling,
     check_unknown_tokens,
     choose_text_prefix,
@@ -92,6 +91,7 @@ from shared.training import (
 @dataclass
 class TaggerArguments(
     RefitArguments,
+    EncoderArguments,
     TaggingArguments,
     EarlyStoppingArguments,
     SplitArguments,
@@ -99,21 +99,10 @@ class TaggerArguments(
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(
-        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
-    )
     pooling: Literal["mean", "first"] = flag(
         "mean",
         "Input of the head of BERT-like models: the mean of all token states, or the state of the "
         "first token (default: mean).",
-    )
-    dropout: float | None = flag(
-        None,
-        "Dropout probability during training (default: that of the model's config).",
-        least=0,
-        below=1,
     )
     r_drop: float = flag(
         0.0,
@@ -169,7 +158,7 @@ def main() -> None:
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
     model_folder = resolve_model(args.model)
     prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
 
     def load_model():
         """Return the encoder with a new head; the seed decides its weights."""
@@ -265,7 +254,12 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(args, base_model=args.model, max_length=args.max_length),
+        card=TaggerCard(
+            args,
+            base_model=args.model,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+        ),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

@@ -291,6 +291,7 @@ def main() -> None:
             args,
             base_model=None if from_scratch else args.model,
             max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
             own_architecture=True,
         ),
         log_history=trainer.state.log_history,

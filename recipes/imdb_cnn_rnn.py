@@ -160,10 +160,12 @@ def main() -> None:
 
     # Build the vocabulary from the training texts only, then tokenise.
     tokenizer = train_tokenizer(
-        rows["train"]["text"], args.algorithm, args.vocab_size, max_length=args.max_length
+        rows["train"]["text"],
+        args.algorithm,
+        args.vocab_size,
+        max_length=args.max_length,
+        truncation_side=args.truncation_side,
     )
-    tokenizer.truncation_side = args.truncation_side
-    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # so that it is saved
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
 
@@ -263,7 +265,8 @@ def main() -> None:
         calibration=calibration,
         card=TaggerCard(
             args,
-            max_length=args.max_length if args.truncation_side == "right" else None,
+            max_length=args.max_length,
+            truncation_side=args.truncation_side,
             own_architecture=True,
         ),
         top_scores=args.top_scores,

@@ -185,6 +185,12 @@ def main() -> None:
     asked = np.concatenate([checked, unlabelled])
     if not len(asked):
         raise UserError(f"{args.data}: no text to label, and no labelled one to check")
+    further = shlex.split(args.train_flags)
+    if args.train and not len(labelled) and not any(w.startswith("--test_data") for w in further):
+        raise UserError(
+            "--train: there is no labelled text to test the tagger on; label some, or name a file "
+            "of others with --train_flags='--test_data FILE'"
+        )
     print(f"\nto label: {len(unlabelled):,} texts; to check: {len(checked):,} labelled ones")
 
     # Fill the template with everything but the text.
@@ -256,7 +262,7 @@ def main() -> None:
         words += ["--text_columns", *args.text_columns]
         words += [f"--cache_dir={args.cache_dir}"] if args.cache_dir else []
         content = hashlib.sha256((output_dir / "labelled.jsonl").read_bytes()).hexdigest()
-        command = (TRAINING_RECIPE, *words, *shlex.split(args.train_flags))
+        command = (TRAINING_RECIPE, *words, *further)
         job = Job("self_training", output_dir / "tagger", command, (content,), resumable=True)
         if not job.finished and run_jobs([job], n_parallel=1, keep_models=True):
             raise UserError("--train: the training failed, see above; the labels are kept")

@@ -83,8 +83,7 @@ from shared.methods import (
     student_rows,
 )
 from shared.models import (
-    DEFAULT_MODEL,
-    TEXT_PREFIX_HELP,
+    EncoderArguments,
     append_mean_pooling,
     check_unknown_tokens,
     choose_text_prefix,
@@ -127,6 +126,7 @@ SETTLED = 0.01  # the share of texts with new labels below which a further round
 @dataclass
 class SelfTrainingArguments(
     RefitArguments,
+    EncoderArguments,
     TaggingArguments,
     UnlabelledArguments,
     PseudoLabelArguments,
@@ -180,15 +180,8 @@ class SelfTrainingArguments(
     student_epochs: float = flag(
         3, "Epochs of a student (default: 3; --num_train_epochs is for the first teacher).", above=0
     )
-    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     max_length: int = flag(
         128, "Tokens per text; longer texts are truncated (default: 128).", least=1
-    )
-    truncation_side: Literal["right", "left"] = flag(
-        "right",
-        "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
-        "(default: right).",
     )
     dropout: float | None = flag(
         None,
@@ -209,13 +202,10 @@ class SelfTrainingArguments(
     output_dir: str = flag(
         "outputs/self_training", "Output folder (default: outputs/self_training)."
     )
-    remove_unused_columns: bool = flag(False, "Must stay false: the loss reads the weights.")
 
     def __post_init__(self):
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each round finds its own")
-        if self.remove_unused_columns:
-            raise UserError("--remove_unused_columns: must be false; the loss reads the weights")
         super().__post_init__()
 
 
@@ -261,9 +251,8 @@ def main() -> None:
 
     # Load the model and tokenise; the collator pads each batch and collects the weights of rows.
     model_folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(model_folder, choose_text_prefix(args.model, args.text_prefix))
-    tokenizer.truncation_side = args.truncation_side
-    tokenizer.init_kwargs["truncation_side"] = args.truncation_side  # so that it is saved
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
 
     def load_model():
         """Return the encoder with a new head; the seed decides its weights."""
@@ -408,17 +397,15 @@ def main() -> None:
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
     n_pseudo = sum(len(labels) for _, labels, _ in kept.chosen)
-    evaluation = split.explain(None)  # for the card
+    notes = []  # for the card
     if n_pseudo:
-        evaluation += f" It was also fitted on {n_pseudo:,} unlabelled texts, with the labels of a "
-        evaluation += f"teacher (round {kept.round} of self-training)."
+        note = f"The tagger was also fitted on {n_pseudo:,} unlabelled texts, with the labels of a "
+        notes.append(f"{note}teacher (round {kept.round} of self-training).")
     if collapse:
         origin = f"round {kept.round}" if n_pseudo else "the labelled texts"
-        note = (
-            f"The student of round {number} collapsed: {collapse}. The model of {origin} is kept."
-        )
-        evaluation += f" {note}"
-        print_once(f"\n{note}")
+        note = f"The student of round {number} collapsed: {collapse}."
+        notes.append(f"{note} The model of {origin} is kept.")
+        print_once(f"\n{notes[-1]}")
     train_seconds = perf_counter() - started
 
     # Evaluate on the test set, once: the model that is kept, and those that it started from.
@@ -459,9 +446,10 @@ def main() -> None:
         card=TaggerCard(
             args,
             base_model=args.model,
-            # The card says that the first tokens are read.
-            max_length=args.max_length if args.truncation_side == "right" else None,
-            evaluation=evaluation,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+            evaluation=split.explain(None),
+            note=" ".join(notes),
         ),
         log_history=kept.trainer.state.log_history,
         top_scores=args.top_scores,

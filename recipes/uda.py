@@ -25,7 +25,6 @@ unlabelled texts, 5 to 10 minutes for 5,000 texts of 128 tokens.
 """
 
 import copy
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -62,8 +61,7 @@ from shared.methods import (
     tokenize_copies,
 )
 from shared.models import (
-    DEFAULT_MODEL,
-    TEXT_PREFIX_HELP,
+    EncoderArguments,
     append_mean_pooling,
     check_unknown_tokens,
     choose_text_prefix,
@@ -94,9 +92,13 @@ from shared.training import (
     MultilabelCollator,
     NotFiniteError,
     ReadableProgress,
+    RefitArguments,
     classification_loss,
     find_checkpoint,
+    refit_arguments,
     remove_checkpoints,
+    round_arguments,
+    train_again,
 )
 
 COLLAPSE_TEXTS = 1000  # unlabelled texts on which predictions before and after are compared
@@ -104,6 +106,8 @@ COLLAPSE_TEXTS = 1000  # unlabelled texts on which predictions before and after 
 
 @dataclass
 class UdaArguments(
+    RefitArguments,
+    EncoderArguments,
     TaggingArguments,
     AugmentationArguments,
     UnlabelledArguments,
@@ -169,22 +173,6 @@ class UdaArguments(
     supervised_learning_rate: float = flag(
         1e-4, "Peak learning rate of the first training (default: 1e-4).", above=0
     )
-    truncation_side: Literal["right", "left"] = flag(
-        "right",
-        "Side on which texts longer than --max_length are truncated: left keeps the end of a text "
-        "(default: right).",
-    )
-    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    max_length: int = flag(
-        256, "Tokens per text; longer texts are truncated (default: 256).", least=1
-    )
-    dropout: float | None = flag(
-        None,
-        "Dropout probability during training (default: that of the model's config).",
-        least=0,
-        below=1,
-    )
     thresholds: str = flag("global", f"{THRESHOLDS_HELP} (default: global).")
     num_train_epochs: float = flag(
         4, "Maximum number of epochs; one reads each unlabelled text once (default: 4)."
@@ -211,13 +199,18 @@ def main() -> None:
     """Load, train on labelled texts, then on unlabelled ones as well, check, evaluate, save."""
     args = parse_arguments(UdaArguments, description=__doc__)
     output_dir = start_recipe(args)
-    supervised_args = copy.copy(args)
-    supervised_args.output_dir = str(output_dir / ".supervised")
-    supervised_args.num_train_epochs = args.supervised_epochs
-    supervised_args.learning_rate = args.supervised_learning_rate
-    checkpoint, supervised_checkpoint = (
-        find_checkpoint(a.output_dir, args.resume_from_checkpoint) for a in (args, supervised_args)
-    )
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+    refit_args = refit_arguments(args)
+
+    def supervised_arguments(run_args):
+        """Return the arguments of the training on labelled texts alone."""
+        first = copy.copy(run_args)
+        first.resume_from_checkpoint = args.resume_from_checkpoint
+        first = round_arguments(first, 0, num_train_epochs=args.supervised_epochs)
+        first.learning_rate = args.supervised_learning_rate
+        return first
+
+    supervised_args, supervised_refit_args = map(supervised_arguments, (args, refit_args))
 
     # Load the data and split the labelled rows; y maps each part to (rows, labels), multi-hot.
     corpus, split = load_and_split(args, seed=args.seed)
@@ -226,18 +219,22 @@ def main() -> None:
     rows, y = split.rows, split.labels
     to_scores = softmax if single_label else sigmoid
 
-    # Load the model and tokenise. The side of the truncation is saved with the tokenizer.
+    # Load the model and tokenise.
     model_folder = resolve_model(args.model)
     prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix)
-    tokenizer.truncation_side = args.truncation_side
-    tokenizer.init_kwargs["truncation_side"] = args.truncation_side
-    set_seed(args.seed)
-    options = {"tokenizer": tokenizer, "dropout": args.dropout}
-    model = load_sequence_classifier(model_folder, label_names, **options)
-    if single_label:
-        model.config.problem_type = "single_label_classification"
-    append_mean_pooling(model)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+
+    def load_model():
+        """Return the encoder with a new head; the seed decides its weights."""
+        set_seed(args.seed)
+        options = {"tokenizer": tokenizer, "dropout": args.dropout}
+        model = load_sequence_classifier(model_folder, label_names, **options)
+        if single_label:
+            model.config.problem_type = "single_label_classification"
+        append_mean_pooling(model)
+        return model
+
+    model = load_model()
     limit_length(tokenizer, model, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
     # The copies are made once, here, so that the training waits neither for words nor for tokens.
@@ -250,95 +247,116 @@ def main() -> None:
         texts = tokenize_copies(texts, augmentations, tokenizer, **options)
     few_texts = texts.select(range(0, len(texts), -(-len(texts) // COLLAPSE_TEXTS)))
 
-    # What both trainings share. Rare labels have a higher weight, also as targets.
     collator = MultilabelCollator(tokenizer, len(label_names))
     tune = partial(find_thresholds, setting=args.thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
-    loss = classification_loss(
-        y["train"],
-        label_names,
-        single_label=single_label,
-        balanced=True,
-        label_smoothing=args.label_smoothing_factor,
-    )
     common = {
-        "model": model,
-        "train_dataset": tokens["train"],
         "eval_dataset": tokens["valid"],
         "processing_class": tokenizer,
         "data_collator": collator,
         "compute_metrics": compute_metrics,
     }
 
-    # Train on the labelled texts alone, from a head fitted to the features of the frozen encoder.
-    started = perf_counter()
-    if supervised_checkpoint is None:
-        options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
-        fit_head(model, tokens["train"], collator, loss, **options)
-    trainer = LengthGroupedTrainer(
-        args=supervised_args,
-        compute_loss_func=loss,
-        callbacks=[CheckpointOnSignal(), ReadableProgress()],
-        **common,
-    )
-    print_once("\nTraining on labelled texts")
-    trainer.train(resume_from_checkpoint=supervised_checkpoint)
+    def build_supervised(run_args, model, train, labels):
+        """Return a Trainer for the tokenised rows `train` with `labels`, (rows, labels), alone."""
+        # Rare labels have a higher weight, also as targets.
+        loss = classification_loss(
+            labels,
+            label_names,
+            single_label=single_label,
+            balanced=True,
+            label_smoothing=args.label_smoothing_factor,
+        )
+        # The head is fitted to the features of the unchanged encoder first.
+        if run_args.resume_from_checkpoint is None:
+            options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
+            fit_head(model, train, collator, loss, **options)
+        return LengthGroupedTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=train,
+            compute_loss_func=loss,
+            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+            **common,
+        )
 
-    def predict(trainer):
-        """Return the decision rule, scores and labels of each part, and the seconds of the test."""
+    def build_consistent(run_args, supervised, labels, scores):
+        """Return a Trainer for both kinds of texts, which goes on with a supervised model.
+
+        `scores` are those that the model gives the unlabelled texts now.
+        """
+        loss, alignment = supervised.compute_loss_func, None
+        if args.alignment:
+            # With several labels per text, rare ones are predicted more often than they occur,
+            # since they have a higher weight.
+            before = scores.mean(0)
+            shares = labels.mean(0) if single_label else before
+            alignment = LabelAlignment(shares, before, single_label=single_label)
+        trainer = ConsistencyTrainer(
+            model=supervised.model,
+            args=run_args,
+            train_dataset=supervised.train_dataset,
+            compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),
+            unlabelled=texts,
+            ratio=args.unlabelled_ratio,
+            consistency_loss=ConsistencyLoss(
+                single_label=single_label,
+                temperature=args.temperature,
+                confidence=args.confidence,
+                weight=loss.weight if single_label else loss.pos_weight,
+            ),
+            consistency_weight=args.consistency_weight,
+            alignment=alignment,
+            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+            **common,
+        )
+        return trainer
+
+    def predict(trainer, rule=None):
+        """Return the decision rule, and scores and labels of all parts but the test set."""
         trainer.compute_metrics = None  # it would tune thresholds on the test set
-        outputs = {
-            part: trainer.predict(dataset, metric_key_prefix=part)
-            for part, dataset in {**tokens, "unlabelled": few_texts}.items()
-        }
-        scores = {part: to_scores(output.predictions) for part, output in outputs.items()}
-        thresholds = tune(scores["valid"], y["valid"])
-        rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
-        predicted = {part: rule.choose(values) for part, values in scores.items()}
-        return rule, scores, predicted, outputs["test"].metrics["test_runtime"]
+        parts = {"train": trainer.train_dataset, "valid": tokens["valid"], "unlabelled": few_texts}
+        scores = {k: to_scores(trainer.predict(part).predictions) for k, part in parts.items()}
+        if rule is None:
+            thresholds = tune(scores["valid"], y["valid"])
+            rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
+        return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
 
-    rule, scores, predicted, test_seconds = supervised = predict(trainer)
+    def predict_test(trainer, rule, scores, predicted):
+        """Add scores and labels of the test set to those of `predict`; return the seconds."""
+        output = trainer.predict(tokens["test"], metric_key_prefix="test")
+        scores["test"] = to_scores(output.predictions)
+        predicted["test"] = rule.choose(scores["test"])
+        return output.metrics["test_runtime"]
+
+    # Train on the labelled texts alone. The test set says later what the other texts have changed.
+    started = perf_counter()
+    print_once("\nTraining on labelled texts")
+    supervised = build_supervised(supervised_args, model, tokens["train"], y["train"])
+    supervised.train(resume_from_checkpoint=supervised_args.resume_from_checkpoint)
+    rule, scores, predicted = before = predict(supervised)
+    test_seconds = predict_test(supervised, *before)
     supervised_weights = copy.deepcopy(model.state_dict())
     supervised_f1 = f1_scores(*split.with_unknown_labels("test", predicted["test"]))
 
     # Train on both kinds of texts.
-    alignment = None
-    if args.alignment:
-        before = scores["unlabelled"].mean(0)
-        # With several labels per text, rare ones are predicted more often than they occur, since
-        # they have a higher weight.
-        shares = y["train"].mean(0) if single_label else before
-        alignment = LabelAlignment(shares, before, single_label=single_label)
-    trainer = ConsistencyTrainer(
-        args=args,
-        compute_loss_func=AnnealedLoss(loss, args.annealing, lambda: trainer.progress),
-        callbacks=[CheckpointOnSignal(), ReadableProgress()],
-        unlabelled=texts,
-        ratio=args.unlabelled_ratio,
-        consistency_loss=ConsistencyLoss(
-            single_label=single_label,
-            temperature=args.temperature,
-            confidence=args.confidence,
-            weight=loss.weight if single_label else loss.pos_weight,
-        ),
-        consistency_weight=args.consistency_weight,
-        alignment=alignment,
-        **common,
-    )
     print_once("\nTraining on labelled and unlabelled texts")
-    training_metrics, evaluation = {}, None
+    trainer = build_consistent(args, supervised, y["train"], scores["unlabelled"])
+    training_metrics, note = {}, None
     try:
         training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        rule, scores, predicted, test_seconds = predict(trainer)
-        collapse = describe_collapse(supervised[2], predicted, y["train"], label_names)
+        after = predict(trainer)
+        collapse = describe_collapse(predicted, after[2], y["train"], label_names)
     except NotFiniteError as error:
         collapse = error.problem
     if collapse:
         model.load_state_dict(supervised_weights)
-        rule, scores, predicted, test_seconds = supervised
         note = f"The training on unlabelled texts collapsed: {collapse}."
-        evaluation = f"{split.explain(None)} {note} The model is that of the labelled texts alone."
-        print_once(f"\n{note} The model of the labelled texts is kept.")
+        note += " The model of the labelled texts alone is kept."
+        print_once(f"\n{note}")
+    else:
+        rule, scores, predicted = after
+        test_seconds = predict_test(trainer, *after)
     train_seconds = perf_counter() - started
     calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
 
@@ -354,8 +372,8 @@ def main() -> None:
         "test_runtime": test_seconds,
         "seed": args.seed,
     }
-    report = save_trained_tagger(
-        trainer,
+    save = partial(
+        save_trained_tagger,
         output_dir=output_dir,
         metrics=metrics,
         split=split,
@@ -366,18 +384,38 @@ def main() -> None:
         card=TaggerCard(
             args,
             base_model=args.model,
-            # The card says that the first tokens are read.
-            max_length=args.max_length if args.truncation_side == "right" else None,
-            evaluation=evaluation,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+            note=note,
         ),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )
-    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{report}")
+    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{save(trainer)}")
     alone = ", ".join(f"{supervised_f1[name]:.3f}" for name in ("micro_f1", "macro_f1"))
     print_once(f"\nMicro and macro F1 of the model of the labelled texts alone: {alone}")
+
+    # Train the tagger once more, with all labelled rows. The figures stay those of the first model.
+    if args.refit:
+        print_once("\nTraining on all labelled texts")
+        all_rows = split.all_labelled()
+        train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
+        again = build_supervised(supervised_refit_args, load_model(), train, labels)
+        train_again(again, supervised)
+        problem = None
+        if not collapse:
+            _, scores, predicted = predict(again, rule)
+            again = build_consistent(refit_args, again, labels, scores["unlabelled"])
+            try:
+                train_again(again, trainer)
+                problem = describe_collapse(predicted, predict(again, rule)[2], labels, label_names)
+            except NotFiniteError as error:
+                problem = error.problem
+        if problem:
+            print_once(f"\nThis training collapsed: {problem}. The first tagger is kept.")
+        else:
+            save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)
-    shutil.rmtree(supervised_args.output_dir, ignore_errors=True)
     tag_unlabelled(output_dir, corpus, args)
     push_to_hub(output_dir, args)
     print_once(f"\n{describe_output(output_dir)}")

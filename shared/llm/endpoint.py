@@ -21,17 +21,17 @@ from urllib.parse import urlsplit
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.llm.budget import Budget, Usage
+from shared.llm.cache import CLAIM_SECONDS, AnswerCache
 
 if TYPE_CHECKING:
     import httpx2
-
-    from shared.llm.cache import AnswerCache
 
 Message = Mapping[str, str]
 
 _LONGEST_WAIT = 600  # seconds that a server may ask for
 _FIRST_PAUSE = 1.0  # seconds; each further one is twice as long
 _LONGEST_PAUSE = 60.0
+_POLL = 0.2  # seconds between looks whether another process has its answer
 # Of one byte of text, more than any usual tokenizer makes: English has 0.25, Chinese 0.4.
 _TOKENS_PER_BYTE = 0.5
 
@@ -143,13 +143,24 @@ class Endpoint:
         self._client: httpx2.AsyncClient = httpx2.AsyncClient(
             headers=headers, timeout=self._timeout, limits=limits
         )
+        self._renewals = asyncio.create_task(self._renew_claims())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._renewals.cancel()
+        await asyncio.gather(self._renewals, return_exceptions=True)
         await self._client.aclose()
+
+    async def _renew_claims(self) -> None:
+        """Keep the claims of the requests that are on their way, while this process lives."""
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS / 4)
+            self.cache.renew_claims()
 
     async def complete(self, messages: Sequence[Message], sample: int = 0) -> Completion:
         """Return the answer to a conversation, from the cache or from the server.
+
+        While another process that shares the cache asks the same, its answer is waited for.
 
         Parameters
         ----------
@@ -173,12 +184,19 @@ class Endpoint:
             "max_tokens": self._max_tokens,
             "sample": sample,
         }
-        if (cached := self.cache.get(request)) is not None:
-            self.from_cache += 1
-            return Completion(**cached)
-        completion = await self._ask(messages)
-        self.cache.put([(request, asdict(completion))])
-        return completion
+        while (cached := self.cache.get(request)) is None:
+            if not self.cache.claim(request):
+                await self._sleep(_POLL)
+                continue
+            try:
+                completion = await self._ask(messages)
+            except BaseException:
+                self.cache.release(request)
+                raise
+            self.cache.put([(request, asdict(completion))])
+            return completion
+        self.from_cache += 1
+        return Completion(**cached)
 
     async def _ask(self, messages: Sequence[Message]) -> Completion:
         """Send a request until it is answered."""

@@ -8,6 +8,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from shared.data.splits import Split
     from shared.training.trainer import LengthGroupedTrainer
 
+KEPT_TEXTS = 100_000  # whose vectors are kept in memory, 150 MB of them for the default encoder
 EMBED_ALL = 5000  # labelled texts up to which all are embedded, also those that a run does not use
 
 
@@ -67,9 +69,9 @@ class Embedder:
 
 
 class CachedEmbedder(Embedder):
-    """Sentence embeddings of texts that are kept in a cache, and in memory.
+    """Sentence embeddings of texts that are kept in a cache, and the last ones in memory.
 
-    Texts that were embedded before, in whatever lists, need neither the model nor the cache.
+    The last `KEPT_TEXTS` texts, in whatever lists, need neither the model nor the cache again.
 
     Parameters
     ----------
@@ -113,6 +115,8 @@ class CachedEmbedder(Embedder):
         )
         if prefix := self.tokenizer.init_kwargs.get("text_prefix"):
             settings += (prefix,)
+        if self.tokenizer.truncation_side != "right":
+            settings += (("truncation_side", self.tokenizer.truncation_side),)
         if (fingerprint := getattr(self.trainer.model, "fingerprint", None)) is not None:
             settings += (fingerprint,)  # of static embeddings
         vectors, seconds = cached_vectors(
@@ -121,7 +125,11 @@ class CachedEmbedder(Embedder):
         self.n_texts += len(texts)
         self.seconds += seconds
         vectors = normalized(vectors)
-        self._known |= zip(keys, vectors, strict=True)
+        for key, vector in zip(keys, vectors, strict=True):
+            self._known.pop(key, None)  # to its place at the end
+            self._known[key] = vector
+        for key in list(islice(self._known, max(len(self._known) - KEPT_TEXTS, 0))):
+            del self._known[key]
         return vectors
 
 

@@ -32,8 +32,8 @@ class WindowArguments:
     stride: int = flag(64, "Tokens that neighbouring windows share (default: 64).", least=0)
     max_windows: int | None = flag(
         None,
-        "Maximum number of windows per document, from its start; 1 truncates the document "
-        "(default: all).",
+        "Maximum number of windows per document, from its start, or from its end with "
+        "--truncation_side left; 1 truncates the document (default: all).",
         least=1,
     )
     window_pooling: Literal["mean", "max"] = flag(
@@ -118,8 +118,8 @@ def split_into_windows(
     stride : int
         Tokens that neighbouring windows of a text share.
     max_windows : int, optional
-        Maximum number of windows per text, from its start; 1 truncates the text. None keeps all:
-        every token is in a window.
+        Maximum number of windows per text, from its start, or from its end if the tokenizer
+        truncates on the left; 1 truncates the text. None keeps all: every token is in a window.
 
     Returns
     -------

@@ -6,6 +6,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `sources`: turn the value of ``--model`` into a folder or a hub id.
 - `language_models`: the default language model, converted from its package.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
+- `encoder_arguments`: the flags of an encoder that is fine-tuned.
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
@@ -24,6 +25,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "encoder_arguments": ["EncoderArguments"],
         "first_weights": [
             "append_mean_pooling",
             "fit_head",
@@ -64,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "DEFAULT_MODEL",
             "DEFAULT_MODEL_ON_HUB",
             "TEXT_PREFIX_HELP",
+            "TRUNCATION_SIDE_HELP",
             "choose_text_prefix",
             "resolve_model",
         ],

@@ -55,7 +55,9 @@ _UNREADABLE = (Exception,)
 # --- tokenizers ----------------------------------------------------------------------------------
 
 
-def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder: str, text_prefix: str | None = None, truncation_side: str | None = None
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a resolved model and make sure that it can pad.
 
     A tokenizer without a padding token, as that of GPT-2, pads with its end-of-text token.
@@ -67,6 +69,9 @@ def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTok
     text_prefix : str, optional
         Put before each text by the functions of `shared.models.tokenizers`, and saved with the
         tokenizer. None: the prefix that was saved with it, usually none.
+    truncation_side : {"right", "left"}, optional
+        Where a long text loses tokens, also after the tokenizer is saved. "left" keeps the end of
+        the text, and cuts off its prefix. None: the side that was saved with it, usually "right".
 
     Raises
     ------
@@ -76,7 +81,8 @@ def load_tokenizer(folder: str, text_prefix: str | None = None) -> PreTrainedTok
     """
     from transformers import AutoTokenizer
 
-    settings = {} if text_prefix is None else {"text_prefix": text_prefix}
+    settings = {"text_prefix": text_prefix, "truncation_side": truncation_side}
+    settings = {name: value for name, value in settings.items() if value is not None}
     try:
         # AutoTokenizer reads the config, too, if there is one beside the tokenizer.
         if (Path(folder) / "config.json").is_file():

@@ -38,6 +38,10 @@ TEXT_PREFIX_HELP = (
     "What to put before each text, such as 'query: ' (default: what was saved with the tokenizer, "
     "or as the model wants it, if it is known by its name: E5, Nomic Embed; else nothing)."
 )
+TRUNCATION_SIDE_HELP = (
+    "Side on which long texts are truncated: right keeps the start of a text, left its end but not "
+    "--text_prefix (default: that saved with the tokenizer, usually right)."
+)
 # What AutoModel and AutoTokenizer read beside the weights; tokenizer.json holds the vocabulary.
 _OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 

@@ -199,6 +199,7 @@ def train_tokenizer(
     strip_accents: bool = False,
     min_frequency: int = 2,
     max_length: int = 512,
+    truncation_side: str = "right",
 ) -> PreTrainedTokenizerFast:
     """Learn a vocabulary from texts; return a tokenizer with the special tokens of BERT.
 
@@ -240,6 +241,8 @@ def train_tokenizer(
         "unigram" ignores this.
     max_length : int
         Tokens at which the tokenizer truncates on request, special ones included.
+    truncation_side : {"right", "left"}
+        Where a long text loses tokens; "left" keeps its end.
 
     Raises
     ------
@@ -305,7 +308,10 @@ def train_tokenizer(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL_TOKENS
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        truncation_side=truncation_side,
+        **SPECIAL_TOKENS,
     )
 
 

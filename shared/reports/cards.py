@@ -107,8 +107,12 @@ class TaggerCard:
         the model, which lies in its folder.
     max_length : int, optional
         The number of tokens of a text that the model reads. None: all tokens.
+    truncation_side : {"right", "left"}
+        Where a longer text loses tokens: at its end, or at its start.
     evaluation : str, optional
         What the figures were measured on, if it is not the classifier in the folder.
+    note : str, optional
+        What else one should know of the training, such as that a part of it has failed.
     limits : str, optional
         Replaces the standard text of the section "Limits".
     """
@@ -117,7 +121,9 @@ class TaggerCard:
     base_model: str | None = None
     own_architecture: bool = False
     max_length: int | None = None
+    truncation_side: str = "right"
     evaluation: str | None = None
+    note: str | None = None
     limits: str | None = None
 
     def write(
@@ -156,7 +162,7 @@ class TaggerCard:
             metrics={name: metrics[name] for name in shown if name in metrics},
             verdict="\n".join(sentences) or None,
             report=report,
-            evaluation="\n\n".join(filter(None, [self.evaluation, SEE_PAGE])),
+            evaluation="\n\n".join(filter(None, [self.evaluation, self.note, SEE_PAGE])),
             usage=self._usage(folder),
             settings=self._settings(),
             license=self._license(),
@@ -230,7 +236,8 @@ classify("Tokenizer drops the last word of every line", truncation=True)
             "Expect lower scores on texts from other sources.",
         ]
         if self.max_length:
-            sentences.append(f"The model reads only the first {self.max_length} tokens of a text.")
+            part = "last" if self.truncation_side == "left" else "first"
+            sentences.append(f"The model reads only the {part} {self.max_length} tokens of a text.")
         sentences.append("The metrics of labels with few rows in the table above are uncertain.")
         return " ".join(sentences)
 

@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["EmbeddingScorer"],
         "explanations": ["Explainer", "load_explainer", "tagger_version"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
-        "known_labels": ["load_known_labels"],
+        "known_labels": ["drop_rare_labels", "load_known_labels"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],
         "loading": ["load_tagger", "load_taggers", "note_unknown_tokens"],

@@ -149,7 +149,7 @@ def _load_embedder(folder: Path, contents: TaggerContents, loading: Loading) -> 
         tokenizer, model = load_tokenizer(source), StaticEncoder(contents.arrays["static"])
     elif encoder is not None:
         source = encoder.resolve(loading.encoder)
-        tokenizer = load_tokenizer(source, encoder.text_prefix)
+        tokenizer = load_tokenizer(source, encoder.text_prefix, encoder.truncation_side)
         transformer = load_encoder(source, tokenizer=tokenizer)
         limit_length(tokenizer, transformer, encoder.max_length)
         model = MeanPooling(transformer)

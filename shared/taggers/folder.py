@@ -82,22 +82,32 @@ class EncoderReference:
         Tokens per text.
     text_prefix : str, optional
         What stands before each text. None: what was saved with its tokenizer, usually nothing.
+    truncation_side : {"right", "left"}, optional
+        Where a long text loses tokens. None: as saved with its tokenizer, usually "right".
     """
 
     model: str
     sha256: dict[str, str]
     max_length: int
     text_prefix: str | None = None
+    truncation_side: str | None = None
 
     @classmethod
-    def of(cls, model: str, max_length: int, text_prefix: str | None = None) -> EncoderReference:
+    def of(
+        cls,
+        model: str,
+        max_length: int,
+        text_prefix: str | None = None,
+        truncation_side: str | None = None,
+    ) -> EncoderReference:
         """Return the reference of a model that `resolve_model` can find."""
         name, folder = model, Path(model).expanduser()
         if folder.is_dir():
             folder = folder.resolve()
             own = folder.is_relative_to(ROOT / "recipes")
             name = folder.relative_to(ROOT).as_posix() if own else str(folder)
-        return cls(name, encoder_sha256(resolve_model(model)), max_length, text_prefix)
+        sha256 = encoder_sha256(resolve_model(model))
+        return cls(name, sha256, max_length, text_prefix, truncation_side)
 
     def resolve(self, moved_to: str | None = None) -> str:
         """Return the folder or hub id of the encoder.

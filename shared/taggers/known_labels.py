@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.cli.errors import UserError
@@ -44,7 +45,25 @@ def load_known_labels(
             f"{name}: does not know {len(unknown):,} labels of --data: {', '.join(unknown[:5])}; "
             "leave them out with --drop_labels"
         )
-    rare = [label for label in own.report["labels_left_out"] if label not in tagger.label_names]
+    args = drop_rare_labels(args, tagger.label_names)
+    return load_corpus(args, label_names=tagger.label_names, labels_required=False)
+
+
+def drop_rare_labels(args: DataArguments, label_names: Sequence[str]) -> DataArguments:
+    """Return the flags with all labels that they leave out, but the known ones, in `drop_labels`.
+
+    ``--min_label_count`` does not apply where the names of the labels are given
+    (`shared.data.load_data`). Its labels would count as unknown ones then.
+
+    Parameters
+    ----------
+    args : DataArguments
+        They are not changed.
+    label_names : sequence of str
+        The known labels, which stay, however rare they are.
+    """
+    left_out = load_data(args, labels_required=False).report["labels_left_out"]
+    rare = [label for label in left_out if label not in label_names]
     args = copy.copy(args)
     args.drop_labels = list(dict.fromkeys([*args.drop_labels, *rare]))
-    return load_corpus(args, label_names=tagger.label_names, labels_required=False)
+    return args

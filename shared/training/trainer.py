@@ -76,7 +76,8 @@ class LengthGroupedTrainer(Trainer):
     ``--train_sampling_strategy group_by_length``, the Trainer of transformers also shuffles
     evaluation and prediction, so that row i of the output is not row i of the input. Here only
     training is shuffled. `predict` runs from the longest text to the shortest and then restores the
-    order of the rows.
+    order of the rows. The column ``weight`` of a row is a factor of its loss, for loss functions
+    and collators that know it (`shared.training.collators.SoftLabelCollator`).
 
     It prints nothing; add `shared.training.callbacks.ReadableProgress` for progress lines.
 
@@ -226,6 +227,13 @@ class LengthGroupedTrainer(Trainer):
         )
         dataset = self._remove_unused_columns(self.train_dataset, description="training")
         return self._train_loader(dataset, batches)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Name the columns that are not unused: the inputs of the model, the labels, ``weight``."""
+        super()._set_signature_columns_if_needed()
+        columns: list[str] = self._signature_columns
+        if "weight" not in columns:
+            columns.append("weight")
 
     def _train_loader(self, dataset: Any, batches: Sampler) -> DataLoader:
         """Return the loader of a data set for a sampler that yields a list of rows per batch."""

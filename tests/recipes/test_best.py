@@ -99,6 +99,22 @@ def test_mistakes(wrong, expected, flags, monkeypatch, capfd, tmp_path):
     assert expected in recipe.mistake(*wrong)
 
 
+def test_the_candidates_with_an_encoder_truncate_texts_alike(flags, monkeypatch, capfd, tmp_path):
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
+    commands = {}
+
+    def spy(jobs, **options):
+        commands.update({job.name: job.command for job in jobs})
+        return 1  # they have failed
+
+    monkeypatch.setattr(recipe.module, "run_jobs", spy)
+    recipe.mistake("--truncation_side", "left")
+    recipe.mistake("--truncation_side", "left", "--candidates", "fine_tuning", "--minutes", 1e4)
+    passed = {name: "--truncation_side=left" in words for name, words in commands.items()}
+    encoder = {"few_label_probe": True, "fine_tuning": True}
+    assert passed == {"naive_bayes": False, "tfidf": False} | encoder
+
+
 def test_fine_tuning_is_a_candidate(flags, monkeypatch, capfd, tmp_path):
     recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
     printed = recipe("--candidates", "tfidf", "fine_tuning", "--folds", 2)

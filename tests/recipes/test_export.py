@@ -60,6 +60,22 @@ def test_static_embeddings_in_the_same_table(export, trained, tmp_path):
     assert tagger("crash traceback error segfault")["labels"] == ["bug"]
 
 
+def test_rare_labels_that_the_flags_leave_out_are_no_misses(export, trained, tiny_issues, tmp_path):
+    """As in the training of a tagger with this flag."""
+    rows = read_lines(tiny_issues)
+    tested = [line["row"] for line in read_lines(trained[0] / "test_predictions.jsonl")]
+    for number in tested[:3]:
+        rows[number - 1]["labels"] += ["rare"]
+    flags = ("--data", write(tmp_path / "rare.jsonl", rows), "--precision", "float32")
+    expected, f1 = read_json(trained[0] / "metrics.json")["test_micro_f1"], {}
+    for least in (1, 4, 1000):  # all labels of the tagger are rarer than the last
+        export(*flags, "--min_label_count", least)
+        figures = read_json(tmp_path / "out" / "metrics.json")["taggers"]["PyTorch float32"]
+        f1[least] = figures["micro_f1"]
+    assert f1[1] < expected
+    assert f1[4] == f1[1000] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("change", "saved"),
     [(-0.004, "ONNX int8"), (-0.006, "ONNX float32"), (0.006, "ONNX float32")],

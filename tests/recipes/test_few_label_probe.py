@@ -120,6 +120,27 @@ def test_static_embeddings_are_saved_with_the_tagger(recipe, tmp_path):
             assert tag["scores"] == pytest.approx(line["scores"], abs=1e-4)
 
 
+@pytest.mark.parametrize("encoder", ["transformer", "static"])
+def test_the_side_of_the_truncation_is_saved_with_the_tagger(recipe, tmp_path, encoder):
+    flags = ("--max_length", 8, "--train_size", 16, "--encoder", encoder, "--features", "narrow")
+    flags += ("--tag_unlabelled", 0, "--self_training", 0)
+    vectors = {}
+    for side in ("left", "right"):
+        recipe(*flags, "--truncation_side", side)  # with the cache of the run before
+        lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+        texts = [line["text"] for line in lines]
+        tagger = load_tagger(tmp_path / "out", cache_dir=tmp_path / "cache")
+        for tag, line in zip(tagger(texts), lines, strict=True):
+            assert tag["scores"] == pytest.approx(line["scores"], abs=1e-4)
+        vectors[side] = tagger.scorer.embed(texts)
+        # One side of a text is read alone.
+        words = texts[0].split()
+        half = " ".join(words[-10:] if side == "left" else words[:10])
+        np.testing.assert_allclose(tagger.scorer.embed([half])[0], vectors[side][0], atol=1e-5)
+        assert len(words) > 20
+    assert (np.abs(vectors["left"] - vectors["right"]).max(axis=1) > 1e-3).all()
+
+
 @pytest.fixture
 def inputs(recipe, monkeypatch):
     """The `ProbeInputs` of each fit, in order."""

@@ -214,8 +214,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_stopped_goes_on(number, flags, recipe, tmp_path):
+def test_a_run_that_was_stopped_goes_on(number, flags, recipe, tmp_path, monkeypatch):
     """The seventh request stops the process that sends it."""
+    monkeypatch.setattr("shared.llm.cache.CLAIM_SECONDS", 0)  # until what a kill leaves is void
     pid, ended = tmp_path / "pid", threading.Event()
 
     def answer(body, n):
@@ -249,9 +250,9 @@ def test_two_processes_share_the_cache(flags, recipe, tmp_path):
             running = pool.submit(run_script, "recipes/llm_labels.py", *other)
             recipe(*flags)
             running.result()
-        n_requests = len(server.requests)
+        assert len(server.requests) == 12
         recipe(*flags)
-        assert len(server.requests) == n_requests
+        assert len(server.requests) == 12
     assert rows_of(tmp_path / "other") == rows_of(tmp_path / "out")
 
 
@@ -320,6 +321,34 @@ def test_train_runs_the_recipe_of_self_training(recipe, tmp_path, monkeypatch):
         assert "no labels" not in recipe("--endpoint", server.url, *train)  # it is finished
         line = recipe.mistake("--endpoint", server.url, "--train")
     assert line == "--train: the training failed, see above; the labels are kept"
+
+
+def test_train_without_a_labelled_text_needs_others_to_test_on(
+    recipe, tmp_path, tiny_issues, monkeypatch, capfd, tiny_model
+):
+    rows = read_lines(tiny_issues)
+    data = write(tmp_path / "new.jsonl", [{**row, "labels": None} for row in rows[:60]])
+    test = write(tmp_path / "test.jsonl", rows[60:90])
+    stub = write(
+        tmp_path / "stub.py",
+        "import json, sys, pathlib\n"
+        "folder = pathlib.Path(sys.argv[-1])\n"
+        "(folder / 'metrics.json').write_text(json.dumps({'argv': sys.argv[1:]}))\n",
+    )
+    monkeypatch.setattr(recipe.module, "TRAINING_RECIPE", str(stub))
+    flags = ["--data", data, "--candidate_labels", *KEYWORDS, "--multilabel", "true", "--train"]
+    with chat_server(sort_of_right) as server:
+        line = recipe.mistake("--endpoint", server.url, *flags)
+        assert "--train: there is no labelled text to test the tagger on" in line
+        assert not server.requests  # nothing was paid for
+        recipe("--endpoint", server.url, *flags, f"--train_flags=--test_data {test}")
+    # The recipe of self-training takes what it is given.
+    argv = read_json(tmp_path / "out" / "tagger" / "metrics.json")["argv"]
+    tiny = ["--model", tiny_model, "--use_cpu", "--bf16", "false", "--max_length", 48]
+    tiny += ["--num_train_epochs", 3, "--output_dir", tmp_path / "tagger", "--dropout", 0.1]
+    student = Recipe("self_training", monkeypatch, capfd, *argv, *tiny)
+    assert "Training on 60 labelled texts" in student()  # by the language model
+    assert read_json(tmp_path / "tagger" / "metrics.json")["test_samples"] == 30
 
 
 # --- mistakes ------------------------------------------------------------------------------------

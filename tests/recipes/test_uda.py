@@ -98,6 +98,54 @@ def test_a_collapse_keeps_the_supervised_model(recipe, tmp_path, monkeypatch):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("collapses", ["neither", "the first training", "the second one"])
+def test_a_refit_learns_from_all_labelled_rows(recipe, tmp_path, monkeypatch, collapses):
+    at = recipe.flags.index("--train_size")
+    recipe.flags = recipe.flags[:at] + recipe.flags[at + 2 :]
+    flags = ("--test_size", 0.7, "--num_train_epochs", 1)
+    recipe(*flags, "--output_dir", tmp_path / "once")
+    trained, refit = [], recipe.module.train_again
+    answers = {"neither": [None, None], "the first training": ["lost"]}
+    answers = answers.get(collapses, [None, "lost"])
+    monkeypatch.setattr(recipe.module, "describe_collapse", lambda *_: answers.pop(0))
+    monkeypatch.setattr(
+        recipe.module, "train_again", lambda *args: trained.append(args[0]) or refit(*args)
+    )
+    printed = recipe(*flags, "--refit")
+    assert [len(trainer.train_dataset) for trainer in trained] == [120] * len(trained)
+    assert not answers
+    names = [type(trainer).__name__ for trainer in trained]
+    card = (tmp_path / "out" / "README.md").read_text()
+    if collapses == "the second one":
+        assert "This training collapsed: lost. The first tagger is kept." in printed
+        assert weights(tmp_path / "out") == weights(tmp_path / "once")
+        assert "refit_samples" not in figures(tmp_path / "out")
+        return
+    assert weights(tmp_path / "out") != weights(tmp_path / "once")
+    assert figures(tmp_path / "out")["refit_samples"] == 120
+    assert "then fitted on all 120 labelled texts" in card
+    if collapses == "neither":
+        assert names == ["LengthGroupedTrainer", "ConsistencyTrainer"]
+        same = figures(tmp_path / "out")
+        assert {k: v for k, v in same.items() if k != "refit_samples"} == figures(tmp_path / "once")
+    else:
+        assert names == ["LengthGroupedTrainer"]
+        assert "collapsed: lost. The model of the labelled texts alone is kept." in card
+
+
+def test_after_a_collapse_the_test_set_is_not_predicted_again(recipe, monkeypatch):
+    predicted, predict = [], recipe.module.LengthGroupedTrainer.predict
+
+    def spy(trainer, dataset, **options):
+        predicted.append(options.get("metric_key_prefix"))
+        return predict(trainer, dataset, **options)
+
+    monkeypatch.setattr(recipe.module.LengthGroupedTrainer, "predict", spy)
+    monkeypatch.setattr(recipe.module, "describe_collapse", lambda *_: "lost")
+    recipe()
+    assert predicted.count("test") == 1
+
+
 def test_a_training_that_diverges_keeps_the_supervised_model(recipe, tmp_path, monkeypatch):
     loss = recipe.module.ConsistencyLoss
 

@@ -1,7 +1,10 @@
 """Chat completions, from a real server that misbehaves."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -9,6 +12,7 @@ from socket import socket
 
 import pytest
 from chat_server import Reply, chat_server, completion, error
+from forks import ROOT
 
 from shared.cli.errors import UserError
 from shared.llm.budget import Budget, BudgetSpent, Usage
@@ -28,6 +32,7 @@ class Client:
 
     async def _sleep(self, seconds):
         self.pauses.append(seconds)
+        await asyncio.sleep(0)  # lets others work
 
     def __call__(self, *texts, together=False):
         """Return the answers to some prompts, one after the other or together."""
@@ -68,6 +73,75 @@ def test_what_is_sent_and_what_comes_back(path):
     assert body["response_format"]["json_schema"]["schema"] == SCHEMA
     assert server.keys == [f"Bearer {KEY}"]
     assert client.budget.used == Usage(1, 100, 10)
+
+
+# Ask a server for the answer to a text, and print it.
+ASK = """
+import asyncio, pathlib, sys
+from shared.llm.budget import Budget
+from shared.llm.cache import AnswerCache
+from shared.llm.endpoint import Endpoint
+
+async def ask(url, path, text):
+    with AnswerCache(pathlib.Path(path)) as cache:
+        async with Endpoint(url, "m", cache=cache, budget=Budget()) as endpoint:
+            answer = await endpoint.complete([{"role": "user", "content": text}])
+            print(answer.text)
+
+asyncio.run(ask(*sys.argv[1:]))
+"""
+
+
+def test_what_another_process_asks_is_waited_for(path):
+    asked, waited_for = threading.Event(), threading.Event()
+
+    class Waiting(Client):
+        async def _sleep(self, seconds):
+            await super()._sleep(seconds)
+            waited_for.set()
+
+    def answer(body, number):
+        text = body["messages"][0]["content"]
+        if text == "shared":
+            asked.set()  # by the other process
+        wait = {"own": asked, "shared": waited_for}[text].wait
+        return Reply(completion(f"answer {number}"), wait=lambda: wait(30))
+
+    with chat_server(answer) as server, ThreadPoolExecutor(1) as pool:
+        command = [sys.executable, "-c", ASK, server.url, path, "shared"]
+        other = pool.submit(subprocess.check_output, command, cwd=ROOT, text=True, timeout=60)
+        client = Waiting(server.url, path)
+        answers = client("own", "shared")
+        assert [answer.text for answer in answers][1:] == other.result().splitlines()
+    assert sorted(server.prompts) == ["own", "shared"]
+    assert client.budget.used.requests == 1
+
+
+def test_a_claim_is_renewed_until_its_answer_comes_and_ends_with_a_failure(path, monkeypatch):
+    renewed, renew = threading.Event(), AnswerCache.renew_claims
+
+    def spy(cache):
+        renew(cache)
+        renewed.set()
+
+    monkeypatch.setattr(AnswerCache, "renew_claims", spy)
+    monkeypatch.setattr("shared.llm.endpoint.CLAIM_SECONDS", 0.01)
+    late = Reply(completion("bug"), wait=lambda: renewed.wait(60))
+    with chat_server(in_turn(late, error("a filter", 400))) as server:
+        client = Client(server.url, path)
+        assert client("one")[0].text == "bug"
+        assert renewed.is_set()
+        with pytest.raises(UserError, match="a filter"):
+            client("two")
+        with pytest.raises(UserError, match="a filter"):
+            client("two")  # it does not wait
+    assert not client.pauses
+
+
+def test_the_same_text_twice_costs_once(path):
+    with chat_server(in_turn("bug")) as server:
+        assert len(Client(server.url, path)("one", "one", together=True)) == 2
+    assert len(server.requests) == 1
 
 
 def test_what_was_answered_costs_nothing(path):

@@ -163,6 +163,18 @@ def test_texts_are_embedded_and_counted_once(make_embedder):
     assert trainer.n_rows == embed.n_texts == 4
 
 
+def test_only_the_last_texts_are_kept_in_memory(make_embedder, monkeypatch):
+    monkeypatch.setattr(embeddings, "KEPT_TEXTS", 2)
+    trainer = CountingTrainer()
+    embed = make_embedder(trainer)
+    vectors = embed(TEXTS)
+    np.testing.assert_array_equal(embed(TEXTS[:0:-1]), vectors[:0:-1])
+    np.testing.assert_array_equal(embed(TEXTS), vectors)  # from the cache on disk
+    assert trainer.n_rows == 3
+    np.testing.assert_array_equal(embed(TEXTS[:1]), vectors[:1])
+    assert trainer.n_rows == 4
+
+
 def test_embeddings_have_length_one(make_embedder):
     vectors = make_embedder(CountingTrainer())(TEXTS)
     assert vectors.dtype == np.float32

@@ -113,6 +113,16 @@ def test_windows_have_the_labels_of_their_document(tokenizer):
     assert len(some.rows) == len(some.documents) == len(windows.rows) - 1
 
 
+def test_windows_of_a_tokenizer_that_truncates_on_the_left_begin_at_the_end(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model), truncation_side="left")
+    tokenizer.model_max_length = 6
+    expected = [" ".join(WORDS[start:stop]) for start, stop in ((6, 10), (2, 6), (0, 2))]
+    for most in (1, 2, None):
+        ids, _ = split_into_windows(tokenizer, [" ".join(WORDS)], stride=0, max_windows=most)
+        windows = [tokenizer.decode(window, skip_special_tokens=True) for window in ids]
+        assert windows == expected[:most]
+
+
 def test_no_texts_have_no_windows_and_no_predictions(tokenizer):
     windows = Windows.of_strings([], tokenizer, stride=2)
     assert len(windows.rows) == len(windows.documents) == len(windows.tokens) == 0

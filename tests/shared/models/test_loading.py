@@ -92,6 +92,24 @@ def test_a_saved_prefix_that_is_no_text_is_refused(folder):
     assert message.endswith("text_prefix in tokenizer_config.json is not a text")
 
 
+def test_the_side_of_the_truncation_is_saved_with_the_tokenizer(folder, tmp_path):
+    def ends(tokenizer):
+        return tokenizer("crash typo slow", truncation=True, max_length=3)["input_ids"][1:-1]
+
+    left, right = (load_tokenizer(str(folder), truncation_side=s) for s in ("left", "right"))
+    crash, slow = (left.convert_tokens_to_ids([word]) for word in ("crash", "slow"))
+    assert (ends(left), ends(right)) == (slow, crash)
+    left.save_pretrained(tmp_path / "left")
+    assert ends(load_tokenizer(str(tmp_path / "left"))) == slow
+    assert ends(load_tokenizer(str(tmp_path / "left"), truncation_side="right")) == crash
+
+
+def test_a_saved_side_of_the_truncation_that_is_none_is_refused(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "middle"}))
+    assert refusal(load_tokenizer, str(folder)).startswith(f"{folder}: no usable tokenizer: ")
+
+
 def test_a_missing_vocabulary_is_refused(folder):
     # transformers would build a tokenizer of special tokens only, to which all words are unknown.
     for path in folder.glob("*"):

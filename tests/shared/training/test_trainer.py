@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import save_tiny_model
-from tiny_training import COLLATOR, history, make_rows, make_trainer, weights
+from tiny_training import (
+    COLLATOR,
+    SOFT,
+    history,
+    make_rows,
+    make_trainer,
+    weighted_rows,
+    weights,
+)
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from shared.cli.errors import UserError
@@ -118,6 +126,24 @@ def test_a_complete_training_is_not_repeated(save_total_limit, tiny_model, tmp_p
     again = trainer().train(resume_from_checkpoint=checkpoint).metrics
     assert again != expected.metrics
     assert without_times(again) == without_times(expected.metrics)
+
+
+@pytest.mark.parametrize("sampling", ["group_by_length", "random"])
+def test_the_weights_of_rows_are_no_unused_column(sampling, tiny_model, tmp_path):
+    options = {"rows": weighted_rows(), "collator": SOFT, "train_sampling_strategy": sampling}
+    losses = []
+    for remove in (False, True):
+        trainer = make_trainer(
+            tiny_model, tmp_path, remove_unused_columns=remove, num_train_epochs=1, **options
+        )
+        trainer.train()
+        losses.append(history(trainer, "loss"))
+    assert losses[0] == losses[1]
+    rows = weighted_rows().remove_columns("weight")
+    options |= {"rows": rows, "remove_unused_columns": True, "num_train_epochs": 1}
+    unweighted = make_trainer(tiny_model, tmp_path, **options)
+    unweighted.train()
+    assert history(unweighted, "loss") != losses[0]
 
 
 def test_a_schedule_may_be_longer_than_the_training(tiny_model, tmp_path):

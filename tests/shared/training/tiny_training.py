@@ -56,7 +56,6 @@ def make_trainer(
         "logging_steps": 1,
         "save_strategy": "no",
         "train_sampling_strategy": "group_by_length",
-        "remove_unused_columns": False,
         **flags,
     }
     trainer = LengthGroupedTrainer(
