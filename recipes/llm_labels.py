@@ -54,6 +54,7 @@ from shared.cli import (
     is_main_process,
     parse_arguments,
     progress_bar,
+    read_key,
     run_jobs,
     start_recipe,
     write_json,
@@ -71,7 +72,6 @@ from shared.llm import (
     batch_calibrated,
     draw_examples,
     load_causal_scorer,
-    read_key,
     read_template,
 )
 from shared.methods import label_phrases

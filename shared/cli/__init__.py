@@ -7,6 +7,7 @@
 - `launch`: processes and devices of a launch, what it prints
 - `launcher`: the command ``accelerate launch`` of this project
 - `standard_flags`: ranges of numbers, checks of the flags of `transformers.TrainingArguments`
+- `web`: addresses, keys and pauses of web services
 - `yaml_files`: YAML files that a user writes
 
 May import: nothing else of `shared`.
@@ -31,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "jobs": ["Job", "run_jobs"],
         "launch": [
             "choose_precision",
+            "countdown",
             "has_fast_bf16",
             "is_main_process",
             "machine",
@@ -41,5 +43,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "runs_on_cpu",
             "start_recipe",
         ],
+        "web": ["check_url", "read_key"],
     },
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -127,13 +129,25 @@ def progress_bar(description: str, total: int | None = None, *, unit: str, **set
     return tqdm(desc=description, total=total, disable=not is_main_process(), **settings)
 
 
+def countdown(seconds: float, reason: str) -> None:
+    """Wait, and show for how long: on a terminal each second, elsewhere a line each minute."""
+    step = 1 if sys.stderr.isatty() else LOG_SECONDS
+    with progress_bar(reason, unit="s", bar_format="{desc}") as bar:
+        while seconds > 0:
+            minutes, rest = divmod(math.ceil(seconds), 60)
+            bar.set_description_str(f"{reason}: {minutes}:{rest:02} min left")
+            time.sleep(min(seconds, step))
+            seconds -= step
+
+
 class _LogLines:
     """A file for a progress bar: each of its states becomes a line of stderr."""
 
     def write(self, text: str) -> None:
         """Write a state of the bar, unless it only clears the line."""
-        if text.strip():
-            sys.stderr.write(f"{text.strip()}\n")
+        text = text.replace("\x1b[A", "").strip()  # a bar below another one moves the cursor
+        if text:
+            sys.stderr.write(f"{text}\n")
 
     def flush(self) -> None:
         """Flush stderr."""

@@ -21,6 +21,7 @@ Modules:
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
+- `writers`: rows to JSON lines, CSV cells and Parquet.
 
 May import: `shared.cli`, `shared.plots` and `shared.splitters`.
 """
@@ -53,6 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
+        "preparation": ["is_pull_request"],
         "readers": ["open_data", "open_source"],
         "resampling": [
             "EvaluationArguments",
@@ -62,5 +64,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "splits": ["Split", "load_and_split", "split_corpus"],
         "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],
+        "writers": ["as_text", "output_format", "write_json_lines", "write_parquet"],
     },
 )

@@ -234,7 +234,7 @@ def _stream_rows(
             batch.clear()
 
         for number, row in enumerate(rows, 1):
-            if not args.pull_requests and _is_pull_request(row):
+            if not args.pull_requests and is_pull_request(row):
                 pull_requests += 1
                 continue
             try:
@@ -269,7 +269,7 @@ def _stream_rows(
     }
 
 
-def _is_pull_request(row: dict) -> bool:
+def is_pull_request(row: dict) -> bool:
     """Return whether a row of GitHub's REST JSON is a pull request.
 
     Pull requests have an object in the field `pull_request`; issues do not have the field, or it is

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "arguments": ["EndpointArguments"],
         "budget": ["Budget"],
         "cache": ["AnswerCache"],
-        "endpoint": ["Endpoint", "read_key"],
+        "endpoint": ["Endpoint"],
         "labelling": ["Labelling", "ask_for_labels"],
         "local_model": ["CausalScorer", "batch_calibrated", "load_causal_scorer"],
         "prompts": ["Prompt", "draw_examples", "read_template"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.llm.budget import Budget
-from shared.llm.endpoint import check_url
+from shared.llm.endpoint import check_endpoint
 
 
 @dataclass
@@ -62,7 +62,7 @@ class EndpointArguments:
 
     def __post_init__(self) -> None:
         if self.endpoint is not None:
-            check_url(self.endpoint)
+            check_endpoint(self.endpoint)
         elif self.samples > 1 or self.temperature is not None:
             name = "samples" if self.samples > 1 else "temperature"
             raise UserError(

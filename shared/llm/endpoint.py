@@ -8,18 +8,15 @@ The key is sent in a header. It is in no message, no log and no cache.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
+from shared.cli.web import check_url, retry_after
 from shared.llm.budget import Budget, Usage
 from shared.llm.cache import CLAIM_SECONDS, AnswerCache
 
@@ -56,20 +53,6 @@ class Completion:
     problem: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
-
-
-def read_key(variable: str) -> str | None:
-    """Return the key in an environment variable; None if it is not set or empty.
-
-    Raises
-    ------
-    UserError
-        If it has characters that no header can have. The message does not hold it.
-    """
-    key = os.environ.get(variable, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UserError(f"{variable}: the key has characters that no key has; set it anew")
-    return key or None
 
 
 class Endpoint:
@@ -124,7 +107,7 @@ class Endpoint:
         retries: int = 6,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        check_url(url)
+        check_endpoint(url)
         self.url, self.model = url.rstrip("/"), model
         self.cache, self.budget, self.from_cache = cache, budget, 0
         self._key, self._timeout, self._retries, self._sleep = key, timeout, retries, sleep
@@ -223,7 +206,10 @@ class Endpoint:
                     self._n_answers += 1
                     self._schema_works |= with_schema
                     return completion
-                problem, wait = self._problem(response), _retry_after(response)
+                problem, wait = (
+                    self._problem(response),
+                    retry_after(response.headers.get("retry-after")),
+                )
                 used = Usage(1)
                 if self._adapts(status, problem, with_schema):
                     continue
@@ -353,43 +339,11 @@ class _Unreadable(Exception):
     """A response that holds no completion."""
 
 
-def check_url(url: str) -> None:
-    """Check the base of an API.
-
-    Raises
-    ------
-    UserError
-        If it is no URL, or holds a password, which would be printed.
-    """
-    try:
-        parts = urlsplit(url)
-        well_formed = parts.scheme in ("http", "https") and bool(parts.hostname)
-        has_password, _ = parts.username is not None, parts.port
-    except ValueError:
-        raise UserError("--endpoint: not a URL, such as http://127.0.0.1:8000/v1") from None
-    if has_password:
-        raise UserError("--endpoint: holds a user name; give the key by --api_key_variable")
-    if not well_formed:
-        raise UserError(f"--endpoint {url}: must be a URL, such as http://127.0.0.1:8000/v1")
+def check_endpoint(url: str) -> None:
+    """Check the base of an API; see `shared.cli.web.check_url`."""
+    example = "http://127.0.0.1:8000/v1"
+    check_url(url, "--endpoint", example=example, secret="--api_key_variable")
 
 
 def _is_temporary(status: int) -> bool:
     return status in (408, 409, 425, 429) or status >= 500
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Return the seconds that a server asks to wait, as a number or a date, or None."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max((date - datetime.now(timezone.utc)).total_seconds(), 0.0)

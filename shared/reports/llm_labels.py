@@ -12,10 +12,10 @@ import numpy as np
 from shared.cli.files import atomic_write, write_csv
 from shared.data.columns import find_text_columns
 from shared.data.readers import open_data
+from shared.data.writers import write_json_lines
 from shared.evaluation.rules import scores_per_text
 from shared.llm.labelling import Labelling
 from shared.reports.predictions import headline
-from shared.reports.tagged_file import write_json_lines
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments

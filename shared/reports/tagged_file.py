@@ -9,29 +9,29 @@ complete.
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 from shared.cli.launch import is_main_process, print_once, wait_for_all_processes
 from shared.data.labels import SEPARATORS
 from shared.data.readers import USUAL_DELIMITERS
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from shared.data.writers import (
+    as_cell,
+    as_text,
+    output_format,
+    write_json_lines,
+    write_parquet,
+)
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 ADDED = ("labels", "scores")  # columns that are added to those of the input
 DOUBT = ("confidence", "unsure")  # the columns of --abstain
-BLOCK_ROWS = 4096
 
 
 def check_output(path: str, data: str | Path) -> None:
@@ -50,7 +50,7 @@ def check_output(path: str, data: str | Path) -> None:
         For a suffix that is not in `SUFFIXES`, a folder in the place of the file, or a path that
         leads to the input, also through a link.
     """
-    suffix, compressed = _format(path)
+    suffix, compressed = output_format(path)
     if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
         known = ", ".join(SUFFIXES)
         raise UserError(f"--output {path}: must end with {known} (all but the last also with .gz)")
@@ -59,12 +59,6 @@ def check_output(path: str, data: str | Path) -> None:
             raise UserError(f"--output {path}: is the same file as --data; choose another name")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"--output {path}: not a file; choose another name")
-
-
-def _format(path: str | Path) -> tuple[str, bool]:
-    """Return the suffix that chooses the format, and whether the file is compressed."""
-    name = Path(path).name.lower()
-    return Path(name.removesuffix(".gz")).suffix, name.endswith(".gz")
 
 
 # --- records that survive an interruption --------------------------------------------------------
@@ -111,7 +105,7 @@ class TaggedFile:
         resume: bool,
     ):
         self.path = Path(path)
-        self._suffix, self._compressed = _format(path)
+        self._suffix, self._compressed = output_format(path)
         self._records = self.path.with_name(f".{self.path.name}.records")
         self._state = self.path.with_name(f".{self.path.name}.state")
         if self._suffix in USUAL_DELIMITERS and all_scores:
@@ -176,7 +170,7 @@ class TaggedFile:
         def tagged_rows() -> Iterator[dict]:
             for row, record in zip(read_rows(), self._read_records(), strict=True):
                 if self._suffix not in (".jsonl", ".ndjson"):
-                    record |= {name: _cell(record[name]) for name in self._further}
+                    record |= {name: as_cell(record[name]) for name in self._further}
                 yield kept_columns(row, self._further) | record
 
         try:
@@ -184,7 +178,7 @@ class TaggedFile:
                 if self._suffix == ".parquet":
                     _write_parquet(file, tagged_rows, self._label_names, self._all_scores)
                     return
-                with _as_text(file, self._compressed) as text:
+                with as_text(file, self._compressed) as text:
                     if delimiter := USUAL_DELIMITERS.get(self._suffix):
                         _write_csv(
                             text, tagged_rows, self._label_names, delimiter, self._all_scores
@@ -244,26 +238,6 @@ def kept_columns(row: Mapping[str, Any], further: Sequence[str] = ()) -> dict[st
 # --- formats -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _as_text(file: IO[bytes], compressed: bool) -> Iterator[IO[str]]:
-    """Write UTF-8 text to a file, compressed or not; the file stays open."""
-    # Without a time and a name, the same rows give the same bytes.
-    binary = gzip.GzipFile("", "wb", 6, file, mtime=0) if compressed else file
-    text = io.TextIOWrapper(binary, "utf-8", newline="\n")
-    yield text
-    text.detach()
-    if compressed:
-        binary.close()
-
-
-def write_json_lines(file: IO[str], rows: Iterable[dict]) -> None:
-    """Write each row as a line of JSON."""
-    for row in rows:
-        line = json.dumps(row, ensure_ascii=False, default=str)
-        # Half a surrogate pair cannot be written as UTF-8; it stays an escape.
-        file.write(line.encode(errors="backslashreplace").decode() + "\n")
-
-
 def _write_csv(
     file: IO[str],
     read_rows: Callable[[], Iterable[dict]],
@@ -290,26 +264,18 @@ def _write_csv(
     )
     writer.writeheader()
     for row in read_rows():
-        cells = {name: _cell(value) for name, value in row.items() if name != "scores"}
+        cells = {name: as_cell(value) for name, value in row.items() if name != "scores"}
         if separator:
             cells["labels"] = separator.join(row["labels"])
         if all_scores:
             cells |= {scores[name]: value for name, value in row["scores"].items()}
         else:
-            cells["scores"] = _cell(row["scores"])
+            cells["scores"] = as_cell(row["scores"])
         writer.writerow(cells)
 
 
 def _score_column(label_name: str) -> str:
     return f"scores.{label_name}"
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as a cell of a CSV file; lists and objects as JSON."""
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    # Half a surrogate pair cannot be written as UTF-8; it becomes an escape.
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _write_parquet(
@@ -323,52 +289,11 @@ def _write_parquet(
     Scores are a struct, or a map from label to score if a row has not those of all labels.
     """
     import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
 
-    types = _column_types(read_rows())
-    types["labels"] = pa.list_(pa.string())
-    types["scores"] = pa.map_(pa.string(), pa.float64())
+    types: dict[str, pa.DataType] = {
+        "labels": pa.list_(pa.string()),
+        "scores": pa.map_(pa.string(), pa.float64()),
+    }
     if all_scores:
         types["scores"] = pa.struct([(name, pa.float64()) for name in label_names])
-    schema = pa.schema(list(types.items()))
-    with ParquetWriter(file, schema) as writer:
-        for block in _blocks(read_rows()):
-            arrays = [array_of([row.get(name) for row in block], types[name]) for name in types]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def _column_types(rows: Iterable[dict]) -> dict[str, pa.DataType]:
-    """Return a type for each column of the input that holds all of its values.
-
-    A column of mixed values becomes strings, with lists and objects as JSON.
-    """
-    import pyarrow as pa
-
-    types: dict[str, pa.DataType] = {}
-    for block in _blocks(rows):
-        for name in dict.fromkeys(name for row in block for name in row if name not in ADDED):
-            before = types.get(name, pa.null())
-            try:
-                new = pa.array([row.get(name) for row in block]).type
-                fields = [pa.schema([(name, dtype)]) for dtype in (before, new)]
-                types[name] = pa.unify_schemas(fields, promote_options="permissive").types[0]
-            except (pa.ArrowException, UnicodeEncodeError, OverflowError):
-                types[name] = pa.string()
-    return types
-
-
-def array_of(values: list, dtype: pa.DataType) -> pa.Array:
-    """Return an Arrow array; a string stands for any value, and holds lists and objects as JSON."""
-    import pyarrow as pa
-
-    if pa.types.is_map(dtype):
-        values = [list(value.items()) for value in values]
-    if dtype == pa.string():
-        values = [v if v is None else str(_cell(v)) for v in values]
-    return pa.array(values, dtype)
-
-
-def _blocks(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    iterator = iter(rows)
-    while block := list(islice(iterator, BLOCK_ROWS)):
-        yield block
+    write_parquet(file, read_rows, types)

@@ -24,9 +24,10 @@ from shared.cli.launch import print_once
 from shared.data.columns import join_text
 from shared.data.labels import has_labels
 from shared.data.readers import BATCH_ROWS
+from shared.data.writers import array_of, write_json_lines
 from shared.evaluation.rules import scores_per_text
 from shared.reports.input_parts import InputFile, Part, open_folder, parse_line, reading
-from shared.reports.tagged_file import DOUBT, array_of, kept_columns, write_json_lines
+from shared.reports.tagged_file import DOUBT, kept_columns
 from shared.taggers.explanations import load_explainer
 from shared.taggers.loading import load_taggers
 from shared.taggers.means import mean_tagger

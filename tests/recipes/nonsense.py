@@ -9,7 +9,7 @@ RECIPES = (
     *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
-    *("uda", "self_training"),
+    *("uda", "self_training", "fetch_issues"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -35,6 +35,11 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         ),
         "domain_adaptation": (*data, *model, "--max_steps", 1),
         "embedding_lookup": (*data, *model, "--evaluate", "held_out"),
+        # Nobody answers there.
+        "fetch_issues": (
+            *("--repo", "owner/name", "--api", "http://127.0.0.1:9"),
+            *("--output", folder / "issues.jsonl"),
+        ),
         "few_label_benchmark": (*data, "--methods", "naive_bayes", "--sizes", 8),
         "few_label_probe": (*data, *model, "--evaluate", "held_out"),
         "github_tagger": (*data, *model, *once),

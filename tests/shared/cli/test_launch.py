@@ -12,9 +12,11 @@ import torch
 from shared.cli.errors import UserError
 from shared.cli.launch import (
     choose_precision,
+    countdown,
     has_fast_bf16,
     machine,
     progress,
+    progress_bar,
     runs_on_cpu,
     start_recipe,
 )
@@ -133,3 +135,19 @@ def test_only_the_first_process_shows_a_bar_on_a_terminal(monkeypatch):
         bar = progress([], "reading")
         assert bool(bar.disable) == disabled
         list(bar)
+
+
+@pytest.mark.parametrize(("on_terminal", "n_sleeps"), [(True, 131), (False, 3)])
+def test_a_countdown_shows_what_is_left(on_terminal, n_sleeps, monkeypatch):
+    output, sleeps = io.StringIO(), []
+    output.isatty = lambda: on_terminal
+    monkeypatch.setattr(sys, "stderr", output)
+    monkeypatch.setattr("shared.cli.launch.time.sleep", sleeps.append)
+    with progress_bar("fetching", unit="pages"):
+        countdown(130.5, "the limit is used up")
+    assert (sum(sleeps), len(sleeps)) == (130.5, n_sleeps)
+    left = re.findall(r"the limit is used up: (\d+:\d\d) min left", output.getvalue())
+    assert left[0] == "2:11"
+    assert left[-1] == ("0:01" if on_terminal else "0:11")
+    if not on_terminal:
+        assert len(output.getvalue().splitlines()) == 3

@@ -17,7 +17,7 @@ from forks import ROOT
 from shared.cli.errors import UserError
 from shared.llm.budget import Budget, BudgetSpent, Usage
 from shared.llm.cache import AnswerCache
-from shared.llm.endpoint import Completion, Endpoint, NoAnswer, check_url, read_key
+from shared.llm.endpoint import Completion, Endpoint, NoAnswer, check_endpoint
 
 SCHEMA = {"type": "object"}
 KEY = "sk-a-key-that-nobody-may-see"
@@ -340,18 +340,6 @@ def test_no_key_in_any_file(path, tmp_path):
         assert KEY.encode() not in file.read_bytes()
 
 
-def test_keys_from_the_environment(monkeypatch):
-    monkeypatch.setenv("A_KEY", f" {KEY}\n")
-    assert read_key("A_KEY") == KEY
-    assert read_key("NO_SUCH_KEY") is None
-    monkeypatch.setenv("A_KEY", "")
-    assert read_key("A_KEY") is None
-    monkeypatch.setenv("A_KEY", "secret\nX-Header: 1")
-    with pytest.raises(UserError, match="A_KEY") as error:
-        read_key("A_KEY")
-    assert "secret" not in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -365,7 +353,7 @@ def test_keys_from_the_environment(monkeypatch):
 )
 def test_urls_that_are_refused(url, expected):
     with pytest.raises(UserError, match=expected) as error:
-        check_url(url)
+        check_endpoint(url)
     assert "secret" not in str(error.value)
 
 
