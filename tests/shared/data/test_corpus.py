@@ -504,7 +504,9 @@ def test_rows_are_not_held_as_python_objects(load, tmp_path):
     """Per row, the peak of Python and NumPy memory grows only by the arrays (about 250 bytes)."""
 
     def peak(n):
-        line = '{"text": "number # of a few words in a row", "labels": ["a", "b"]}\n'
+        # Of seven words: longer texts that differ in one word are near duplicates, whose search has
+        # up to `MAX_KEYS` keys in memory, whatever the number of rows.
+        line = '{"text": "number # of words in a row", "labels": ["a", "b"]}\n'
         path = write(tmp_path / f"{n}.jsonl", "".join(line.replace("#", str(i)) for i in range(n)))
         tracemalloc.start()
         load(path)
