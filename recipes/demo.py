@@ -38,7 +38,13 @@ from shared.cli import (
     print_once,
     quiet_libraries,
 )
-from shared.data import DataArguments, find_text_columns, join_text, load_data, open_source
+from shared.data import (
+    DataArguments,
+    join_text,
+    load_data,
+    open_source,
+    recognise_text_columns,
+)
 from shared.evaluation import scores_per_text
 from shared.reports import DOUBT, TaggedFile, kept_columns
 from shared.serving import (
@@ -164,18 +170,21 @@ def tag_file(
 ) -> Iterator[FileState]:
     """Tag a file that was uploaded, as tag.py does; yield how far it is, at last with the output.
 
-    The output lies beside the upload, in the same format.
+    The output lies beside the upload, in the same format (of Excel, as CSV).
     """
     check_unpacked_size(path, UNPACKED_FACTOR * args.max_megabytes)
     name = re.sub(r"\.json(\.gz)?$", r".jsonl\1", path.name, flags=re.IGNORECASE)
+    name = re.sub(r"\.xlsx$", ".csv", name, flags=re.IGNORECASE)
+    name = re.sub(r"\.txt(\.gz)?$", r".tsv\1", name, flags=re.IGNORECASE)
     output = path.with_name(f"tagged_{name}")
     source = open_source(
         str(path),
         column_names=args.column_names,
         delimiter=args.delimiter,
         quoting=args.quoting,
+        encoding=args.encoding,
     )
-    columns = find_text_columns(source.columns, text_columns, source.name)
+    columns, _ = recognise_text_columns(source, text_columns)
     further = () if args.abstain is None else DOUBT
     n_rows, all_columns = 0, set()
     for n_rows, row in enumerate(source.read(required=columns), 1):

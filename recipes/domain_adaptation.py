@@ -109,6 +109,11 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
             raise UserError("--dataloader_persistent_workers: would mask the same in each epoch")
         if self.prediction_loss_only:
             raise UserError("--prediction_loss_only: the loss is computed over all predictions")
+        if column := self.split_by or self.split_time:
+            raise UserError(
+                f"--split_by, --split_time {column}: this recipe divides unlabelled texts at "
+                "random; remove it"
+            )
         choose_precision(self)
         super().__post_init__()
 

@@ -197,7 +197,7 @@ def main() -> None:
         # Untuned thresholds are .5; a text has its best label, too.
         untuned = args.head == "logistic" and not len(valid[1])
         untuned = untuned and fixed_threshold(args.thresholds) is None
-        at_least_one = untuned and args.empty_labels == "unlabelled"
+        at_least_one = untuned and corpus.empty_labels == "unlabelled"
         options = {"single_label": single_label, "at_least_one": at_least_one}
         rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
         scorer = EmbeddingScorer(embed, encoder_reference, classifier)

@@ -235,7 +235,7 @@ def main() -> None:
     rule = DecisionRule.of(
         *(0.5, len(corpus.label_names)),
         single_label=single_label,
-        at_least_one=args.empty_labels == "unlabelled",
+        at_least_one=corpus.empty_labels == "unlabelled",
     )
 
     def fit(split, embeddings, settings=None):

@@ -126,7 +126,7 @@ def main() -> None:
             thresholds = find_thresholds(scores, y_valid, **options)
             # Without a validation set, the thresholds are .5, and a text has its best label, too.
             untuned = fixed_threshold(args.thresholds) is None and not len(y_valid)
-            untuned = untuned and args.empty_labels == "unlabelled"
+            untuned = untuned and corpus.empty_labels == "unlabelled"
             options = {"single_label": corpus.single_label, "at_least_one": untuned}
             rule = DecisionRule.of(thresholds, len(corpus.label_names), **options)
         return Tagger(corpus.label_names, rule, WordScorer(classifier))

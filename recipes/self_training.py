@@ -329,7 +329,7 @@ def main() -> None:
             tune(scores["valid"], y["valid"]) if tuned else 0.5,
             len(label_names),
             single_label=single_label,
-            at_least_one=args.empty_labels == "unlabelled" and not tuned,
+            at_least_one=corpus.empty_labels == "unlabelled" and not tuned,
         )
         if tagger and number and not tuned:
             # A student learns the scores of the tagger, and so what they mean.

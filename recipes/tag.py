@@ -57,10 +57,10 @@ from shared.cli import (
 from shared.data import (
     DEFAULT_TEXT_COLUMNS,
     find_label_column,
-    find_text_columns,
     has_labels,
     join_text,
     open_source,
+    recognise_text_columns,
 )
 from shared.evaluation import scores_per_text
 from shared.reports import DOUBT, TaggedFile, check_output, is_folder, kept_columns, tag_folder
@@ -81,6 +81,7 @@ FLAGS_OF_A_RUN = (
     "column_names",
     "delimiter",
     "quoting",
+    "encoding",
     "only_unlabelled",
     "label_column",
     "threshold",
@@ -132,6 +133,7 @@ class TagArguments(TaggerArguments):
     quoting: Literal["auto", "double", "backslash", "none"] = flag(
         "auto", "Quotation marks in a CSV or TSV file, as for training (default: auto)."
     )
+    encoding: str | None = flag(None, "Encoding of a text file (default: as for training).")
     only_unlabelled: bool = flag(False, "Leave out rows that have labels (default: false).")
     resume: bool = flag(
         True, "Go on if the same command was stopped; false: from the start (default: true)."
@@ -154,12 +156,14 @@ def main() -> None:
         args.output = args.output or "tagged"
         return tag_folder(args, FLAGS_OF_A_RUN, DEFAULT_TAGGER)
     args.output = args.output or "tagged.jsonl"
-    reading = {name: getattr(args, name) for name in ("column_names", "delimiter", "quoting")}
-    source = open_source(args.data, **reading)
+    names = ("column_names", "delimiter", "quoting", "encoding")
+    source = open_source(args.data, **{name: getattr(args, name) for name in names})
     check_output(args.output, source.name)
     for note in source.notes:
         print_once(f"note: {note}")
-    columns = find_text_columns(source.columns, args.text_columns, source.name)
+    columns, why = recognise_text_columns(source, args.text_columns)
+    if why:
+        print_once(f"note: the text is in {columns[0]!r}, {why} (--text_columns)")
     label_column = None
     if args.only_unlabelled:
         label_column = find_label_column(source.columns, args.label_column, source.name)

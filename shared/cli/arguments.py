@@ -30,6 +30,12 @@ _NO_EFFECT_ON_RESULTS = (
 
 # Flags of TrainingArguments that are declared as one word; in a YAML file they can be a list.
 _ONE_OR_SEVERAL = ("report_to", "optim_target_modules", "debug")
+# Flags that only some recipes have, and what to do.
+_FLAGS_OF_OTHERS = dict.fromkeys(
+    ("split_by", "split_time"),
+    ": this recipe draws folds, or does not split; use a recipe that holds out rows (it has "
+    "--test_size), or a file of test rows (--test_data) if this one has that flag",
+)
 # A flag has no effect while another one has certain values: flag -> (the other one, the value of it
 # that lets the flag act).
 _SILENCED_BY: dict[str, tuple[str, Any]] = {
@@ -265,6 +271,8 @@ def _config_flags(path: str, parser: argparse.ArgumentParser) -> list[str]:
 
 def _suggest(name: str, names: set[str], prefix: str = "") -> str:
     """Return the end of an error message: the most similar of the names, if there is one."""
+    if hint := _FLAGS_OF_OTHERS.get(name):
+        return hint
     close = difflib.get_close_matches(name, sorted(names), n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists the flags"
 

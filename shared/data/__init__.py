@@ -5,20 +5,29 @@ training, a validation and a test set. It does not tokenise; that is `shared.mod
 
 Modules:
 
+- `annotations`: the rows of exports of Label Studio, Argilla, Prodigy and doccano.
 - `arguments`: the flags that name the data, the text and label columns, and the sizes of the split.
 - `columns`: which columns of a source hold the texts and the labels, and what a row has in them.
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
+- `encodings`: the characters and lines of a text file.
+- `excel`: the rows of a workbook.
+- `folders`: folders of text files, one for each class.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
+- `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_noise`: plant wrong labels, to measure how well they are found.
 - `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
-- `readers`: read rows from JSONL, JSON, CSV, TSV and Parquet files, and from the hub.
+- `readers`: open what `--data` names: a file, several, a folder or a hub data set.
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `row_labels`: the labels of all rows, and which rows are exact duplicates.
+- `saved_datasets`: data sets of the hub, and those that `datasets` saved in a folder.
+- `sources`: `Source`, rows that can be read, wherever they come from.
+- `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+- `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
 - `writers`: rows to JSON lines, CSV cells and Parquet.
@@ -41,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SplitArguments",
             "TaggingArguments",
         ],
-        "columns": ["find_label_column", "find_text_columns", "join_text"],
+        "columns": ["find_label_column", "join_text", "recognise_text_columns"],
         "corpus": [
             "Corpus",
             "append_unknown_labels",

@@ -1,9 +1,10 @@
 """Flags that name the data, its text and label columns, and the validation and test rows."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from shared.cli.arguments import flag
+from shared.cli.errors import UserError
 
 DEFAULT_TEXT_COLUMNS = ("title", "body")
 DEFAULT_LABEL_COLUMN = "labels"
@@ -28,17 +29,29 @@ class DataArguments:
     data: str = flag(
         "sample",
         "Data set: 'sample' (issues shipped with the project, the default), a file (.jsonl, "
-        ".ndjson, .json, .csv or .tsv, each also compressed as .gz, or .parquet; JSON from "
-        "GitHub's REST API is recognised; $NAME and ~ are expanded), or the id of a hub data set.",
+        ".ndjson, .json, .csv or .tsv, each also compressed as .gz, .parquet or .xlsx; JSON from "
+        "GitHub's REST API and exports of Label Studio, Argilla, Prodigy and doccano are "
+        "recognised; $NAME and ~ are expanded), a pattern such as 'texts/*.csv', several files "
+        "with commas between them, a folder of text files for each class, a folder that `datasets` "
+        "saved, or the id of a hub data set.",
     )
     data_config: str | None = flag(
         None, "Configuration of a hub data set (default: its only configuration)."
     )
-    data_split: str = flag("train", "Split of a hub data set (default: train).")
+    data_split: str = flag(
+        "train",
+        "Split of a hub data set, of a saved data set or of a folder; sheet of a workbook, or key "
+        "of a JSON object, if there are several (default: train).",
+    )
+    encoding: str | None = flag(
+        None,
+        "Encoding of text files, such as cp1251 (default: UTF-8, UTF-16 or Windows-1252, whichever "
+        "it clearly is).",
+    )
     column_names: list[str] | None = flag(
         None,
-        "Column names of a CSV or TSV file that has no header line (default: the first line is "
-        "the header).",
+        "Column names of a CSV, TSV or Excel file that has no header line (default: the first line "
+        "is the header).",
     )
     delimiter: str | None = flag(
         None,
@@ -55,17 +68,20 @@ class DataArguments:
     text_columns: list[str] = flag(
         list(DEFAULT_TEXT_COLUMNS),
         "Columns that make up the text. They are joined by a blank line, without the empty ones "
-        "(default: those of title and body that exist; if neither exists, text).",
+        "(default: those of title and body that exist; if neither exists, text, or the only column "
+        "of sentences).",
     )
     label_column: str = flag(
         DEFAULT_LABEL_COLUMN,
         "Column with the labels of a row: a name, a whole number, a list of these, or GitHub's "
-        "label objects (default: labels; if it does not exist, label).",
+        "label objects; of an export of annotations, the question (default: labels; if it does not "
+        "exist, label, or the only column with another usual name, such as category).",
     )
     label_columns: list[str] = flag(
         [],
         "Columns that stand for one label each, with 1 where it applies and 0 where it does not, "
-        "in place of --label_column (default: none).",
+        "in place of --label_column (default: none; if there is no column of labels, all columns "
+        "of 0 and 1).",
     )
     label_separator: str | None = flag(
         None,
@@ -73,11 +89,18 @@ class DataArguments:
         "(default: a comma, semicolon, bar or line break, if the parts are also labels of other "
         "rows).",
     )
-    duplicate_labels: Literal["auto", "merge", "first"] = flag(
+    annotator_column: str | None = flag(
+        None,
+        "Column that says who gave the labels of a row, if rows repeat a text for each annotator "
+        "(default: annotator, annotator_id or that of an export of annotations).",
+    )
+    duplicate_labels: Literal["auto", "merge", "first", "majority", "separate"] = flag(
         "auto",
         "Rows with the same text and different labels: 'merge' (the text gets the labels of all), "
-        "'first' (those of its first labelled row) or 'auto' ('merge' in a table with one row per "
-        "text and label, else 'first') (default: auto).",
+        "'first' (those of its first labelled row), 'majority' (those that more than half of its "
+        "annotators gave; none: unlabelled), 'separate' (each row stays, all on one side of a "
+        "split) or 'auto' ('majority' if texts have several annotators, 'merge' in a table with "
+        "one row per text and label, else 'first') (default: auto).",
     )
     class_names: str | None = flag(
         None,
@@ -99,11 +122,12 @@ class DataArguments:
     pull_requests: bool = flag(
         False, "Keep GitHub pull requests as well as issues (default: false)."
     )
-    empty_labels: Literal["unlabelled", "negative"] = flag(
-        "unlabelled",
+    empty_labels: Literal["auto", "unlabelled", "negative"] = flag(
+        "auto",
         "Meaning of an empty list of labels, and of a list whose labels are all left out: "
-        "'unlabelled' (the correct labels are not known) or 'negative' (none of the labels "
-        "applies) (default: unlabelled). A null always means unlabelled.",
+        "'unlabelled' (the correct labels are not known), 'negative' (none of the labels applies) "
+        "or 'auto' ('negative' where the data have a 0 for each label, or where Prodigy asked for "
+        "one label only; else 'unlabelled') (default: auto). A null always means unlabelled.",
     )
     cache_dir: str | None = flag(
         None,
@@ -155,6 +179,17 @@ class TaggingArguments:
 class SplitArguments(DataArguments):
     """Flags of recipes that split the labelled rows into training, validation and test set."""
 
+    split_by: str | None = flag(
+        None,
+        "Column of --data that says for each row whether it is for training, validation or test: "
+        "train, valid (validation, val, dev) or test (default: the split is drawn).",
+    )
+    split_time: str | None = flag(
+        None,
+        "Column of --data with the time of each row, ISO 8601 or seconds or milliseconds since "
+        "1970: the last --test_size of the labelled rows are the test set, those before the "
+        "validation set, and training rows are older than both (default: the split is drawn).",
+    )
     valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
     test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
     unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
@@ -186,3 +221,25 @@ class SplitArguments(DataArguments):
         "(default: all).",
         least=1,
     )
+
+
+def check_split_flags(args: Any) -> None:
+    """Refuse flags that do not fit --split_by or --split_time, if one of them is given.
+
+    Raises
+    ------
+    UserError
+        Both are given; or one, and a file of held-out rows or a size that would not act.
+    """
+    flags = [name for name in ("split_by", "split_time") if getattr(args, name, None)]
+    if not flags:
+        return
+    if len(flags) > 1:
+        raise UserError("--split_by and --split_time: give one of them")
+    for name in ("valid_data", "test_data"):
+        if getattr(args, name):
+            raise UserError(f"--{flags[0]}: divides the rows of --data; remove --{name}")
+    if args.split_by and args.test_size != SplitArguments.test_size:
+        raise UserError("--test_size: the test rows are those of --split_by")
+    if args.split_time and not args.test_size:
+        raise UserError("--test_size 0: --split_time needs test rows")

@@ -9,21 +9,31 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.data.arguments import DEFAULT_LABEL_COLUMN, DEFAULT_TEXT_COLUMNS
 from shared.data.labels import describe_value, is_missing
+from shared.data.words import count_words
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments
-    from shared.data.readers import Source
-
-ROWS_TO_RECOGNISE = 1000  # of a layout without a column of labels
+    from shared.data.sources import Source
 
 # The answers of Prodigy's binary interfaces: the label applies, does not apply, is not known.
 ANSWERS = ("accept", "reject", "ignore")
+
+# Other names of a column of labels, in lower case.
+_USUAL_LABEL_COLUMNS = (
+    *("label", "labels", "category", "categories", "class", "classes", "target", "targets"),
+    *("tag", "tags", "topic", "topics", "cats", "sentiment", "intent", "emotion", "emotions"),
+)
+
+_NUMBERS_OF_ROWS = ("", "id", "index", "unnamed: 0")  # may be 0 and 1 in a file of two rows
+
+# A column of texts: half of its cells have at least so many words, and as many are different.
+_WORDS_OF_A_TEXT = 3
+_SHARE_OF_TEXTS = 0.5
 
 
 # --- which columns -------------------------------------------------------------------------------
@@ -46,6 +56,48 @@ def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) ->
         if name not in columns:
             raise _missing_column(name, columns, "--text_columns", source)
     return wanted
+
+
+def recognise_text_columns(source: Source, wanted: list[str]) -> tuple[list[str], str]:
+    """Return the columns that make up the texts, and why: by their names, or by what they hold.
+
+    Without columns of the names that `find_text_columns` knows, it is the only column that holds
+    sentences.
+
+    Raises
+    ------
+    UserError : as `find_text_columns`; or several columns hold sentences.
+    """
+    usual = {*DEFAULT_TEXT_COLUMNS, "text"}
+    if wanted != list(DEFAULT_TEXT_COLUMNS):
+        return find_text_columns(source.columns, wanted, source.name), ""
+    if usual & set(source.columns):
+        return find_text_columns(source.columns, wanted, source.name), ""
+    rows = source.first_rows()
+    texts = [name for name in source.columns if _holds_texts([row.get(name) for row in rows])]
+    if len(texts) > 1:
+        raise UserError(
+            f"{source.name}: several columns hold texts ({', '.join(texts)}); name one of them, or "
+            "several to be joined, with --text_columns"
+        )
+    if texts:
+        return texts, "the only column of sentences"
+    return find_text_columns(source.columns, wanted, source.name), ""
+
+
+def unread_text_columns(source: Source, read: Sequence[str]) -> list[str]:
+    """Return the columns that hold sentences, but are not among those that are read."""
+    rows = source.first_rows()
+    others = [name for name in source.columns if name not in read]
+    return [name for name in others if _holds_texts([row.get(name) for row in rows])]
+
+
+def _holds_texts(cells: Sequence[Any]) -> bool:
+    texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    if not texts:
+        return False
+    long = sum(count_words(" ".join(text.split())) >= _WORDS_OF_A_TEXT for text in texts)
+    return min(long, len(set(texts))) >= _SHARE_OF_TEXTS * len(texts)
 
 
 def find_label_column(
@@ -80,48 +132,88 @@ def find_weight_column(columns: Sequence[str], wanted: str, source: str) -> str:
     return wanted
 
 
-def find_label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
-    """Return what takes the labels from the rows of a source.
+def find_annotator_column(source: Source, wanted: str | None) -> str | None:
+    """Return the column that says who gave the labels of a row; None if there is none.
 
     Raises
     ------
-    UserError : a column of labels is missing; the message names the layouts that are recognised.
+    UserError : `wanted` is not among the columns.
+    """
+    if wanted is not None and wanted not in source.columns:
+        raise _missing_column(wanted, source.columns, "--annotator_column", source.name)
+    return wanted or source.annotator_column
+
+
+def find_split_column(source: Source, args: Any) -> str | None:
+    """Return the column of ``--split_by`` or ``--split_time``; None if there is neither.
+
+    Raises
+    ------
+    UserError : it is not among the columns.
+    """
+    for name in ("split_by", "split_time"):
+        if column := getattr(args, name, None):
+            if column not in source.columns:
+                raise _missing_column(column, source.columns, f"--{name}", source.name)
+            return column
+    return None
+
+
+def find_label_cells(source: Source, args: DataArguments, required: bool) -> LabelCells:
+    """Return what takes the labels from the rows of a source.
+
+    The flags decide; then the format, if it has labels of its own; then the usual names. If labels
+    are required, a column with another usual name, or columns of 0 and 1, are recognised.
+
+    Raises
+    ------
+    UserError : there is no column of labels, or it is not clear which one it is; the message names
+        the flag that decides.
     """
     for name in args.label_columns:
         if name not in source.columns:
             raise _missing_column(name, source.columns, "--label_columns", source.name)
     if args.label_columns and args.label_column != DEFAULT_LABEL_COLUMN:
         raise UserError("--label_columns and --label_column: give one of them")
-    label_column = None
-    if not args.label_columns:
-        try:
-            label_column = find_label_column(
-                source.columns, args.label_column, source.name, required=required
-            )
-        except UserError as error:
-            raise UserError(f"{error}{_layout_hint(source)}") from error
-    unlabelled_zeros = args.empty_labels == "unlabelled"
-    return LabelCells(
-        source.columns, label_column, args.label_columns, unlabelled_zeros=unlabelled_zeros
-    )
+    if args.label_columns:
+        return LabelCells(source.columns, None, args.label_columns)
+    if source.label_column is not None:
+        return LabelCells(source.columns, source.label_column)
+    column = find_label_column(source.columns, args.label_column, source.name, required=False)
+    if column is not None or not required:
+        return LabelCells(source.columns, column)
 
-
-def _layout_hint(source: Source) -> str:
-    """Return what to do with a layout that has no column of labels, as the end of a message."""
-    if {"accept", "answer"} <= set(source.columns):
-        return "; for choices made with Prodigy: --label_column accept"
-    if {"annotations", "data"} <= set(source.columns):
-        return (
-            "; an export of Label Studio must be CSV or JSON-MIN, with the column of the choices "
-            "named by --label_column"
-        )
-    rows = list(islice(source.read(required=[]), ROWS_TO_RECOGNISE))
+    rows = source.first_rows()
     flags = columns_of_zeros_and_ones(rows, source.columns)
+    usual = [name for name in source.columns if name.lower() in _USUAL_LABEL_COLUMNS]
+    usual = [name for name in usual if name not in flags]
+    problem = _missing_column(args.label_column, source.columns, "--label_column", source.name)
+    if len(usual) + bool(flags) > 1:
+        choice = f"--label_column {usual[0]}"
+        if flags:
+            choice += f", or --label_columns {' '.join(flags)}"
+        raise UserError(
+            f"{source.name}: several columns could be the labels ({', '.join([*usual, *flags])}); "
+            f"give {choice}"
+        )
+    if usual:
+        return LabelCells(source.columns, usual[0], reason="by its name")
     if len(flags) > 1:
-        return f"; for columns of 0 and 1: --label_columns {' '.join(flags)}"
-    if len(rows) == 1 and any(isinstance(value, (list, dict)) for value in rows[0].values()):
-        return "; the file is one object: write one object per row"
-    return ""
+        positions = [source.columns.index(name) for name in flags]
+        if positions != list(range(positions[0], positions[0] + len(flags))):
+            raise UserError(
+                f"{problem}; columns of 0 and 1 do not stand together, so that some may be no "
+                f"labels; name those that are: --label_columns {' '.join(flags)}"
+            )
+        return LabelCells(source.columns, None, flags, reason="columns of 0 and 1")
+    if flags:
+        raise UserError(
+            f"{problem}; for classes 0 and 1: --label_column {flags[0]}; for one label that "
+            f"applies or not: --label_columns {flags[0]}"
+        )
+    if spans := {"spans", "entities"} & set(source.columns):
+        raise UserError(f"{problem}; {min(spans)} are parts of texts, no labels of whole texts")
+    raise problem
 
 
 def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
@@ -201,8 +293,8 @@ class LabelCells:
     label_columns : sequence of str
         Columns that each stand for one label, with 0 or 1 in each row. They take the place of
         `label_column`.
-    unlabelled_zeros : bool
-        Whether a row of zeros would count as unlabelled; it is an error then.
+    reason : str
+        Why these columns were recognised as labels; "" if their names or a flag say so.
 
     Attributes
     ----------
@@ -218,12 +310,12 @@ class LabelCells:
         label_column: str | None,
         label_columns: Sequence[str] = (),
         *,
-        unlabelled_zeros: bool = True,
+        reason: str = "",
     ) -> None:
-        self.label_column, self.label_columns = label_column, label_columns
+        self.label_column, self.label_columns, self.reason = label_column, label_columns, reason
         self.needed = [*label_columns, *([] if label_column is None else [label_column])]
         self.answers: Counter[str] = Counter()
-        self._unlabelled_zeros = unlabelled_zeros
+        self._asked: set[str] = set()  # labels that were accepted or rejected; two are enough
         self._unanswered = 0  # rows with labels and without an answer
         # The first answer tells whether the column is that of Prodigy.
         self._may_be_answered = label_column is not None and "answer" in columns
@@ -255,6 +347,8 @@ class LabelCells:
                         "give them one, or remove the column 'answer'"
                     )
                 self.answers[answer] += 1
+                if isinstance(cell, str) and len(self._asked) < 2:
+                    self._asked.add(cell)
                 # A label that was rejected does not apply; of a rejected choice, nothing is known.
                 rejected: list | None = [] if isinstance(cell, str) else None
                 return {"accept": cell, "reject": rejected, "ignore": None}[answer]
@@ -265,6 +359,11 @@ class LabelCells:
             self._may_be_answered = False
         return None if self.answers else cell
 
+    @property
+    def asked_for_one(self) -> bool:
+        """Whether Prodigy asked for the same label in every row, and it was rejected in some."""
+        return len(self._asked) == 1 and self.answers["reject"] > 0
+
     def _labels_with_one(self, row: dict) -> list[str] | None:
         flags = {name: _zero_or_one(name, row.get(name)) for name in self.label_columns}
         blank = [name for name, value in flags.items() if value is None]
@@ -272,11 +371,6 @@ class LabelCells:
             return None
         if blank:
             raise ValueError(f"column {blank[0]!r} is blank, but others are not; write 0 or 1")
-        if not any(flags.values()) and self._unlabelled_zeros:
-            raise ValueError(
-                "all columns of --label_columns are 0: no label applies; give --empty_labels "
-                "negative"
-            )
         return [name for name, value in flags.items() if value]
 
     def notes(self) -> list[str]:
@@ -304,7 +398,11 @@ def _zero_or_one(column: str, value: Any) -> bool | None:
 
 
 def columns_of_zeros_and_ones(rows: Sequence[dict], columns: Sequence[str]) -> list[str]:
-    """Return the columns that hold nothing but 0 and 1, and both of them."""
+    """Return the columns that hold nothing but 0 and 1.
+
+    The cells of rare labels can all be 0 in the first rows, so that one of the columns must hold
+    both; else there are none.
+    """
 
     def flags(name: str) -> set[bool | None]:
         try:
@@ -312,4 +410,6 @@ def columns_of_zeros_and_ones(rows: Sequence[dict], columns: Sequence[str]) -> l
         except ValueError:
             return set()
 
-    return [name for name in columns if flags(name) >= {True, False}]
+    held = {name: flags(name) - {None} for name in columns if name.lower() not in _NUMBERS_OF_ROWS}
+    names = [name for name, values in held.items() if values]
+    return names if any(len(held[name]) == 2 for name in names) else []

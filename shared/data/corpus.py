@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from shared.cli.errors import UserError
 from shared.cli.files import expand_path, remove_abandoned, temporary_folder
 from shared.cli.launch import print_once
 from shared.cli.yaml_files import read_yaml
-from shared.data.arguments import DataArguments
+from shared.data.arguments import DataArguments, check_split_flags
+from shared.data.labels import name_some
 from shared.data.preparation import join_counts, prepare
-from shared.data.readers import Source, open_data
+from shared.data.readers import open_data
+from shared.data.sources import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +54,9 @@ class Corpus:
         `shared.data.words.count_words`). A file of held-out rows with
         labels that `--data` does not have has them in a further column, `unknown_labels` (see
         `append_unknown_labels`). With ``--weight_column`` there is a column `weight` (float32; null
-        where the labels, if there are any, were given by hand).
+        where the labels, if there are any, were given by hand). With ``--split_by`` there is a
+        column `part` (int8, see `shared.data.split_columns.read_parts`), with ``--split_time`` a
+        column `time` (int64, nanoseconds since 1970 in UTC; null: not known).
     report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
     """
 
@@ -102,6 +107,11 @@ class Corpus:
         # With at most one label per row, the two numbers are equal only if no list is empty.
         known = r["labelled"] + r["pseudo_labelled"]
         return r["multilabel"] == 0 and sum(r["labels"].values()) == known
+
+    @property
+    def empty_labels(self) -> str:
+        """What a row without labels means: "unlabelled" or "negative" (``--empty_labels``)."""
+        return self.report["empty_labels"]
 
     @cached_property
     def groups(self) -> np.ndarray:
@@ -199,6 +209,7 @@ class Corpus:
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"
             + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+            f"format: {r['layout']}; {self._describe_columns()}",
             f"{r['rows']:,} texts: {r['labelled']:,} labelled, {r['unlabelled']:,} unlabelled "
             f"({r['unlabelled'] / r['rows']:.0%})",
             *pseudo_labelled,
@@ -216,13 +227,23 @@ class Corpus:
                 _wrapped(labels, 20, total=n_known),
             ]
         if brief:
-            lines = [*lines[:2], *conflicts, *notes]
+            lines = [*lines[:3], *conflicts, *notes]
         if r["labels_left_out"]:
             lines += [f"{len(r['labels_left_out'])} labels left out:"]
             lines += [_wrapped(r["labels_left_out"], 10)]
         if note := self.describe_unknown_labels():
             lines += [note]
         return "\n".join(lines)
+
+    def _describe_columns(self) -> str:
+        """Return which columns hold the texts and the labels, and why if it is not their names."""
+        parts = []
+        for name, what in (("text", "texts"), ("labels", "labels")):
+            columns = self.report["text_columns" if name == "text" else "label_columns"]
+            why = self.report["recognised"][name]
+            text = name_some(columns) if columns else "none"
+            parts.append(f"{what}: {text}" + (f" ({why})" if why else ""))
+        return "; ".join(parts)
 
     def _labels_per_text(self) -> str:
         """Return how many labelled texts have no label, one, two and so on, and their shares."""
@@ -358,6 +379,7 @@ def load_corpus(
     held_out : dict of "valid" and "test" to Corpus
         From `load_held_out`.
     """
+    check_split_flags(args)
     if (most := getattr(args, "tag_unlabelled", 0)) < 0:
         raise UserError(f"--tag_unlabelled {most}: must be 0 or more")
     # The main process prepares the data; the other processes then read them from the cache.
@@ -416,7 +438,7 @@ def load_data(
         source = replace(source, class_names=dict.fromkeys(source.columns, names))
     label_map = _read_label_map(args.label_map) if args.label_map else None
     folder = cache_folder(args.cache_dir)
-    stem = Path(source.name).name.split(".")[0]
+    stem = re.sub(r"[^\w-]+", "_", Path(source.name).name.split(".")[0])
     key = _cache_key(source, args, label_map, label_names, keep_unknown_labels)
     path = folder / f"{stem}-{key}.arrow"
     remove_abandoned(folder)  # by processes that were killed while they prepared data
@@ -472,14 +494,26 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
     absent = [name for name in corpus.report["labels_left_out"] if name not in corpus.label_names]
     drop_labels = [*args.drop_labels, *absent]
     # Strings of labels are split, and the rows of a text joined, in the same way.
-    reading = {"label_separator": corpus.report["label_separator"]}
-    if corpus.report["joined_rows"]:
-        reading["duplicate_labels"] = "merge"
+    report = corpus.report
+    reading: dict[str, Any] = {
+        "label_separator": report["label_separator"],
+        "empty_labels": report["empty_labels"],
+        **dict.fromkeys(("split_by", "split_time")),
+    }
+    # Columns that were recognised by what they hold in --data must not be others here.
+    if report["recognised"]["text"]:
+        reading["text_columns"] = report["text_columns"]
+    if report["recognised"]["labels"]:
+        several = len(report["label_columns"]) > 1
+        names = report["label_columns"]
+        reading |= {"label_columns": names} if several else {"label_column": names[0]}
+    if report["joined_rows"]:
+        reading["duplicate_labels"] = report["joining"]
     if hasattr(args, "weight_column"):
         reading["weight_column"] = None  # held-out rows are labelled by hand
     return {
         part: load_data(
-            replace(args, data=data, drop_labels=drop_labels, **reading),
+            replace(args, data=data, drop_labels=drop_labels, **_fields_of(args, reading)),
             label_names=corpus.label_names or None,
             labels_required=bool(corpus.label_names),
             keep_unknown_labels=getattr(args, "unknown_labels", "error") == "miss",
@@ -487,6 +521,11 @@ def load_held_out(args: DataArguments, corpus: Corpus) -> dict[str, Corpus]:
         for part in ("valid", "test")
         if (data := getattr(args, f"{part}_data", None)) is not None
     }
+
+
+def _fields_of(args: DataArguments, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are flags of `args`."""
+    return {name: value for name, value in values.items() if hasattr(args, name)}
 
 
 # --- files that flags name -----------------------------------------------------------------------
@@ -558,17 +597,19 @@ def _cache_key(
         args.column_names,
         args.delimiter,
         args.quoting,
+        args.encoding,
         args.text_columns,
         args.label_column,
         args.label_columns,
         args.label_separator,
+        args.annotator_column,
         args.duplicate_labels,
         list(label_map.items()) if label_map else None,  # the order of the map counts
         args.drop_labels,
         args.min_label_count,
         args.pull_requests,
         args.empty_labels,
-        getattr(args, "weight_column", None),
+        *(getattr(args, name, None) for name in ("weight_column", "split_by", "split_time")),
         label_names and list(label_names),
         keep_unknown_labels,
     ]

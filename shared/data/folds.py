@@ -17,6 +17,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import load_corpus
+from shared.data.labels import name_some
 from shared.data.readers import open_data
 from shared.splitters.multilabel import MultilabelStratifiedKFold
 
@@ -126,7 +127,7 @@ def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     for index in corpus.labelled:  # unlabelled rows are in no fold and need no group
         if values[index] is None or values[index] == "":
             raise UserError(
-                f"{source.name}, row {row_numbers[index]}: no value in column {column!r}; every "
+                f"{source.place(row_numbers[index])}: no value in column {column!r}; every "
                 "labelled row needs one"
             )
     # As sorted JSON, objects with the same content are equal strings.
@@ -221,12 +222,6 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
             f"{largest_group:,} of {len(y):,} texts; choose fewer folds"
         )
     return fold_of
-
-
-def name_some(labels: Sequence[str], most: int = 10) -> str:
-    """Return the first labels, and how many others there are, as text."""
-    others = f", and {len(labels) - most:,} others" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + others
 
 
 def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:

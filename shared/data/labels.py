@@ -19,6 +19,11 @@ _POSSIBLE_SEPARATORS = (*SEPARATORS, "\uff0c", "\u3001", "\n")
 
 # Class numbers look like this once a table of floats has been written as CSV.
 _FRACTION = re.compile(r"nan|[+-]?\d+\.\d*", re.IGNORECASE)
+_WHOLE_FLOAT = re.compile(r"(\d+)\.0*")
+# An array of strings as NumPy prints it, with or without its type.
+_NUMPY_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_NUMPY_ARRAY = re.compile(rf"\[\s*{_NUMPY_ITEM}(?:\s+{_NUMPY_ITEM})*\s*\]", re.DOTALL)
+_ARRAY_CALL = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
 _ZEROS_AND_ONES = re.compile(r"[01](?:\s*[,;|\uff0c\u3001\s]\s*[01])+")
 # Numbers without commas are an array of NumPy; a separator inside of brackets makes a list.
 _BARE_LIST = re.compile(r"\[[\d.\s]+\]$|[\[{][^\]}]*[,;|\uff0c\u3001\n]")
@@ -38,6 +43,12 @@ def describe_value(value: Any) -> str:
     return words.get(type(value)) or f"{json.dumps(value, default=str)} ({type(value).__name__})"
 
 
+def name_some(labels: Sequence[str], most: int = 10) -> str:
+    """Return the first labels, and how many others there are, as text."""
+    others = f", and {len(labels) - most:,} others" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + others
+
+
 def has_labels(cell: Any) -> bool:
     """Return whether a cell of the label column names a label."""
     try:
@@ -55,10 +66,12 @@ class LabelEncoder:
         find out: `split_strings` then decides when all cells have been seen.
     class_names : name of each class number; None if labels are not class numbers.
     known_names : labels that there are in any case, for this decision.
+    may_be_multi_hot : whether a cell may have a 0 or 1 for each class, in place of numbers.
 
     Attributes
     ----------
     first_rows : for each code, the 1-based row in which it first occurred.
+    multi_hot : whether cells have a 0 or 1 for each class; None: not known yet.
     """
 
     def __init__(
@@ -66,6 +79,8 @@ class LabelEncoder:
         separator: str | None,
         class_names: list[str] | None,
         known_names: Sequence[str] = (),
+        *,
+        may_be_multi_hot: bool = False,
     ) -> None:
         # Numbers of classes have no comma in them.
         self.separator = "," if separator is None and class_names else separator
@@ -74,6 +89,9 @@ class LabelEncoder:
         self.class_names = class_names
         self.known_names = known_names
         self.first_rows: list[int] = []
+        self.multi_hot: bool | None = None if may_be_multi_hot else False
+        self._printed = ""  # an example of a printed list
+        self._fraction = ""  # an example of a whole number with a fraction
         self._codes: dict[str, int] = {}
         self._strings: set[str] = set()  # that may have to be split
         self._type: type | None = None  # type of the first label; all others must have it, too
@@ -94,7 +112,9 @@ class LabelEncoder:
         if is_missing(cell) or (cell == -1 and self.class_names):
             return None
         if isinstance(cell, str):
-            cell = _parse_json(cell)
+            text, cell = cell, _parse_list(cell)
+            if isinstance(cell, (list, tuple, set)):
+                cell, self._printed = sorted(cell), self._printed or text.strip()
         if isinstance(cell, dict) and isinstance(cell.get("choices"), list):  # Label Studio
             cell = cell["choices"]
         items: list[Any]
@@ -107,9 +127,7 @@ class LabelEncoder:
                 self._strings.add(cell.strip())
         else:
             items = cell if isinstance(cell, list) else [cell]
-            # Repeated numbers are most likely one 0 or 1 per label, which would be read as ids.
-            if len(items) > 1 and type(items[0]) is int and len(set(items)) < len(items):
-                raise _multi_hot(items)
+            items = self._numbers_of_ones(items)
         return [self._code(name, row) for item in items if (name := self._name(item))]
 
     def split_strings(self) -> list[list[int]]:
@@ -122,8 +140,15 @@ class LabelEncoder:
 
         Raises
         ------
-        ValueError : it is not clear whether strings hold several labels.
+        ValueError : it is not clear whether strings hold several labels; or numbers with a fraction
+            stand beside names.
         """
+        others = [name for name in self.names if not name.isdecimal()]
+        if self._fraction and others:
+            raise ValueError(
+                f"the label is {self._fraction} in one row and {others[0][:40]!r} in another; give "
+                "names or whole numbers"
+            )
         if self._strings:
             self.separator = find_separator({*self.names, *self.known_names}, self._strings)
         old = list(zip(self.names, self.first_rows, strict=True))
@@ -138,7 +163,18 @@ class LabelEncoder:
         return new_codes
 
     def notes(self) -> list[str]:
-        """Return what a user should know about strings that could hold several labels."""
+        """Return what a user should know about the form of the labels."""
+        notes = []
+        if self._printed:
+            notes.append(f"labels are lists in a string, such as {self._printed[:60]}")
+        if self._fraction:
+            notes.append(f"labels such as {self._fraction} are read as whole numbers")
+        if self.multi_hot:
+            notes.append("labels are a 0 or 1 for each line of --class_names")
+        return [*notes, *self._separator_notes()]
+
+    def _separator_notes(self) -> list[str]:
+        """Return whether strings that could hold several labels were split."""
         if not self._strings:
             return []
         if self.separator:
@@ -165,12 +201,39 @@ class LabelEncoder:
                 'JSON, such as ["a", "b"], or names with a separator between them '
                 "(--label_separator)"
             )
-        if _FRACTION.fullmatch(text):
+        if _FRACTION.fullmatch(text) and not _WHOLE_FLOAT.fullmatch(text):
             raise ValueError(f"the label is {text}; give names or whole numbers")
         if _ZEROS_AND_ONES.fullmatch(text):
             digits = re.findall("[01]", text)
             if len(set(digits)) < len(digits):
                 raise _multi_hot(digits)
+
+    def _numbers_of_ones(self, items: list[Any]) -> list[Any]:
+        """Return the numbers of the classes that have a 1, if `items` is a 0 or 1 for each class.
+
+        Other items are returned as they are.
+        """
+        if len(items) < 2 or type(items[0]) not in (int, bool):
+            return items
+        n_classes = len(self.class_names or ())
+        is_multi_hot = len(items) == n_classes and set(items) <= {0, 1}
+        # Numbers of classes do not repeat; a 0 or 1 for each of three classes or more does.
+        if len(set(items)) == len(items) and not (is_multi_hot and self.multi_hot):
+            if is_multi_hot and self.multi_hot is None:
+                raise ValueError(
+                    f"labels {items} may be numbers of classes, or a 0 or 1 for each class; write "
+                    "names"
+                )
+            if self.multi_hot:
+                raise ValueError(
+                    f"labels {str(items)[:40]} are no 0 or 1 for each class, as in rows before"
+                )
+            self.multi_hot = False
+            return items
+        if not is_multi_hot or self.multi_hot is False:
+            raise _multi_hot(items)
+        self.multi_hot = True
+        return [number for number, item in enumerate(items) if item]
 
     def _code(self, name: str, row: int) -> int:
         code = self._codes.setdefault(name, len(self._codes))
@@ -182,7 +245,9 @@ class LabelEncoder:
         """Return the name of one label; "" for an empty string, which is no label."""
         if isinstance(item, dict):  # GitHub's label objects
             item = item.get("name")
-        if isinstance(item, bool) or not isinstance(item, (str, int)):
+        if isinstance(item, float) and item.is_integer():
+            self._fraction, item = self._fraction or str(item), int(item)
+        if not isinstance(item, (str, int)):
             raise ValueError(f"the label is {describe_value(item)}; give names or whole numbers")
         if self._type is None:
             self._type = type(item)
@@ -191,8 +256,14 @@ class LabelEncoder:
                 f"the label is {describe_value(item)}, but the labels before it are not; "
                 "use only names or only whole numbers"
             )
+        if isinstance(item, bool):
+            if self.class_names:
+                raise ValueError("the label is true or false, no number of --class_names")
+            return str(item).lower()
         if isinstance(item, str):
             item = item.strip()
+            if whole := _WHOLE_FLOAT.fullmatch(item):
+                self._fraction, item = self._fraction or item, whole[1]
             if not (item and self.class_names):
                 return item
             if not item.isdecimal():
@@ -264,22 +335,44 @@ def _divides(separator: str, text: str) -> bool:
 
 def _multi_hot(items: Sequence[Any]) -> ValueError:
     return ValueError(
-        f"labels {str(list(items))[:40]} repeat; list the names or ids of the labels that apply, "
-        "not a 0 or 1 for each label"
+        f"labels {str(list(items))[:40]} repeat; list the names or ids of the labels that apply; "
+        "for a 0 or 1 for each label, name the labels in this order with --class_names"
     )
 
 
-def _parse_json(text: str) -> Any:
-    """Return the JSON list or object of choices that a string holds; else the string."""
-    if text.lstrip().startswith(("[", "{")):
+def _parse_list(text: str) -> Any:
+    """Return the list or the object of choices that a string holds; else the string.
+
+    The list may be JSON, or as Python or NumPy print it.
+    """
+    stripped = text.strip()
+    if stripped.startswith(("[", "{")):
         try:
-            value = json.loads(text)
+            value = json.loads(stripped)
         except (ValueError, RecursionError):
-            return text
-        is_names = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if is_names or (isinstance(value, dict) and isinstance(value.get("choices"), list)):
+            value = None
+        if _is_list_of_labels(value):
             return value
-    return text
+        if isinstance(value, dict) and isinstance(value.get("choices"), list):
+            return value
+    if not stripped.startswith(
+        ("['", '["', "('", '("', "{'", '{"', "array(", "[]", "[True", "[Fal")
+    ):
+        return text
+    if array := _ARRAY_CALL.fullmatch(stripped):
+        stripped = array[1]
+    try:
+        # Python would join strings that have only a space between them.
+        if _NUMPY_ARRAY.fullmatch(stripped):
+            return [literal_eval(item) for item in re.findall(_NUMPY_ITEM, stripped, re.DOTALL)]
+        value = literal_eval(stripped)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text
+    return value if _is_list_of_labels(value) else text
+
+
+def _is_list_of_labels(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set)) and all(isinstance(item, str) for item in value)
 
 
 def _is_printed_value(text: str) -> bool:

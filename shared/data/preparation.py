@@ -19,16 +19,27 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
+from shared.data.arguments import DEFAULT_TEXT_COLUMNS
 from shared.data.columns import (
     LabelCells,
+    find_annotator_column,
     find_label_cells,
-    find_text_columns,
+    find_split_column,
     find_weight_column,
     join_text,
     read_weight,
+    recognise_text_columns,
+    unread_text_columns,
 )
-from shared.data.labels import LabelEncoder
-from shared.data.row_labels import RowLabels, count_conflicts, first_of_duplicates, is_long_table
+from shared.data.labels import LabelEncoder, is_missing, name_some
+from shared.data.row_labels import (
+    RowLabels,
+    Vote,
+    count_conflicts,
+    first_of_duplicates,
+    is_long_table,
+)
+from shared.data.split_columns import read_parts, read_times
 from shared.data.words import count_words, has_unspaced
 
 if TYPE_CHECKING:
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shared.data.arguments import DataArguments
-    from shared.data.readers import Source
+    from shared.data.sources import Source
 
 
 def prepare(
@@ -74,9 +85,17 @@ def prepare(
     # 1. Stream the rows into an Arrow file, and map that file into memory.
     cells = find_label_cells(source, args, labels_required)
     class_names = source.class_names.get(cells.label_column) if cells.label_column else None
-    encoder = LabelEncoder(args.label_separator, class_names, label_names or ())
-    counts = _stream_rows(source, args, cells, encoder, folder / "rows.arrow")
-    with pa.memory_map(str(folder / "rows.arrow")) as file:
+    encoder = LabelEncoder(
+        args.label_separator,
+        class_names,
+        label_names or (),
+        may_be_multi_hot=args.class_names is not None,
+    )
+    text_columns, why_text = recognise_text_columns(source, args.text_columns)
+    unread = _unread_note(source, args, [*text_columns, *cells.needed])
+    rows_file = folder / "rows.arrow"
+    counts = _stream_rows(source, args, cells, encoder, text_columns, rows_file)
+    with pa.memory_map(str(rows_file)) as file:
         table = pa.ipc.open_stream(file).read_all()
     if not len(table):
         raise UserError(
@@ -95,18 +114,40 @@ def prepare(
     names, new_ids = _select_labels(encoder, source, args, label_map, label_names)
     labels = source_labels.renumber(new_ids)
 
-    # 3. Drop exact duplicates, or join their labels.
-    known = labels.known(args.empty_labels)
+    # 3. Drop exact duplicates, or join their labels. Of the rows of a text, that with labels by
+    # hand is kept; of several, that of the test set.
+    empty_labels = args.empty_labels
+    if empty_labels == "auto":
+        zeros = cells.label_columns or encoder.multi_hot
+        one_label = cells.asked_for_one
+        empty_labels = "negative" if zeros or one_label else "unlabelled"
+    known = labels.known(empty_labels)
+    parts, times, times_note = _read_split(source, args, table, known)
     weighted = known & table["weight"].is_valid().to_numpy()
-    first = first_of_duplicates(table["key"].to_numpy(), known.astype(int) + (known & ~weighted))
+    priority = 4 * (known.astype(int) + (known & ~weighted)) + (0 if parts is None else parts)
+    first = first_of_duplicates(table["key"].to_numpy(), priority)
+    joining = _choose_joining(args, cells, table, first, source_labels)
+    if joining == "separate":
+        first = np.arange(len(first))
     kept = first == np.arange(len(first))
-    joined = 0
-    if args.duplicate_labels == "merge" or (
-        args.duplicate_labels == "auto" and (cells.answers or is_long_table(first, source_labels))
-    ):
+    joined, vote = 0, None
+    if joining == "merge":
         joined = int((labels.listed & ~kept).sum())
         source_labels, labels = source_labels.join(first), labels.join(first)
-    conflicts = count_conflicts(first, labels, labels.known(args.empty_labels))
+    elif joining == "majority":
+        if weighted.any():
+            raise UserError(
+                "--duplicate_labels majority: labels of --weight_column are no answers of "
+                "annotators; give 'first'"
+            )
+        joined = int((labels.listed & ~kept).sum())
+        annotators = _annotators(table)
+        source_labels = source_labels.vote(first, annotators).labels
+        vote = labels.vote(first, annotators)
+        labels = vote.labels
+    conflicts = count_conflicts(first, labels, labels.known(empty_labels))
+    if vote is not None:
+        conflicts = 0  # the vote has settled them
     if len(kept) > 1 and kept.sum() == 1:
         raise UserError(f"{source.name}: all {len(kept):,} texts are the same; nothing to learn")
 
@@ -133,7 +174,7 @@ def prepare(
             first_row = encoder.first_rows[np.argmax(new_ids >= len(names))]
             raise _unexpected_labels(source, unknown, first_row, names)
     labels = labels.renumber(_positions(frequency, [*names, *unknown]))
-    known = labels.known(args.empty_labels)
+    known = labels.known(empty_labels)
     weighted &= known
 
     # 5. Group near duplicates. All rows are hashed in place; the groups of the kept rows are then
@@ -149,9 +190,25 @@ def prepare(
     report = {
         "source": source.name,
         **counts,
-        "notes": [*source.notes, *cells.notes(), *encoder.notes(), *_joined_note(joined)],
+        "layout": source.layout,
+        "text_columns": text_columns,
+        "label_columns": list(cells.label_columns) or cells.needed[:1],
+        "recognised": {"text": why_text, "labels": cells.reason},
+        "empty_labels": empty_labels,
+        "notes": [
+            *source.notes,
+            *unread,
+            *(source.count_notes() if source.count_notes else ()),
+            *cells.notes(),
+            *encoder.notes(),
+            *_zeros_note(cells, encoder, empty_labels, labels, known, kept),
+            *_joined_note(joined if vote is None else 0),
+            *_vote_note(vote),
+            *times_note,
+        ],
         # The names of class numbers are not split in a held-out file.
         "label_separator": args.label_separator if class_names else encoder.separator,
+        "joining": joining,
         "joined_rows": joined,
         "exact_duplicates": int((~kept).sum()) - joined,
         "label_conflicts": conflicts,
@@ -177,9 +234,60 @@ def prepare(
         )
         for column, column_names in columns.items()
     }
-    weights = pa.array(table["weight"].to_numpy(), mask=~weighted) if weighted.any() else None
-    _write(path, table, kept, label_columns, groups, weights, report)
+    extra = {}
+    if weighted.any():
+        extra["weight"] = pa.array(table["weight"].to_numpy(), mask=~weighted)
+    if parts is not None:
+        extra["part"] = pa.array(parts, pa.int8())
+    if times is not None:
+        extra["time"] = times
+    _write(path, table, kept, label_columns, groups, extra, report)
     return path
+
+
+def _choose_joining(
+    args: DataArguments,
+    cells: LabelCells,
+    table: pa.Table,
+    first: np.ndarray,
+    labels: RowLabels,
+) -> str:
+    """Return what becomes of rows with the same text: a value of `duplicate_labels` but auto."""
+    import numpy as np
+
+    if args.duplicate_labels != "auto":
+        return args.duplicate_labels
+    # Labels of two annotators on one text.
+    is_given = table["annotator"].is_valid().to_numpy() & labels.listed
+    pairs = np.unique(np.stack([first, _annotators(table)])[:, is_given], axis=1)
+    if len(np.unique(pairs[0])) < len(pairs[0]):
+        return "majority"
+    return "merge" if cells.answers or is_long_table(first, labels) else "first"
+
+
+def _annotators(table: pa.Table) -> np.ndarray:
+    """Return the annotator of each row as a number; rows without one have one of their own."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    column = table["annotator"]
+    codes = pc.fill_null(column, -1).to_numpy()
+    own = codes.max(initial=-1) + 1 + np.arange(len(codes))
+    return np.where(codes < 0, own, codes).astype(np.int64)
+
+
+def _read_split(
+    source: Source, args: DataArguments, table: pa.Table, known: np.ndarray
+) -> tuple[np.ndarray | None, pa.Array | None, list[str]]:
+    """Return the part or the time of each row as `read_parts` and `read_times` do, and notes."""
+    rows = table["row"].to_numpy()
+    if column := getattr(args, "split_by", None):
+        place = source.place
+        return read_parts(table["split"], known, rows, column, source.name, place), None, []
+    if column := getattr(args, "split_time", None):
+        times, notes = read_times(table["split"], known, rows, column, source.name)
+        return None, times, notes
+    return None, None, []
 
 
 # --- from rows to an Arrow file ------------------------------------------------------------------
@@ -191,18 +299,28 @@ BATCH_ROWS, BATCH_CHARACTERS = 1000, 1 << 24
 
 
 def _stream_rows(
-    source: Source, args: DataArguments, cells: LabelCells, encoder: LabelEncoder, path: Path
+    source: Source,
+    args: DataArguments,
+    cells: LabelCells,
+    encoder: LabelEncoder,
+    text_columns: list[str],
+    path: Path,
 ) -> dict[str, Any]:
     """Write every row that has a text to an Arrow file; return counts of all other rows.
 
     Columns: text; labels (the encoder's codes; null: unlabelled); row (1-based, in the source);
     key (equal for texts that differ only in white space or in their Unicode form); words (their
-    number); weight (null: no value in `args.weight_column`, or no such column is named).
+    number); weight (null: no value in `args.weight_column`, or no such column is named); annotator
+    (a number for each; null: not known); split (the value of the column that divides the rows, as
+    text; null: none).
     """
     import pyarrow as pa
 
-    text_columns = find_text_columns(source.columns, args.text_columns, source.name)
+    annotator_column = find_annotator_column(source, args.annotator_column)
+    split_column = find_split_column(source, args)
     columns = [*text_columns, *cells.needed]
+    columns += [column for column in (annotator_column, split_column) if column is not None]
+    annotators: dict[str, int] = {}
     weight_column = getattr(args, "weight_column", None)
     if weight_column is not None:
         columns.append(find_weight_column(source.columns, weight_column, source.name))
@@ -216,6 +334,8 @@ def _stream_rows(
             "key": pa.uint64(),
             "words": pa.int32(),
             "weight": pa.float32(),
+            "annotator": pa.int32(),
+            "split": pa.string(),
         }
     )
     number, pull_requests, unspaced = 0, 0, 0
@@ -242,7 +362,7 @@ def _stream_rows(
                 codes = encoder.encode(cells(row), number)
                 weight = None if weight_column is None else read_weight(row, weight_column)
             except ValueError as error:
-                raise UserError(f"{source.name}, row {number}: {error}") from error
+                raise UserError(f"{source.place(number)}: {error}") from error
             normalized = " ".join(unicodedata.normalize("NFC", text).split())
             if not normalized:
                 blank_rows.append(number)
@@ -253,7 +373,10 @@ def _stream_rows(
             n_words = count_words(normalized)
             unspaced += has_unspaced(normalized)
             key_number = int.from_bytes(key, "little")
-            batch.append((text, codes, number, key_number, n_words, weight))
+            who = None if annotator_column is None else _as_text(row.get(annotator_column))
+            annotator = None if who is None else annotators.setdefault(who, len(annotators))
+            part = None if split_column is None else _as_text(row.get(split_column))
+            batch.append((text, codes, number, key_number, n_words, weight, annotator, part))
             characters += len(text)
             if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
                 flush()
@@ -267,6 +390,16 @@ def _stream_rows(
         "blank_texts": len(blank_rows),
         "first_blank_rows": blank_rows[:5],
     }
+
+
+def _as_text(value: Any) -> str | None:
+    """Return a cell as text, None if it is blank; whole numbers without a fraction."""
+    if is_missing(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
+    return text or None
 
 
 def is_pull_request(row: dict) -> bool:
@@ -384,6 +517,49 @@ def _joined_note(rows: int) -> list[str]:
     ]
 
 
+def _unread_note(source: Source, args: DataArguments, read: list[str]) -> list[str]:
+    """Return the columns that hold texts, too, if no flag has said which ones to read."""
+    if args.text_columns != list(DEFAULT_TEXT_COLUMNS):
+        return []
+    if not (unread := unread_text_columns(source, read)):
+        return []
+    return [f"not read, but with sentences: {name_some(unread, 3)} (--text_columns)"]
+
+
+def _vote_note(vote: Vote | None) -> list[str]:
+    if vote is None or not vote.several:
+        return []
+    undecided = f", {vote.undecided:,} without a majority (unlabelled)" if vote.undecided else ""
+    return [
+        "several annotators: a text has the labels that more than half of them gave; of "
+        f"{vote.several:,} texts with several, {vote.unanimous:,} in full agreement{undecided} "
+        "(--duplicate_labels)"
+    ]
+
+
+def _zeros_note(
+    cells: LabelCells,
+    encoder: LabelEncoder,
+    empty_labels: str,
+    labels: RowLabels,
+    known: np.ndarray,
+    kept: np.ndarray,
+) -> list[str]:
+    """Return how many texts have a 0 for each label, if labels are zeros and ones."""
+    import numpy as np
+
+    rejected = cells.answers["reject"] and empty_labels == "negative"
+    if not (cells.label_columns or encoder.multi_hot or rejected):
+        return []
+    has_label = np.zeros(len(kept), bool)
+    has_label[labels.rows] = True
+    if not (zeros := int((labels.listed & ~has_label & kept).sum())):
+        return []
+    meaning = "no label applies" if empty_labels == "negative" else "they count as unlabelled"
+    form = "only rejected labels" if rejected else "a 0 for each label"
+    return [f"{zeros:,} texts have {form}: {meaning} (--empty_labels)"]
+
+
 # --- the prepared file ---------------------------------------------------------------------------
 
 
@@ -393,13 +569,13 @@ def _write(
     kept: np.ndarray,
     labels: dict[str, tuple[list[str], pa.ListArray]],
     groups: np.ndarray,
-    weights: pa.Array | None,
+    extra: dict[str, pa.Array],
     report: dict[str, Any],
 ) -> None:
     """Write the kept rows, batch by batch, with the report in the metadata.
 
     `labels` maps each column of labels to the names of its labels, and to their ids per row.
-    `table`, `kept`, the ids and the weights, if any, have all n rows; `groups` has only the kept
+    `table`, `kept`, the ids and the columns of `extra` have all n rows; `groups` has only the kept
     ones.
     """
     import pyarrow as pa
@@ -412,7 +588,7 @@ def _write(
             "row": Value("int64"),
             "group": Value("int64"),
             "words": Value("int32"),
-            **({} if weights is None else {"weight": Value("float32")}),
+            **{name: Value(str(values.type)) for name, values in extra.items()},
         }
     )
     # The metadata of `datasets` keeps the names of the labels; the report is added to it.
@@ -430,6 +606,6 @@ def _write(
                 rows,
                 pa.array(groups[written : (written := written + len(rows))]),
                 batch["words"].filter(mask),
-                *([] if weights is None else [weights[part].filter(mask)]),
+                *(values[part].filter(mask) for values in extra.values()),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))

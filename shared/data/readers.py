@@ -1,27 +1,31 @@
-"""Rows of a file (JSONL, JSON, CSV, TSV, Parquet) or of a hub data set, one at a time.
+"""Open what ``--data`` names: a file, several files, a folder, or a hub data set.
 
-Readers are generators that read a small part of the file at a time, so that a file of any size
-needs the memory of a few rows. For a file that cannot be read they raise a `UserError` that names
-the file and, where the format has lines, the line.
+Readers are generators that read a small part of a file at a time, so that a file of any size needs
+the memory of a few rows. For a file that cannot be read they raise a `UserError` that names the
+file and, where the format has lines, the line.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
+import glob
 import itertools
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.cli.errors import UserError
 from shared.cli.files import ROOT, expand_path
-from shared.data.delimited import Dialect, find_dialect, parse_delimiter, read_delimited
+from shared.data.annotations import recognise_annotations
+from shared.data.delimited import DELIMITERS, find_dialect, parse_delimiter, read_delimited
+from shared.data.encodings import find_encoding, read_lines
+from shared.data.excel import find_sheet, read_sheet
+from shared.data.folders import open_class_folders
+from shared.data.json_rows import open_json
+from shared.data.saved_datasets import class_names_of, is_saved, open_hub, open_saved
+from shared.data.sources import ROWS_TO_FIND_COLUMNS, Source
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -29,46 +33,26 @@ if TYPE_CHECKING:
     from shared.data.arguments import DataArguments
 
 SAMPLE = ROOT / "recipes" / "data" / "issues.jsonl"
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 USUAL_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# "Unicode text" of Excel has columns, too.
+_DELIMITED = {**USUAL_DELIMITERS, ".txt": "\t"}
+_JSON = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (*_JSON, *USUAL_DELIMITERS, ".parquet", ".xlsx")
+_NEVER_COMPRESSED = (".parquet", ".xlsx")
+_WILDCARDS = "*?["
 
-# JSON rows may have different keys. The columns are the keys of this many first rows.
-ROWS_TO_FIND_COLUMNS = 1000
-CHUNK_BYTES = 1 << 20  # JSON
-BATCH_ROWS = 1000  # Parquet and hub data sets
-
-
-# --- sources -------------------------------------------------------------------------------------
+BATCH_ROWS = 1000  # Parquet
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file or a hub data set whose rows can be read.
+class ReadingOptions:
+    """How files are read; the parameters of `open_source`."""
 
-    Attributes
-    ----------
-    name : str
-        The name in messages: the path of a file, or the id of a hub data set.
-    version : str
-        A text that changes whenever the rows may have changed.
-    columns : list of str
-        Names of the columns (JSON: the keys of the first 1,000 rows).
-    read : callable
-        ``read(columns, required)`` yields each row as a dict, in order. With a list of columns,
-        the dict may lack all others; with None, it has all columns. In a CSV or TSV file, a row may
-        lack cells at its end, but not those of `required` (default: `columns`).
-    class_names : dict of str to list of str
-        Class names of each column of a hub data set that holds class ids.
-    notes : list of str
-        What a user should know about the way in which the file is read.
-    """
-
-    name: str
-    version: str
-    columns: list[str]
-    read: Callable[..., Iterator[dict]]
-    class_names: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    column_names: Sequence[str] | None = None
+    delimiter: str | None = None
+    quoting: str = "auto"
+    encoding: str | None = None
+    split: str = "train"
 
 
 def open_source(
@@ -77,38 +61,50 @@ def open_source(
     column_names: Sequence[str] | None = None,
     delimiter: str | None = None,
     quoting: str = "auto",
+    encoding: str | None = None,
     config: str | None = None,
     split: str = "train",
 ) -> Source:
-    """Find the file or the hub data set that `data` names, and its columns.
+    """Find what `data` names, and its columns.
+
+    The suffix gives the type of a file: .jsonl, .ndjson and .json, .csv, .tsv, and .txt if its
+    columns are separated by tabs, each also compressed (.gz); .parquet; .xlsx.
 
     Parameters
     ----------
     data : str
-        "sample" (the issues shipped with the project), a path, or the id of a hub data set. A name
-        is a path if a file of this name exists, or if it looks like a path.
+        "sample" (the issues shipped with the project); the path of a file; a pattern of files, such
+        as "texts/*.csv"; several files, separated by commas; a folder with a folder of text files
+        for each class, or that `datasets.Dataset.save_to_disk` wrote; or the id of a hub data set.
+        A name is a path if a file of this name exists, or if it looks like a path.
     column_names : sequence of str, optional
-        Names of the columns of a CSV or TSV file that has no header line.
+        Names of the columns of a CSV, TSV or Excel file that has no header line.
     delimiter : str, optional
         What separates the columns of a CSV or TSV file (default: see
         `shared.data.delimited.find_dialect`).
     quoting : str, default="auto"
         How quotation marks in such a file are read: "double", "backslash", "none" (see
         `shared.data.delimited.Dialect`), or "auto" to find it out.
+    encoding : str, optional
+        How the characters of text files are written (default: see
+        `shared.data.encodings.find_encoding`).
     config : str, optional
         Configuration of a hub data set.
     split : str, default="train"
-        Split of a hub data set.
+        Split of a hub or saved data set, sheet of a workbook, or key of a JSON object.
 
     Raises
     ------
     UserError
-        If there is no such file, if it is a folder, if its type is unknown, if it cannot be read,
-        or if the hub does not answer.
+        If there is no such file, if its type is unknown or it cannot be read, if it is not clear
+        which part of it is meant, or if the hub does not answer.
     """
+    options = ReadingOptions(column_names, delimiter, quoting, encoding, split)
     path = SAMPLE if data == "sample" else expand_path(data)
     if path.is_dir():
-        raise UserError(f"{path}: this is a folder; give the path of one file in it")
+        return _open_folder(path, options)
+    if not path.exists() and (paths := _several_files(data)):
+        return _open_files(data, paths, options)
     # Ids of hub data sets have the form name or owner/name.
     looks_like_path = (
         data == "sample"
@@ -117,274 +113,100 @@ def open_source(
         or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data)
     )
     if not path.exists() and not looks_like_path:
-        return _open_hub(data, config, split)
+        return open_hub(data, config, split)
     if not path.exists():
         raise UserError(f"{path}: no such file")
-
-    dialect, notes = _find_dialect(path, column_names, parse_delimiter(delimiter), quoting)
-
-    def read(
-        columns: Sequence[str] | None = None, required: Sequence[str] | None = None
-    ) -> Iterator[dict]:
-        return read_rows(
-            path, columns=columns, column_names=column_names, dialect=dialect, required=required
-        )
-
-    status = path.stat()
-    version = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return Source(str(path), version, _find_columns(path, read), read, notes=notes)
+    return _open_file(path, options)
 
 
 def open_data(args: DataArguments) -> Source:
-    """Open the file or the hub data set that the flags of a recipe name; see `open_source`."""
-    return open_source(
+    """Open what the flags of a recipe name; see `open_source`.
+
+    The rows of annotation tools become rows with labels; see `shared.data.annotations`.
+    """
+    source = open_source(
         args.data,
         column_names=args.column_names,
         delimiter=args.delimiter,
         quoting=args.quoting,
+        encoding=args.encoding,
         config=args.data_config,
         split=args.data_split,
     )
+    return recognise_annotations(source, args.label_column)
 
 
-def _find_columns(path: Path, read: Callable[..., Iterator[dict]]) -> list[str]:
-    if path.suffix.lower() == ".parquet":
-        with _parquet(path) as file:
-            return file.schema_arrow.names
+# --- one file ------------------------------------------------------------------------------------
+
+
+def _open_file(path: Path, options: ReadingOptions) -> Source:
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    known = suffix in (*SUFFIXES, *_DELIMITED)
+    if not known or (suffix in _NEVER_COMPRESSED and name.endswith(".gz")):
+        raise UserError(
+            f"{path}: unknown file type; use one of {', '.join(SUFFIXES)} (all but the last two "
+            "also with .gz)"
+        )
+    status = path.stat()
+    version = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    if suffix == ".parquet":
+        return _open_parquet(path, version)
+    if suffix == ".xlsx":
+        sheet = find_sheet(path, options.split)
+        layout, notes = f"Excel, sheet {sheet!r}", list[str]()
+        read = _reader(lambda _: read_sheet(path, sheet, options.column_names))
+        version += f" {sheet}"
+    else:
+        encoding, notes = find_encoding(path, options.encoding)
+        if suffix in _JSON:
+            rows = open_json(path, encoding, options.split)
+            layout, read = rows.layout, _reader(lambda _: rows.read())
+            version += f" {options.split}"
+        else:
+            usual = _DELIMITED[suffix]
+            dialect, dialect_notes = find_dialect(
+                path,
+                lambda: read_lines(path, encoding),
+                usual_delimiter=usual,
+                delimiter=parse_delimiter(options.delimiter),
+                quoting=options.quoting,
+                column_names=options.column_names,
+            )
+            notes += dialect_notes
+            separator = DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))
+            layout = {",": "CSV", "\t": "TSV"}.get(
+                dialect.delimiter, f"CSV with {separator} between columns"
+            )
+            read = _reader(
+                lambda required: read_delimited(
+                    path, read_lines(path, encoding), dialect, options.column_names, required
+                )
+            )
     first_rows = itertools.islice(read(required=[]), ROWS_TO_FIND_COLUMNS)
     columns = list(dict.fromkeys(name for row in first_rows for name in row))
     if not columns:
         raise UserError(f"{path}: the file has no rows")
-    return columns
-
-
-def read_rows(
-    path: Path,
-    *,
-    columns: Sequence[str] | None = None,
-    column_names: Sequence[str] | None = None,
-    dialect: Dialect | None = None,
-    required: Sequence[str] | None = None,
-) -> Iterator[dict]:
-    """Yield each row of a file as a dict, in order.
-
-    The suffix gives the type: .jsonl, .ndjson and .json (an array of objects, or one object per
-    line; the first character decides), .csv, .tsv, and .parquet. All but Parquet may be compressed
-    (.gz). Text is UTF-8, with or without a byte order mark.
-
-    Parameters
-    ----------
-    path : Path
-    columns : sequence of str, optional
-        The columns needed. Only Parquet uses this: it reads no others.
-    column_names : sequence of str, optional
-        Names of the columns of a CSV or TSV file that has no header line.
-    dialect : Dialect, optional
-        How the cells of such a file are separated and quoted (default: found out).
-    required : sequence of str, optional
-        The columns whose cells no row of such a file may lack (default: `columns`, or all).
-
-    Raises
-    ------
-    UserError
-        If the file type is unknown; if the file is empty, truncated or damaged; if it has another
-        encoding or invalid JSON; if a row is not an object; if a CSV or TSV file cannot be read
-        (see `shared.data.delimited`).
-    """
-    suffix = _suffix(path)
-    compressed = path.name.lower().endswith(".gz")
-    if suffix not in SUFFIXES or (suffix == ".parquet" and compressed):
-        known = ", ".join(SUFFIXES)
+    if suffix == ".txt" and len(columns) == 1 and options.delimiter is None:
         raise UserError(
-            f"{path}: unknown file type; use one of {known} (all but the last also with .gz)"
+            f"{path}: unknown file type; a .txt file must have columns with tabs between them "
+            "(--delimiter names another separator); for one text a line, name it .csv and give "
+            "--column_names text --quoting none"
         )
-    if suffix == ".parquet":
-        return _read_parquet(path, columns)
-    if suffix in USUAL_DELIMITERS:
-        dialect = dialect or _find_dialect(path, column_names)[0]
-        assert dialect is not None  # the file is CSV or TSV
-        required = columns if required is None else required
-        return read_delimited(path, _lines(path), dialect, column_names, required)
-    return _read_json(path)
+    return Source(str(path), version, columns, read, layout, notes=notes)
 
 
-def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+def _reader(
+    read: Callable[[Sequence[str] | None], Iterator[dict]],
+) -> Callable[..., Iterator[dict]]:
+    """Return `Source.read` of a file whose rows are always read with all of their columns."""
 
+    def read_columns(
+        columns: Sequence[str] | None = None, required: Sequence[str] | None = None
+    ) -> Iterator[dict]:
+        return read(columns if required is None else required)
 
-def _find_dialect(
-    path: Path,
-    column_names: Sequence[str] | None,
-    delimiter: str | None = None,
-    quoting: str = "auto",
-) -> tuple[Dialect | None, list[str]]:
-    """Return how the cells of a CSV or TSV file are separated and quoted, and notes about it."""
-    usual = USUAL_DELIMITERS.get(_suffix(path))
-    if usual is None:
-        return None, []
-    return find_dialect(
-        path,
-        lambda: _lines(path),
-        usual_delimiter=usual,
-        delimiter=delimiter,
-        quoting=quoting,
-        column_names=column_names,
-    )
-
-
-# --- bytes and lines -----------------------------------------------------------------------------
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, compressed or not, and report errors while it is read as a `UserError`."""
-    opener: Callable[..., Any] = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as file:
-            yield file
-    # BadGzipFile is an OSError, so it must come first.
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path}: truncated or damaged gzip file ({error}); download or compress it again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield each line with its line end.
-
-    Lines are split as bytes and decoded one by one, so that an error can name its line.
-    """
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, file.tell() - len(line), error) from error
-            yield text
-
-
-def _not_utf8(path: Path, line: int, offset: int, error: UnicodeDecodeError) -> UserError:
-    """Return the error for another encoding; `offset` is where `error.object` starts in the file.
-
-    The encoding is a guess: UTF-16 by its byte order mark, else the most common one of Windows.
-    """
-    has_utf16_mark = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    guess = "UTF-16" if has_utf16_mark and offset == 0 else "WINDOWS-1252"
-    return UserError(
-        f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x} at position "
-        f"{offset + error.start}); convert the file, for example: iconv -f {guess} -t UTF-8"
-    )
-
-
-# --- JSON ----------------------------------------------------------------------------------------
-
-
-def _read_json(path: Path) -> Iterator[dict]:
-    """Yield the rows of a JSON array or of JSON lines, whichever the first character begins."""
-    start = b""
-    with _open(path) as file:
-        # White space may fill several chunks before the first character.
-        while not start and (chunk := file.read(CHUNK_BYTES)):
-            start = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
-    if not start:
-        raise UserError(f"{path}: the file is empty")
-    if start.startswith(b"["):
-        yield from _read_json_array(path)
-    # A byte above 0x7F probably means another encoding, for which decoding a line raises an error.
-    elif start.startswith(b"{") or not start[:1].isascii():
-        yield from _read_json_lines(path)
-    else:
-        raise UserError(
-            f"{path}: neither a JSON array nor JSON lines (begins with "
-            f"{start[:12].decode(errors='replace')!r}); write one object per line"
-        )
-
-
-def _read_json_lines(path: Path) -> Iterator[dict]:
-    for number, line in enumerate(_lines(path), 1):
-        if line.isspace():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problem = str(error)
-            if isinstance(error, json.JSONDecodeError):
-                # Without the line number of the message, which is always 1 here.
-                problem = f"{error.msg} at column {error.colno}"
-            raise UserError(
-                f"{path}, line {number}: invalid JSON ({problem}); "
-                "write one object per line, or one array of objects"
-            ) from error
-        yield _checked_row(row, f"{path}, line {number}")
-
-
-def _read_json_array(path: Path) -> Iterator[dict]:
-    """Yield the rows of a JSON array; the buffer holds little more than the longest row.
-
-    The json module reads whole documents only. Here `text` is a buffer of decoded characters, from
-    which complete rows are taken one by one; the rest waits for the next chunk.
-    """
-    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    parse = json.JSONDecoder().raw_decode
-    # `line` is the line of the file on which the buffer starts, `rows` the number of rows so far.
-    text, line, rows = "", 1, 0
-    # Why the last attempt to parse a row failed, and how many characters after the last full row.
-    problem, position = "", 0
-    with _open(path) as file:
-        at_end = False
-        while not at_end:
-            # A row cut off by the end of the buffer is parsed again with at least twice as much
-            # text. So the total work grows linearly with the length of a row.
-            chunk = file.read(max(CHUNK_BYTES, len(text)))
-            at_end = not chunk
-            try:
-                text += decode(chunk, final=at_end)
-            except UnicodeDecodeError as error:
-                # `error.object` is the chunk and before it the bytes of a character cut off by the
-                # end of the previous chunk.
-                line += text.count("\n") + error.object.count(b"\n", 0, error.start)
-                raise _not_utf8(path, line, file.tell() - len(error.object), error) from error
-
-            start = 0  # end of the last complete row in the buffer
-            while separator := re.compile(r"\s*,\s*" if rows else r"\s*\[\s*").match(text, start):
-                try:
-                    row, start = parse(text, separator.end())
-                except (ValueError, RecursionError) as error:
-                    # Invalid, or only cut off: the next chunk tells. At the end of the file the
-                    # reason is part of the message.
-                    problem = getattr(error, "msg", str(error))
-                    position = getattr(error, "pos", separator.end()) - start
-                    break
-                rows += 1
-                yield _checked_row(row, f"{path}, row {rows}")
-            else:
-                problem, position = "expecting ',' or ']'", 0
-            line += text.count("\n", 0, start)
-            text = text[start:]
-
-    # All rows have been taken, so only the closing bracket may remain.
-    if not re.fullmatch(r"\s*\]\s*" if rows else r"\s*\[\s*\]\s*", text):
-        line += text.count("\n", 0, position)
-        raise UserError(
-            f"{path}, line {line}: invalid JSON after row {rows} of the array ({problem})"
-        )
-
-
-def _checked_row(row: Any, location: str) -> dict:
-    """Return a row that is an object; `location` names the file and the line or row."""
-    if not isinstance(row, dict):
-        raise UserError(
-            f"{location}: expected an object with columns, found {json.dumps(row)[:40]}; "
-            'write rows as {"title": ..., "labels": [...]}'
-        )
-    return row
-
-
-# --- Parquet -------------------------------------------------------------------------------------
+    return read_columns
 
 
 @contextmanager
@@ -401,52 +223,98 @@ def _parquet(path: Path) -> Iterator[ParquetFile]:
         raise UserError(f"{path}: cannot be read as Parquet ({reason})") from error
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[dict]:
+def _open_parquet(path: Path, version: str) -> Source:
+    def read(
+        columns: Sequence[str] | None = None, required: Sequence[str] | None = None
+    ) -> Iterator[dict]:
+        with _parquet(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                yield from batch.to_pylist()
+
     with _parquet(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            yield from batch.to_pylist()
+        schema = file.schema_arrow
+    names = class_names_of(schema) if b"huggingface" in (schema.metadata or {}) else {}
+    return Source(str(path), version, schema.names, read, "Parquet", class_names=names)
 
 
-# --- hub data sets -------------------------------------------------------------------------------
+# --- several files, and folders ------------------------------------------------------------------
 
 
-def _open_hub(name: str, config: str | None, split: str) -> Source:
-    """Load a hub data set through the cache of the datasets library."""
-    import datasets
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+def _several_files(data: str) -> list[Path]:
+    """Return the files of a pattern, sorted, or of a list; none if `data` is neither.
 
-    offline = datasets.config.HF_HUB_OFFLINE
-    try:
-        # Without a network, load_dataset retries for most of a minute. This request is sent once.
-        if not offline:
-            HfApi().dataset_info(name, timeout=5)
-    except HfHubHTTPError:
-        pass  # The hub has answered. The error of load_dataset says more about the problem.
-    except Exception as error:  # the exception types depend on the installed HTTP library
-        raise UserError(
-            f"{name}: no such file, and the hub does not answer; give the path of a file, or "
-            "set HF_HUB_OFFLINE=1 to use a copy that is already in the cache"
-        ) from error
-    try:
-        dataset = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        hint = "; unset HF_HUB_OFFLINE to download it" if offline else ""
-        raise UserError(
-            f"{name}: no such file, and no usable hub data set: {reason}{hint}"
-        ) from error
+    Raises
+    ------
+    UserError
+        If no file fits a pattern.
+    """
+    if any(character in data for character in _WILDCARDS):
+        paths = [Path(name) for name in sorted(glob.glob(str(expand_path(data)), recursive=True))]
+        paths = [path for path in paths if path.is_file()]
+        if not paths:
+            raise UserError(f"--data {data}: no file fits this pattern")
+        return paths
+    paths = [expand_path(name.strip()) for name in data.split(",")]
+    return paths if len(paths) > 1 and all(path.is_file() for path in paths) else []
+
+
+def _open_files(data: str, paths: Sequence[Path], options: ReadingOptions) -> Source:
+    """Join several files with the same columns to one source."""
+    sources = [_open_file(path, options) for path in paths]
+    first = sources[0]
+    for source in sources[1:]:
+        # Rows of JSON may lack keys; the columns of other files are all there.
+        both_json = "JSON" in first.layout and "JSON" in source.layout
+        if (different := set(source.columns) ^ set(first.columns)) and not both_json:
+            raise UserError(
+                f"--data {data}: {source.name} has other columns than {first.name}: only one of "
+                f"them has {', '.join(sorted(different)[:5])}"
+            )
+    starts: list[int] = []  # the number of rows before each file, as far as they have been read
 
     def read(
         columns: Sequence[str] | None = None, required: Sequence[str] | None = None
     ) -> Iterator[dict]:
-        selected = dataset.select_columns(list(columns)) if columns else dataset
-        for table in selected.with_format("arrow").iter(BATCH_ROWS):
-            yield from table.to_pylist()
+        starts.clear()
+        number = 0
+        for source in sources:
+            starts.append(number)
+            for row in source.read(columns, required):
+                number += 1
+                yield row
 
-    class_names = {}
-    for column, feature in dataset.features.items():
-        feature = getattr(feature, "feature", feature)  # the elements of a list
-        if isinstance(feature, datasets.ClassLabel):
-            class_names[column] = feature.names
-    return Source(name, dataset._fingerprint, dataset.column_names, read, class_names)
+    def place(row: int) -> str:
+        file = max(index for index, start in enumerate(starts) if start < row)
+        return sources[file].place(row - starts[file])
+
+    layouts = ", ".join(dict.fromkeys(source.layout for source in sources))
+    notes = list(dict.fromkeys(note for source in sources for note in source.notes))
+    return Source(
+        data,
+        " ".join(source.version for source in sources),
+        list(dict.fromkeys(name for source in sources for name in source.columns)),
+        read,
+        f"{len(sources):,} files, {layouts}",
+        class_names=first.class_names,
+        notes=notes,
+        place_of_row=place,
+    )
+
+
+def _open_folder(path: Path, options: ReadingOptions) -> Source:
+    """Open a folder: a saved data set, or a folder of text files for each class."""
+    if is_saved(path):
+        return open_saved(path, options.split)
+    if source := open_class_folders(path, options.split, options.encoding):
+        return source
+    files = sorted(file.name for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
+    advice = "give the path of one file in it"
+    if files:
+        pattern = path / f"*{Path(files[0]).suffix}"
+        advice = (
+            f"give one file in it, such as {path / files[0]}, or a pattern, such as '{pattern}'"
+        )
+    raise UserError(
+        f"{path}: this is a folder, without a folder of text files for each class and without a "
+        f"data set that `datasets` saved; {advice}"
+    )

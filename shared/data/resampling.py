@@ -181,6 +181,7 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
     corpus, held_out = load_corpus(args)
     partial = args.train_size is not None or args.train_per_label is not None
     evaluate = args.evaluate
+    column = args.split_by or args.split_time
     if evaluate == "cross_validation" and (held_out or partial or not args.refit):
         name = "--train_size and --train_per_label" if partial else "--valid_data and --test_data"
         name = name if args.refit else "--refit false"
@@ -192,6 +193,16 @@ def load_resampling(args: Any, *, seed: int) -> Resampling:
     }
     chosen = {name for name, value in defaults.items() if getattr(args, name) != value}
     chosen |= named_flags(args)
+    if column and (
+        evaluate == "cross_validation" or {"folds", "repeats", "simulate_noise"} & chosen
+    ):
+        flag_name = "--split_by" if args.split_by else "--split_time"
+        raise UserError(
+            f"{flag_name} {column}: holds out the rows that the column says, but folds are drawn "
+            "at random; remove --evaluate cross_validation, --folds, --repeats and --simulate_noise"
+        )
+    if evaluate == "auto" and column:
+        evaluate = "held_out"
     if evaluate == "auto":
         free = args.refit and not (held_out or partial or {"valid_size", "test_size"} & chosen)
         wanted = len(corpus.labelled) < FEW_ROWS or {"folds", "repeats", "simulate_noise"} & chosen

@@ -63,6 +63,40 @@ class RowLabels:
         row_labels = RowLabels(first[self.rows], self.ids, listed)
         return row_labels.renumber(np.arange(self.ids.max(initial=-1) + 1))
 
+    def vote(self, first: np.ndarray, annotators: np.ndarray) -> Vote:
+        """Give the row ``first[row]`` the labels that most annotators of its text gave.
+
+        Parameters
+        ----------
+        first : int64 array of shape (n,), from `first_of_duplicates`.
+        annotators : int64 array of shape (n,): who gave the labels of each row. Rows of a text by
+            the same annotator count once, with the labels of all of them.
+        """
+        import numpy as np
+
+        n = len(self.listed)
+        # Each (text, annotator) as one number; a text has as many voters as it has of them.
+        n_annotators = int(annotators.max(initial=0)) + 1
+        voters = np.unique((first * n_annotators + annotators)[self.listed])
+        n_voters = np.bincount(voters // n_annotators, minlength=n)
+        n_labels = int(self.ids.max(initial=0)) + 1
+        ballots = np.unique(
+            np.stack([(first * n_annotators + annotators)[self.rows], self.ids]), axis=1
+        )
+        pairs, votes = np.unique(
+            ballots[0] // n_annotators * n_labels + ballots[1], return_counts=True
+        )
+        rows, ids = np.divmod(pairs, n_labels)
+        wins = 2 * votes > n_voters[rows]
+        has_winner, has_vote = np.zeros(n, bool), np.zeros(n, bool)
+        has_winner[rows[wins]], has_vote[rows] = True, True
+        several = n_voters > 1
+        undecided = several & has_vote & ~has_winner
+        unanimous = several.copy()
+        unanimous[rows[votes < n_voters[rows]]] = False
+        labels = RowLabels(rows[wins], ids[wins], (n_voters > 0) & ~undecided)
+        return Vote(labels, int(several.sum()), int(unanimous.sum()), int(undecided.sum()))
+
     def renumber(self, new_ids: np.ndarray) -> RowLabels:
         """Replace each id i by `new_ids[i]`; -1 removes the label.
 
@@ -105,6 +139,25 @@ class RowLabels:
         lengths = np.bincount(self.rows, minlength=len(known))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(offsets, self.ids, mask=pa.array(~known))
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The labels that most annotators gave, and how much they agreed.
+
+    Attributes
+    ----------
+    labels : labels of the n rows; only one row of each text has any.
+    several : number of texts with several annotators.
+    unanimous : number of these whose annotators all gave the same labels.
+    undecided : number of these without a label that more than half of their annotators gave; they
+        are unlabelled.
+    """
+
+    labels: RowLabels
+    several: int
+    unanimous: int
+    undecided: int
 
 
 # --- exact duplicates ----------------------------------------------------------------------------

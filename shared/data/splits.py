@@ -7,22 +7,28 @@ on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
-from shared.data.arguments import NEGATIVE_HINT
+from shared.data.arguments import NEGATIVE_HINT, SplitArguments
 from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
-from shared.data.folds import name_some
+from shared.data.labels import name_some
+from shared.data.split_columns import (
+    PARTS,
+    SplitMethod,
+    drop_repeats,
+    split_by_time,
+    time_spans,
+)
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from shared.data.arguments import SplitArguments
     from shared.data.corpus import Corpus
 
 
@@ -45,6 +51,7 @@ class Split:
         leaves out of the training set. Their labels must be treated as unknown.
     repeated : number of labelled rows that are in none of the sets because they are near duplicates
         of held-out rows.
+    method : how the rows were divided.
     """
 
     rows: dict[str, Dataset]
@@ -53,6 +60,7 @@ class Split:
     unlabelled: np.ndarray
     left_out: np.ndarray
     repeated: int
+    method: SplitMethod = field(default_factory=SplitMethod)
 
     @property
     def corpus(self) -> Corpus:
@@ -115,6 +123,8 @@ class Split:
         n_train, n_test = len(self.labels["train"]), len(self.labels["test"])
         text = f"The figures are those of a classifier that was fitted on {n_train:,} texts, "
         text += f"on {n_test:,} held-out texts."
+        if self.method.column:
+            text += f" {self.method.explain()}"
         return text if all_rows is None else f"{text} {all_rows.explain_last_fit()}"
 
     def explain_last_fit(self) -> str:
@@ -128,9 +138,11 @@ class Split:
         """Return a summary: texts in each set, and the labels that a set lacks."""
         lines = []
         if self.repeated:
-            lines.append(f"left out: {self.repeated:,} labelled texts that a held-out file repeats")
-        sizes = ", ".join(f"{len(y):,} {part}" for part, y in self.labels.items())
-        lines.append(f"split: {sizes} texts")
+            repeating = "a held-out file repeats"
+            if self.method.column:
+                repeating = "nearly repeat a text of a later part (--drop_repeated)"
+            lines.append(f"left out: {self.repeated:,} labelled texts that {repeating}")
+        lines.append(self.method.describe({part: len(y) for part, y in self.labels.items()}))
         for part in [part for part, y in self.labels.items() if len(y)]:
             counts = self.label_counts(part)
             absent = [name for name, count in counts.items() if not count]
@@ -202,19 +214,30 @@ def split_corpus(
         )
 
     # Split. train, valid, test and pool are positions in `labelled`, not rows of the corpus.
-    train, valid, test = train_valid_test_split(
-        y,
-        valid_size=0 if "valid" in held_out else args.valid_size,
-        test_size=0 if "test" in held_out else args.test_size,
-        groups=corpus.groups[labelled],
-        random_state=seed,
-    )
+    method = SplitMethod("files" if held_out else "random")
+    groups = corpus.groups[labelled]
+    if args.split_by or args.split_time:
+        method, (train, valid, test) = _split_by_column(corpus, labelled, y, args, seed)
+        if args.drop_repeated:
+            n_before = len(train) + len(valid)
+            train, valid = drop_repeats(groups, train, valid, test)
+            repeated += n_before - len(train) - len(valid)
+    else:
+        train, valid, test = train_valid_test_split(
+            y,
+            valid_size=0 if "valid" in held_out else args.valid_size,
+            test_size=0 if "test" in held_out else args.test_size,
+            groups=groups,
+            random_state=seed,
+        )
 
     # Unlabelled rows may be trained on, too: leave out those that repeat a row of a held-out file,
     # of the validation set or of the test set.
     held_out_groups = corpus.groups[labelled[np.concatenate([valid, test])]]
     unlabelled = corpus.unlabelled[not_repeated[corpus.unlabelled]]
     unlabelled = unlabelled[~np.isin(corpus.groups[unlabelled], held_out_groups)]
+    if args.split_time:
+        unlabelled = _older(corpus, unlabelled, labelled[np.concatenate([valid, test])])
 
     # Reduce the training set. This comes after the split, so that training sets of any size are
     # compared on the same validation and test set.
@@ -257,6 +280,7 @@ def split_corpus(
         unlabelled=np.union1d(unlabelled, left_out),
         left_out=left_out,
         repeated=repeated,
+        method=method,
     )
 
 
@@ -273,7 +297,62 @@ def split_without_validation(corpus: Corpus, *, train: np.ndarray, test: np.ndar
         unlabelled=corpus.unlabelled[~repeats],
         left_out=none,
         repeated=0,
+        method=SplitMethod("cross_validation"),
     )
+
+
+def _split_by_column(
+    corpus: Corpus, labelled: np.ndarray, y: np.ndarray, args: SplitArguments, seed: int
+) -> tuple[SplitMethod, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Divide the labelled rows as a column says; return positions in `labelled`."""
+    if args.split_time:
+        times = corpus.dataset.data["time"].take(labelled).to_numpy()
+        split = split_by_time(
+            times, valid_size=args.valid_size, test_size=args.test_size, column=args.split_time
+        )
+        spans = time_spans({part: times[rows] for part, rows in zip(PARTS, split, strict=True)})
+        return SplitMethod("time", args.split_time, spans), split
+
+    assert args.split_by is not None
+    part_of = corpus.dataset.data["part"].take(labelled).to_numpy()
+    train, valid, test = (np.flatnonzero(part_of == number) for number in range(len(PARTS)))
+    for part, rows in (("train", train), ("test", test)):
+        if not len(rows):
+            raise UserError(
+                f"--split_by {args.split_by}: no labelled row is for {part}; name another column, "
+                "or leave the flag out so that the split is drawn"
+            )
+    note = ""
+    if len(valid) and not args.valid_size:
+        valid = valid[:0]
+        note = "; the validation rows of the column are not used (--valid_size 0)"
+    elif len(valid) and args.valid_size != SplitArguments.valid_size:
+        raise UserError(
+            f"--valid_size: the validation rows are those of --split_by {args.split_by}"
+        )
+    elif not len(valid) and args.valid_size:
+        inner, drawn, _ = train_valid_test_split(
+            y[train],
+            valid_size=args.valid_size,
+            test_size=0,
+            groups=corpus.groups[labelled[train]],
+            random_state=seed,
+        )
+        train, valid = train[inner], train[drawn]
+        note = "; the column has no validation rows: they are drawn from the training rows"
+    return SplitMethod("column", args.split_by, note=note), (train, valid, test)
+
+
+def _older(corpus: Corpus, rows: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Return those of `rows` whose time is known and before that of all held-out rows."""
+    if not len(held_out):
+        return rows
+    times = corpus.dataset.data["time"]
+    border = times.take(held_out).to_numpy().min()
+    is_older = np.zeros(len(times), bool)
+    known = times.is_valid().to_numpy()
+    is_older[known] = times.drop_null().to_numpy() < border
+    return rows[is_older[rows]]
 
 
 def _split_without_labels(
@@ -295,6 +374,7 @@ def _split_without_labels(
         unlabelled=corpus.unlabelled[not_repeated[corpus.unlabelled]],
         left_out=none,
         repeated=0,
+        method=SplitMethod("files"),
     )
 
 

@@ -17,7 +17,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import SplitArguments
 from shared.data.corpus import load_data
-from shared.data.folds import name_some
+from shared.data.labels import name_some
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,6 +109,8 @@ def load_unlabelled(
             label_map=None,
             drop_labels=[],
             min_label_count=1,
+            split_by=None,
+            split_time=None,
         )
         if hasattr(own, "weight_column"):
             own.weight_column = None

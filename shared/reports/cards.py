@@ -148,6 +148,9 @@ class TaggerCard:
         """
         corpus = split.corpus
         unknown_labels = split.sources["test"][0].describe_unknown_labels()
+        divided = split.method.explain()
+        if not split.tests_its_training_rows:
+            divided = f"{split.describe()}\n{divided}"
         shown: Sequence[str] = CARD_METRICS
         if "test_accuracy" in metrics:
             shown = [name.replace("micro_f1", "accuracy") for name in shown]
@@ -157,7 +160,7 @@ class TaggerCard:
             title=self.title(corpus),
             base_model=self.base_model,
             description=_task(corpus),
-            data="\n".join(filter(None, [corpus.describe(), unknown_labels])),
+            data="\n".join(filter(None, [corpus.describe(), unknown_labels, divided])),
             label_names=_most_frequent_first(corpus),
             metrics={name: metrics[name] for name in shown if name in metrics},
             verdict="\n".join(sentences) or None,
@@ -173,7 +176,9 @@ class TaggerCard:
 
     def title(self, corpus: Corpus) -> str:
         """Return the title of the card: the name of the data."""
-        return f"{Path(corpus.report['source']).name.split('.')[0]} tagger"
+        path = Path(corpus.report["source"])
+        name = path.parent.name if any(c in path.name for c in "*?[") else path.name.split(".")[0]
+        return f"{name} tagger"
 
     def _usage(self, folder: Path) -> str:
         """Return how to load the tagger and read its output."""
@@ -392,9 +397,9 @@ def _versions() -> str:
 
 
 def _hub_dataset(data: str) -> str | None:
-    """Return the id of a data set on the hub; None for a file and for the sample."""
+    """Return the id of a data set on the hub; None for files and for the sample."""
     is_file = data == "sample" or expand_path(data).exists()
-    return None if is_file else data
+    return None if is_file or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data) else data
 
 
 def _metrics_table(metrics: Mapping[str, float]) -> str:

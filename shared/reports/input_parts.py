@@ -21,7 +21,7 @@ from shared.cli.errors import UserError, first_line
 from shared.cli.files import expand_path
 from shared.cli.launch import progress
 from shared.data.columns import find_label_column, find_text_columns
-from shared.data.readers import ROWS_TO_FIND_COLUMNS
+from shared.data.sources import ROWS_TO_FIND_COLUMNS
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.files import atomic_write, write_csv
-from shared.data.columns import find_text_columns
 from shared.data.readers import open_data
 from shared.data.writers import write_json_lines
 from shared.evaluation.rules import scores_per_text
@@ -92,7 +91,7 @@ class LlmLabels:
     def write(self, path: Path, args: DataArguments) -> None:
         """Write all rows of the corpus as JSON lines: their text columns, and `LABEL_COLUMNS`."""
         source = open_data(args)
-        columns = find_text_columns(source.columns, args.text_columns, source.name)
+        columns = self.corpus.report["text_columns"]
         rows = dict(zip(self.corpus.dataset["row"][:], self._records(), strict=True))
         with atomic_write(path) as file:
             write_json_lines(

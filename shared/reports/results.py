@@ -204,6 +204,7 @@ def write_results(
     of_scores = split.labels["test"], scores, calibrated and calibrated.scores
     single_label = split.corpus.single_label and one_label_each(y_test, y_pred)
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
+    metrics |= split.method.metrics()
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ _BATCH_ROWS = 64  # of Parquet: few, since each can hold a long text
 
 
 def check_unpacked_size(path: Path, max_megabytes: int) -> None:
-    """Refuse a ``.gz`` or Parquet file that holds much more than its size.
+    """Refuse a ``.gz``, Excel or Parquet file that holds much more than its size.
 
     A file of a megabyte can unpack to a gigabyte. What a damaged file holds is not known; whoever
     reads it says that it is damaged.
@@ -34,6 +35,9 @@ def check_unpacked_size(path: Path, max_megabytes: int) -> None:
     size = 0
     if name.endswith(".parquet"):
         size = _parquet_size(path, most)
+    elif name.endswith(".xlsx"):
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+            size = sum(part.file_size for part in file.infolist())
     elif name.endswith(".gz"):
         with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
             while size <= most and (block := file.read(_BLOCK)):

@@ -263,8 +263,8 @@ def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
     tagger : Tagger
     args : dataclass
         ``model`` names the folders of the tagger, ``explain_data`` the file of labelled texts,
-        ``text_columns`` and ``label_column`` its columns; ``column_names``, ``delimiter`` and
-        ``quoting`` say how a CSV file is read.
+        ``text_columns`` and ``label_column`` its columns; ``column_names``, ``delimiter``,
+        ``quoting`` and ``encoding`` say how a CSV file is read.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def load_explainer(tagger: Tagger, args: Any) -> tuple[Explainer, str]:
     version = tagger_version(args)
     if args.explain_data is None:
         return Explainer(tagger, version=version), ""
-    names = ("text_columns", "label_column", "column_names", "delimiter", "quoting")
+    names = ("text_columns", "label_column", "column_names", "delimiter", "quoting", "encoding")
     reading = {name: getattr(args, name) for name in names}
     reference = load_data(DataArguments(data=args.explain_data, **reading))
     return Explainer(tagger, reference, version=version), reference.fingerprint

@@ -17,25 +17,14 @@ def test_text_columns(load):
 
 
 def test_missing_columns(mistake):
-    rows = [{"title": "a", "tags": ["x"], "Body": "b"}]
-    message = mistake(rows, text_columns=["body"], label_column="tags")
-    assert "no column 'body' (found: title, tags, Body); did you mean 'Body'?" in message
+    rows = [{"title": "a", "keys": ["x"], "Body": "b"}]
+    message = mistake(rows, text_columns=["body"], label_column="keys")
+    assert "no column 'body' (found: title, keys, Body); did you mean 'Body'?" in message
     message = mistake(rows)
     assert (
-        "no column 'labels' (found: title, tags, Body); name the right one with --label" in message
+        "no column 'labels' (found: title, keys, Body); name the right one with --label" in message
     )
     assert "no column 'title'" in mistake([{"content": "a", "labels": "x"}])
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"id": 1, "data": {"text": "a"}, "annotations": []}, "an export of Label Studio must be"),
-        ({"data": [{"text": "a", "labels": "b"}]}, "the file is one object: write one object per"),
-    ],
-)
-def test_layouts_that_are_not_read_name_the_way_out(mistake, row, expected):
-    assert expected in mistake([row])
 
 
 def test_join_text_leaves_out_blank_parts():
@@ -88,19 +77,22 @@ def test_rows_without_an_answer_are_named_wherever_they_stand(load, mistake):
 
 def test_a_rejected_label_can_mean_that_none_applies(load):
     answers = [("one", "a", "accept"), ("two", "a", "reject"), ("three", "a", "ignore")]
-    corpus = load(answered(*answers), empty_labels="negative")
-    assert names(corpus) == [["a"], [], None]
+    for flags in ({}, {"empty_labels": "negative"}):  # there is no other label that it could have
+        corpus = load(answered(*answers), **flags)
+        assert names(corpus) == [["a"], [], None]
+    assert "1 texts have only rejected labels: no label applies" in corpus.describe()
+    corpus = load(answered(*answers, ("four", "b", "accept")))
+    assert names(corpus) == [["a"], None, None, ["b"]]
 
 
-def test_choices_made_with_prodigy(load, mistake):
+def test_choices_made_with_prodigy(load):
     table = answered(
         ("one", ["a", "b"], "accept"),
         ("two", ["a"], "reject"),
         ("three", [], "accept"),
         column="accept",
     )
-    assert "for choices made with Prodigy: --label_column accept" in mistake(table)
-    corpus = load(table, label_column="accept", empty_labels="negative")
+    corpus = load(table, empty_labels="negative")
     assert names(corpus) == [["a", "b"], None, []]
 
 
@@ -125,17 +117,23 @@ def wide(*values, names=("bug", "docs")):
     ("zero", "one"),
     [(0, 1), ("0", "1"), (0.0, 1.0), ("0.0", "1.0"), (False, True), ("FALSE", "True")],
 )
-def test_one_column_per_label(load, mistake, zero, one):
+def test_one_column_per_label(load, zero, one):
     table = wide((one, zero), (one, one), (zero, one), (None, ""), (float("nan"), None))
-    assert "for columns of 0 and 1: --label_columns bug docs" in mistake(table)
-    corpus = load(table, label_columns=["bug", "docs"])
-    assert names(corpus) == [["bug"], ["bug", "docs"], ["docs"], None, None]
+    for flags in ({}, {"label_columns": ["bug", "docs"]}):
+        corpus = load(table, **flags)
+        assert names(corpus) == [["bug"], ["bug", "docs"], ["docs"], None, None]
+        recognised = "labels: bug, docs (columns of 0 and 1)" in corpus.describe()
+        assert recognised == (not flags)
 
 
 def test_columns_that_do_not_say_whether_a_label_applies(load, mistake):
     flags = {"label_columns": ["bug", "docs"]}
-    assert "row 2: all columns of --label_columns are 0" in mistake(wide((1, 0), (0, 0)), **flags)
-    assert names(load(wide((1, 0), (0, 0)), empty_labels="negative", **flags)) == [["bug"], []]
+    table = wide((1, 0), (0, 0))
+    assert names(load(table, empty_labels="unlabelled", **flags)) == [["bug"], None]
+    corpus = load(table, **flags)
+    assert names(corpus) == [["bug"], []]
+    note = "note: 1 texts have a 0 for each label: no label applies (--empty_labels)"
+    assert note in corpus.describe()
     assert "row 2: column 'docs' is blank" in mistake(wide((1, 0), (1, "")), **flags)
     assert "row 1: column 'docs' of --label_columns holds '2'" in mistake(wide((1, 2)), **flags)
     error = mistake(wide((1, 0)), label_columns=["bug", "doc"])

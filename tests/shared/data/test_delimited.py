@@ -177,7 +177,7 @@ def test_tables_of_other_programs(tmp_path, name, text, rows, note):
         ("a.csv", "text,labels\na, b,bug\n", "line 2: 3 cells, but 2 columns (text, labels)"),
         ("a.csv", "sep=;\ntext;labels\na;b;c\n", "line 3: 3 cells, but 2 columns"),
         ("a.csv", "text,labels,\na,bug,docs\n", "line 2: 'docs' is in a column that has no name"),
-        ("a.csv", "text,labels\ra,bug\rb,docs\r", "a line ends with a carriage return alone"),
+        ("a.csv", "text,labels\na,bug\rb,docs\n", "a line ends with a carriage return alone"),
     ],
 )
 def test_what_fits_no_rule_names_the_way_out(tmp_path, name, text, expected):

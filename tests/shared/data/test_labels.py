@@ -162,13 +162,11 @@ def test_lists_and_choices_in_strings_and_objects(load):
 @pytest.mark.parametrize(
     "cell",
     [
-        "['a', 'b']",
-        "['a' 'b']",
-        "('a', 'b')",
-        "{'a', 'b'}",
         "[1, 0]",
         "[1. 0. 1.]",
-        "array(['a'], dtype=object)",
+        "['a', 1]",
+        "['a', ['b']]",
+        "{'a': 'b'}",
         '{"choices": "a"}',
         '[{"start": 0, "end": 3, "labels": ["a"]}]',
         '{"choices": ["admiration"',

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_corpora import names
 
 from shared.data.arguments import SplitArguments
 from shared.data.corpus import load_corpus
+from shared.data.row_labels import RowLabels
 
 
 def test_exact_duplicates_keep_the_first_labelled_one(load):
@@ -96,3 +100,39 @@ def test_held_out_files_are_read_as_the_data(tmp_path):
     assert corpus.report["joined_rows"] == 10
     assert names(held_out["test"])[:3] == [["a", "b"], ["a", "b"], ["a"]]
     assert held_out["test"].report["label_conflicts"] == 0
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(0, 2),
+            st.none() | st.lists(st.integers(0, 3), unique=True),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_votes_are_those_of_a_count_by_hand(answers):
+    texts = [text for text, _, _ in answers]
+    first = np.array([texts.index(text) for text in texts])
+    pairs = [
+        (row, label) for row, (_, _, labels) in enumerate(answers) for label in sorted(labels or [])
+    ]
+    rows, ids = np.array(pairs, np.int64).reshape(-1, 2).T
+    listed = np.array([labels is not None for _, _, labels in answers])
+    vote = RowLabels(rows, ids, listed).vote(first, np.array([who for _, who, _ in answers]))
+    expected = {}
+    for text in set(texts):
+        ballots = {}
+        for other, who, labels in answers:
+            if other == text and labels is not None:
+                ballots.setdefault(who, set()).update(labels)
+        voted = sorted({label for ballot in ballots.values() for label in ballot})
+        won = [n for n in voted if 2 * sum(n in b for b in ballots.values()) > len(ballots)]
+        undecided = len(ballots) > 1 and voted and not won
+        expected[texts.index(text)] = won if ballots and not undecided else None
+    for row in range(len(answers)):
+        won = vote.labels.ids[vote.labels.rows == row].tolist()
+        assert (won if vote.labels.listed[row] else None) == expected.get(row)
