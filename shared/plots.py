@@ -30,6 +30,7 @@ SERIES = tuple(
     )
 )
 LEGEND_COLUMNS = 4
+MOST_TICKS = 9  # of a logarithmic axis
 
 
 def plot_words_per_text(
@@ -280,7 +281,8 @@ def plot_learning_curves(
             axes.plot(n_rows, mean, line, color=colour, marker=marker, ms=5, label=method)
             axes.fill_between(n_rows, mean - spread, mean + spread, color=colour, alpha=0.13, lw=0)
         axes.set_xscale("log")
-        axes.set_xticks(n_rows, [f"{n:,}" for n in n_rows])
+        ticks = _spread_ticks(n_rows)
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
         axes.minorticks_off()
         axes.set(xlabel="training texts (log scale)", ylim=(0, None))
         axes.set_title(metric.replace("_f1", " F1"))
@@ -295,6 +297,16 @@ def plot_learning_curves(
     }
     _legend_below(figure, list(handles.values()), list(handles))
     _save(figure, path)
+
+
+def _spread_ticks(values: np.ndarray) -> list[int]:
+    """Return those of ascending numbers whose names do not overlap on a logarithmic axis."""
+    ticks = [int(values[-1])]
+    least = np.log(values[-1] / values[0]) / MOST_TICKS
+    for value in values[-2::-1]:
+        if np.log(ticks[-1] / value) >= least:
+            ticks.append(int(value))
+    return ticks[::-1]
 
 
 def plot_rate_test(

@@ -16,6 +16,7 @@ Modules:
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_noise`: plant wrong labels, to measure how well they are found.
+- `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
 - `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
@@ -60,6 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_held_out",
         ],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
+        "labelling_pool": ["LabellingPool"],
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,20 +100,7 @@ def load_unlabelled(
         repeats = len(corpus.unlabelled) + len(split.left_out) - len(rows)
         advice = "add rows without a label to --data, or name a file with --unlabelled_data"
     else:
-        # Its labels play no part, so the flags about labels do not apply.
-        own = replace(
-            args,
-            data=args.unlabelled_data,
-            class_names=None,
-            duplicate_labels="first",
-            label_map=None,
-            drop_labels=[],
-            min_label_count=1,
-            split_by=None,
-            split_time=None,
-        )
-        if hasattr(own, "weight_column"):
-            own.weight_column = None
+        own = without_labels(args, args.unlabelled_data)
         # Only arguments that extend TrainingArguments have this method.
         with getattr(args, "main_process_first", contextlib.nullcontext)():
             corpus = load_data(own, labels_required=False)
@@ -129,6 +116,26 @@ def load_unlabelled(
     unlabelled = Unlabelled(texts, available=len(rows), repeats=repeats)
     print_once(unlabelled.describe())
     return unlabelled
+
+
+def without_labels(args: Any, path: str) -> Any:
+    """Return the flags that read the texts of a file in the form of ``--data``, but no labels.
+
+    Its labels play no part, so the flags about labels do not apply.
+    """
+    own = replace(
+        args,
+        data=path,
+        class_names=None,
+        duplicate_labels="first",
+        label_map=None,
+        drop_labels=[],
+        min_label_count=1,
+    )
+    for name in ("weight_column", "split_by", "split_time"):
+        if hasattr(own, name):
+            setattr(own, name, None)
+    return own
 
 
 def check_examples(split: Split) -> None:

@@ -11,7 +11,8 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
-- `agreement`: how far labels of a model agree with those of a person; Cohen's kappa.
+- `agreement`: how far labels of a model agree with those of a person, or of another model;
+  Cohen's kappa; when labelling more no longer pays.
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
@@ -24,7 +25,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "agreement": ["agreement", "agreement_table"],
+        "agreement": ["agreement", "agreement_table", "decision_kappa", "is_stable"],
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "collapse": ["describe_collapse"],

@@ -1,4 +1,4 @@
-"""Agreement of two annotators, such as a person and a language model, on the same rows."""
+"""Agreement of two annotators on the same rows: of a person and a model, or of two models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 
 from shared.evaluation.bootstrap import bootstrap_interval
 from shared.evaluation.metrics import f1_scores, subset_accuracy
+
+# Of `is_stable`; those of the paper.
+STABLE_KAPPA = 0.99
+STABLE_ROUNDS = 3
 
 
 def agreement(
@@ -64,6 +68,42 @@ def agreement(
         "kappa": float(np.mean(kappas)) if kappas else None,
     }
     return metrics, per_label
+
+
+def decision_kappa(first: np.ndarray, second: np.ndarray, *, single_label: bool) -> float:
+    """Return Cohen's kappa of the labels that two models give to the same texts.
+
+    Parameters
+    ----------
+    first, second : bool arrays of shape (texts, labels)
+    single_label : bool
+        True: one decision per text, between all labels. False: one decision per text and label,
+        all of them together, so that rare labels count as often as they occur.
+
+    Returns
+    -------
+    float
+        1 where both are equal, also where chance could not make them differ.
+    """
+    if single_label:
+        observed = float((first == second).all(axis=1).mean())
+        by_chance = float(first.mean(axis=0) @ second.mean(axis=0))
+    else:
+        observed, a, b = float((first == second).mean()), first.mean(), second.mean()
+        by_chance = float(a * b + (1 - a) * (1 - b))
+    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
+
+
+def is_stable(kappas: Sequence[float]) -> bool:
+    """Return whether labelling more no longer changes what the model says.
+
+    Stabilising predictions (Bloodgood and Vijay-Shanker 2009, "A Method for Stopping Active
+    Learning Based on Stabilizing Predictions and the Need for User-Adjustable Stopping"): the mean
+    kappa of the last three pairs of successive models, on texts that need no labels, is at least
+    .99.
+    """
+    last = kappas[-STABLE_ROUNDS:]
+    return len(last) == STABLE_ROUNDS and float(np.mean(last)) >= STABLE_KAPPA
 
 
 def agreement_table(metrics: dict[str, Any], per_label: Sequence[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ trainer and the metrics of the rooms below.
 - `uncertainty`: Monte-Carlo dropout: how far a trained model doubts its predictions
 - `pseudo_labels`: the unlabelled texts that a student learns from, with labels and weights
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
+- `acquisition`: which texts to label next: strategies of active learning
+- `active_learning`: the probe, fitted again after each batch of labels; its simulation
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
 - `windows`: long documents as overlapping windows of tokens
@@ -37,6 +39,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "acquisition": ["STRATEGIES", "Batch", "Pool", "choose_batch"],
+        "active_learning": ["BatchProbe", "Round", "labels_to_reach", "simulate"],
         "augmentation": [
             "NAMES_HELP",
             "AugmentationArguments",

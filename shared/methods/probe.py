@@ -157,7 +157,8 @@ def fit_probe(
     Parameters
     ----------
     vectors : array or MixedFeatures of shape (rows, width)
-        Vectors of the training texts, of length about one.
+        Vectors of the training texts, of length about one. Without any, the phrases alone are
+        learned from.
     labels : array of shape (rows, labels)
         Multi-hot.
     name_vectors : array or MixedFeatures of shape (phrases, width)
@@ -202,9 +203,9 @@ def fit_probe(
         positive = y[:, label] > 0
         odds = row_weights[~positive].sum() / row_weights[positive].sum()
         balanced = row_weights * np.where(positive, odds**balance, 1.0)
-        # Keep the total weight at that of the training texts: a larger total would weaken the
-        # regularisation, and differently for each label.
-        balanced *= weights.sum() / balanced.sum()
+        # Keep the total weight at that of the training texts, or without any of the phrases: a
+        # larger total would weaken the regularisation, and differently for each label.
+        balanced *= (weights.sum() or row_weights.sum()) / balanced.sum()
         model = LogisticRegression(C=C, max_iter=1000).fit(x, positive, balanced)
         fitted[int(label)] = model.coef_[0], model.intercept_[0]
     probe = LinearClassifier.of_labels(fitted, always, x.shape[1])

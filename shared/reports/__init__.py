@@ -13,6 +13,9 @@
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
+- `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
+- `agreement_log`: when labelling more no longer changes what a model says.
+- `labelling_curves`: what strategies of active learning save, as a table.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
@@ -29,6 +32,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "agreement_log": ["AgreementLog"],
         "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
@@ -37,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
+        "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
@@ -49,6 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
+        "to_label": ["batch_records", "show_batch", "write_batch"],
         "tagged_file": ["DOUBT", "TaggedFile", "check_output", "kept_columns"],
         "verdict": ["reading_metrics"],
     },

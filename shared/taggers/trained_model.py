@@ -18,6 +18,7 @@ from shared.methods.windows import Windows, saved_windows
 from shared.models.lengths import limit_to_input
 from shared.models.loading import (
     base_of_adapter,
+    has_dropout,
     load_sequence_classifier,
     load_tokenizer,
 )
@@ -88,6 +89,31 @@ class TrainedModelScorer:
         """Return the probabilities of the model; those of windows are pooled as logits."""
         windows = Windows.of_strings(texts, self.tokenizer, **self._windows)
         return self._to_scores(windows.predict(self.trainer, self._pooling))
+
+    def dropout_scores(self, texts: Sequence[str], passes: int, *, seed: int) -> np.ndarray:
+        """Return the probabilities of passes with other units dropped: (texts, passes, labels).
+
+        Of a long text it reads the first window.
+
+        Raises
+        ------
+        ValueError
+            If the model has no dropout: all passes would be the same.
+        """
+        from shared.methods.uncertainty import DropoutPasses
+        from shared.models.tokenizers import tokenize_texts
+        from shared.training.trainer import LengthGroupedTrainer
+
+        if not has_dropout(self.trainer.model):
+            raise ValueError("the model has no dropout")
+        trainer = LengthGroupedTrainer(
+            model=DropoutPasses(self.trainer.model, passes, seed),
+            args=self.trainer.args,
+            data_collator=self.trainer.data_collator,
+            bf16_predictions=self.trainer.bf16_predictions,
+        )
+        logits = trainer.predict(tokenize_texts(self.tokenizer, texts)).predictions
+        return self._to_scores(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
 
     def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
         """Return what the words of texts add to the logits of chosen labels, by gradient x input.

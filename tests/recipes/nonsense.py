@@ -9,7 +9,7 @@ RECIPES = (
     *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
-    *("uda", "self_training", "fetch_issues"),
+    *("uda", "self_training", "fetch_issues", "label_next"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -45,6 +45,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "github_tagger": (*data, *model, *once),
         "goemotions": (*data, *model, *once, "--architecture", "scratch", *network),
         "imdb_cnn_rnn": (*data, "--use_cpu", "--bf16", "false", *once, *network),
+        "label_next": (*data, "--encoder", tiny_model, *model[2:]),
         # Nobody answers there.
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),

@@ -30,6 +30,7 @@ WITH_TORCH = {
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {
+    "methods.active_learning",
     *("methods.probe", "methods.self_training", "taggers.embeddings", "taggers.onnx_export"),
 }
 WITH_NUMBA = {"data.near_duplicates"}

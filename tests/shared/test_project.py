@@ -38,6 +38,7 @@ MOST_MODULES = {
     "lora": 71,
     "naive_bayes": 89,
     "self_training": 95,
+    "label_next": 99,
     "serve": 67,
     "tag": 71,
     "train_nli": 84,

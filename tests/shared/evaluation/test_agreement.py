@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
-from shared.evaluation.agreement import agreement, agreement_table
+from shared.evaluation.agreement import agreement, agreement_table, decision_kappa, is_stable
 
 NAMES = ["bug", "docs", "never"]
 
@@ -44,3 +45,25 @@ def test_the_table(measured):
     assert table.startswith("Agreement on 50 labelled texts: accuracy 0.700 (95 % interval 0.")
     assert "| bug | 25 | 30 | 0.727 | 0.400 |" in table
     assert "| never | 0 | 0 | 0.000 | - |" in table
+
+
+def test_kappa_of_two_models():
+    names = [0, 1, 2, 2, 1, 0, 0, 2]
+    others = [0, 1, 2, 1, 1, 0, 2, 2]
+    one_hot, other = np.eye(3, dtype=bool)[names], np.eye(3, dtype=bool)[others]
+    expected = cohen_kappa_score(names, others)
+    assert decision_kappa(one_hot, other, single_label=True) == pytest.approx(expected)
+    expected = cohen_kappa_score(one_hot.ravel(), other.ravel())
+    assert decision_kappa(one_hot, other, single_label=False) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("single_label", [True, False])
+def test_models_that_chance_cannot_make_differ_agree(single_label):
+    y = np.ones((4, 1), bool)
+    assert decision_kappa(y, y, single_label=single_label) == 1
+
+
+def test_predictions_are_stable_after_three_rounds_of_agreement():
+    assert not is_stable([1.0, 1.0])
+    assert is_stable([0.5, 0.99, 1.0, 0.99])
+    assert not is_stable([1.0, 1.0, 0.98, 0.98])

@@ -1,0 +1,244 @@
+"""Active learning with the few-label probe: fit, choose, label, fit again; and its simulation.
+
+The texts are embedded once. After each batch of labels, `BatchProbe` is fitted in a fraction of a
+second. `simulate` does what a person would do, on texts whose labels are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from shared.evaluation.agreement import decision_kappa, is_stable
+from shared.evaluation.metrics import f1_scores
+from shared.evaluation.rules import DecisionRule
+from shared.methods.acquisition import STRATEGIES, Batch, Pool, choose_batch
+from shared.methods.self_training import ProbeInputs
+
+COMMITTEE = 8  # models of `bald`
+STOP_TEXTS = 2000  # on which successive models are compared
+
+
+class BatchProbe:
+    """The few-label probe without self-training, with its fixed settings, for texts embedded once.
+
+    Parameters
+    ----------
+    embeddings, words : float arrays of shape (texts, width)
+        Sentence embeddings of length one, and vectors of the words of the same texts.
+    name_embeddings, name_words : float arrays of shape (phrases, width)
+        Those of the phrases that name labels; may be empty.
+    label_of : int array of shape (phrases,)
+        The label that each phrase names.
+    n_labels : int
+    single_label : bool
+        Whether each text has exactly one label.
+    name_weight : float
+        Total weight of the phrases of a label; a labelled text has weight 1.
+
+    Attributes
+    ----------
+    rule : DecisionRule
+        The best label of each text, and with several labels per text those with a probability of at
+        least one half.
+    """
+
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        words: np.ndarray,
+        *,
+        name_embeddings: np.ndarray,
+        name_words: np.ndarray,
+        label_of: np.ndarray,
+        n_labels: int,
+        single_label: bool,
+        name_weight: float = 1.0,
+    ):
+        inputs = ProbeInputs(
+            embeddings={"all": embeddings, "names": name_embeddings},
+            words={"all": words, "names": name_words},
+            labels={"train": np.zeros((0, n_labels), np.uint8)},
+            label_of=label_of,
+            name_weight=name_weight,
+            single_label=single_label,
+        )
+        settings = inputs.fixed
+        self._fit = inputs.fitter(settings.word_weight, C=settings.C, balance=settings.balance)
+        self.features = inputs.features("all", settings.word_weight)
+        self.embeddings, self.single_label = embeddings, single_label
+        self.has_names = bool(len(label_of))
+        self.rule = DecisionRule.of(0.5, n_labels, single_label=single_label, at_least_one=True)
+
+    def can_fit(self, labels: np.ndarray) -> bool:
+        """Return whether there is anything to learn from: labelled texts or names of labels."""
+        return self.has_names or bool(labels.any())
+
+    def scores(
+        self, labelled: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Fit on labelled texts; return the probabilities of all texts: (texts, labels).
+
+        Parameters
+        ----------
+        labelled : int array of shape (n,)
+        labels : array of shape (n, labels)
+            Multi-hot.
+        weights : array of shape (n,), optional
+        """
+        probe = self._fit(self.features[labelled], labels, weights=weights)
+        # In the precision of the features, so that these are not copied.
+        weights_32 = probe.weights.astype(np.float32)
+        return replace(probe, weights=weights_32)(self.features)
+
+    def committee(
+        self, labelled: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, seed: int
+    ) -> np.ndarray:
+        """Return the probabilities of models of a bootstrap: (rows, models, labels).
+
+        Each model weighs the labelled texts differently, by draws of an exponential distribution
+        (Rubin 1981, "The Bayesian Bootstrap"): unlike draws with replacement, no label is lost.
+        """
+        rng = np.random.default_rng(seed)
+        weights = rng.exponential(size=(COMMITTEE, len(labelled)))
+        return np.stack([self.scores(labelled, labels, w)[rows] for w in weights], axis=1)
+
+    def choose(
+        self,
+        strategy: str,
+        labelled: np.ndarray,
+        labels: np.ndarray,
+        candidates: np.ndarray,
+        size: int,
+        *,
+        scores: np.ndarray | None,
+        seed: int,
+        committee: np.ndarray | None = None,
+    ) -> Batch:
+        """Return the batch of a strategy, or that of ``coverage`` where nothing can be fitted yet.
+
+        Parameters
+        ----------
+        strategy : str
+            One of `STRATEGIES`.
+        labelled, labels, candidates, scores, committee
+            As in `Pool`. The scores are None where there is no model yet; without a committee,
+            ``bald`` reads that of `committee`.
+        size : int
+        seed : int
+        """
+        needs = STRATEGIES[strategy].needs
+        if needs is not None and scores is None:
+            strategy, needs = "coverage", None
+        if needs == "committee" and committee is None:
+            committee = self.committee(labelled, labels, candidates, seed=seed)
+        pool = Pool(
+            self.embeddings,
+            labelled,
+            labels,
+            candidates,
+            scores,
+            committee,
+            single_label=self.single_label,
+        )
+        return choose_batch(pool, strategy, size, seed=seed)
+
+
+# --- simulation ----------------------------------------------------------------------------------
+
+
+class Round(NamedTuple):
+    """A simulation after some batches.
+
+    Attributes
+    ----------
+    n_labels : int
+        Texts that have been labelled.
+    micro_f1, macro_f1 : float
+        On the test texts.
+    kappa : float or None
+        Agreement with the model of the batch before, see `decision_kappa`.
+    stable : bool
+        Whether the agreement says that labelling more no longer pays, see `is_stable`.
+    """
+
+    n_labels: int
+    micro_f1: float
+    macro_f1: float
+    kappa: float | None
+    stable: bool
+
+
+def simulate(
+    probe: BatchProbe,
+    choose: Callable[..., Batch],
+    labels: np.ndarray,
+    pool: np.ndarray,
+    test: np.ndarray,
+    *,
+    sizes: Sequence[int],
+    seed: int,
+    on_round: Callable[[], object] = lambda: None,
+) -> list[Round]:
+    """Label batch after batch as a strategy says, from no label on; measure the model after each.
+
+    Parameters
+    ----------
+    probe : BatchProbe
+        Of the texts of the pool and of the test set.
+    choose : callable
+        Called as `BatchProbe.choose` without its first argument, which names a strategy.
+    labels : array of shape (texts, labels)
+        The labels of all texts, multi-hot. Those of a text of the pool are read when it is chosen.
+    pool, test : int arrays
+        The texts to choose from, in ascending order, and those to test on.
+    sizes : sequence of int
+        The numbers of labelled texts after each batch, in ascending order.
+    seed : int
+        Of `choose_batch`, and of the committee.
+    on_round : callable
+        Called after each batch.
+    """
+    stop_texts = pool[:: -(-len(pool) // STOP_TEXTS)]
+    labelled, kappas = pool[:0], list[float]()
+    rounds = list[Round]()
+
+    def fitted() -> np.ndarray | None:
+        return probe.scores(labelled, labels[labelled]) if probe.can_fit(labels[labelled]) else None
+
+    scores, before = fitted(), None
+    for n_labels in sizes:
+        candidates = np.setdiff1d(pool, labelled)
+        options = {"scores": scores, "seed": seed + n_labels}
+        size = n_labels - len(labelled)
+        batch = choose(labelled, labels[labelled], candidates, size, **options)
+        labelled = np.concatenate([labelled, batch.rows])
+        scores = fitted()
+        # Without scores, no label applies to any of the texts so far.
+        decided = np.zeros(labels.shape, bool) if scores is None else probe.rule.choose(scores)
+        if before is not None:
+            single_label = probe.single_label
+            kappas.append(decision_kappa(before, decided[stop_texts], single_label=single_label))
+        before = decided[stop_texts]
+        f1 = f1_scores(labels[test], decided[test])
+        kappa = kappas[-1] if kappas else None
+        rounds.append(Round(n_labels, f1["micro_f1"], f1["macro_f1"], kappa, is_stable(kappas)))
+        on_round()
+    return rounds
+
+
+def labels_to_reach(n_labels: Sequence[int], f1: Sequence[float], target: float) -> float | None:
+    """Return the number of labels at which a curve first reaches a value; None if it never does.
+
+    Between two points the curve is a straight line.
+    """
+    if f1[0] >= target:
+        return float(n_labels[0])
+    for i in range(1, len(f1)):
+        if f1[i] >= target:
+            share = (target - f1[i - 1]) / (f1[i] - f1[i - 1])
+            return float(n_labels[i - 1] + share * (n_labels[i] - n_labels[i - 1]))
+    return None
