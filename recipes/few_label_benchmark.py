@@ -103,6 +103,7 @@ METHODS = {
         "--model {prepared}",
         prepare="recipes/domain_adaptation.py",
     ),
+    "co_training": Method("recipes/co_training.py", embeds=True, unlabelled=True),
     "uda": Method("recipes/uda.py", unlabelled=True),
     "self_training": Method("recipes/self_training.py", unlabelled=True),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),

@@ -18,6 +18,7 @@ trainer and the metrics of the rooms below.
 - `attributions`, `linear_attributions`: what each word of a text adds to the logit of a label
 - `uncertainty`: Monte-Carlo dropout: how far a trained model doubts its predictions
 - `pseudo_labels`: the unlabelled texts that a student learns from, with labels and weights
+- `co_training`: two classifiers with different views of the texts label them for each other
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `acquisition`: which texts to label next: strategies of active learning
 - `active_learning`: the probe, fitted again after each batch of labels; its simulation
@@ -58,6 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "naive_bayes_labels",
             "tfidf_logistic_regression",
         ],
+        "co_training": ["View", "co_train"],
         "embeddings": [
             "CachedEmbedder",
             "Embedder",
@@ -73,6 +75,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "MixedFeatures",
             "WordClassifier",
             "WordFeatures",
+            "fit_tfidf",
         ],
         "mean_pooling": ["MeanPooling"],
         "neighbours": [

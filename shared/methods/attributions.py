@@ -32,6 +32,10 @@ Chosen = Sequence[Sequence[int]]  # of each text, the numbers of the labels to e
 STEPS = 8  # from padding to the text, at which the gradient is computed
 
 
+class NoWordsError(ValueError):
+    """The logits have no part that is a sum over words."""
+
+
 # --- trained models ------------------------------------------------------------------------------
 
 

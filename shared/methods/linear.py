@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,11 +62,13 @@ Features = np.ndarray | MixedFeatures
 
 
 def stack(parts: Sequence[Any]) -> Any:
-    """Return the rows of several features, which are all arrays or all `MixedFeatures`."""
+    """Return the rows of several features: all arrays, all sparse, or all `MixedFeatures`."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     from scipy.sparse import vstack
 
+    if not isinstance(parts[0], MixedFeatures):
+        return vstack(parts, format="csr")
     sparse = vstack([part.sparse for part in parts], format="csr")
     return MixedFeatures(np.concatenate([part.dense for part in parts]), sparse)
 
@@ -96,6 +98,10 @@ class LinearClassifier:
     def logits(self, features: Features | csr_matrix) -> np.ndarray:
         """Return the weighted sums of features (rows, width): of shape (rows, labels)."""
         return features @ self.weights.T + self.bias
+
+    def scaled(self, factor: float) -> LinearClassifier:
+        """Return the classifier whose logits are multiplied by a number above 0."""
+        return replace(self, weights=self.weights * factor, bias=self.bias * factor)
 
     def select(self, label: int) -> LinearClassifier:
         """Return the classifier of one label."""
@@ -191,6 +197,42 @@ class WordFeatures:
         if self._vectorizer is None or not len(texts):
             return csr_matrix((len(texts), len(self.words)))
         return self._vectorizer.transform(texts)
+
+
+def fit_tfidf(
+    texts: Sequence[str], *, pairs: bool = False, max_df: float = 1.0
+) -> tuple[WordFeatures, csr_matrix]:
+    """Learn the words of texts that need no labels.
+
+    Words of one text only are left out. Term frequencies enter by their logarithm.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    pairs : bool
+        Whether pairs of adjacent words count as words, too.
+    max_df : float or int
+        Words of more texts are left out: a share, or with an int a number of texts.
+
+    Returns
+    -------
+    features : WordFeatures
+        TF-IDF; without any word if none is left.
+    tfidf : csr_matrix of shape (texts, words)
+        The features of the texts.
+    """
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    analyzer = WordAnalyzer((1, 1 + pairs))
+    vectorizer = TfidfVectorizer(analyzer=analyzer, sublinear_tf=True, min_df=2, max_df=max_df)
+    try:
+        tfidf = vectorizer.fit_transform(texts)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
+            raise
+        return WordFeatures([], {}, None), csr_matrix((len(texts), 0))
+    return WordFeatures.of(vectorizer), tfidf
 
 
 @dataclass(frozen=True)

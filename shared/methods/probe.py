@@ -15,16 +15,15 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from shared.data.words import WordAnalyzer
 from shared.methods.linear import (
     Features,
     LinearClassifier,
     MixedFeatures,
     WordFeatures,
+    fit_tfidf,
     stack,
 )
 from shared.methods.titles import titles
@@ -86,19 +85,12 @@ class LatentSemanticAnalysis:
         # A number of texts, not a share: half of three texts would be one, below the minimum of
         # two.
         max_df = max(2, len(texts) // 2)
-        analyzer = WordAnalyzer((1, 1 + pairs))
-        vectorizer = TfidfVectorizer(analyzer=analyzer, sublinear_tf=True, min_df=2, max_df=max_df)
-        try:
-            tfidf = vectorizer.fit_transform(texts)  # sparse, (texts, words)
-        except ValueError as error:
-            if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
-                raise
-            return too_small
+        features, tfidf = fit_tfidf(texts, pairs=pairs, max_df=max_df)
         if min(tfidf.shape) < 2:
             return too_small
         decomposition = TruncatedSVD(min(n_components, *tfidf.shape), random_state=seed).fit(tfidf)
         components = decomposition.components_.astype(np.float32)
-        return build(WordFeatures.of(vectorizer), components)
+        return build(features, components)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Project texts: float32, of shape (texts, dimensions), or twice as wide with titles.
@@ -136,9 +128,9 @@ def probe_features(
 
 
 def fit_probe(
-    vectors: Features,
+    vectors: Features | csr_matrix,
     labels: np.ndarray,
-    name_vectors: Features,
+    name_vectors: Features | csr_matrix,
     name_labels: np.ndarray,
     *,
     C: float,
@@ -156,12 +148,12 @@ def fit_probe(
 
     Parameters
     ----------
-    vectors : array or MixedFeatures of shape (rows, width)
+    vectors : array, csr_matrix or MixedFeatures of shape (rows, width)
         Vectors of the training texts, of length about one. Without any, the phrases alone are
         learned from.
     labels : array of shape (rows, labels)
         Multi-hot.
-    name_vectors : array or MixedFeatures of shape (phrases, width)
+    name_vectors : like `vectors`, of shape (phrases, width)
         Vectors of the phrases that name labels; may be empty.
     name_labels : int array of shape (phrases,)
         The label that each phrase names.
@@ -190,7 +182,7 @@ def fit_probe(
     y = np.concatenate([labels, np.eye(n_labels, dtype=labels.dtype)[name_labels]])
     # The phrases of a label share its `name_weight` evenly.
     phrases_of_label = np.bincount(name_labels, minlength=n_labels)[name_labels]
-    weights = np.ones(len(vectors)) if weights is None else weights
+    weights = np.ones(len(labels)) if weights is None else weights
     row_weights = np.concatenate([weights, name_weight / phrases_of_label])
 
     if single_label:
@@ -212,8 +204,10 @@ def fit_probe(
     return replace(probe, weights=to_weights(probe.weights))
 
 
-def _coordinates(x: Features) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Return few coordinates of features of many words, and the way back for weights.
+def _coordinates(
+    x: Features | csr_matrix,
+) -> tuple[np.ndarray | csr_matrix, Callable[[np.ndarray], np.ndarray]]:
+    """Return few coordinates of mixed features of many words, and the way back for weights.
 
     The weights of a regularised linear model lie in the span of its rows (representer theorem). In
     orthonormal coordinates of that span, the rows are the Cholesky factor of their inner products:
@@ -222,6 +216,8 @@ def _coordinates(x: Features) -> tuple[np.ndarray, Callable[[np.ndarray], np.nda
     """
     if isinstance(x, np.ndarray):
         return x, lambda weights: weights
+    if not isinstance(x, MixedFeatures):  # fits of a sparse matrix are fast as it is
+        return x, lambda weights: weights.astype(np.float32)
     products = x.inner_products()
     # Rows that repeat each other would make it singular.
     products[np.diag_indices(len(x))] += 1e-6 * products.diagonal().mean()
@@ -235,7 +231,7 @@ def _coordinates(x: Features) -> tuple[np.ndarray, Callable[[np.ndarray], np.nda
 
 
 def _fit_classes(
-    x: np.ndarray, y: np.ndarray, row_weights: np.ndarray, C: float
+    x: np.ndarray | csr_matrix, y: np.ndarray, row_weights: np.ndarray, C: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit one logistic regression over classes that exclude each other, given one-hot labels.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.methods.attributions import Chosen, Contributions
+from shared.methods.attributions import Chosen, Contributions, NoWordsError
 from shared.methods.embeddings import CachedEmbedder, Embedder
 from shared.methods.linear import LinearClassifier, LinearEnsemble
 from shared.methods.linear_attributions import probe_contributions
@@ -77,13 +77,13 @@ class EmbeddingScorer:
 
         Raises
         ------
-        ValueError
+        NoWordsError
             If the classifier reads nothing but embeddings.
         """
         if self.analysis is None or not isinstance(
             self.classifier, (LinearClassifier, LinearEnsemble)
         ):
-            raise ValueError("the classifier reads nothing but embeddings")
+            raise NoWordsError("the classifier reads nothing but embeddings")
         options = self.analysis, self.word_weight, self.wide
         return probe_contributions(texts, self.classifier, *options, chosen)
 

@@ -11,7 +11,12 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.evaluation.calibration import Calibration
 from shared.evaluation.rules import DecisionRule
-from shared.methods.attributions import Chosen, Contributions, mean_contributions
+from shared.methods.attributions import (
+    Chosen,
+    Contributions,
+    NoWordsError,
+    mean_contributions,
+)
 from shared.taggers.folder import MANIFEST, TaggerContents, write_tagger
 from shared.taggers.tagger import Tagger
 
@@ -49,17 +54,26 @@ class MeanScorer:
     def contributions(self, texts: Sequence[str], chosen: Chosen) -> Contributions:
         """Return the weighted mean of what words add to the logits of chosen labels.
 
+        A classifier of embeddings alone adds nothing for a word, as the embeddings of a probe.
+
         Raises
         ------
         ValueError
-            If a member cannot say it.
+            If a member cannot say it, or all read nothing but embeddings.
         """
-        parts = []
+        parts: list[Contributions] = []
+        refusals = []
         for member, columns in zip(self.members, self._columns, strict=True):
             if not hasattr(member.scorer, "contributions"):
                 raise ValueError("a tagger of the mean cannot say what its words add")
             of_member = [[columns[label] for label in labels] for labels in chosen]
-            parts.append(member.scorer.contributions(texts, of_member))
+            try:
+                parts.append(member.scorer.contributions(texts, of_member))
+            except NoWordsError as refusal:
+                parts.append([[{} for _ in labels] for labels in of_member])
+                refusals.append(refusal)
+        if len(refusals) == len(self.members):
+            raise refusals[0]
         return mean_contributions(parts, self.weights)
 
     def save(self, folder: Path, contents: TaggerContents) -> None:

@@ -57,6 +57,7 @@ RECIPES = {
     "uda": (TRAINING, "AutoModel"),
     "self_training": ([*TRAINING, "--uncertainty", "none", "--rounds", "1"], "AutoModel"),
     "few_label_probe": (["--max_length", "32", "--bf16", "false"], "AutoModel"),
+    "co_training": (["--max_length", "32", "--bf16", "false"], "AutoModel"),
     "embedding_lookup": (["--max_length", "32", "--bf16", "false"], "AutoModel"),
     "zero_shot": ([*ZERO_SHOT, "nli"], "AutoModelForSequenceClassification"),
     "zero_shot_embedding": ([*ZERO_SHOT, "embedding"], "AutoModel"),

@@ -83,6 +83,7 @@ CASES = {
         f"{OUT} {MODEL} {CPU} {SHORT} --methods head lora prompt --rank 2 --prompt_tokens 3",
     ),
     "few_label_probe": Case("recipes/few_label_probe.py", f"{OUT} {MODEL} {CPU}"),
+    "co_training": Case("recipes/co_training.py", f"{OUT} {MODEL} {CPU}"),
     "embedding_lookup": Case("recipes/embedding_lookup.py", f"{OUT} {MODEL} {CPU}"),
     "zero_shot": Case(
         "recipes/zero_shot.py", f"{OUT} --model {{inputs}}/nli {CPU} --max_length 32"

@@ -17,6 +17,7 @@ RECIPES = {
     "goemotions": TRAINING,
     "augmentation": [*TRAINING, "--augmentations", "swap", "--compare", "false"],
     "uda": TRAINING,
+    "co_training": ["--max_length", 48],
     "self_training": [*TRAINING, "--uncertainty", "none", "--rounds", 1],
     "imdb_cnn_rnn": ["--max_steps", 4, "--max_length", 48, "--vocab_size", 300],
 }

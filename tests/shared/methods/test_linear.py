@@ -12,7 +12,13 @@ from shared.methods.baselines import (
     naive_bayes,
     tfidf_logistic_regression,
 )
-from shared.methods.linear import LinearClassifier, MixedFeatures, WordFeatures, stack
+from shared.methods.linear import (
+    LinearClassifier,
+    MixedFeatures,
+    WordFeatures,
+    fit_tfidf,
+    stack,
+)
 from shared.methods.probe import fit_probe
 from shared.methods.strategies import fit_strategy
 
@@ -110,3 +116,32 @@ def test_mixed_features_are_dense_and_sparse_ones_side_by_side(n_words):
     twice = stack([mixed, mixed[rows], mixed[both[:, 0] > 0]])
     expected = stack([both, both[rows], both[both[:, 0] > 0]])
     np.testing.assert_allclose(twice @ np.eye(3 + n_words), expected)
+
+
+@pytest.mark.parametrize("single_label", [True, False])
+def test_sparse_features_are_fitted_as_dense_ones(single_label):
+    features, tfidf = fit_tfidf(TEXTS * 2, pairs=True)
+    np.testing.assert_allclose(tfidf.toarray(), features(TEXTS * 2).toarray())
+    assert {"red", "blue", "red apple"} <= set(features.words)
+    labels = LABELS.repeat(2, axis=0)
+    if single_label:
+        labels = np.eye(4, dtype=int)[labels.argmax(axis=1)]
+    weights = np.linspace(0.5, 2, len(labels))
+    dense, sparse = (
+        fit_probe(
+            *(x, labels, x[:2], np.array([0, 1])),
+            **{"C": 2.0, "balance": 1.0, "name_weight": 0.5, "single_label": single_label},
+            weights=weights,
+        )
+        for x in (tfidf.toarray(), tfidf)
+    )
+    np.testing.assert_allclose(sparse(tfidf), dense(tfidf), atol=1e-3)
+    np.testing.assert_allclose(
+        sparse.scaled(3.0).logits(tfidf[:2]), 3 * sparse.logits(tfidf[:2]), rtol=1e-5
+    )
+
+
+def test_texts_without_a_common_word_have_no_features():
+    features, tfidf = fit_tfidf(["one", "two", "three"])
+    assert features.words == []
+    assert tfidf.shape == features(["one"] * 3).shape == (3, 0)

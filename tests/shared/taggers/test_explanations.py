@@ -237,6 +237,22 @@ def test_the_mean_names_words_of_all_members():
     assert explainer(NEW) == expected(NEW)
 
 
+def test_a_member_that_reads_embeddings_alone_adds_nothing_to_the_words_of_a_mean(embed):
+    by_words, by_neighbours = (
+        Tagger(NAMES, RULE, s) for s in (words(naive_bayes()), lookup(embed))
+    )
+    labels = [NAMES] * len(NEW)
+    expected = Explainer(by_words)(NEW, labels)
+    for text, actual in zip(
+        expected, Explainer(mean_tagger([by_words, by_neighbours]))(NEW, labels), strict=True
+    ):
+        for label, heaviest in text["words"].items():
+            halves = {word: pytest.approx(weight / 2, abs=1e-3) for word, weight in heaviest}
+            assert dict(actual["words"][label]) == halves
+    explainer = Explainer(mean_tagger([by_neighbours, by_neighbours]))
+    assert "nothing but embeddings" in explainer.notes[0]
+
+
 def test_labels_of_neighbours_are_those_of_the_member_that_holds_them(embed):
     members = [Tagger(NAMES[::-1], RULE, words(naive_bayes())), Tagger(NAMES, RULE, lookup(embed))]
     (explanation,) = Explainer(mean_tagger(members))(TEXTS[:1])
