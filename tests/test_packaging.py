@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 OWN = {"shared", "recipes", "authors", *(path.stem for path in ROOT.glob("tests/**/*.py"))}
 # Modules of distributions that are optional, so that they need not be installed.
 OPTIONAL = {"setfit": "setfit", "iterstrat": "iterative-stratification"}
+# Peers that benchmarks measure if they are installed; each benchmark names their versions.
+PEERS = {"datasketch", "rensa", "skactiveml", "small_text"}
 EXTRAS = ["demo", "export", "llm", "ray", "trackers"]  # what some recipes need
 
 
@@ -45,7 +47,7 @@ def imported(*folders):
     return {
         name: path
         for name, path in modules.items()
-        if name not in sys.stdlib_module_names and name not in OWN
+        if name not in sys.stdlib_module_names and name not in OWN | PEERS
     }
 
 

@@ -238,11 +238,11 @@ class Corpus:
     def _describe_columns(self) -> str:
         """Return which columns hold the texts and the labels, and why if it is not their names."""
         parts = []
-        for name, what in (("text", "texts"), ("labels", "labels")):
+        for name, title in (("text", "texts"), ("labels", "labels")):
             columns = self.report["text_columns" if name == "text" else "label_columns"]
             why = self.report["recognised"][name]
             text = name_some(columns) if columns else "none"
-            parts.append(f"{what}: {text}" + (f" ({why})" if why else ""))
+            parts.append(f"{title}: {text}" + (f" ({why})" if why else ""))
         return "; ".join(parts)
 
     def _labels_per_text(self) -> str:

@@ -25,12 +25,12 @@ _RETRIES = 5  # how often a worker that dies is started again
 _NOTICES_OF_A_DEATH = r"^A worker died or was killed|^Task .*retries remaining"
 _STORE_BYTES = 128 << 20  # of Ray's store of objects; its minimum is 75 MB
 _SAMPLED_PARTS, _SAMPLED_TEXTS = 5, 200  # of each part, to look for unknown tokens
-_CSV_FLAGS = ("column_names", "delimiter", "quoting")
+_TEXT_FILE_FLAGS = ("column_names", "delimiter", "quoting", "encoding")
 Results = Generator[dict[str, int], None, None]
 _FLAGS_OF_WORKERS = (
     *("threshold", "target_precision", "abstain", "encoder", "top_scores", "bf16", "use_cpu"),
     *("per_device_eval_batch_size", "explain", "explain_data", "text_columns", "label_column"),
-    *_CSV_FLAGS,
+    *_TEXT_FILE_FLAGS,
 )
 
 
@@ -54,7 +54,7 @@ def tag_folder(args: Any, flags_of_a_run: Sequence[str], default_tagger: str) ->
     if args.world_size > 1:
         raise UserError("a folder takes one process; for several workers add --engine ray")
     if args.explain_data is None:  # which may be such a file
-        for name in _CSV_FLAGS:
+        for name in _TEXT_FILE_FLAGS:
             if getattr(args, name) not in (None, "auto"):
                 raise UserError(
                     f"--{name}: is for CSV and TSV files, which --data {args.data} does not have"

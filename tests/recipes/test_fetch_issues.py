@@ -15,7 +15,7 @@ from command_line import LAUNCH, Recipe, run
 from forks import run_script
 from github_server import DROP, comment, github_server, issue
 
-from shared.data.readers import read_rows
+from shared.data.readers import open_source
 
 SECRET = "ghp_a_token_that_nobody_may_see"
 LATER = "2026-09-22T00:00:00Z"  # than the time of the server
@@ -49,7 +49,7 @@ def recipe(monkeypatch, capfd, waits):
 
 def rows_of(flags):
     """Return the rows of the output, whose path is the last of the flags."""
-    return list(read_rows(flags[-1]))
+    return list(open_source(str(flags[-1])).read())
 
 
 # --- what is written -----------------------------------------------------------------------------

@@ -354,7 +354,7 @@ def test_flag_mistakes_name_the_flag(flags, expected, tag, tmp_path):
         ("", "the file is empty"),
         ('{"title": "a"}\n' * 9 + '{"title": "b\n', "line 10: invalid JSON"),
         ('{"title": "a"}\n' * 9 + '{"title": 5}\n', "row 10: column 'title' holds 5 (int)"),
-        (b'{"title": "a"}\n' * 9 + b'{"title": "\xff"}\n', "line 10: not UTF-8"),
+        (b'{"title": "a"}\n' * 9 + b'{"title": "\x81"}\n', "line 10: not UTF-8"),
         (
             '{"title": "a"}\n' * 9 + '{"title": "a", "labels": 1, "input_labels": 2}\n',
             "row 10: labels and scores are kept as input_labels",

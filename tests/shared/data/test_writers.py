@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.data.readers import read_rows
+from shared.data.readers import open_source
 from shared.data.writers import as_text, output_format, write_json_lines, write_parquet
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -32,7 +32,7 @@ def test_json_lines_hold_the_rows(rows, tmp_path_factory):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl.gz"
     with path.open("wb") as file, as_text(file, compressed=True) as text:
         write_json_lines(text, rows)
-    assert list(read_rows(path)) == rows
+    assert list(open_source(str(path)).read()) == rows
 
 
 @settings(max_examples=50, deadline=None)
@@ -41,7 +41,7 @@ def test_parquet_holds_the_rows(rows, tmp_path_factory):
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
     with path.open("wb") as file:
         write_parquet(file, lambda: iter(rows))
-    assert without_nulls(list(read_rows(path))) == without_nulls(rows)
+    assert without_nulls(list(open_source(str(path)).read())) == without_nulls(rows)
 
 
 def test_objects_that_parquet_cannot_hold_become_text(tmp_path):
@@ -49,7 +49,7 @@ def test_objects_that_parquet_cannot_hold_become_text(tmp_path):
     path = tmp_path / "rows.parquet"
     with path.open("wb") as file:
         write_parquet(file, lambda: iter(rows))
-    assert list(read_rows(path)) == [
+    assert list(open_source(str(path)).read()) == [
         {"a": "{}", "b": '{"c": []}'},
         {"a": "{}", "b": '{"c": [{}]}'},
         {"a": None, "b": "1"},

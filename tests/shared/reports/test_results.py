@@ -109,6 +109,10 @@ def split(labels):
     )
     report = {
         "source": "my_issues.jsonl.gz",
+        "layout": "JSON lines",
+        "text_columns": ["title", "body"],
+        "label_columns": ["labels"],
+        "recognised": {"text": "", "labels": ""},
         **dict.fromkeys(("rows_read", "rows", "labelled"), ROWS),
         **dict.fromkeys(("unlabelled", "pull_requests", "blank_texts", "exact_duplicates"), 0),
         **dict.fromkeys(("label_conflicts", "near_duplicates", "near_duplicate_groups"), 0),
@@ -150,7 +154,7 @@ def written(split, scores, tmp_path_factory):
         log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
     )
     calibration = calibration_metrics(split.labels["test"], scores, None, single_label=False)
-    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration
+    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration | {"split": "random"}
     report, _ = text.split("\nmicro F1 ")
     assert text.endswith(summary(metrics))
     return folder, report
