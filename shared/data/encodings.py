@@ -249,7 +249,7 @@ def _guess(path: Path, evidence: bytes, valid: int, problem: UserError) -> tuple
     high = _HIGH_BYTES.findall(evidence)
     n_high = sum(map(len, high))
     valid += len(sequences := _UTF8_SEQUENCE.findall(evidence))
-    if valid and 3 * valid >= n_high - sum(map(len, sequences)):
+    if valid and valid >= n_high - sum(map(len, sequences)):
         raise problem  # UTF-8 with some damaged bytes, or lines in two encodings
     words = list(dict.fromkeys(word for word in _WORD.findall(evidence) if not word.isascii()))
     try:
