@@ -67,6 +67,8 @@ class Loading:
 
     def trainer(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> LengthGroupedTrainer:
         """Return a Trainer that predicts, and prints nothing."""
+        from accelerate.state import is_initialized
+
         from shared.training.collators import PaddingCollator
         from shared.training.trainer import LengthGroupedTrainer
 
@@ -75,8 +77,10 @@ class Loading:
         args.eval_strategy, args.load_best_model_at_end = "no", False
         args.bf16, args.report_to, args.push_to_hub = False, [], False
         args.label_smoothing_factor = 0.0
-        # That of the process: another one is an error, and predictions do not depend on it.
-        args.mixed_precision = None
+        # If the process has a precision already, another one is an error; predictions do not depend
+        # on it. Else it stays that of a training that may follow.
+        if is_initialized():
+            args.mixed_precision = None
         args.dataloader_pin_memory = args.device.type != "cpu"
         collator = PaddingCollator(tokenizer)
         return LengthGroupedTrainer(

@@ -154,7 +154,9 @@ def written(split, scores, tmp_path_factory):
         log_history=[{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4}],
     )
     calibration = calibration_metrics(split.labels["test"], scores, None, single_label=False)
-    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration | {"split": "random"}
+    assert json.loads((folder / "metrics.json").read_text()) == metrics | calibration | {
+        "split": "random"
+    }
     report, _ = text.split("\nmicro F1 ")
     assert text.endswith(summary(metrics))
     return folder, report

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from tiny_models import change_tokenizer, save_tiny_model
 from transformers import TrainingArguments
 
@@ -48,15 +49,30 @@ def saved_base(folder):
     return json.loads((folder / "tagger.json").read_text("utf-8"))["encoder"]["model"]
 
 
-def test_a_tagger_loads_before_and_after_a_training_in_bfloat16(run, tmp_path):
-    before = load_tagger(run / "prompt").scorer(TEXTS)
-    # Resets the state of accelerate, which all Trainers of a process share.
-    arguments = TrainingArguments(tmp_path, bf16=True, use_cpu=True)
-    assert arguments.device.type == "cpu"
-    Accelerator(mixed_precision="bf16")
+@pytest.fixture
+def new_precision():
+    """Return a function that makes arguments, which reset the precision that Trainers share."""
+    yield lambda folder, **flags: TrainingArguments(folder, use_cpu=True, **flags)
+    AcceleratorState._reset_state()
+
+
+def test_a_tagger_loads_before_and_after_a_training_in_bfloat16(run, tmp_path, new_precision):
+    before = load_tagger(run / "prompt", threshold=0.5).scorer(TEXTS)
+    arguments = new_precision(tmp_path, bf16=True)
+    assert arguments.device.type == "cpu"  # this resets the precision
+    Accelerator(mixed_precision=arguments.mixed_precision)
     for args in (None, arguments):
-        tagger = load_tagger(run / "prompt", args)
+        tagger = load_tagger(run / "prompt", args, threshold=0.5)
         assert np.array_equal(tagger.scorer(TEXTS), before)
+
+
+def test_a_training_in_bfloat16_can_follow_a_tagger_with_its_arguments(
+    run, tmp_path, new_precision
+):
+    arguments = new_precision(tmp_path, bf16=True)
+    assert arguments.device.type == "cpu"
+    load_tagger(run / "prompt", arguments, threshold=0.5)
+    assert Accelerator(mixed_precision=arguments.mixed_precision).mixed_precision == "bf16"
 
 
 def test_no_texts_have_no_scores(run):
