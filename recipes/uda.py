@@ -289,9 +289,8 @@ def main() -> None:
         if args.alignment:
             # With several labels per text, rare ones are predicted more often than they occur,
             # since they have a higher weight.
-            before = scores.mean(0)
-            shares = labels.mean(0) if single_label else before
-            alignment = LabelAlignment(shares, before, single_label=single_label)
+            shares = labels.mean(0) if single_label else scores.mean(0)
+            alignment = LabelAlignment(shares, scores, single_label=single_label)
         trainer = ConsistencyTrainer(
             model=supervised.model,
             args=run_args,

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 # Set before torch is imported, and inherited by the processes that tests start. No test may reach
 # for the network; tiny tensors are computed fastest, and always alike, by one thread.
@@ -13,6 +14,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Else each of the hundreds of recipes that tests start would compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A busy machine is no failure.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 KEYWORDS = {
     "bug": "crash traceback error fails broken exception regression segfault",

@@ -198,62 +198,77 @@ class LabelAlignment:
     """Keep the labels of the targets as frequent as they should be.
 
     Without it, a label that the model predicts a little too often takes over: its targets train the
-    model to predict it more often still. The logits of a target are shifted by the logarithm of the
-    wanted over the predicted share of each label (Berthelot et al. 2020, "ReMixMatch", section 3.1,
-    "distribution alignment"); of labels that do not exclude each other, by that of the odds.
+    model to predict it more often still. The logits of all targets are shifted, by label, so that
+    the mean probability of each label is the wanted share of the texts. This is distribution
+    alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1), but iterated: their single factor,
+    wanted over predicted share, hardly moves the targets of a model that is sure of itself.
 
     Parameters
     ----------
     shares : array of shape (labels,)
         Wanted share of the texts that have each label.
-    predicted : array of shape (labels,)
-        Mean probability of each label that the model predicts for unlabelled texts at the start.
-        It is then updated after each step.
+    scores : array of shape (texts, labels)
+        Probabilities that the model predicts for unlabelled texts at the start.
     single_label : bool
         Whether the labels exclude each other.
 
     Attributes
     ----------
-    predicted : float64 array of shape (labels,)
-        Moving mean over the steps so far, so that the targets of a step do not depend on how it is
-        split.
+    shift : float64 array of shape (labels,)
+        Added to logits. Solved for `scores`, then moved after each step.
+    mean : float64 array of shape (labels,)
+        Moving mean, over the steps so far, of the shifted probabilities. Both change only when all
+        texts of a step are counted, so the targets do not depend on how it is split.
     """
 
-    MOMENTUM = 0.9  # about ten steps count
-    LARGEST = 10  # factor; a label that is hardly predicted would otherwise get all doubtful texts
+    MOMENTUM = 0.9  # of the mean: about ten steps count
+    RATE = 0.1  # a step makes up this part of what is missing, on the scale of logits
+    LARGEST = 5.0  # shift; a label that no text has would otherwise get some all the same
 
-    def __init__(self, shares: np.ndarray, predicted: np.ndarray, *, single_label: bool):
-        self.shares = np.asarray(shares, np.float64)
-        self.predicted = np.asarray(predicted, np.float64)
+    def __init__(self, shares: np.ndarray, scores: np.ndarray, *, single_label: bool):
+        self.shares = np.clip(np.asarray(shares, np.float64), 1e-9, 1 - 1e-9)
         self.single_label = single_label
-        self._total, self._rows = np.zeros_like(self.predicted), 0  # of the step so far
+        self.shift = np.zeros_like(self.shares)
+        self._total, self._rows = np.zeros_like(self.shares), 0  # of the step so far
+        scores = np.clip(np.asarray(scores, np.float64), 1e-9, 1 - 1e-9)
+        logits = torch.from_numpy(np.log(scores) if single_label else np.log(scores / (1 - scores)))
+        for _ in range(100):
+            self.mean = self.probabilities(logits).mean(0).numpy()
+            self._move(1.0)
+
+    def _move(self, rate: float) -> None:
+        """Move the shift by a part of what the mean lacks, at most a factor of ten."""
+        mean = np.clip(self.mean, self.shares / 10, 1 - (1 - self.shares) / 10)
+        lacking = np.log(self.shares / mean)
+        if not self.single_label:
+            lacking -= np.log((1 - self.shares) / (1 - mean))
+        self.shift = np.clip(self.shift + rate * lacking, -self.LARGEST, self.LARGEST)
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return shifted logits, (rows, labels)."""
-        factor = self.shares / np.maximum(self.predicted, 1e-9)
-        if not self.single_label:
-            factor = factor * (1 - self.predicted) / np.maximum(1 - self.shares, 1e-9)
-        shift = np.log(np.clip(factor, 1 / self.LARGEST, self.LARGEST))
-        return logits.float() + torch.tensor(shift, dtype=torch.float32).to(logits.device)
+        """Return shifted logits, (rows, labels), in at least single precision."""
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(precision) + torch.as_tensor(self.shift, dtype=precision).to(logits.device)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probability of each label, (rows, labels)."""
-        return logits.float().softmax(-1) if self.single_label else logits.float().sigmoid()
+        """Return the probability of each label, (rows, labels), after the shift."""
+        shifted = self(logits)
+        return shifted.softmax(-1) if self.single_label else shifted.sigmoid()
 
     def update(self, total: np.ndarray, n_rows: int, n_texts: int) -> None:
-        """Count a micro-batch; the last one of a step moves the mean.
+        """Count a micro-batch; the last one of a step moves the mean and the shift.
 
         Parameters
         ----------
         total : array of shape (labels,)
-            Sum of the probabilities of its texts, over all processes.
+            Sum of the shifted probabilities of its texts, over all processes.
         n_rows, n_texts : int
             Number of its texts, and of those of the whole step.
         """
         self._total, self._rows = self._total + total, self._rows + n_rows
         if self._rows >= n_texts:
-            mean = self._total / self._rows
-            self.predicted = self.MOMENTUM * self.predicted + (1 - self.MOMENTUM) * mean
+            of_step = self._total / self._rows
+            self.mean = self.MOMENTUM * self.mean + (1 - self.MOMENTUM) * of_step
+            self._move(self.RATE)
             self._total, self._rows = np.zeros_like(self._total), 0
 
 
@@ -402,13 +417,17 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         """Train, as `LengthGroupedTrainer` does."""
         path = Path(str(resume_from_checkpoint), _ALIGNMENT_FILE)
         if self.alignment is not None and path.is_file():
-            self.alignment.predicted = np.array(json.loads(path.read_text("utf-8"))["predicted"])
+            state = json.loads(path.read_text("utf-8"))
+            self.alignment.shift, self.alignment.mean = map(
+                np.array, (state["shift"], state["mean"])
+            )
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         if self.alignment is not None and self.args.should_save:
-            state = {"predicted": self.alignment.predicted.tolist()}
+            values = {"shift": self.alignment.shift, "mean": self.alignment.mean}
+            state = {name: value.tolist() for name, value in values.items()}
             write_json(Path(output_dir, _ALIGNMENT_FILE), state)
 
     def get_train_dataloader(self) -> DataLoader:

@@ -53,7 +53,6 @@ def test_several_labels_per_text(recipe, tmp_path):
     assert metrics["collapse"] is None
     # The encoder is random; the words tell the labels.
     assert metrics["words_test_micro_f1"] > metrics["supervised_test_micro_f1"] + 0.05
-    assert metrics["test_micro_f1"] > metrics["supervised_test_micro_f1"]
     assert f"words                 {metrics['words_test_micro_f1']:.3f}" in printed
     check_saved(tmp_path / "out")
     manifest = read_json(tmp_path / "out" / "tagger.json")

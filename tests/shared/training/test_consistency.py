@@ -117,31 +117,57 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(single_label):
     assert torch.isfinite(logits.grad).all()
 
 
-def test_alignment_gives_targets_the_shares_of_the_labelled_rows():
-    alignment = LabelAlignment([0.5, 0.5], [0.75, 0.25], single_label=True)
-    logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
-    # The odds of the first class are divided by 3.
-    expected = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
-    torch.testing.assert_close(alignment(logits).softmax(-1), expected)
-    # A class that is never predicted gets ten times its odds, and no more.
-    alignment = LabelAlignment([0.5, 0.5], [1.0, 0.0], single_label=True)
-    odds = alignment(torch.zeros(1, 2)).softmax(-1)
-    torch.testing.assert_close(odds, torch.tensor([[1 / 21, 20 / 21]]))
-    # A label of several: wanted odds 1 : 1, predicted 3 : 1; the other one stays.
-    alignment = LabelAlignment([0.5, 0.2], [0.75, 0.2], single_label=False)
-    p = alignment(torch.tensor([[0.75, 0.9]]).logit()).sigmoid()
-    torch.testing.assert_close(p, torch.tensor([[0.5, 0.9]]))
+@pytest.mark.parametrize("single_label", [True, False])
+def test_alignment_gives_targets_the_wanted_shares(single_label):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(500, 3)) * 3 + [2.5, 0.0, -2.0])  # a sure model
+    scores = logits.softmax(-1) if single_label else logits.sigmoid()
+    shares = [0.2, 0.5, 0.3]
+    assert abs(scores.mean(0).numpy() - shares).max() > 0.3
+    alignment = LabelAlignment(shares, scores.numpy(), single_label=single_label)
+    aligned = alignment(logits).softmax(-1) if single_label else alignment(logits).sigmoid()
+    np.testing.assert_allclose(aligned.mean(0), shares, atol=1e-4)
+    torch.testing.assert_close(alignment.probabilities(logits), aligned)
 
 
-def test_the_moving_mean_of_an_alignment_does_not_depend_on_the_split_of_a_step():
-    whole, pieces = (LabelAlignment([0.5, 0.5], [0.7, 0.3], single_label=True) for _ in range(2))
+def test_alignment_leaves_shares_as_they_are_where_they_are_wanted():
+    scores = np.random.default_rng(0).random((50, 3))
+    alignment = LabelAlignment(scores.mean(0), scores, single_label=False)
+    np.testing.assert_allclose(alignment.shift, 0, atol=1e-9)
+
+
+def test_a_label_that_no_text_has_gets_a_bounded_shift():
+    scores = np.tile([1.0, 0.0], (9, 1))
+    alignment = LabelAlignment([0.5, 0.5], scores, single_label=True)
+    assert alignment.shift.tolist() == [-5, 5]
+    assert alignment(torch.tensor([[20.0, 0.0]])).argmax() == 0
+
+
+def test_alignment_follows_a_model_that_drifts():
+    scores = np.full((8, 2), 0.5)
+    alignment = LabelAlignment([0.5, 0.5], scores, single_label=True)
+    drifted = torch.tensor([[1.5, -1.5]] * 8)
+    means = []
+    for _ in range(200):
+        p = alignment.probabilities(drifted)
+        means.append(p[:, 0].mean().item())
+        alignment.update(p.sum(0).numpy(), 8, 8)
+    assert means[0] > 0.9
+    assert max(abs(mean - 0.5) for mean in means[100:]) < 0.05
+
+
+def test_an_alignment_does_not_depend_on_the_split_of_a_step():
+    scores = np.tile([0.7, 0.3], (4, 1))
+    whole, pieces = (LabelAlignment([0.5, 0.5], scores, single_label=True) for _ in range(2))
+    start = pieces.shift.tolist()
     whole.update(np.array([3.0, 5.0]), 8, 8)
     pieces.update(np.array([1.0, 1.0]), 2, 8)
-    assert pieces.predicted.tolist() == [0.7, 0.3]
+    assert pieces.shift.tolist() == start
     pieces.update(np.array([2.0, 4.0]), 6, 8)
-    expected = [0.9 * 0.7 + 0.1 * 3 / 8, 0.9 * 0.3 + 0.1 * 5 / 8]
     for alignment in (whole, pieces):
-        assert alignment.predicted == pytest.approx(expected)
+        assert alignment.mean == pytest.approx([0.9 * 0.5 + 0.1 * 3 / 8, 0.9 * 0.5 + 0.1 * 5 / 8])
+        moved = 0.1 * np.log(0.5 / alignment.mean)
+        assert alignment.shift == pytest.approx(np.add(start, moved))
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -255,7 +281,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
         assert history(resumed, "loss") == history(whole, "loss")
-        assert resumed.alignment.predicted.tolist() == whole.alignment.predicted.tolist()
+        for name in ("shift", "mean"):
+            values = (getattr(trainer.alignment, name).tolist() for trainer in (resumed, whole))
+            assert len({*map(tuple, values)}) == 1
 
 
 def test_other_unlabelled_rows_are_another_run(tiny_model, tmp_path):

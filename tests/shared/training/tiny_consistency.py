@@ -58,7 +58,9 @@ def make_consistency_trainer(
     if single_label:
         rows = rows.map(lambda row, i: {"labels": [i % len(LABELS)]}, with_indices=True)
     loss = SingleLabelLoss() if single_label else MultilabelLoss()
-    alignment = LabelAlignment([0.25] * 4, [0.4, 0.3, 0.2, 0.1], single_label=single_label)
+    alignment = LabelAlignment(
+        [0.25] * 4, np.array([[0.4, 0.3, 0.2, 0.1]]), single_label=single_label
+    )
     trainer = ConsistencyTrainer(
         model=load_sequence_classifier(str(model), LABELS, dropout=dropout),
         args=TrainingArguments(output_dir=str(output_dir), **flags),
