@@ -5,8 +5,9 @@ at hand. The recipe first fine-tunes on the labelled texts alone. Then it goes o
 where the model is sure of an unlabelled text, its prediction becomes the target for a copy with
 other words ("UDA", Xie et al. 2020, "Unsupervised Data Augmentation for Consistency Training"). The
 targets keep the class shares of the labelled texts, or one class would take over ("ReMixMatch",
-Berthelot et al. 2020). If the training collapses all the same, the first model is kept, and
-console, card and metrics.json say so.
+Berthelot et al. 2020). They come from a moving mean of the weights, or the model would follow its
+own mistakes ("Mean teachers", Tarvainen and Valpola 2017). If the training collapses all the same,
+the first model is kept, and console, card and metrics.json say so.
 
     accelerate launch recipes/uda.py --config recipes/configs/uda_sample.yaml
     accelerate launch recipes/uda.py --data my_issues.jsonl --output_dir outputs/mine
@@ -162,6 +163,13 @@ class UdaArguments(
         "have several, as in the predictions of the first training; false, if each text has one "
         "label and the labelled texts were not drawn at random (default: true).",
     )
+    teacher_decay: float = flag(
+        0.99,
+        "The targets come from a moving mean of the weights, which keeps this share at each step; "
+        "0: from the weights themselves (default: .99).",
+        least=0,
+        below=1,
+    )
     annealing: Literal["none", "linear", "log", "exp"] = flag(
         "none",
         "Schedule of the probability up to which labelled texts are trained on: those that the "
@@ -306,6 +314,7 @@ def main() -> None:
             ),
             consistency_weight=args.consistency_weight,
             alignment=alignment,
+            teacher_decay=args.teacher_decay,
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
             **common,
         )

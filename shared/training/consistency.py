@@ -9,6 +9,7 @@ towards that on the text itself. In the order of a step: `ConsistencyBatches` ch
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import load_model, save_model
 from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
 from shared.cli.files import write_json
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import TrainOutput
 
 Schedule = Literal["none", "linear", "log", "exp"]
-_ALIGNMENT_FILE = "alignment.json"  # in each checkpoint
+_ALIGNMENT_FILE, _TEACHER_FILE = "alignment.json", "teacher.safetensors"  # in each checkpoint
 
 # --- the loss of labelled rows -------------------------------------------------------------------
 
@@ -373,6 +375,16 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         Weight of this loss beside the supervised one.
     alignment : LabelAlignment, optional
         Shifts the targets. Its state is saved with each checkpoint.
+    teacher_decay : float
+        The targets are those of a teacher, a copy of the model whose weights are a moving mean of
+        the model's: after each step, it keeps this share of its own (Tarvainen and Valpola 2017,
+        "Mean teachers are better role models"). 0: the model itself makes the targets; with few
+        labels it then follows its own mistakes.
+
+    Attributes
+    ----------
+    teacher : torch.nn.Module, optional
+        Made in the first step. Its weights are saved with each checkpoint.
 
     Notes
     -----
@@ -388,6 +400,7 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         consistency_loss: ConsistencyLoss,
         consistency_weight: float = 1.0,
         alignment: LabelAlignment | None = None,
+        teacher_decay: float = 0.0,
         **kwargs: Any,
     ):
         collator = ConsistencyCollator(
@@ -399,6 +412,10 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         self.consistency_loss = consistency_loss
         self.consistency_weight = consistency_weight
         self.alignment = alignment
+        self.teacher_decay = teacher_decay
+        self.teacher: torch.nn.Module | None = None
+        self._teacher_file: Path | None = None  # of the checkpoint that the training goes on from
+        self._teacher_step = 0  # the step whose weights the teacher has counted
         self._n_texts = self._n_confident = 0  # of this process, since the last log entry
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -421,6 +438,8 @@ class ConsistencyTrainer(LengthGroupedTrainer):
             self.alignment.shift, self.alignment.mean = map(
                 np.array, (state["shift"], state["mean"])
             )
+        path = Path(str(resume_from_checkpoint), _TEACHER_FILE)
+        self.teacher, self._teacher_file = None, path if path.is_file() else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -429,6 +448,8 @@ class ConsistencyTrainer(LengthGroupedTrainer):
             values = {"shift": self.alignment.shift, "mean": self.alignment.mean}
             state = {name: value.tolist() for name, value in values.items()}
             write_json(Path(output_dir, _ALIGNMENT_FILE), state)
+        if self.teacher is not None and self.args.should_save:
+            save_model(self.teacher, str(Path(output_dir, _TEACHER_FILE)))
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of labelled and unlabelled rows, the same for any number of processes."""
@@ -483,11 +504,11 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         texts, changed = inputs.pop("texts"), inputs.pop("changed")
         supervised = super().compute_loss(model, inputs, num_items_in_batch=n_pairs)
         # The model without its wrapper for several processes, which would wait for gradients.
-        unwrapped = self.accelerator.unwrap_model(model)
-        unwrapped.eval()
+        target_model = self._update_teacher(self.accelerator.unwrap_model(model))
+        target_model.eval()
         with torch.no_grad():
-            targets = unwrapped(**texts)["logits"]
-        unwrapped.train()
+            targets = target_model(**texts)["logits"]
+        model.train()
         if self.alignment is not None:
             probabilities = self.alignment.probabilities(targets)
             totals = torch.cat([probabilities, torch.ones_like(probabilities[:, :1])], dim=1).sum(0)
@@ -505,3 +526,26 @@ class ConsistencyTrainer(LengthGroupedTrainer):
         loss = self.consistency_loss(model(**changed)["logits"], targets[rows], n_texts)
         # Gradients are averaged over processes; the Trainer scales the supervised loss as well.
         return supervised + self.consistency_weight * self.accelerator.num_processes * loss
+
+    def _update_teacher(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return what makes the targets: the teacher, after it has counted the last step.
+
+        The first batch of a step counts the step before, so a checkpoint has it still to count.
+        """
+        if not self.teacher_decay:
+            return model
+        step = self.state.global_step
+        if self.teacher is None:
+            # Only now the model computes in the precision of the training, and so does its copy.
+            self.teacher = copy.deepcopy(model).requires_grad_(False)
+            self._teacher_step = step
+            if self._teacher_file is not None:
+                load_model(self.teacher, str(self._teacher_file))
+                self._teacher_step -= 1
+        if step != self._teacher_step:
+            self._teacher_step = step
+            pairs = zip(self.teacher.parameters(), model.parameters(), strict=True)
+            with torch.no_grad():
+                for mean, weight in pairs:
+                    mean.lerp_(weight, 1 - self.teacher_decay)
+        return self.teacher

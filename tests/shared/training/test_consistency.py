@@ -11,6 +11,7 @@ import torch
 from forks import run_script
 from tiny_consistency import make_consistency_trainer, make_unlabelled
 from tiny_training import COLLATOR, history, make_rows, weights
+from transformers import TrainerCallback
 
 from shared.cli.errors import UserError
 from shared.training.batches import LengthGroupedBatches
@@ -272,6 +273,7 @@ def test_the_loss_has_both_parts(tiny_model, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
     flags = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 2, "num_train_epochs": 3}
     flags |= {"annealing": "linear", "logging_steps": 1, "single_label": True}
+    flags |= {"teacher_decay": 0.8}
     whole = make_consistency_trainer(tiny_model, tmp_path, **flags)
     whole.train()
     assert whole.state.global_step == 9
@@ -281,6 +283,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_model, tmp_path):
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
         assert history(resumed, "loss") == history(whole, "loss")
+        np.testing.assert_array_equal(weights(resumed.teacher), weights(whole.teacher))
         for name in ("shift", "mean"):
             values = (getattr(trainer.alignment, name).tolist() for trainer in (resumed, whole))
             assert len({*map(tuple, values)}) == 1
@@ -302,6 +305,36 @@ def test_evaluation_has_the_supervised_loss_alone(tiny_model, tmp_path):
     logits, labels = trainer.predict(rows)[:2]
     expected = MultilabelLoss()({"logits": torch.tensor(logits)}, torch.tensor(labels))
     assert loss == pytest.approx(expected.item())
+
+
+def test_the_teacher_is_a_moving_mean_of_the_weights(tiny_model, tmp_path):
+    trainer = make_consistency_trainer(tiny_model, tmp_path, teacher_decay=0.75)
+    before = []
+
+    class Record(TrainerCallback):
+        def on_step_begin(self, args, state, control, model, **kwargs):
+            before.append(weights(model))
+
+    trainer.add_callback(Record())
+    trainer.train()
+    expected = before[0]
+    for values in before[1:]:
+        expected = 0.75 * expected + 0.25 * values
+    assert len(before) == 3
+    assert abs(before[2] - before[0]).max() > 1e-4
+    np.testing.assert_allclose(weights(trainer.teacher), expected, atol=1e-7)
+
+
+def test_targets_are_those_of_the_teacher(tiny_model, tmp_path):
+    losses = {}
+    for decay in (0.0, 0.999999):  # which keeps the first weights
+        trainer = make_consistency_trainer(
+            tiny_model, tmp_path, teacher_decay=decay, learning_rate=0.05, logging_steps=1
+        )
+        trainer.train()
+        losses[decay] = history(trainer, "loss")[0]
+    assert losses[0.0][0] == losses[0.999999][0]
+    assert abs(losses[0.0][2] - losses[0.999999][2]) > 1e-3
 
 
 def test_targets_are_computed_without_dropout(tiny_model, tmp_path):

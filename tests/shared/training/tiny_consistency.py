@@ -38,6 +38,7 @@ def make_consistency_trainer(
     confidence=0.5,
     dropout=0.0,
     aligned=True,
+    teacher_decay=0.0,
     **flags,
 ):
     """Return a trainer of a new copy of a saved model: an epoch has three steps of 8 + 16 rows."""
@@ -74,5 +75,6 @@ def make_consistency_trainer(
         ),
         consistency_weight=weight,
         alignment=alignment if aligned else None,
+        teacher_decay=teacher_decay,
     )
     return trainer
