@@ -74,6 +74,14 @@ def test_every_import_is_declared(folders):
     assert missing == set()
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/benchmarks/*.py")), ids=lambda p: p.stem)
+def test_what_benchmarks_import_exists(path):
+    """No test runs them, and their commands stand beside figures."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("shared", "recipes"):
+            exec(ast.unparse(node))  # an ImportError names what is missing
+
+
 def test_everything_declared_is_used():
     used = {distribution(module) for module in imported("shared", "recipes")}
     # The encoder is a folder of files; accelerate is what launches the recipes; transformers reads

@@ -161,16 +161,13 @@ class Corpus:
         import numpy as np
         import pyarrow as pa
 
-        from shared.data.near_duplicates import near_duplicate_groups
+        from shared.data.near_duplicates import repeats
 
         if not others:
             return np.zeros(len(self.dataset), bool)
-        # Group the texts of all data sets together: a row is repeated if its group has a member
-        # from another data set.
-        chunks = [chunk for c in (self, *others) for chunk in c.dataset.data["text"].chunks]
-        groups = near_duplicate_groups(pa.chunked_array(chunks))
-        groups_of_self, groups_of_others = np.split(groups, [len(self.dataset)])
-        return np.isin(groups_of_self, groups_of_others)
+        texts, *other_texts = (c.dataset.data["text"] for c in (self, *others))
+        chunks = [chunk for column in other_texts for chunk in column.chunks]
+        return repeats(texts, pa.chunked_array(chunks))
 
     def describe(self, *, brief: bool = False) -> str:
         """Return a summary of the report in about ten lines.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
@@ -42,7 +43,7 @@ class LabellingPool:
     labels: np.ndarray
     candidates: np.ndarray
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """The texts of all parts."""
         return [text for part in self.parts for text in part]
@@ -51,9 +52,8 @@ class LabellingPool:
     def fingerprint(self) -> str:
         """Hash of the labelled texts and their labels."""
         digest = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
-        texts = self.texts
         for row in self.labelled:
-            digest.update(hashlib.blake2b(texts[row].encode()).digest())
+            digest.update(hashlib.blake2b(self.texts[row].encode()).digest())
         return digest.hexdigest()
 
     @classmethod

@@ -174,6 +174,16 @@ def near_duplicate_groups(
     return np.argsort(np.argsort(appearance))[groups]
 
 
+def repeats(texts: pa.ChunkedArray, others: pa.ChunkedArray) -> np.ndarray:
+    """Return which texts have a near duplicate among other texts: bool, shape (texts,)."""
+    import pyarrow as pa
+
+    # All are grouped together: a text is repeated if its group has a member of the others.
+    groups = near_duplicate_groups(pa.chunked_array([*texts.chunks, *others.chunks]))
+    of_texts, of_others = np.split(groups, [len(texts)])
+    return np.isin(of_texts, of_others)
+
+
 def _longest_edit(threshold: float) -> np.ndarray:
     """Return how many terms two texts may differ by in one place.
 

@@ -169,9 +169,9 @@ def _repeats_held_out(dataset: Dataset, split: Split) -> np.ndarray:
     """Return which texts nearly repeat a validation or test text: bool, shape (rows,)."""
     import pyarrow as pa
 
-    from shared.data.near_duplicates import near_duplicate_groups
+    from shared.data.near_duplicates import repeats
 
     held_out = [text for part in ("valid", "test") for text in split.rows[part]["text"]]
-    groups = near_duplicate_groups(pa.chunked_array([dataset["text"][:], held_out]))
-    own, others = np.split(groups, [len(dataset)])
-    return np.isin(own, others)
+    return repeats(
+        pa.chunked_array([dataset["text"][:]]), pa.chunked_array([held_out], pa.string())
+    )

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 # The share of the texts of each predicted label that become examples, and the least share of the
 # labelled texts in all weights. The first was chosen on AG News and IMDB, among .5 and .7.
 SURE, LABELLED_SHARE = 0.7, 0.1
-LARGEST_FACTOR = (
-    10  # of an alignment; a class that is hardly predicted would get all doubtful texts
-)
+# Of an alignment: a class that is hardly predicted would get all doubtful texts.
+LARGEST_FACTOR = 10
 
 
 class Fit(Protocol):

@@ -8,7 +8,8 @@ Modules:
 - `prediction_batches`: the batches of a prediction on a CPU;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `losses`: the loss functions, and weights for rare classes and labels;
-- `consistency`: training on unlabelled texts and changed copies of them;
+- `consistency`: training on unlabelled texts and changed copies of them; its losses are in
+  `consistency_losses`;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
@@ -50,12 +51,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SoftLabelCollator",
             "with_soft_labels",
         ],
-        "consistency": [
-            "AnnealedLoss",
-            "LabelAlignment",
-            "ConsistencyLoss",
-            "ConsistencyTrainer",
-        ],
+        "consistency": ["ConsistencyTrainer"],
+        "consistency_losses": ["AnnealedLoss", "ConsistencyLoss", "LabelAlignment"],
         "health": ["check_health"],
         "losses": [
             "LOSS_SETTINGS",

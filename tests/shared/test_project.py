@@ -30,7 +30,7 @@ MOST_MODULES = {
     "embedding_lookup": 98,
     "export": 78,
     "fetch_issues": 108,
-    "few_label_benchmark": 125,
+    "few_label_benchmark": 126,
     "few_label_probe": 99,
     "github_tagger": 101,
     "goemotions": 102,
@@ -44,7 +44,7 @@ MOST_MODULES = {
     "tag": 80,
     "train_nli": 93,
     "train_tokenizer": 43,
-    "uda": 108,
+    "uda": 109,
     "zero_shot": 89,
 }
 # The table of a package, from which recipes import names.

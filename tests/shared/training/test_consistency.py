@@ -15,10 +15,9 @@ from transformers import TrainerCallback
 
 from shared.cli.errors import UserError
 from shared.training.batches import LengthGroupedBatches
-from shared.training.consistency import (
+from shared.training.consistency import ConsistencyBatches, ConsistencyCollator
+from shared.training.consistency_losses import (
     AnnealedLoss,
-    ConsistencyBatches,
-    ConsistencyCollator,
     ConsistencyLoss,
     LabelAlignment,
     annealing_threshold,

@@ -6,10 +6,10 @@ from tiny_training import COLLATOR, LABELS, make_rows
 from transformers import TrainingArguments, set_seed
 
 from shared.models.loading import load_sequence_classifier
-from shared.training.consistency import (
+from shared.training.consistency import ConsistencyTrainer
+from shared.training.consistency_losses import (
     AnnealedLoss,
     ConsistencyLoss,
-    ConsistencyTrainer,
     LabelAlignment,
 )
 from shared.training.losses import MultilabelLoss, SingleLabelLoss
