@@ -136,9 +136,10 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
 
         # A file, and one that cannot be read.
         browser.element("[role=tab]", "A file").click()
+        bad = write(tmp_path / "bad.jsonl", '{"title": "a"}\n{')
         upload = write(tmp_path / "new.csv", "title,number\ncrash with a traceback,1\n,2\n")
         for path, selector, line in (
-            (write(tmp_path / "bad.csv", b"title\ncaf\xe9\n"), "[role=alert]", "bad.csv, line 2:"),
+            (bad, "[role=alert]", "bad.jsonl, line 2:"),
             (upload, "[role=status]", "2 of 2 rows are tagged."),
         ):
             browser.element("input[type=file]").send_keys(str(path))
