@@ -22,10 +22,10 @@ those of --unlabelled_data if it is given. Near duplicates of labelled texts are
 
 Output: to_label.jsonl and to_label.csv, with suggested labels, strategy, score and reason, and an
 empty `labels` to fill in (the file is then data for every recipe); label_studio.json, tasks that
-Label Studio imports, with the suggested labels as predictions, and label_studio.xml, its labelling
-interface. After each batch, repeat the command: agreement.json has the agreement of successive
-models, and the run says when labelling more no longer changes what the model says (Bloodgood and
-Vijay-Shanker 2009).
+Label Studio (1.23) imports, with the suggested labels as predictions, and label_studio.xml, its
+labelling interface. After each batch, repeat the command: agreement.json has the agreement of
+successive models, and the run says when labelling more no longer changes what the model says
+(Bloodgood and Vijay-Shanker 2009).
 
 --simulate asks what this saves on data that have labels: each strategy labels the training rows
 from no label on, batch by batch, beside random choice, and is tested on rows that it never sees. It
@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from transformers import TrainingArguments
@@ -74,6 +74,7 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
+    TRUNCATION_SIDE_HELP,
     check_unknown_tokens,
     choose_text_prefix,
     limit_length,
@@ -141,6 +142,7 @@ class LabelNextArguments(SplitArguments, TrainingArguments):
     max_length: int = flag(
         256, "Tokens per text; longer texts are truncated (default: 256).", least=1
     )
+    truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
     simulate: bool = flag(
         False, "Measure what the strategies save, on data with labels (default: false)."
     )
@@ -382,7 +384,8 @@ def write_simulation(output_dir, simulations, sizes, data: str, args) -> None:
 def load_embedder(args: LabelNextArguments, texts: Sequence[str]) -> CachedEmbedder:
     """Return what embeds texts: the mean of the encoder's last hidden states, cached."""
     model_folder = resolve_model(args.encoder)
-    tokenizer = load_tokenizer(model_folder, choose_text_prefix(args.encoder, args.text_prefix))
+    prefix = choose_text_prefix(args.encoder, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_length(tokenizer, encoder, args.max_length)
     check_unknown_tokens(tokenizer, texts)

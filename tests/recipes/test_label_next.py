@@ -129,6 +129,14 @@ def test_other_strategies(recipe, tmp_path, strategy):
     assert all(record["suggested"] for record in records)
 
 
+def test_the_end_of_long_texts_can_be_embedded(recipe, tmp_path):
+    scores = []
+    for side in ("right", "left"):
+        recipe("--max_length", 8, "--truncation_side", side)
+        scores.append({r["row"]: r["score"] for r in batch_of(tmp_path / "out")})
+    assert scores[0] != scores[1]
+
+
 def test_near_duplicates_are_passed_over(recipe, tmp_path, rows):
     copies = [row | {"labels": []} for row in rows[:20]] + [rows[-1]] * 30
     data = write(tmp_path / "copies.jsonl", rows + copies)
