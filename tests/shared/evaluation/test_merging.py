@@ -51,7 +51,7 @@ def test_the_estimates_are_those_of_the_paper():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_unequal_annotators_are_worth_what_they_get_right(seed):
-    truth, texts, annotators, answers = simulated(seed)
+    truth, texts, annotators, answers = simulated(seed, n_texts=2000)
     labels = np.eye(3, dtype=bool)[answers]
     options = {"n_texts": len(truth), "single_label": True}
     majority = merge_by_majority(texts, labels, **options)
@@ -62,16 +62,16 @@ def test_unequal_annotators_are_worth_what_they_get_right(seed):
     worth = np.log(ACCURACIES * (n_labels - 1) / (1 - ACCURACIES))
     votes = np.zeros((len(truth), n_labels))
     np.add.at(votes, (texts, answers), worth[annotators])
-    assert right > (votes.argmax(axis=1) == truth).mean() - 0.015
-    assert right > (majority.scores.argmax(axis=1) == truth).mean() + 0.07
+    assert right > (votes.argmax(axis=1) == truth).mean() - 0.02
+    assert right > (majority.scores.argmax(axis=1) == truth).mean() + 0.06
     assert merged.converged
     assert not merged.undecided.any()
-    assert merged.confidence.mean() == pytest.approx(right, abs=0.04)
+    assert merged.confidence.mean() == pytest.approx(right, abs=0.03)
     fit = fit_dawid_skene(
         *(texts, annotators, answers), n_texts=len(truth), n_annotators=5, n_categories=3
     )
     accuracy = (fit.confusion.diagonal(axis1=1, axis2=2) * fit.prior).sum(axis=1)
-    assert accuracy == pytest.approx(ACCURACIES, abs=0.08)
+    assert accuracy == pytest.approx(ACCURACIES, abs=0.06)
 
 
 def test_labels_of_any_number_are_estimated_one_by_one():
