@@ -95,7 +95,7 @@ def test_the_figures_the_tables_and_the_merged_labels(recipe, tmp_path, truth, r
     assert disputed[0]["text"] in truth
     assert "(" in disputed[0]["answers"]
     by_label = table(out / "annotator_labels.csv")
-    assert {row["annotator"] for row in by_label[:5]} == {"carla", "dora", "emil"}
+    assert {row["annotator"] for row in by_label[:5]} <= {"carla", "dora", "emil"}
     assert float(by_label[0]["added"]) + float(by_label[0]["missed"]) > 20
     report = (out / "README.md").read_text(encoding="utf-8")
     assert "## The most disputed texts" in report
