@@ -17,7 +17,9 @@ from shared.cli.errors import UserError
 from shared.data.arguments import DEFAULT_LABEL_COLUMN
 from shared.data.sources import Source
 
-LABELS, ANNOTATOR = "labels", "annotator"  # columns of the rows that are made of records
+# Columns of the rows that are made of records.
+LABELS = "labels"
+ANNOTATOR = "annotator"
 
 # Columns in which programs write who gave the labels of a row. Prodigy has two of them; the first
 # in this order is taken.
