@@ -6,6 +6,8 @@ training, a validation and a test set. It does not tokenise; that is `shared.mod
 Modules:
 
 - `annotations`: the rows of exports of Label Studio, Argilla, Prodigy and doccano.
+- `annotators`: who gave the labels, where a file or a column stands for each annotator.
+- `answers`: the answers of several annotators to the same texts, kept apart.
 - `arguments`: the flags that name the data, the text and label columns, and the sizes of the split.
 - `columns`: which columns of a source hold the texts and the labels, and what a row has in them.
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
@@ -17,6 +19,7 @@ Modules:
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_noise`: plant wrong labels, to measure how well they are found.
 - `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
+- `labelled_rows`: write the texts of a data set with further columns, such as new labels.
 - `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
@@ -42,10 +45,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "answers": ["Answers", "load_answers"],
         "arguments": [
             "DEFAULT_TEXT_COLUMNS",
             "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
+            "AnnotatorArguments",
             "DataArguments",
             "PseudoLabelArguments",
             "SplitArguments",
@@ -61,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_held_out",
         ],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
+        "labelled_rows": ["write_labelled_rows"],
         "labelling_pool": ["LabellingPool"],
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],

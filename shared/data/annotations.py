@@ -17,7 +17,9 @@ from shared.cli.errors import UserError
 from shared.data.arguments import DEFAULT_LABEL_COLUMN
 from shared.data.sources import Source
 
-LABELS, ANNOTATOR = "labels", "annotator"  # columns of the rows that are made of records
+# Columns of the rows that are made of records.
+LABELS = "labels"
+ANNOTATOR = "annotator"
 
 # Columns in which programs write who gave the labels of a row. Prodigy has two of them; the first
 # in this order is taken.
@@ -64,7 +66,7 @@ def recognise_annotations(source: Source, label_column: str) -> Source:
     annotator = next((name for name in _ANNOTATOR_COLUMNS if name in columns), None)
     source = replace(source, annotator_column=source.annotator_column or annotator)
     if "data" in columns and columns & {"annotations", "completions"}:
-        return _expand(source, _label_studio, "a Label Studio export", label_column)
+        return expand(source, _label_studio, "a Label Studio export", label_column)
     if "answer" in columns and columns & {"accept", "_task_hash"}:
         if "accept" in columns and "label" not in columns and LABELS not in columns:
             source = replace(source, label_column="accept")
@@ -72,22 +74,39 @@ def recognise_annotations(source: Source, label_column: str) -> Source:
     if {"text", "label", "Comments"} <= columns:
         return replace(source, layout=f"a doccano export ({source.layout})")
     if any(name.endswith(".responses") for name in columns):
-        return _expand(source, _argilla_columns, "an Argilla export", label_column)
+        return expand(source, _argilla_columns, "an Argilla export", label_column)
     if {"fields", "responses"} <= columns:
-        return _expand(source, _argilla_record, "an Argilla export", label_column)
+        return expand(source, _argilla_record, "an Argilla export", label_column)
     if {"annotation", "prediction", "status"} <= columns:
-        return _expand(source, _argilla_classification, "an Argilla export", label_column)
+        return expand(source, _argilla_classification, "an Argilla export", label_column)
     if columns & {"external_id", "metadata"} and any(
         _argilla_answers(value) is not None for row in source.first_rows() for value in row.values()
     ):
-        return _expand(source, _argilla_feedback, "an Argilla export", label_column)
+        return expand(source, _argilla_feedback, "an Argilla export", label_column)
     return source
 
 
-def _expand(
+def expand(
     source: Source, parse: Callable[[Mapping[str, Any]], Record], layout: str, label_column: str
 ) -> Source:
-    """Return a source with a row for each answer to one question of an export."""
+    """Return a source with a row for each answer to one question of an export.
+
+    Parameters
+    ----------
+    source : Source
+        The records.
+    parse : callable
+        Reads one of them.
+    layout : str
+        The format in words.
+    label_column : str
+        The value of ``--label_column``: of several questions, the name of the one to read.
+
+    Raises
+    ------
+    UserError
+        As `recognise_annotations`.
+    """
 
     def records() -> Iterator[tuple[int, Record]]:
         for number, row in enumerate(source.read(required=[]), 1):

@@ -149,6 +149,17 @@ class PseudoLabelArguments:
     )
 
 
+@dataclass
+class AnnotatorArguments:
+    """The flag of recipes that keep the answers of several annotators apart."""
+
+    annotator_columns: list[str] = flag(
+        [],
+        "Columns that hold the labels which one annotator each has given, in place of "
+        "--label_column and --annotator_column; a blank cell is no answer (default: none).",
+    )
+
+
 TOP_SCORES_HELP = (
     "Number of scores of each text in files of predictions: those of the best labels, and of all "
     "predicted ones (default: all, or 20 if there are more than 50 labels)."

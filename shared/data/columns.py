@@ -54,7 +54,7 @@ def find_text_columns(columns: Sequence[str], wanted: list[str], source: str) ->
         wanted = present or (["text"] if "text" in columns else wanted)
     for name in wanted:
         if name not in columns:
-            raise _missing_column(name, columns, "--text_columns", source)
+            raise missing_column(name, columns, "--text_columns", source)
     return wanted
 
 
@@ -117,7 +117,7 @@ def find_label_column(
             return name
     if not required and wanted == DEFAULT_LABEL_COLUMN:
         return None
-    raise _missing_column(wanted, columns, "--label_column", source)
+    raise missing_column(wanted, columns, "--label_column", source)
 
 
 def find_weight_column(columns: Sequence[str], wanted: str, source: str) -> str:
@@ -128,7 +128,7 @@ def find_weight_column(columns: Sequence[str], wanted: str, source: str) -> str:
     UserError : `wanted` is not among `columns`.
     """
     if wanted not in columns:
-        raise _missing_column(wanted, columns, "--weight_column", source)
+        raise missing_column(wanted, columns, "--weight_column", source)
     return wanted
 
 
@@ -140,7 +140,7 @@ def find_annotator_column(source: Source, wanted: str | None) -> str | None:
     UserError : `wanted` is not among the columns.
     """
     if wanted is not None and wanted not in source.columns:
-        raise _missing_column(wanted, source.columns, "--annotator_column", source.name)
+        raise missing_column(wanted, source.columns, "--annotator_column", source.name)
     return wanted or source.annotator_column
 
 
@@ -154,7 +154,7 @@ def find_split_column(source: Source, args: Any) -> str | None:
     for name in ("split_by", "split_time"):
         if column := getattr(args, name, None):
             if column not in source.columns:
-                raise _missing_column(column, source.columns, f"--{name}", source.name)
+                raise missing_column(column, source.columns, f"--{name}", source.name)
             return column
     return None
 
@@ -172,7 +172,7 @@ def find_label_cells(source: Source, args: DataArguments, required: bool) -> Lab
     """
     for name in args.label_columns:
         if name not in source.columns:
-            raise _missing_column(name, source.columns, "--label_columns", source.name)
+            raise missing_column(name, source.columns, "--label_columns", source.name)
     if args.label_columns and args.label_column != DEFAULT_LABEL_COLUMN:
         raise UserError("--label_columns and --label_column: give one of them")
     if args.label_columns:
@@ -187,7 +187,7 @@ def find_label_cells(source: Source, args: DataArguments, required: bool) -> Lab
     flags = columns_of_zeros_and_ones(rows, source.columns)
     usual = [name for name in source.columns if name.lower() in _USUAL_LABEL_COLUMNS]
     usual = [name for name in usual if name not in flags]
-    problem = _missing_column(args.label_column, source.columns, "--label_column", source.name)
+    problem = missing_column(args.label_column, source.columns, "--label_column", source.name)
     if len(usual) + bool(flags) > 1:
         choice = f"--label_column {usual[0]}"
         if flags:
@@ -216,7 +216,8 @@ def find_label_cells(source: Source, args: DataArguments, required: bool) -> Lab
     raise problem
 
 
-def _missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
+def missing_column(name: str, columns: Sequence[str], flag: str, source: str) -> UserError:
+    """Return the error of a column that a flag names and a source does not have."""
     close = difflib.get_close_matches(name, columns, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"name the right one with {flag}"
     return UserError(f"{source}: no column {name!r} (found: {', '.join(columns)}); {hint}")

@@ -56,7 +56,10 @@ class Corpus:
         `append_unknown_labels`). With ``--weight_column`` there is a column `weight` (float32; null
         where the labels, if there are any, were given by hand). With ``--split_by`` there is a
         column `part` (int8, see `shared.data.split_columns.read_parts`), with ``--split_time`` a
-        column `time` (int64, nanoseconds since 1970 in UTC; null: not known).
+        column `time` (int64, nanoseconds since 1970 in UTC; null: not known). With
+        ``--duplicate_labels separate``, rows that name annotators have the columns `annotator`
+        (int32, the index of a name in ``report["annotators"]``; null: not known) and `key` (uint64,
+        the same for texts that are exact duplicates).
     report : counts of the rows and labels that were read, kept and left out, as plain JSON values.
     """
 
@@ -206,7 +209,7 @@ class Corpus:
         lines = [
             f"{r['source']}: {r['rows_read']:,} rows read"
             + (f"; left out: {', '.join(left_out)}" if left_out else ""),
-            f"format: {r['layout']}; {self._describe_columns()}",
+            f"format: {r['layout']}; {self.describe_columns()}",
             f"{r['rows']:,} texts: {r['labelled']:,} labelled, {r['unlabelled']:,} unlabelled "
             f"({r['unlabelled'] / r['rows']:.0%})",
             *pseudo_labelled,
@@ -232,7 +235,7 @@ class Corpus:
             lines += [note]
         return "\n".join(lines)
 
-    def _describe_columns(self) -> str:
+    def describe_columns(self) -> str:
         """Return which columns hold the texts and the labels, and why if it is not their names."""
         parts = []
         for name, title in (("text", "texts"), ("labels", "labels")):
@@ -568,7 +571,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 7  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 8  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:
@@ -607,6 +610,7 @@ def _cache_key(
         args.pull_requests,
         args.empty_labels,
         *(getattr(args, name, None) for name in ("weight_column", "split_by", "split_time")),
+        getattr(args, "annotator_columns", None),
         label_names and list(label_names),
         keep_unknown_labels,
     ]

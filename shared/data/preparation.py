@@ -94,7 +94,7 @@ def prepare(
     text_columns, why_text = recognise_text_columns(source, args.text_columns)
     unread = _unread_note(source, args, [*text_columns, *cells.needed])
     rows_file = folder / "rows.arrow"
-    counts = _stream_rows(source, args, cells, encoder, text_columns, rows_file)
+    counts, annotator_names = _stream_rows(source, args, cells, encoder, text_columns, rows_file)
     with pa.memory_map(str(rows_file)) as file:
         table = pa.ipc.open_stream(file).read_all()
     if not len(table):
@@ -241,6 +241,9 @@ def prepare(
         extra["part"] = pa.array(parts, pa.int8())
     if times is not None:
         extra["time"] = times
+    if joining == "separate" and annotator_names:
+        extra |= {name: table[name].combine_chunks() for name in ("annotator", "key")}
+        report["annotators"] = annotator_names
     _write(path, table, kept, label_columns, groups, extra, report)
     return path
 
@@ -305,8 +308,10 @@ def _stream_rows(
     encoder: LabelEncoder,
     text_columns: list[str],
     path: Path,
-) -> dict[str, Any]:
-    """Write every row that has a text to an Arrow file; return counts of all other rows.
+) -> tuple[dict[str, Any], list[str]]:
+    """Write every row that has a text to an Arrow file.
+
+    Returns counts of all other rows, and the names of the annotators.
 
     Columns: text; labels (the encoder's codes; null: unlabelled); row (1-based, in the source);
     key (equal for texts that differ only in white space or in their Unicode form); words (their
@@ -383,13 +388,14 @@ def _stream_rows(
                 characters = 0
         if batch:
             flush()
-    return {
+    counts = {
         "rows_read": number,
         "pull_requests": pull_requests,
         "unspaced_texts": unspaced,
         "blank_texts": len(blank_rows),
         "first_blank_rows": blank_rows[:5],
     }
+    return counts, list(annotators)
 
 
 def _as_text(value: Any) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from shared.cli.errors import UserError
 from shared.cli.files import ROOT, expand_path
 from shared.data.annotations import recognise_annotations
+from shared.data.annotators import name_annotators
 from shared.data.delimited import DELIMITERS, find_dialect, parse_delimiter, read_delimited
 from shared.data.encodings import find_encoding, read_lines
 from shared.data.excel import find_sheet, read_sheet
@@ -122,7 +124,8 @@ def open_source(
 def open_data(args: DataArguments) -> Source:
     """Open what the flags of a recipe name; see `open_source`.
 
-    The rows of annotation tools become rows with labels; see `shared.data.annotations`.
+    The rows of annotation tools become rows with labels; see `shared.data.annotations`, and
+    `shared.data.annotators` for recipes that keep annotators apart.
     """
     source = open_source(
         args.data,
@@ -133,7 +136,7 @@ def open_data(args: DataArguments) -> Source:
         config=args.data_config,
         split=args.data_split,
     )
-    return recognise_annotations(source, args.label_column)
+    return name_annotators(recognise_annotations(source, args.label_column), args)
 
 
 # --- one file ------------------------------------------------------------------------------------
@@ -283,8 +286,13 @@ def _open_files(data: str, paths: Sequence[Path], options: ReadingOptions) -> So
                 number += 1
                 yield row
 
+    names = _short_names(paths)
+
+    def index_of(row: int) -> int:
+        return max(index for index, start in enumerate(starts) if start < row)
+
     def place(row: int) -> str:
-        file = max(index for index, start in enumerate(starts) if start < row)
+        file = index_of(row)
         return sources[file].place(row - starts[file])
 
     layouts = ", ".join(dict.fromkeys(source.layout for source in sources))
@@ -298,7 +306,17 @@ def _open_files(data: str, paths: Sequence[Path], options: ReadingOptions) -> So
         class_names=first.class_names,
         notes=notes,
         place_of_row=place,
+        file_of_row=lambda row: names[index_of(row)],
     )
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the paths without the folder that all lie in, and without suffixes if they differ."""
+    folder = os.path.commonpath([path.absolute().parent for path in paths])
+    names = [path.absolute().relative_to(folder).as_posix() for path in paths]
+    bare = [name.removesuffix(".gz") for name in names]
+    bare = [name.removesuffix(Path(name).suffix) for name in bare]
+    return bare if len(set(bare)) == len(set(names)) else names
 
 
 def _open_folder(path: Path, options: ReadingOptions) -> Source:

@@ -37,6 +37,8 @@ class Source:
         The column in which the format has the labels, or who gave them.
     place_of_row : callable, optional
         The place of a row that has been read, from its number; see `place`.
+    file_of_row : callable, optional
+        Of several files, a short name of the one of a row that has been read, from its number.
     count_notes : callable, optional
         Further notes, about what has been counted while the rows were read.
     """
@@ -51,6 +53,7 @@ class Source:
     label_column: str | None = None
     annotator_column: str | None = None
     place_of_row: Callable[[int], str] | None = None
+    file_of_row: Callable[[int], str] | None = None
     count_notes: Callable[[], list[str]] | None = None
 
     def place(self, row: int) -> str:

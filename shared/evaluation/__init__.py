@@ -12,7 +12,10 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `agreement`: how far labels of a model agree with those of a person, or of another model;
-  Cohen's kappa; when labelling more no longer pays.
+  Cohen's kappa; when labelling more no longer pays; Fleiss' kappa and Krippendorff's alpha of any
+  number of annotators.
+- `annotators`: where annotators differ: by pair, by label and by annotator.
+- `merging`: one set of labels from those of several annotators: majority, Dawid-Skene.
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 
@@ -25,7 +28,22 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "agreement": ["agreement", "agreement_table", "decision_kappa", "is_stable"],
+        "agreement": [
+            "agreement",
+            "agreement_table",
+            "alpha_interval",
+            "answer_counts",
+            "decision_kappa",
+            "fleiss_kappa",
+            "is_stable",
+            "krippendorff_alpha",
+        ],
+        "annotators": [
+            "AnnotatorPairs",
+            "annotator_labels",
+            "label_agreement",
+            "label_confusions",
+        ],
         "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "collapse": ["describe_collapse"],
@@ -54,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "merging": ["merge_by_dawid_skene", "merge_by_majority"],
         "metrics": [
             "classification_report",
             "f1_scores",

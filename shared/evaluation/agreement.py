@@ -1,4 +1,4 @@
-"""Agreement of two annotators on the same rows: of a person and a model, or of two models."""
+"""Agreement of annotators on the same texts: of two (people or models), and of any number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.evaluation.bootstrap import bootstrap_interval
+from shared.evaluation.bootstrap import bootstrap_interval, resampled_sums
 from shared.evaluation.metrics import f1_scores, subset_accuracy
 
 # Of `is_stable`; those of the paper.
@@ -127,3 +127,147 @@ def agreement_table(metrics: dict[str, Any], per_label: Sequence[dict[str, Any]]
             f"| {row['label']} | {counts} | {number(row['f1'])} | {number(row['kappa'])} |"
         )
     return "\n".join(lines)
+
+
+# --- any number of annotators --------------------------------------------------------------------
+
+
+def answer_counts(texts: np.ndarray, labels: np.ndarray, n_texts: int) -> np.ndarray:
+    """Return how many answers to each text have each label: int64, shape (n_texts, labels).
+
+    Parameters
+    ----------
+    texts : int array of shape (answers,)
+        The text of each answer.
+    labels : bool array of shape (answers, labels)
+    n_texts : int
+    """
+    from scipy.sparse import csr_array
+
+    shape = (n_texts, len(texts))
+    of_texts = csr_array((np.ones(len(texts), np.int64), (texts, np.arange(len(texts)))), shape)
+    return of_texts @ labels.astype(np.int64)
+
+
+def krippendorff_alpha(counts: np.ndarray) -> float | None:
+    """Return Krippendorff's alpha of nominal answers.
+
+    Parameters
+    ----------
+    counts : int array of shape (texts, categories)
+        How many annotators gave each category to a text. Their number may differ between texts;
+        texts with fewer than two do not count.
+
+    Returns
+    -------
+    float or None
+        1: perfect agreement, 0: that of chance; None: there is one category only, or no text with
+        two answers.
+
+    Notes
+    -----
+    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C. He calls data with
+    an alpha of .8 and more reliable, and allows tentative conclusions from .667 on (Krippendorff
+    2004, Content Analysis, 2nd edition, page 241).
+    """
+    alpha = _alpha(_alpha_terms(counts).sum(axis=0, keepdims=True))[0]
+    return None if np.isnan(alpha) else float(alpha)
+
+
+def alpha_interval(
+    counts: np.ndarray,
+    *,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    random_state: int = 0,
+) -> tuple[float, float] | None:
+    """Return the percentile bootstrap interval of `krippendorff_alpha`, over resampled texts.
+
+    Parameters
+    ----------
+    counts : as in `krippendorff_alpha`
+    n_resamples, confidence, random_state : as in `bootstrap_interval`
+
+    Returns
+    -------
+    low, high : float
+        None where alpha is None. Resamples without a second category are left out.
+    """
+    terms = _alpha_terms(counts)
+    if not len(terms) or (alpha := krippendorff_alpha(counts)) is None:
+        return None
+    resampled = _alpha(resampled_sums(terms, n_resamples, random_state))
+    resampled = np.append(resampled[~np.isnan(resampled)], alpha)
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(min(low, alpha)), float(max(high, alpha))
+
+
+def _alpha_terms(counts: np.ndarray) -> np.ndarray:
+    """Return what each text with several answers adds to the sums of alpha.
+
+    The first column is the disagreement within the text, the others are the counts.
+    """
+    counts = counts[counts.sum(axis=1) > 1]
+    n = counts.sum(axis=1)
+    within = (n**2 - (counts**2).sum(axis=1)) / (n - 1)
+    return np.column_stack([within, counts])
+
+
+def _alpha(sums: np.ndarray) -> np.ndarray:
+    """Return alpha from sums of `_alpha_terms`: one per row, NaN without a second category."""
+    within, totals = sums[:, 0], sums[:, 1:]
+    n = totals.sum(axis=1)
+    by_chance = n**2 - (totals**2).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(by_chance > 0, 1 - (n - 1) * within / by_chance, np.nan)
+
+
+def fleiss_kappa(counts: np.ndarray) -> float | None:
+    """Return Fleiss' kappa.
+
+    Parameters
+    ----------
+    counts : int array of shape (texts, categories)
+        As in `krippendorff_alpha`. Fleiss has the same number of annotators for each text. Where it
+        differs, each text has the same weight in the observed agreement, and each answer in that of
+        chance.
+
+    Returns
+    -------
+    float or None
+        None where chance could not make the annotators differ, or without a text with two answers.
+
+    Notes
+    -----
+    Fleiss (1971), Measuring Nominal Scale Agreement Among Many Raters.
+    """
+    counts = counts[counts.sum(axis=1) > 1]
+    if not len(counts):
+        return None
+    n = counts.sum(axis=1)
+    observed = (((counts**2).sum(axis=1) - n) / (n * (n - 1))).mean()
+    by_chance = ((counts.sum(axis=0) / n.sum()) ** 2).sum()
+    return None if by_chance == 1 else float((observed - by_chance) / (1 - by_chance))
+
+
+def positive_agreement(n_answers: np.ndarray, n_positive: np.ndarray) -> float | None:
+    """Return how often another annotator gives a label, too, where one has given it.
+
+    Parameters
+    ----------
+    n_answers, n_positive : int arrays of shape (texts,)
+        Number of answers to each text, and of those with the label.
+
+    Returns
+    -------
+    float or None
+        From 0 to 1; None if nobody gave the label to a text with several answers.
+
+    Notes
+    -----
+    The specific agreement of Fleiss (1981), Statistical Methods for Rates and Proportions, 2nd
+    edition, section 13.1, for any number of annotators. Unlike kappa it says nothing of chance, and
+    unlike the share of equal answers it is not high because a label is rare.
+    """
+    others = int((n_positive * (n_answers - 1)).sum())
+    return float((n_positive * (n_positive - 1)).sum() / others) if others else None

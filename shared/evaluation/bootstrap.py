@@ -135,29 +135,41 @@ def _sum_by_group(terms: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
-    """Return the metric on resampled rows: (n_resamples,) for each (rows, 2, k) array of terms.
-
-    Ratios that are 0 / 0 in a resample, but not in all rows, are left out of its mean.
+def resampled_sums(columns: np.ndarray, n_resamples: int, random_state: int) -> np.ndarray:
+    """Return the sum of each column over resampled rows: (n_resamples, columns).
 
     The cost hardly depends on the number of rows. Rows with equal terms are interchangeable, and
     there are only few distinct ones. It is therefore enough to draw how often each distinct row
     occurs, which is a multinomial distribution. The sums over a resample are then a matrix product.
+
+    Parameters
+    ----------
+    columns : array of shape (rows, columns)
+        What each row adds to the sums; at least one row.
+    n_resamples : int
+    random_state : int
     """
-    n_rows = len(terms[0])
-    # The terms of all systems side by side, so that one draw of rows serves all of them.
-    columns = np.concatenate([term.reshape(n_rows, -1) for term in terms], axis=1)
     distinct, counts = np.unique(columns, axis=0, return_counts=True)
     rng = np.random.default_rng(random_state)
     # Draw the (resamples, distinct rows) counts in blocks, to bound the memory to 128 MiB.
     block = max(1, 2**24 // len(distinct))
-    totals = np.concatenate(
+    return np.concatenate(
         [
-            rng.multinomial(n_rows, counts / n_rows, size=min(block, n_resamples - start))
+            rng.multinomial(len(columns), counts / len(columns), size=min(block, n_resamples - i))
             @ distinct.astype(np.float64)
-            for start in range(0, n_resamples, block)
+            for i in range(0, n_resamples, block)
         ]
     )
+
+
+def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
+    """Return the metric on resampled rows: (n_resamples,) for each (rows, 2, k) array of terms.
+
+    Ratios that are 0 / 0 in a resample, but not in all rows, are left out of its mean.
+    """
+    # The terms of all systems side by side, so that one draw of rows serves all of them.
+    columns = np.concatenate([term.reshape(len(term), -1) for term in terms], axis=1)
+    totals = resampled_sums(columns, n_resamples, random_state)
     # Take the systems apart again: (n_resamples, 2 k) each, then numerators and denominators.
     parts = np.split(totals, np.cumsum([term[0].size for term in terms])[:-1], axis=1)
     values = []

@@ -14,6 +14,7 @@
 - `cross_validation`: the results of a cross-validation.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
+- `annotators`: how annotators agree, as tables, and the labels merged from theirs.
 - `agreement_log`: when labelling more no longer changes what a model says.
 - `labelling_curves`: what strategies of active learning save, as a table.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
@@ -33,6 +34,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "agreement_log": ["AgreementLog"],
+        "annotators": [
+            "CONFUSION_COLUMNS",
+            "DISPUTED_COLUMNS",
+            "MERGED_COLUMNS",
+            "alpha_verdict",
+            "annotator_rows",
+            "confusion_rows",
+            "disputed_texts",
+            "markdown_table",
+            "merged_records",
+            "pair_rows",
+        ],
         "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.cli.files import atomic_write, write_csv
-from shared.data.readers import open_data
-from shared.data.writers import write_json_lines
+from shared.cli.files import write_csv
+from shared.data.labelled_rows import write_labelled_rows
 from shared.evaluation.rules import scores_per_text
 from shared.llm.labelling import Labelling
 from shared.reports.predictions import headline
@@ -90,18 +89,9 @@ class LlmLabels:
 
     def write(self, path: Path, args: DataArguments) -> None:
         """Write all rows of the corpus as JSON lines: their text columns, and `LABEL_COLUMNS`."""
-        source = open_data(args)
-        columns = self.corpus.report["text_columns"]
-        rows = dict(zip(self.corpus.dataset["row"][:], self._records(), strict=True))
-        with atomic_write(path) as file:
-            write_json_lines(
-                file,
-                (
-                    {name: row.get(name) for name in columns} | {"row": number} | rows[number]
-                    for number, row in enumerate(source.read(columns), 1)
-                    if number in rows
-                ),
-            )
+        numbers = self.corpus.dataset["row"][:]
+        records = dict(zip(numbers, self._records(), strict=True))
+        write_labelled_rows(path, args, self.corpus, records)
 
     def write_review(self, path: Path) -> int:
         """Write the rows that have a flag as CSV, the most doubtful first; return their number.

@@ -9,7 +9,7 @@ RECIPES = (
     *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
-    *("uda", "self_training", "co_training", "fetch_issues", "label_next"),
+    *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -28,6 +28,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
     once = ("--max_steps", 1, "--train_size", 24)
     network = ("--vocab_size", 300, "--hidden_size", 16)
     return {
+        "agreement": data,
         "augmentation": (*data, *model, *once, "--compare", "false"),
         "best": (*data, "--model", tiny_model, "--max_length", 32),
         "co_training": (*data, *model, "--train_size", 24),

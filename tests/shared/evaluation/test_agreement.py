@@ -1,8 +1,21 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.metrics import cohen_kappa_score
 
-from shared.evaluation.agreement import agreement, agreement_table, decision_kappa, is_stable
+from shared.evaluation.agreement import (
+    agreement,
+    agreement_table,
+    alpha_interval,
+    answer_counts,
+    decision_kappa,
+    fleiss_kappa,
+    is_stable,
+    krippendorff_alpha,
+    positive_agreement,
+)
 
 NAMES = ["bug", "docs", "never"]
 
@@ -67,3 +80,95 @@ def test_predictions_are_stable_after_three_rounds_of_agreement():
     assert not is_stable([1.0, 1.0])
     assert is_stable([0.5, 0.99, 1.0, 0.99])
     assert not is_stable([1.0, 1.0, 0.98, 0.98])
+
+
+# Any number of annotators
+
+# Fourteen annotators, ten texts, five categories: https://en.wikipedia.org/wiki/Fleiss'_kappa.
+FLEISS = np.array(
+    [
+        *([0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]),
+        *([7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]),
+    ]
+)
+# Four annotators, twelve texts, some without all answers; 0: none (Krippendorff 2011, section C).
+KRIPPENDORFF = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, 0, 0, 0],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, 0, 3],
+        [0, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, 0],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, 0],
+    ]
+)
+counts_of_texts = arrays(
+    np.int64, st.tuples(st.integers(1, 12), st.integers(2, 4)), elements=st.integers(0, 4)
+)
+
+
+def counts_of(table):
+    return (table.T[:, :, None] == np.arange(1, table.max() + 1)).sum(axis=1)
+
+
+def test_fleiss_kappa_of_the_usual_example():
+    assert fleiss_kappa(FLEISS) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_alpha_of_the_example_of_krippendorff():
+    assert krippendorff_alpha(counts_of(KRIPPENDORFF)) == pytest.approx(0.743, abs=5e-4)
+
+
+def test_with_two_annotators_of_all_texts_fleiss_kappa_is_that_of_scott():
+    # Both say yes to 20 texts, both no to 15, they differ on 15: .7 observed; yes in 55 %.
+    counts = np.array([[0, 2]] * 20 + [[2, 0]] * 15 + [[1, 1]] * 15)
+    by_chance = 0.55**2 + 0.45**2
+    assert fleiss_kappa(counts) == pytest.approx((0.7 - by_chance) / (1 - by_chance))
+
+
+@given(counts_of_texts)
+def test_alpha_is_one_minus_the_disagreement_of_pairs_over_that_of_all_answers(counts):
+    answers = [np.repeat(np.arange(len(row)), row) for row in counts if row.sum() > 1]
+    everything = np.concatenate([*answers, np.zeros(0, np.int64)])
+
+    def differing(values):  # the share of the ordered pairs that differ
+        n = len(values)
+        return (values[:, None] != values).sum() / (n * (n - 1))
+
+    if len(np.unique(everything)) < 2:
+        assert krippendorff_alpha(counts) is None
+        assert alpha_interval(counts) is None
+        return
+    sizes = np.array([len(values) for values in answers])
+    observed = np.average([differing(values) for values in answers], weights=sizes)
+    expected = 1 - observed / differing(everything)
+    assert krippendorff_alpha(counts) == pytest.approx(expected)
+    assert krippendorff_alpha(counts[::-1, ::-1]) == pytest.approx(expected)
+    low, high = alpha_interval(counts, n_resamples=20)
+    assert low <= krippendorff_alpha(counts) <= high <= 1
+
+
+def test_the_interval_of_alpha_narrows_with_the_texts():
+    few, many = counts_of(KRIPPENDORFF), np.tile(counts_of(KRIPPENDORFF), (20, 1))
+    (low, high), (low_of_many, high_of_many) = alpha_interval(few), alpha_interval(many)
+    assert low < low_of_many < 0.743 < high_of_many < high
+    assert high_of_many - low_of_many < 0.4 * (high - low)
+
+
+@settings(max_examples=50)
+@given(counts_of_texts)
+def test_positive_agreement_is_that_of_the_pairs_of_answers(counts):
+    both = one = 0
+    for row in counts:
+        answers = np.repeat(np.arange(len(row)), row) == 1
+        for i, first in enumerate(answers):
+            others = np.delete(answers, i)
+            both, one = both + (first & others).sum(), one + first * len(others)
+    expected = both / one if one else None
+    assert positive_agreement(counts.sum(axis=1), counts[:, 1]) == (
+        expected if expected is None else pytest.approx(expected)
+    )
+
+
+def test_answers_are_counted_by_text():
+    labels = np.array([[1, 0], [1, 1], [0, 1]], bool)
+    counts = answer_counts(np.array([2, 0, 2]), labels, 4)
+    assert counts.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
