@@ -162,6 +162,42 @@ def unknown_token_share(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> 
     return n_unknown / max(n_tokens, 1)
 
 
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[np.ndarray, float]:
+    """Return the number of tokens of each text, and the share of them that is unknown.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Nothing is truncated.
+    texts : sequence of str
+
+    Returns
+    -------
+    counts : int64 array of shape (texts,)
+        Special tokens included, as in ``--max_length``.
+    unknown : float
+        As `unknown_token_share`.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    unknown_id = tokenizer.unk_token_id
+    if unknown_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        unknown_id = None  # GPT-2 has one token for all purposes
+    counts = np.zeros(len(texts), np.int64)
+    n_unknown = 0
+    starts = range(0, len(texts), TEXTS_PER_CALL)
+    for start in progress(starts, "counting tokens", unit="batches"):
+        batch = with_prefix(tokenizer, list(texts[start : start + TEXTS_PER_CALL]))
+        tokens = tokenizer(
+            batch, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+        counts[start : start + len(batch)] = list(map(len, tokens))
+        if unknown_id is not None:
+            n_unknown += sum(ids.count(unknown_id) for ids in tokens)
+    return counts, n_unknown / max(int(counts.sum()) - special * len(texts), 1)
+
+
 def describe_unknown_tokens(share: float) -> str:
     """Return the share of unknown tokens in words, with advice if it is above 3 %."""
     text = f"unknown tokens: {share:.1%}"

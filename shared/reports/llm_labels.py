@@ -14,7 +14,7 @@ from shared.data.readers import open_data
 from shared.data.writers import write_json_lines
 from shared.evaluation.rules import scores_per_text
 from shared.llm.labelling import Labelling
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments

@@ -384,5 +384,5 @@ def test_a_copy_brings_the_model_and_the_settings_that_it_names(project, tmp_pat
 
 def test_a_copy_has_the_templates_that_its_modules_name(tmp_path):
     copy_recipe(ROOT, "naive_bayes", tmp_path / "copy")
-    for name in ("page.html.j2", "page.css", "page.js"):
+    for name in ("page.html.j2", "page_base.html.j2", "page.css", "page.js", "page_parts.js"):
         assert (tmp_path / "copy" / "shared" / "reports" / name).is_file()
