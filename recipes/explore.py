@@ -13,11 +13,12 @@ act as in every other recipe, so that the page shows what a training with them w
 
 Output: explore.html, one file that needs no network, and explore.json with its figures. Both hold
 texts of the data. Words that tell a label are those of Monroe, Colaresi and Quinn (2008), "Fightin'
-Words": log-odds with an informative Dirichlet prior. Languages are found by py3langid. The map shows
-sentence embeddings of at most --max_map texts in two dimensions (--projection); they are cached.
+Words": log-odds with an informative Dirichlet prior. Languages are found by py3langid. The map
+shows sentence embeddings of at most --max_map texts in two dimensions (--projection); they are
+cached.
 
-Expect on one CPU core: 10,000 issues in under a minute without the map (--map false), which takes 24
-seconds for 1,000 texts of at most 128 tokens.
+Expect on one CPU core: 10,000 issues in under a minute without the map (--map false), which takes
+24 seconds for 1,000 texts of at most 128 tokens.
 """
 
 import textwrap
@@ -176,16 +177,12 @@ def main() -> None:
     dated = read_time_column(args, corpus, args.time_column)
     if dated is not None:
         figures["time"] = time_figures(corpus, *dated)
-    if len(corpus.labelled):
-        counts = WordCounts.of(texts)
-        positions = np.flatnonzero(np.isin(sample, corpus.labelled))
-        y = corpus.label_matrix(sample[positions]).astype(bool)
-        words = telling_words(counts, y, positions, WORDS_PER_LABEL)
-        figures["words"] = word_figures(
-            *(words, counts.select(positions), y),
-            row_numbers(corpus)[sample[positions]],
-            corpus.label_names,
-        )
+    if len(rows := np.intersect1d(sample, corpus.labelled)):
+        counts = WordCounts.of(corpus.dataset.select(rows)["text"][:])
+        y = corpus.label_matrix(rows).astype(bool)
+        words = telling_words(counts, y, WORDS_PER_LABEL)
+        numbers = row_numbers(corpus)[rows]
+        figures["words"] = word_figures(words, counts, y, numbers, corpus.label_names)
     points = []
     if args.map:
         places = project(vectors, args.projection, seed=args.seed)

@@ -66,7 +66,7 @@ def find_shared_lines(texts: Iterable[str]) -> SharedLines:
         words = shared = 0
         for key, line, n_words in _lines(text):
             words += n_words
-            if key not in number_of:
+            if key is None or key not in number_of:
                 continue
             shared += n_words
             rows = examples.setdefault(key, (line, []))[1]

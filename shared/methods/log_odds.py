@@ -14,8 +14,10 @@ from shared.data.words import WordAnalyzer
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-LEAST_TEXTS = 3  # with a word, among all texts
-SIGNIFICANT = 1.96  # a z-score above is unlikely to be chance, one word looked at
+LEAST_TEXTS = 3  # with a word
+PRIOR_TEXTS = 10  # of mean length, whose weight the prior has
+LEAST_SCORE = 3.0  # z-score; thousands of words are looked at, so that 2 is often chance
+LEAST_WITH_LABEL = 2  # texts
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,6 @@ class WordCounts:
         frequent = np.flatnonzero(present.sum(axis=0) >= LEAST_TEXTS)
         return cls(vectorizer.get_feature_names_out()[frequent].tolist(), present[:, frequent])
 
-    def select(self, rows: np.ndarray) -> WordCounts:
-        """Return the counts of some texts."""
-        return WordCounts(self.words, self.present[rows])
-
 
 def log_odds(with_label: np.ndarray, others: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Return how far each word speaks for a label, as a z-score: float, shape (..., words).
@@ -63,7 +61,7 @@ def log_odds(with_label: np.ndarray, others: np.ndarray, prior: np.ndarray) -> n
     with_label, others : array of shape (..., words)
         Counts of each word in the two sets of texts.
     prior : array of shape (words,)
-        Counts in a background of texts, above 0.
+        Counts in a background of texts, as far as they should weigh; above 0.
     """
     prior = np.asarray(prior, np.float64)
     total_prior = prior.sum()
@@ -79,46 +77,45 @@ def log_odds(with_label: np.ndarray, others: np.ndarray, prior: np.ndarray) -> n
 
 
 def telling_words(
-    counts: WordCounts, y: np.ndarray, labelled: np.ndarray, most: int
+    counts: WordCounts, y: np.ndarray, most: int
 ) -> list[list[tuple[int, float, int, int]]]:
     """Return the words that tell each label best, the strongest first.
 
-    A word counts once per text, so that a long text does not outweigh the others. The prior are the
-    counts in all texts, also in those without labels.
+    A word counts once per text, so that a long text does not outweigh the others. The prior has the
+    shares of the words in all labelled texts, and the weight of ten of them.
 
     Parameters
     ----------
     counts : WordCounts
-        Of n texts.
-    y : bool array of shape (labelled texts, labels)
-    labelled : int array
-        The positions of the labelled texts among the n.
+        Of n labelled texts.
+    y : bool array of shape (n, labels)
     most : int
         Words per label.
 
     Returns
     -------
     list, for each label, of (index of the word, z-score, texts with the word and the label, texts
-    with the word and without the label). Scores are above 1.96.
+    with the word and without the label). Scores are at least 3, and two texts have word and label.
     """
     from scipy.sparse import csr_array
 
     if not counts.words:
         return [[] for _ in range(y.shape[1])]
-    prior = counts.present.sum(axis=0)
-    present = counts.present[labelled]
-    total = present.sum(axis=0)
-    with_label = (csr_array(np.asarray(y, np.int32)).T @ present).tocsr()
+    total = counts.present.sum(axis=0)
+    n_texts = max(counts.present.shape[0], 1)
+    prior = total * PRIOR_TEXTS / n_texts
+    with_label = (csr_array(np.asarray(y, np.int32)).T @ counts.present).tocsr()
     words = []
     for label in range(y.shape[1]):  # one at a time: labels x words may not fit into memory
         inside = with_label[[label]].toarray()[0]
         scores = log_odds(inside, total - inside, prior)
+        scores[inside < LEAST_WITH_LABEL] = 0
         best = np.argsort(-scores, kind="stable")[:most]
         words.append(
             [
                 (int(i), float(scores[i]), int(inside[i]), int(total[i] - inside[i]))
                 for i in best
-                if scores[i] > SIGNIFICANT and inside[i]
+                if scores[i] >= LEAST_SCORE
             ]
         )
     return words

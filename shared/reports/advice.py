@@ -92,8 +92,8 @@ def _about_labels(rows: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterato
     first = labels["labels"][0]
     if len(labels["labels"]) > 1 and first["share"] >= DOMINANT:
         yield (
-            f"{first['share']:.0%} of the labelled texts are {first['label']}: a classifier that "
-            "says so of every text has this accuracy; read macro F1."
+            f"{_percent(first['share'])} of the labelled texts are {first['label']}: a classifier "
+            "that says so of every text has this accuracy; read macro F1."
         )
     if rows["unlabelled"] > rows["labelled"]:
         yield (
@@ -111,21 +111,21 @@ def _about_labels(rows: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterato
 def _about_lengths(lengths: Mapping[str, Any]) -> Iterator[str]:
     if (share := lengths["unknown_tokens"]) > UNKNOWN_LIMIT:
         yield (
-            f"{lengths['model']} does not know {share:.0%} of the tokens: take an encoder for "
-            "these texts (--model), or naive_bayes, which reads any script."
+            f"{lengths['model']} does not know {_percent(share)} of the tokens: take an encoder "
+            "for these texts (--model), or naive_bayes, which reads any script."
         )
     p95, limit = lengths["tokens"]["p95"], lengths["model_limit"]
     usual = next(cut for cut in lengths["cuts"] if cut["max_length"] == USUAL_LENGTH)
     if usual["share_of_texts"] > CUT_SHARE:
         text = (
-            f"{usual['share_of_texts']:.0%} of the texts are longer than {USUAL_LENGTH} tokens, "
-            f"the default of most recipes, which cuts {usual['share_of_tokens']:.0%} of all "
-            "tokens: "
+            f"{_percent(usual['share_of_texts'])} of the texts are longer than {USUAL_LENGTH} "
+            "tokens, the default of most recipes, which cuts "
+            f"{_percent(usual['share_of_tokens'])} of all tokens: "
         )
         # Attention costs most at the length of the longest texts, so a multiple of 128 will do.
         wanted = -(-int(p95) // 128) * 128
         if limit is None or wanted <= limit:
-            text += f"--max_length {wanted} reads 95 % of them whole"
+            text += f"--max_length {wanted} reads {_percent(0.95)} of them whole"
         else:
             text += (
                 f"--max_length {limit} is the most that the model reads; document_classification "
@@ -135,8 +135,8 @@ def _about_lengths(lengths: Mapping[str, Any]) -> Iterator[str]:
     elif lengths["tokens"]["p99"] <= USUAL_LENGTH / 2:
         wanted = max(-(-int(lengths["tokens"]["p99"]) // 32) * 32, 32)
         yield (
-            f"99 % of the texts have at most {wanted} tokens: --max_length {wanted} loses next to "
-            "nothing."
+            f"{_percent(0.99)} of the texts have at most {wanted} tokens: --max_length {wanted} "
+            "loses next to nothing."
         )
     if n := lengths["short_texts"]:
         rows = _some([entry["row"] for entry in lengths["short"]], n)
@@ -152,8 +152,8 @@ def _about_languages(default_model: bool, languages: Mapping[str, Any]) -> Itera
     if n / languages["texts_counted"] >= OTHER_LANGUAGES:
         listed = ", ".join(f"{entry['language']} {entry['texts']:,}" for entry in others[:_ROWS])
         yield (
-            f"{n / languages['texts_counted']:.0%} of the texts are not in the main language, "
-            f"{main['language']} ({listed}): take a multilingual encoder (--model)."
+            f"{_percent(n / languages['texts_counted'])} of the texts are not in the main "
+            f"language, {main['language']} ({listed}): take a multilingual encoder (--model)."
         )
     elif main["language"] != "en" and default_model:
         yield (
@@ -171,9 +171,9 @@ def _about_templates(templates: Mapping[str, Any]) -> Iterator[str]:
         )
     if templates["share_of_words"] >= TEMPLATE_WORDS:
         yield (
-            f"{templates['share_of_words']:.0%} of all words are in lines that many texts share, "
-            f"such as “{templates['frequent'][0]['line'][:60]}”: remove them, or they fill the "
-            "tokens that a model reads."
+            f"{_percent(templates['share_of_words'])} of all words are in lines that many texts "
+            f"share, such as “{templates['frequent'][0]['line'][:60]}”: remove them, or they fill "
+            "the tokens that a model reads."
         )
 
 
@@ -185,12 +185,12 @@ def _about_time(time: Mapping[str, Any]) -> Iterator[str]:
     ]
     if shifts:
         listed = ", ".join(
-            f"{shift['label']} {shift['before']:.0%} to {shift['after']:.0%}"
+            f"{shift['label']} {_percent(shift['before'])} to {_percent(shift['after'])}"
             for shift in shifts[:3]
         )
         yield (
-            f"Labels change with time (the newest quarter against the others: {listed}): "
-            f"--split_time {time['column']} tests on the newest texts, as in use."
+            f"Labels change with time (the newest {_percent(0.25)} against the others: "
+            f"{listed}): --split_time {time['column']} tests on the newest texts, as in use."
         )
 
 
@@ -205,6 +205,10 @@ def _about_copies(copies: Mapping[str, Any]) -> Iterator[str]:
 def _about_rows(rows: Mapping[str, Any]) -> Iterator[str]:
     if n := rows["blank_texts"]:
         yield f"{_count(n, 'row')} without text ({_some(rows['blank_rows'], n)}): left out."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _count(n: int, noun: str) -> str:

@@ -48,10 +48,13 @@ def row_numbers(corpus: Corpus) -> np.ndarray:
 def row_figures(corpus: Corpus) -> dict[str, Any]:
     """Return how many rows were read, kept and left out, and why."""
     report = corpus.report
-    names = ("source", "layout", "text_columns", "label_columns", "rows_read", "pull_requests")
-    names += ("blank_texts", "exact_duplicates", "joined_rows", "rows", "labelled", "unlabelled")
+    names = (
+        *("source", "layout", "text_columns", "label_columns", "rows_read", "pull_requests"),
+        *("blank_texts", "exact_duplicates", "joined_rows", "rows", "labelled", "unlabelled"),
+        "notes",
+    )
     figures = {name: report[name] for name in names}
-    return figures | {"blank_rows": report["first_blank_rows"], "notes": report["notes"]}
+    return figures | {"blank_rows": report["first_blank_rows"]}
 
 
 # --- labels --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ function labelChart() {
   const values = data.labels.map(([, texts], i) => ({ label: shown[i], texts }));
   return {
     description: "Texts by label",
-    height: { step: 20 },
+    height: 20 * values.length,
     data: { values },
     mark: { type: "bar", tooltip: true },
     encoding: {
@@ -32,7 +32,7 @@ function togetherChart() {
   const axis = { type: "nominal", sort: shown, scale: { domain: shown } };
   return {
     description: "Texts with both of two labels",
-    height: { step: 22 },
+    height: 22 * labels.length + 90,
     data: { values },
     encoding: {
       y: { field: "label", title: null, ...axis, axis: { labelLimit: 120 } },
@@ -49,27 +49,28 @@ function togetherChart() {
 
 function lengthChart() {
   const most = data.histogram.at(-1).to;
-  const lines = data.lengths.filter((length) => length <= most).map((length) => ({ length }));
+  const lines = data.lengths.filter((length) => length <= most).map((length, i) => ({ length, i }));
   const x = { type: "quantitative", title: "tokens", scale: { type: "log", base: 2, nice: false } };
   return {
     description: "Texts by number of tokens",
+    resolve: { scale: { y: "independent" } },
     layer: [
       {
         data: { values: data.histogram },
-        mark: { type: "bar", tooltip: true },
+        mark: { type: "rect", stroke: colour("page"), tooltip: true },
         encoding: {
           x: { field: "from", ...x }, x2: { field: "to" },
-          y: { field: "texts", type: "quantitative", title: "texts" },
+          y: { field: "texts", type: "quantitative", title: "texts" }, y2: { datum: 0 },
           tooltip: ["from", "to", "texts"].map((field) => ({ field })),
         },
       },
       { data: { values: lines }, mark: { type: "rule", strokeDash: [4, 4], color: colour("orange"), strokeWidth: 1.5 }, encoding: { x: { field: "length", ...x } } },
-      { data: { values: lines }, mark: { type: "text", align: "left", dx: 4, color: colour("orange") }, encoding: { x: { field: "length", ...x }, y: { value: 8 }, text: { field: "length" } } },
+      { data: { values: lines }, mark: { type: "text", align: "left", dx: 4, color: colour("orange") }, encoding: { x: { field: "length", ...x }, y: { field: "i", type: "ordinal", axis: null, scale: { range: [8, 20, 32, 44] } }, text: { field: "length" } } },
     ],
   };
 }
 
-const period = () => ({ field: "period", type: "temporal", title: data.time.unit, scale: { type: "utc" }, axis: { labelOverlap: true } });
+const period = () => ({ field: "period", type: "temporal", title: data.time.unit, scale: { type: "utc" }, axis: { format: data.time.unit === "year" ? "%Y" : data.time.unit.length > 4 ? "%Y-%m" : "%Y-%m-%d", labelAngle: -60, labelOverlap: true } });
 
 function timeChart() {
   const values = data.time.periods.flatMap((start, i) => [

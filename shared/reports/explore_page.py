@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def write_explore_page(
         evaluation=subtitle,
         data=data,
         figures=figures,
+        # Flags at the odd places: they are code, and are not broken over two lines.
+        steps=[
+            (re.split(r"(--\w+)", step["text"]), step["section"]) for step in figures["next_steps"]
+        ],
         most_labels=MOST_LABELS,
         most_groups=MOST_GROUPS,
         most_lines=MOST_LINES,
