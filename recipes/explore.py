@@ -102,9 +102,9 @@ class ExploreArguments(DataArguments, TrainingArguments):
         "created or published_at, if it holds times).",
     )
     max_texts: int = flag(
-        50_000,
+        20_000,
         "Number of texts whose tokens, words and languages are counted; of more, so many are drawn "
-        "by --seed (default: 50,000).",
+        "by --seed (default: 20,000).",
         least=1,
     )
     map: bool = flag(True, "Draw the map, which embeds texts (default: true).")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from shared.cli.launch import progress
 
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
 CHARACTERS = 1000  # of a text that are read; more hardly change the answer
 SURE = 0.5  # probability from which a text counts for a language
+_MOST = 20  # languages; the others have no probability to speak of
 NO_LANGUAGE = "zxx"  # ISO 639: no linguistic content, such as code or numbers
 # Languages that a short text does not tell from the one that far more texts are in: Wu and
 # Cantonese from Mandarin, Nigerian Pidgin from English.
@@ -31,15 +37,20 @@ def detect_languages(texts: Iterable[str]) -> list[tuple[str, float]]:
     list of (str, float)
         ISO 639 code of two or three letters; "zxx" for a text without words of a language.
     """
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier = _identifier()
     languages = []
     for text in progress(texts, "finding languages"):
         probabilities: dict[str, float] = {}
-        for code, probability in identifier.rank(text[:CHARACTERS]):
+        for code, probability in identifier.rank(text[:CHARACTERS])[:_MOST]:
             code = _VARIETIES.get(code, code)
             probabilities[code] = probabilities.get(code, 0.0) + float(probability)
         best = max(probabilities, key=probabilities.__getitem__)
         languages.append((best, min(probabilities[best], 1.0)))
     return languages
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

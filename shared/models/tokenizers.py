@@ -49,6 +49,7 @@ _INSIDE = "##"  # first characters of a token inside a word
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
 UNKNOWN_LIMIT = 0.03  # share of unknown tokens from which a model misses too much of the texts
+_NAMED = ("pad", "cls", "sep", "bos", "eos", "mask")  # special tokens, beside the unknown one
 TEXTS_PER_CALL = 1000  # limits the memory of a call of a tokenizer
 PADDING_MULTIPLE = 8  # batches are padded to multiples of the tile size of matrix units
 
@@ -148,8 +149,7 @@ def unknown_token_share(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> 
         With ``input_ids``, from `tokenize` or `tokenize_texts`.
     tokenizer : PreTrainedTokenizerBase
     """
-    names = ("pad", "cls", "sep", "bos", "eos", "mask")
-    special = [getattr(tokenizer, f"{name}_token_id") for name in names]
+    special = [getattr(tokenizer, f"{name}_token_id") for name in _NAMED]
     special = [token for token in special if token is not None]
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in special:  # GPT-2 has one token for all purposes
@@ -182,7 +182,7 @@ def count_tokens(
     """
     special = tokenizer.num_special_tokens_to_add()
     unknown_id = tokenizer.unk_token_id
-    if unknown_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+    if unknown_id in (getattr(tokenizer, f"{name}_token_id") for name in _NAMED):
         unknown_id = None  # GPT-2 has one token for all purposes
     counts = np.zeros(len(texts), np.int64)
     n_unknown = 0
