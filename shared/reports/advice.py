@@ -12,7 +12,6 @@ from shared.models.tokenizers import UNKNOWN_LIMIT
 RARE = 10  # texts, below which a label can hardly be learned and tested
 DOMINANT = 0.8  # share of the labelled texts from which a label makes accuracy say little
 CUT_SHARE = 0.1  # of the texts, above which the default length is too short
-WHOLE_SHARE = 0.05  # of the texts that the advised length may cut
 USUAL_LENGTH = 256  # the default --max_length of most recipes
 OTHER_LANGUAGES = 0.05  # share of the texts from which they are mentioned
 TEMPLATE_WORDS = 0.1  # share of the words in shared lines from which they are mentioned
@@ -114,7 +113,7 @@ def _about_lengths(lengths: Mapping[str, Any]) -> Iterator[str]:
             f"{lengths['model']} does not know {_percent(share)} of the tokens: take an encoder "
             "for these texts (--model), or naive_bayes, which reads any script."
         )
-    p95, limit = lengths["tokens"]["p95"], lengths["model_limit"]
+    limit = lengths["model_limit"]
     usual = next(cut for cut in lengths["cuts"] if cut["max_length"] == USUAL_LENGTH)
     if usual["share_of_texts"] > CUT_SHARE:
         text = (
@@ -122,15 +121,16 @@ def _about_lengths(lengths: Mapping[str, Any]) -> Iterator[str]:
             "tokens, the default of most recipes, which cuts "
             f"{_percent(usual['share_of_tokens'])} of all tokens: "
         )
-        # Attention costs most at the length of the longest texts, so a multiple of 128 will do.
-        wanted = -(-int(p95) // 128) * 128
-        if limit is None or wanted <= limit:
-            text += f"--max_length {wanted} reads {_percent(0.95)} of them whole"
-        else:
-            text += (
-                f"--max_length {limit} is the most that the model reads; document_classification "
-                "reads all, in windows"
-            )
+        # A multiple of 128 will do: batches are padded to their longest text.
+        wanted = -(-int(lengths["tokens"]["p95"]) // 128) * 128
+        share = 0.95
+        if limit is not None and wanted > limit:
+            wanted = limit
+            cut = next(cut for cut in lengths["cuts"] if cut["max_length"] == limit)
+            share = 1 - cut["share_of_texts"]
+        text += f"--max_length {wanted} reads {_percent(share)} of them whole"
+        if wanted == limit:
+            text += ", and is the most that the model reads; document_classification reads all"
         yield f"{text}. If the end says more than the beginning: --truncation_side left."
     elif lengths["tokens"]["p99"] <= USUAL_LENGTH / 2:
         wanted = max(-(-int(lengths["tokens"]["p99"]) // 32) * 32, 32)

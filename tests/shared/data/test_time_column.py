@@ -51,5 +51,5 @@ def test_what_is_no_time_is_passed_over_unless_it_is_named(times, capsys):
         times(["a", "b"], name="date", column="date")
     with pytest.raises(UserError, match="--time_column date: some dates such as '03/04/2024'"):
         times(["03/04/2024", "04/03/2024"], name="date", column="date")
-    with pytest.raises(UserError, match="--time_column when: .* has no such column"):
+    with pytest.raises(UserError, match=r"--time_column when: .* has no such column"):
         times(["2024-01-01"] * 2, column="when")

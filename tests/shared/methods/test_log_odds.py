@@ -46,7 +46,7 @@ def test_the_words_of_a_label_come_first_and_have_a_higher_share_there():
     rng = np.random.default_rng(0)
     y = rng.random((300, 2)) < (0.5, 0.1)
     own = ["crash traceback", "docs typo"]
-    filler = "the of a model data run file when after".split()
+    filler = ["the", "of", "a", "model", "data", "run", "file", "when", "after"]
     texts = [" ".join([*rng.choice(filler, 5), *(own[j] for j in range(2) if row[j])]) for row in y]
     words = WordCounts.of(texts)
     for label, entries in enumerate(telling_words(words, y, 12)):
