@@ -73,9 +73,10 @@ def _about_labels(rows: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterato
             "column (--label_column)."
         )
         return
-    for names in labels["similar_names"]:
-        listed = ", ".join(names)
-        yield f"Labels whose names are nearly the same: {listed}. Join them by --label_map."
+    if similar := labels["similar_names"]:
+        listed = "; ".join(" and ".join(names) for names in similar[:_ROWS])
+        more = f"; and {len(similar) - _ROWS:,} more" if len(similar) > _ROWS else ""
+        yield f"Labels whose names are nearly the same: {listed}{more}. Join them by --label_map."
     rare = [entry for entry in labels["labels"] if entry["texts"] < RARE]
     if rare:
         examples = ", ".join(f"{entry['label']} {entry['texts']}" for entry in rare[:_ROWS])

@@ -79,7 +79,7 @@ function timeChart() {
   ]);
   return {
     description: `Texts by ${data.time.unit}`,
-    height: 180,
+    height: 240,
     data: { values },
     mark: { type: "bar", tooltip: true },
     encoding: {
@@ -99,11 +99,12 @@ function trendChart() {
   })));
   return {
     description: "Share of the labelled texts that have a label",
+    height: 340,
     data: { values },
     mark: { type: "line", point: { size: 16 }, tooltip: true },
     encoding: {
       x: period(),
-      y: { field: "share", type: "quantitative", title: "share of the labelled texts", axis: { format: "%", tickCount: 5 } },
+      y: { field: "share", type: "quantitative", title: "share", axis: { format: "%", tickCount: 5 } },
       color: { field: "label", type: "nominal", sort: names, scale: { domain: names, range: palette() }, legend: legend() },
       tooltip: ["period", "label", "texts", "labelled"].map((field) => ({ field })),
     },
@@ -120,7 +121,7 @@ function palette() {
     : ["#0072b2", "#d55e00", "#009e73", "#b04a86", "#9a7d00", "#56b4e9", "#6a3d9a", "#333333"];
 }
 
-const legend = () => ({ columns: Math.max(1, Math.floor(Math.min(innerWidth, 960) / 190)), symbolLimit: 20, labelLimit: 160 });
+const legend = () => ({ columns: Math.max(1, Math.floor(Math.min(innerWidth, 960) / 190)), symbolLimit: 20, symbolOpacity: 1, labelLimit: 160 });
 const COLOURED = 8;
 
 function pointCounts() {
