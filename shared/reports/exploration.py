@@ -220,8 +220,8 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 
 
 def _histogram(values: np.ndarray) -> list[dict[str, float]]:
-    """Return the number of values in bins whose ends grow by half an octave."""
-    edges = np.unique(np.round(2 ** np.arange(1, 2 * np.log2(values.max() + 1) + 2, 0.5)))
+    """Return the number of values in bins whose ends grow by a quarter of an octave."""
+    edges = np.unique(np.round(2 ** np.arange(0, np.log2(values.max() + 1) + 1, 0.25)))
     edges = edges[: np.searchsorted(edges, values.max(), side="right") + 1]
     edges = edges[max(np.searchsorted(edges, values.min(), side="right") - 1, 0) :]
     counts, _ = np.histogram(values, edges)

@@ -64,8 +64,10 @@ function lengthChart() {
           tooltip: ["from", "to", "texts"].map((field) => ({ field })),
         },
       },
-      { data: { values: lines }, mark: { type: "rule", strokeDash: [4, 4], color: colour("orange"), strokeWidth: 1.5 }, encoding: { x: { field: "length", ...x } } },
-      { data: { values: lines }, mark: { type: "text", align: "left", dx: 4, color: colour("orange") }, encoding: { x: { field: "length", ...x }, y: { field: "i", type: "ordinal", axis: null, scale: { range: [8, 20, 32, 44] } }, text: { field: "length" } } },
+      ...(lines.length ? [
+        { data: { values: lines }, mark: { type: "rule", strokeDash: [4, 4], color: colour("orange"), strokeWidth: 1.5 }, encoding: { x: { field: "length", ...x } } },
+        { data: { values: lines }, mark: { type: "text", align: "left", dx: 4, color: colour("orange") }, encoding: { x: { field: "length", ...x }, y: { field: "i", type: "ordinal", axis: null, scale: { range: [8, 20, 32, 44] } }, text: { field: "length" } } },
+      ] : []),
     ],
   };
 }

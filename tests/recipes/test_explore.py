@@ -17,6 +17,7 @@ TEMPLATE = "## What happened\n\n## Which version\nversion: {}\n"
 def flags(tiny_model, tiny_issues, tmp_path):
     return [
         *("--model", tiny_model, "--data", tiny_issues, "--use_cpu", "--bf16", "false"),
+        *("--max_length", 48),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     ]
 
