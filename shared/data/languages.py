@@ -24,8 +24,8 @@ def detect_languages(texts: Iterable[str]) -> list[tuple[str, float]]:
     """Return the most probable language of each text, and its probability.
 
     The library is py3langid, naive Bayes on byte n-grams (Lui and Baldwin 2012, "langid.py"). At
-    `SURE`, it places 99 % of 12,600 English, German, French, Spanish and Chinese texts, most of them
-    sentences, and 5 of them wrongly (recipes/FIGURES.md).
+    `SURE`, it places 99 % of 12,600 English, German, French, Spanish and Chinese texts, most of
+    them sentences, and 5 of them wrongly (recipes/FIGURES.md).
 
     Parameters
     ----------
