@@ -15,8 +15,8 @@ Modules:
 - `folders`: folders of text files, one for each class.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
 - `json_rows`: the rows of JSON lines, arrays and objects.
-- `label_noise`: plant wrong labels, to measure how well they are found.
 - `label_conflicts`: groups of near duplicates, and those whose labels contradict each other.
+- `label_noise`: plant wrong labels, to measure how well they are found.
 - `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
 - `labels`: the labels in one cell of a source.
 - `languages`: the language of each text.

@@ -48,10 +48,9 @@ def text_groups(corpus: Corpus) -> list[TextGroup]:
     members = [rows for rows in np.split(order, bounds) if len(rows) > 1]
     if not members:
         return []
-    needed = np.concatenate(members)
-    rows = corpus.dataset.select(needed)
-    texts = map(_normalized, rows["text"])
-    labels = (None if ids is None else tuple(ids) for ids in rows["labels"])
+    dataset = corpus.dataset.select(np.concatenate(members))
+    texts = map(_normalized, dataset["text"])
+    labels = (None if ids is None else tuple(ids) for ids in dataset["labels"])
     entries = iter(zip(texts, labels, strict=True))
     groups = [_group(rows.tolist(), [next(entries) for _ in rows]) for rows in members]
     return sorted(groups, key=lambda group: -len(group.rows))
