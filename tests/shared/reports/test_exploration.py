@@ -59,7 +59,7 @@ def test_a_label_that_comes_with_time_is_a_shift(tmp_path):
     assert sum(figures["texts"]) == sum(figures["labelled"]) == 95
     shifts = {shift["label"]: shift for shift in figures["shifts"]}
     assert shifts["new"]["after"] == 1
-    assert shifts["new"]["before"] == pytest.approx(3 / 72)
+    assert shifts["new"]["before"] == pytest.approx(4 / 72)
     assert shifts["new"]["z"] == -shifts["old"]["z"] > 8
 
 
