@@ -51,7 +51,6 @@ from shared.methods import (
     CachedEmbedder,
     MeanPooling,
     WordCounts,
-    check_projection,
     project,
     telling_words,
 )
@@ -83,7 +82,7 @@ from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgr
 
 WORDS_PER_LABEL = 12
 MOST_TOKENS = 10**6  # a tokenizer that names no limit has a far higher number
-PROJECTION_NAMES = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}
+PROJECTION_NAMES = {"pca": "principal components", "tsne": "t-SNE"}
 
 
 @dataclass
@@ -116,10 +115,10 @@ class ExploreArguments(DataArguments, TrainingArguments):
         "Tokens per text that the map reads; it is not --max_length of a training (default: 128).",
         least=1,
     )
-    projection: Literal["pca", "tsne", "umap"] = flag(
+    projection: Literal["pca", "tsne"] = flag(
         "tsne",
-        "From embeddings to a map: tsne keeps neighbours together, pca keeps the largest "
-        "distances, umap needs the package umap-learn (default: tsne).",
+        "From embeddings to a map: tsne keeps neighbours together, pca the largest distances "
+        "(default: tsne).",
     )
     bf16: bool | None = flag(
         None,
@@ -129,7 +128,6 @@ class ExploreArguments(DataArguments, TrainingArguments):
     output_dir: str = flag("outputs/explore", "Output folder (default: outputs/explore).")
 
     def __post_init__(self):
-        check_projection(self.projection)
         choose_precision(self)
         super().__post_init__()
 

@@ -89,7 +89,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "micro_f1_by_k",
         ],
         "probe": ["LatentSemanticAnalysis", "fit_probe"],
-        "projection": ["check_projection", "project"],
+        "projection": ["project"],
         "self_training": [
             "TITLE_WEIGHT",
             "ProbeInputs",

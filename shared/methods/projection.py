@@ -4,26 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.cli.errors import UserError
-
-PROJECTIONS = ("pca", "tsne", "umap")
-
-
-def check_projection(name: str) -> None:
-    """Refuse ``umap`` where its library is not installed.
-
-    Raises
-    ------
-    UserError
-    """
-    from importlib.util import find_spec
-
-    if name == "umap" and find_spec("umap") is None:
-        raise UserError(
-            "--projection umap: the package umap-learn is not installed; pip install umap-learn, "
-            "or take tsne"
-        )
-
 
 def project(vectors: np.ndarray, name: str, *, seed: int = 0) -> np.ndarray:
     """Return vectors as points in two dimensions: float, shape (rows, 2).
@@ -34,11 +14,10 @@ def project(vectors: np.ndarray, name: str, *, seed: int = 0) -> np.ndarray:
         Of length one.
     name : str
         "pca" keeps the two directions with the largest variance; distances are honest, and what the
-        other directions hold is lost. "tsne" (van der Maaten and Hinton 2008) and "umap" (McInnes
-        et al. 2018) keep neighbours together; distances between clusters, and their sizes, say
-        nothing.
+        other directions hold is lost. "tsne" (van der Maaten and Hinton 2008) keeps neighbours
+        together; distances between clusters, and their sizes, say nothing.
     seed : int
-        Of "tsne" and "umap".
+        Of "tsne".
     """
     from sklearn.decomposition import PCA
 
@@ -52,8 +31,4 @@ def project(vectors: np.ndarray, name: str, *, seed: int = 0) -> np.ndarray:
 
         perplexity = min(30, (len(vectors) - 1) / 3)
         return TSNE(perplexity=perplexity, random_state=seed).fit_transform(reduced)
-    if name == "umap":
-        from umap import UMAP
-
-        return UMAP(n_neighbors=min(15, len(vectors) - 1), random_state=seed).fit_transform(reduced)
     return np.pad(reduced, ((0, 0), (0, 2 - reduced.shape[1])))

@@ -1,10 +1,7 @@
-import importlib.util
-
 import numpy as np
 import pytest
 
-from shared.cli.errors import UserError
-from shared.methods.projection import check_projection, project
+from shared.methods.projection import project
 
 
 def clusters():
@@ -33,10 +30,3 @@ def test_a_few_texts(name, n):
 
 def test_vectors_of_width_one():
     assert project(np.arange(6.0)[:, None], "pca").shape == (6, 2)
-
-
-def test_umap_must_be_installed(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install umap-learn"):
-        check_projection("umap")
-    check_projection("tsne")
