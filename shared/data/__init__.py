@@ -17,10 +17,12 @@ Modules:
 - `folders`: folders of text files, one for each class.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
 - `json_rows`: the rows of JSON lines, arrays and objects.
+- `label_conflicts`: groups of near duplicates, and those whose labels contradict each other.
 - `label_noise`: plant wrong labels, to measure how well they are found.
 - `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
 - `labelled_rows`: write the texts of a data set with further columns, such as new labels.
 - `labels`: the labels in one cell of a source.
+- `languages`: the language of each text.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
@@ -28,9 +30,11 @@ Modules:
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `row_labels`: the labels of all rows, and which rows are exact duplicates.
 - `saved_datasets`: data sets of the hub, and those that `datasets` saved in a folder.
+- `shared_lines`: lines that many texts have in common, such as templates.
 - `sources`: `Source`, rows that can be read, wherever they come from.
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+- `time_column`: the time of each text, from a column of its own.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
@@ -67,8 +71,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "labelled_rows": ["write_labelled_rows"],
+        "label_conflicts": ["TextGroup", "text_groups"],
         "labelling_pool": ["LabellingPool"],
         "labels": ["has_labels"],
+        "languages": ["detect_languages"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
         "preparation": ["is_pull_request"],
@@ -79,7 +85,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "cross_validation",
             "load_resampling",
         ],
+        "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "time_column": ["read_time_column"],
         "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],
         "writers": ["as_text", "output_format", "write_json_lines", "write_parquet"],
     },

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+MOST_ROWS_NAMED = 5  # of the blank rows
 MOST_LABELS_PER_TEXT = 6  # the summary counts texts with so many labels or more together
 
 
@@ -179,8 +180,8 @@ class Corpus:
         unknown labels, and those that were left out.
         """
         r = self.report
-        blank_rows = ", ".join(map(str, r["first_blank_rows"]))
-        blank_rows += ", ..." if r["blank_texts"] > len(r["first_blank_rows"]) else ""
+        blank_rows = ", ".join(map(str, r["first_blank_rows"][:MOST_ROWS_NAMED]))
+        blank_rows += ", ..." if r["blank_texts"] > MOST_ROWS_NAMED else ""
         left_out = _counts(
             {
                 "pull requests": r["pull_requests"],

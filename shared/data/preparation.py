@@ -299,6 +299,7 @@ def _read_split(
 # A batch is written once it has this many rows or characters, so that rows of very long texts do
 # not fill the memory.
 BATCH_ROWS, BATCH_CHARACTERS = 1000, 1 << 24
+MOST_BLANK_ROWS = 100  # whose numbers the report names
 
 
 def _stream_rows(
@@ -378,9 +379,9 @@ def _stream_rows(
             n_words = count_words(normalized)
             unspaced += has_unspaced(normalized)
             key_number = int.from_bytes(key, "little")
-            who = None if annotator_column is None else _as_text(row.get(annotator_column))
+            who = None if annotator_column is None else cell_as_text(row.get(annotator_column))
             annotator = None if who is None else annotators.setdefault(who, len(annotators))
-            part = None if split_column is None else _as_text(row.get(split_column))
+            part = None if split_column is None else cell_as_text(row.get(split_column))
             batch.append((text, codes, number, key_number, n_words, weight, annotator, part))
             characters += len(text)
             if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
@@ -393,12 +394,12 @@ def _stream_rows(
         "pull_requests": pull_requests,
         "unspaced_texts": unspaced,
         "blank_texts": len(blank_rows),
-        "first_blank_rows": blank_rows[:5],
+        "first_blank_rows": blank_rows[:MOST_BLANK_ROWS],
     }
     return counts, list(annotators)
 
 
-def _as_text(value: Any) -> str | None:
+def cell_as_text(value: Any) -> str | None:
     """Return a cell as text, None if it is blank; whole numbers without a fraction."""
     if is_missing(value):
         return None

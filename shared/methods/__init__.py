@@ -13,6 +13,8 @@ trainer and the metrics of the rooms below.
 - `embeddings`: sentence embeddings, with a cache of vectors
 - `static_embeddings`: vectors of tokens, distilled from an encoder
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
+- `log_odds`: the words that tell the texts of a label from the others
+- `projection`: vectors of texts as points of a map
 - `titles`: the first lines of texts, and embeddings of their own for them
 - `probe`: logistic regression on embeddings, latent semantic analysis and words
 - `attributions`, `linear_attributions`: what each word of a text adds to the logit of a label
@@ -77,6 +79,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WordFeatures",
             "fit_tfidf",
         ],
+        "log_odds": ["WordCounts", "telling_words"],
         "mean_pooling": ["MeanPooling"],
         "neighbours": [
             "NearestNeighbours",
@@ -86,6 +89,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "micro_f1_by_k",
         ],
         "probe": ["LatentSemanticAnalysis", "fit_probe"],
+        "projection": ["project"],
         "self_training": [
             "TITLE_WEIGHT",
             "ProbeInputs",

@@ -74,6 +74,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PADDING_MULTIPLE",
             "UNKNOWN_LIMIT",
             "check_unknown_tokens",
+            "count_tokens",
             "tokenization_statistics",
             "tokenize",
             "tokenize_texts",

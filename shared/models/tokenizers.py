@@ -49,6 +49,7 @@ _INSIDE = "##"  # first characters of a token inside a word
 _RUNS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
 
 UNKNOWN_LIMIT = 0.03  # share of unknown tokens from which a model misses too much of the texts
+_NAMED = ("pad", "cls", "sep", "bos", "eos", "mask")  # special tokens, beside the unknown one
 TEXTS_PER_CALL = 1000  # limits the memory of a call of a tokenizer
 PADDING_MULTIPLE = 8  # batches are padded to multiples of the tile size of matrix units
 
@@ -148,8 +149,7 @@ def unknown_token_share(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> 
         With ``input_ids``, from `tokenize` or `tokenize_texts`.
     tokenizer : PreTrainedTokenizerBase
     """
-    names = ("pad", "cls", "sep", "bos", "eos", "mask")
-    special = [getattr(tokenizer, f"{name}_token_id") for name in names]
+    special = [getattr(tokenizer, f"{name}_token_id") for name in _NAMED]
     special = [token for token in special if token is not None]
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in special:  # GPT-2 has one token for all purposes
@@ -160,6 +160,42 @@ def unknown_token_share(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> 
         n_unknown += int((ids == unknown).sum())
         n_tokens += int((~np.isin(ids, special)).sum())
     return n_unknown / max(n_tokens, 1)
+
+
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[np.ndarray, float]:
+    """Return the number of tokens of each text, and the share of them that is unknown.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Nothing is truncated.
+    texts : sequence of str
+
+    Returns
+    -------
+    counts : int64 array of shape (texts,)
+        Special tokens included, as in ``--max_length``.
+    unknown : float
+        As `unknown_token_share`.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    unknown_id = tokenizer.unk_token_id
+    if unknown_id in (getattr(tokenizer, f"{name}_token_id") for name in _NAMED):
+        unknown_id = None  # GPT-2 has one token for all purposes
+    counts = np.zeros(len(texts), np.int64)
+    n_unknown = 0
+    starts = range(0, len(texts), TEXTS_PER_CALL)
+    for start in progress(starts, "counting tokens", unit="batches"):
+        batch = with_prefix(tokenizer, list(texts[start : start + TEXTS_PER_CALL]))
+        tokens = tokenizer(
+            batch, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+        counts[start : start + len(batch)] = list(map(len, tokens))
+        if unknown_id is not None:
+            n_unknown += sum(ids.count(unknown_id) for ids in tokens)
+    return counts, n_unknown / max(int(counts.sum()) - special * len(texts), 1)
 
 
 def describe_unknown_tokens(share: float) -> str:

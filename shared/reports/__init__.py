@@ -3,8 +3,13 @@
 - `results`: metrics, predictions, plots and the model card of one classifier.
 - `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
+- `page_parts`: pages that need no network: styles, scripts and charts that they share.
 - `page`: report.html, one page that shows where a classifier is wrong.
 - `page_data`: what report.html shows, from arrays to JSON values.
+- `exploration`: the figures of a data set, to look at before training.
+- `advice`: what to do next, from these figures.
+- `explore_page`: explore.html, the page of these figures.
+- `excerpts`: texts, shortened to a line.
 - `reasons`: why the rows of report.html got their labels.
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
@@ -33,6 +38,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "advice": ["next_steps"],
         "agreement_log": ["AgreementLog"],
         "annotators": [
             "CONFUSION_COLUMNS",
@@ -50,6 +56,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
+        "exploration": [
+            "copy_figures",
+            "label_figures",
+            "language_figures",
+            "length_figures",
+            "map_points",
+            "row_figures",
+            "row_numbers",
+            "template_figures",
+            "time_figures",
+            "word_figures",
+        ],
+        "explore_page": ["write_explore_page"],
         "folder_engines": ["tag_folder"],
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],

@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.cli.files import write_csv
 from shared.evaluation.label_errors import LabelError, find_label_errors, recovery_table
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 from shared.taggers.folder import MANIFEST
 
 if TYPE_CHECKING:

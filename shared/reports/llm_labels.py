@@ -13,7 +13,7 @@ from shared.cli.files import write_csv
 from shared.data.labelled_rows import write_labelled_rows
 from shared.evaluation.rules import scores_per_text
 from shared.llm.labelling import Labelling
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments

@@ -1,63 +1,10 @@
-"use strict";
-
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const data = read("data");
 const rows = read("rows");
-const by = (id) => document.getElementById(id);
 const name = (label) => data.labels[label];
 // Thresholds of some classifiers lie near 0 and 1; no score reaches one above 1.
 const decimal = (value) => (value > 1 ? "never" : value < 0.001 || value > 0.999 ? String(value) : value.toFixed(3));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-// Texts reach the page as text nodes only.
-function element(tag, text, className) {
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = text;
-  if (className) node.className = className;
-  return node;
-}
-
-function option(text, value) {
-  const node = new Option(text, value);
-  node.dir = "auto";
-  return node;
-}
-
 // --- charts --------------------------------------------------------------------------------------
-
-const charts = new Map(); // id of the place -> function that returns the specification
-const views = new Map(); // id of the place -> promise of what is drawn there
-
-function colour(variable) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${variable}`).trim();
-}
-
-function draw(id) {
-  const text = colour("text");
-  const line = colour("line");
-  const config = {
-    background: null,
-    font: "system-ui, sans-serif",
-    view: { stroke: null },
-    axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12 },
-    legend: { labelColor: text, titleColor: text, labelFontSize: 12, orient: "bottom", title: null },
-    range: { category: [colour("blue"), colour("orange"), colour("good")] },
-    mark: { color: colour("blue") },
-    text: { color: text },
-  };
-  const shared = { width: "container", height: 260, autosize: { type: "fit", contains: "padding" }, config };
-  const before = views.get(id);
-  const redraw = async () => {
-    (await before)?.finalize();
-    return window.vegaEmbed(by(id), { ...shared, ...charts.get(id)() }, { actions: false, renderer: "svg" });
-  };
-  views.set(id, redraw());
-}
-
-function chart(id, specification) {
-  charts.set(id, specification);
-  draw(id);
-}
 
 const share = (field, title, scale = { domain: [0, 1] }) => ({ field, type: "quantitative", title, scale, axis: { tickCount: 5 } });
 
@@ -214,24 +161,6 @@ function showCurve() {
   showThreshold();
 }
 
-// --- tables --------------------------------------------------------------------------------------
-
-function sortTable(header) {
-  const table = header.closest("table");
-  const column = header.cellIndex;
-  // Numbers first come with the highest on top, names from a to z.
-  const first = column ? "descending" : "ascending";
-  const second = column ? "ascending" : "descending";
-  const direction = header.getAttribute("aria-sort") === first ? second : first;
-  for (const other of header.parentNode.cells) other.setAttribute("aria-sort", "none");
-  header.setAttribute("aria-sort", direction);
-  const value = (row) => (column ? Number(row.cells[column].dataset.value ?? row.cells[column].textContent) : row.cells[0].textContent);
-  const compare = new Intl.Collator("en", { numeric: true }).compare;
-  const sorted = [...table.tBodies[0].rows].map((row) => [value(row), row]);
-  sorted.sort(([a], [b]) => (column ? a - b : compare(a, b)) * (direction === "ascending" ? 1 : -1));
-  table.tBodies[0].append(...sorted.map(([, row]) => row));
-}
-
 // --- texts ---------------------------------------------------------------------------------------
 
 const PAGE_SIZE = 10;
@@ -343,7 +272,6 @@ function startRows() {
 
 // --- start ---------------------------------------------------------------------------------------
 
-for (const button of document.querySelectorAll(".sortable button")) button.addEventListener("click", () => sortTable(button.parentNode));
 if (rows) startRows();
 by("rows-panel").hidden = !rows;
 by("no-rows").hidden = Boolean(rows);
@@ -358,4 +286,3 @@ if (data.confusions.cells.length) chart("confusion-chart", confusionChart);
 chart("calibration-chart", calibrationChart);
 chart("coverage-chart", coverageChart);
 if (data.learning.length) chart("learning-chart", learningChart);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => [...charts.keys()].forEach(draw));

@@ -1,28 +1,22 @@
 """``report.html``: one page that shows where a classifier is wrong, without a network.
 
-Charts are drawn by Vega-Lite, whose JavaScript comes with vl-convert-python and is part of the
-page. `page.html.j2` is the template, `page.css` and `page.js` are put into it. Texts and names of
-labels reach the page as escaped text or as JSON, never as HTML.
+`page.html.j2` is the template, and `page.js` its script; see `shared.reports.page_parts`.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.files import atomic_write
-from shared.data.corpus import cache_folder
 from shared.evaluation.calibration import joint_probability
 from shared.evaluation.metrics import per_label_report
 from shared.reports import page_data
+from shared.reports.page_parts import render_page
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     from shared.reports.reasons import Explain
 
 PAGE = "report.html"
-_FOLDER = Path(__file__).parent
 _ROWS = re.compile(r'(<script type="application/json" id="rows">).*?(</script>)', re.DOTALL)
 
 
@@ -123,7 +116,10 @@ def write_page(
         data["curves"] = page_data.label_curves(
             y[:, known], decided_by[:, known], None if rule.top_k else limits[known]
         )
-    html = _template().render(
+    html = render_page(
+        "page.html.j2",
+        "page.js",
+        cache_dir,
         title=title,
         evaluation=evaluation,
         figures=page_data.figures(metrics),
@@ -139,9 +135,6 @@ def write_page(
         data=data,
         rows=page_data.row_lists(rows, y, scores, predicted, confidence, label_errors, explain),
         n_rows=len(y),
-        library=_chart_library(cache_folder(cache_dir)),
-        css=(_FOLDER / "page.css").read_text("utf-8"),
-        js=(_FOLDER / "page.js").read_text("utf-8"),
     )
     with atomic_write(output_dir / PAGE) as file:
         file.write(html)
@@ -150,33 +143,3 @@ def write_page(
 def without_texts(page: str) -> str:
     """Return a page of `write_page` without the rows of the data, to publish it."""
     return _ROWS.sub(r"\1null\2", page)
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    # In JSON, tojson escapes <, >, & and ', and json.dumps everything that is not ASCII.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template("page.html.j2")
-
-
-def _chart_library(folder: Path) -> str:
-    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed: 900 kB.
-
-    To bundle it takes two seconds, so that a file in `folder` keeps it, if it can be written.
-    """
-    path = folder / f"charts_{version('vl-convert-python')}.js.zlib"
-    with suppress(OSError, zlib.error):  # no file, or a damaged one
-        return zlib.decompress(path.read_bytes()).decode()
-    import vl_convert
-
-    library = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # it has a default
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, "wb") as file:
-            file.write(zlib.compress(library.encode()))
-    return library

@@ -14,7 +14,7 @@ import numpy as np
 from shared.evaluation.confusion import co_occurrences, confused_labels, largest_pairs
 from shared.evaluation.curves import coverage_curve, threshold_curve
 from shared.evaluation.reliability import brier_score, calibration_error, reliability
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,6 +14,7 @@ from shared.cli.files import atomic_write
 from shared.cli.launch import is_main_process, print_once, progress, wait_for_all_processes
 from shared.data.corpus import cache_folder
 from shared.evaluation.rules import prediction_records, scores_per_text
+from shared.reports.excerpts import headline
 from shared.taggers.loading import load_tagger
 from shared.taggers.tagger import BLOCK_SIZE
 
@@ -86,12 +87,6 @@ def format_examples(
         f"  {headline(text)}\n    -> {format_labels(row_scores, chosen, label_names)}"
         for text, row_scores, chosen in zip(texts, scores, predicted, strict=True)
     )
-
-
-def headline(text: str, width: int = 90) -> str:
-    """Return the first line of a text that is not blank, shortened to `width` characters."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def format_labels(scores: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]) -> str:

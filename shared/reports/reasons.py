@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 from shared.taggers.explanations import Explainer, explains_slowly
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from shared.cli.files import atomic_write, write_csv
 from shared.data.writers import write_json_lines
 from shared.evaluation.rules import DecisionRule, prediction_records, scores_per_text
 from shared.methods.acquisition import Batch
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 
 JSON_LINES, CSV, TASKS = "to_label.jsonl", "to_label.csv", "label_studio.json"
 CONFIG = "label_studio.xml"

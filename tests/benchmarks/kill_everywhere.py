@@ -85,6 +85,7 @@ CASES = {
     "few_label_probe": Case("recipes/few_label_probe.py", f"{OUT} {MODEL} {CPU}"),
     "co_training": Case("recipes/co_training.py", f"{OUT} {MODEL} {CPU}"),
     "embedding_lookup": Case("recipes/embedding_lookup.py", f"{OUT} {MODEL} {CPU}"),
+    "explore": Case("recipes/explore.py", f"{OUT} {MODEL} {CPU} --max_map 20"),
     "zero_shot": Case(
         "recipes/zero_shot.py", f"{OUT} --model {{inputs}}/nli {CPU} --max_length 32"
     ),

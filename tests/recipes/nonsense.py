@@ -10,6 +10,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
+    "explore",
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -37,6 +38,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         ),
         "domain_adaptation": (*data, *model, "--max_steps", 1),
         "embedding_lookup": (*data, *model, "--evaluate", "held_out"),
+        "explore": (*data, *model, "--max_map", 20),
         # Nobody answers there.
         "fetch_issues": (
             *("--repo", "owner/name", "--api", "http://127.0.0.1:9"),

@@ -14,6 +14,7 @@ from shared.cli.errors import UserError
 from shared.models.tokenizers import (
     ALGORITHMS,
     check_unknown_tokens,
+    count_tokens,
     describe_unknown_tokens,
     tokenization_statistics,
     tokenize_texts,
@@ -376,3 +377,14 @@ def test_a_tokenizer_whose_unknown_token_has_other_uses_knows_all_bytes():
     tokens = tokenize_texts(tokenizer, ["what"])
     tokenizer.pad_token = tokenizer.unk_token
     assert unknown_token_share(tokens, tokenizer) == 0
+
+
+def test_tokens_are_counted_without_truncation():
+    tokenizer = train_tokenizer(HUGS, "words", 50, max_length=4)
+    texts = ["hug " * 12, "体 hug", ""] * 400
+    counts, unknown = count_tokens(tokenizer, texts)
+    assert counts.tolist() == [14, 4, 2] * 400
+    assert unknown == pytest.approx(1 / 14)
+    tokenizer.pad_token = tokenizer.unk_token
+    assert count_tokens(tokenizer, texts)[1] == 0
+    assert count_tokens(tokenizer, [])[1] == 0

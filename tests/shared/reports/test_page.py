@@ -10,9 +10,9 @@ from datasets import Dataset
 
 from shared.evaluation.label_errors import find_label_errors
 from shared.evaluation.rules import NEVER, DecisionRule
-from shared.reports import page as page_module
 from shared.reports.page import PAGE, without_texts, write_page
 from shared.reports.page_data import MOST_CURVES, MOST_ROWS
+from shared.reports.page_parts import chart_library
 
 METRICS = {"test_micro_f1": 0.5, "test_micro_f1_low": 0.4, "test_micro_f1_high": 0.625}
 ATTACK = "<script>alert(1)</script>"
@@ -176,14 +176,14 @@ def test_the_library_of_the_charts_is_kept_on_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: "made")
     folder = tmp_path / "cache"
-    assert page_module._chart_library(folder) == "made"
+    assert chart_library(folder) == "made"
     monkeypatch.setattr(vl_convert, "javascript_bundle", lambda: "made again")
-    assert page_module._chart_library(folder) == "made"
+    assert chart_library(folder) == "made"
     (file,) = folder.iterdir()
     for damaged in (b"", b"no library", file.read_bytes()[:-9]):
         file.write_bytes(damaged)
-        assert page_module._chart_library(folder) == "made again"
-    assert page_module._chart_library(file / "no folder") == "made again"
+        assert chart_library(folder) == "made again"
+    assert chart_library(file / "no folder") == "made again"
 
 
 def test_worst_errors_and_most_doubtful_rows_come_first(arrays, tmp_path):
