@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.evaluation.annotators import AnnotatorPairs, annotator_labels
-from shared.reports.predictions import headline
+from shared.reports.excerpts import headline
 
 if TYPE_CHECKING:
     from shared.data.answers import Answers
