@@ -16,6 +16,7 @@ Modules:
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_noise`: plant wrong labels, to measure how well they are found.
+- `label_guide`: what each label means, for a person who labels texts.
 - `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
 - `labels`: the labels in one cell of a source.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
@@ -28,6 +29,7 @@ Modules:
 - `sources`: `Source`, rows that can be read, wherever they come from.
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
+- `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
@@ -61,6 +63,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_held_out",
         ],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
+        "label_guide": ["GuideEntry", "read_label_guide"],
         "labelling_pool": ["LabellingPool"],
         "labels": ["has_labels"],
         "mapped_rows": ["add_column", "map_rows"],
@@ -74,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_resampling",
         ],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "texts_to_label": ["TextToLabel", "load_texts_to_label"],
         "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],
         "writers": ["as_text", "output_format", "write_json_lines", "write_parquet"],
     },
