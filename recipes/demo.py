@@ -51,6 +51,7 @@ from shared.serving import (
     FileState,
     PageActions,
     PageLimits,
+    address_of,
     bind,
     check_unpacked_size,
     describe_tagger,
@@ -152,8 +153,7 @@ def main() -> None:
             examples=examples,
             folder=folder,
         )
-        host, port = listening.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        address = address_of(listening)
         print(f"The page of {name} ({len(tagger.label_names):,} labels) is at {address}")
         print("Ctrl-C stops it", flush=True)
         run_server(page, listening)

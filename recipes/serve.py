@@ -33,7 +33,7 @@ from shared.cli import (
     quiet_libraries,
 )
 from shared.evaluation import scores_per_text
-from shared.serving import BatchedTagger, Limits, bind, make_app, run_server
+from shared.serving import BatchedTagger, Limits, address_of, bind, make_app, run_server
 from shared.taggers import TaggerArguments, load_taggers, mean_tagger
 
 DEFAULT_TAGGER = "outputs/github_tagger"
@@ -74,8 +74,7 @@ def main() -> None:
     batched = BatchedTagger(tagger, n_scores, max_waiting=args.max_waiting)
     name = " and ".join(args.model)
     app = make_app(batched, name, Limits(args.max_texts, args.max_characters))
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = address_of(listening)
     print(f"Serving {name} ({len(tagger.label_names):,} labels) at {address}", flush=True)
     print(f"Try it at {address}/docs; Ctrl-C stops it", flush=True)
     run_server(app, listening)

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "errors": ["UserError", "exit_on_user_error"],
         "files": [
             "atomic_write",
+            "expand_path",
             "folder_fingerprint",
             "make_output_dir",
             "temporary_folder",

@@ -159,7 +159,6 @@ def named_flags(arguments: Any) -> frozenset[str]:
 
 def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Arguments:
     """Build the dataclass; whatever it raises is about the values of the flags."""
-    from transformers import TrainingArguments
     from transformers.utils import logging
 
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
@@ -168,7 +167,9 @@ def _build(arguments_class: type[Arguments], values: dict[str, Any]) -> Argument
         require_package("deepspeed", "--deepspeed")
     try:
         arguments = arguments_class(**values)
-        if isinstance(arguments, TrainingArguments):
+        # Recipes whose flags are no TrainingArguments need no torch, which takes seconds to import.
+        training = sys.modules.get("transformers.training_args")
+        if training is not None and isinstance(arguments, training.TrainingArguments):
             check_standard_flags(arguments)
         return arguments
     except UserError:

@@ -19,6 +19,7 @@ Modules:
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_conflicts`: groups of near duplicates, and those whose labels contradict each other.
 - `label_noise`: plant wrong labels, to measure how well they are found.
+- `label_guide`: what each label means, for a person who labels texts.
 - `labelling_pool`: the texts from which a person labels the next ones, and those with labels.
 - `labelled_rows`: write the texts of a data set with further columns, such as new labels.
 - `labels`: the labels in one cell of a source.
@@ -35,6 +36,7 @@ Modules:
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
+- `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
 - `words`: what a word is, in any script.
@@ -72,6 +74,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "labelled_rows": ["write_labelled_rows"],
         "label_conflicts": ["TextGroup", "text_groups"],
+        "label_guide": ["GuideEntry", "read_label_guide"],
         "labelling_pool": ["LabellingPool"],
         "labels": ["has_labels"],
         "languages": ["detect_languages"],
@@ -88,6 +91,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
         "time_column": ["read_time_column"],
+        "texts_to_label": ["TextToLabel", "load_texts_to_label"],
         "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],
         "writers": ["as_text", "output_format", "write_json_lines", "write_parquet"],
     },

@@ -126,8 +126,9 @@ class DataArguments:
         "auto",
         "Meaning of an empty list of labels, and of a list whose labels are all left out: "
         "'unlabelled' (the correct labels are not known), 'negative' (none of the labels applies) "
-        "or 'auto' ('negative' where the data have a 0 for each label, or where Prodigy asked for "
-        "one label only; else 'unlabelled') (default: auto). A null always means unlabelled.",
+        "or 'auto' ('negative' where the data have a 0 for each label, where Prodigy asked for one "
+        "label only, or where a person confirmed it on the page of annotate; else 'unlabelled') "
+        "(default: auto). A null always means unlabelled.",
     )
     cache_dir: str | None = flag(
         None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.errors import UserError
 from shared.data.arguments import DEFAULT_LABEL_COLUMN, DEFAULT_TEXT_COLUMNS
-from shared.data.labels import describe_value, is_missing
+from shared.data.labels import describe_value, has_labels, is_missing
 from shared.data.words import count_words
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 # The answers of Prodigy's binary interfaces: the label applies, does not apply, is not known.
 ANSWERS = ("accept", "reject", "ignore")
+
+# The column in which annotate.py says what a person did with a text. An empty list of
+# labels then means that none applies, which it means nowhere else.
+ANNOTATION_STATUS = "annotation_status"
+LABELLED = "labelled"
+SKIPPED = "skipped"
 
 # Other names of a column of labels, in lower case.
 _USUAL_LABEL_COLUMNS = (
@@ -181,7 +187,8 @@ def find_label_cells(source: Source, args: DataArguments, required: bool) -> Lab
         return LabelCells(source.columns, source.label_column)
     column = find_label_column(source.columns, args.label_column, source.name, required=False)
     if column is not None or not required:
-        return LabelCells(source.columns, column)
+        confirmed = args.empty_labels == "auto" and ANNOTATION_STATUS in source.columns
+        return LabelCells(source.columns, column, confirmed=confirmed)
 
     rows = source.first_rows()
     flags = columns_of_zeros_and_ones(rows, source.columns)
@@ -296,6 +303,9 @@ class LabelCells:
         `label_column`.
     reason : str
         Why these columns were recognised as labels; "" if their names or a flag say so.
+    confirmed : bool, default False
+        An empty list counts as labels only in rows that a person labelled with annotate.py;
+        `ANNOTATION_STATUS` says so. In all others it counts as unlabelled.
 
     Attributes
     ----------
@@ -312,12 +322,16 @@ class LabelCells:
         label_columns: Sequence[str] = (),
         *,
         reason: str = "",
+        confirmed: bool = False,
     ) -> None:
         self.label_column, self.label_columns, self.reason = label_column, label_columns, reason
         self.needed = [*label_columns, *([] if label_column is None else [label_column])]
         self.answers: Counter[str] = Counter()
         self._asked: set[str] = set()  # labels that were accepted or rejected; two are enough
         self._unanswered = 0  # rows with labels and without an answer
+        self.confirmed = confirmed and label_column is not None
+        if self.confirmed:
+            self.needed.append(ANNOTATION_STATUS)
         # The first answer tells whether the column is that of Prodigy.
         self._may_be_answered = label_column is not None and "answer" in columns
         if self._may_be_answered:
@@ -336,6 +350,8 @@ class LabelCells:
         if self.label_column is None:
             return None
         cell, value = row.get(self.label_column), row.get("answer")
+        if self.confirmed and row.get(ANNOTATION_STATUS) != LABELLED and not has_labels(cell):
+            return None
         # A spreadsheet may change the case, and CSV has no null.
         answer = "" if is_missing(value) else str(value).strip().lower()
         if self._may_be_answered and not answer:

@@ -119,8 +119,8 @@ def prepare(
     empty_labels = args.empty_labels
     if empty_labels == "auto":
         zeros = cells.label_columns or encoder.multi_hot
-        one_label = cells.asked_for_one
-        empty_labels = "negative" if zeros or one_label else "unlabelled"
+        confirmed = cells.asked_for_one or cells.confirmed
+        empty_labels = "negative" if zeros or confirmed else "unlabelled"
     known = labels.known(empty_labels)
     parts, times, times_note = _read_split(source, args, table, known)
     weighted = known & table["weight"].is_valid().to_numpy()
@@ -552,11 +552,11 @@ def _zeros_note(
     known: np.ndarray,
     kept: np.ndarray,
 ) -> list[str]:
-    """Return how many texts have a 0 for each label, if labels are zeros and ones."""
+    """Return how many texts were said to have no label, if their form can say so."""
     import numpy as np
 
     rejected = cells.answers["reject"] and empty_labels == "negative"
-    if not (cells.label_columns or encoder.multi_hot or rejected):
+    if not (cells.label_columns or encoder.multi_hot or rejected or cells.confirmed):
         return []
     has_label = np.zeros(len(kept), bool)
     has_label[labels.rows] = True
@@ -564,6 +564,8 @@ def _zeros_note(
         return []
     meaning = "no label applies" if empty_labels == "negative" else "they count as unlabelled"
     form = "only rejected labels" if rejected else "a 0 for each label"
+    if cells.confirmed:
+        form = "an empty list that a person confirmed"
     return [f"{zeros:,} texts have {form}: {meaning} (--empty_labels)"]
 
 

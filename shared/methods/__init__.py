@@ -24,6 +24,7 @@ trainer and the metrics of the rooms below.
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `acquisition`: which texts to label next: strategies of active learning
 - `active_learning`: the probe, fitted again after each batch of labels; its simulation
+- `words_estimate`: the F1 of a classifier of words, out of fold, within seconds
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
 - `windows`: long documents as overlapping windows of tokens
@@ -104,6 +105,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "trees": ["BoostedTrees"],
         "uncertainty": ["DropoutPasses", "bald", "entropy", "label_variance"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],
+        "words_estimate": ["WordsEstimate", "words_out_of_fold"],
         "word_pipelines": ["WordArguments", "word_pipeline"],
         "zero_shot": [
             "CalibratedMean",

@@ -1,37 +1,23 @@
-"""The HTTP interface of a tagger (FastAPI), and the server that runs it (uvicorn).
+"""The HTTP interface of a tagger (FastAPI).
 
-Every answer is JSON. An error is ``{"error": "one line"}``:
-
-- 404, 405: no such address, or not with this method
-- 408: the body of the request took too long
-- 413: the body is too large
-- 422: the body is not what it should be; the line says where
-- 500: a fault of the server, whose log has the traceback
-- 503: too many texts are waiting; the header ``Retry-After`` says when to try again
+Every answer is JSON. The errors are those of `shared.serving.http`, and 503: too many texts are
+waiting; the header ``Retry-After`` says when to try again.
 """
 
 import asyncio
-import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field, StringConstraints
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.cli.errors import UserError
 from shared.evaluation.rules import NEVER
 from shared.serving.batches import BatchedTagger, Overloaded
-
-GRACE_SECONDS = 30  # for requests that run when the server is told to stop
+from shared.serving.http import answer_in_json, error_response
 
 
 @dataclass(frozen=True)
@@ -121,11 +107,8 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
     app = FastAPIOffline(  # its page of documentation needs no network
         title=f"Tagger {name}", version="1", lifespan=lifespan, redoc_url=None
     )
-    app.add_middleware(_LimitedBody, limits=limits)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    answer_in_json(app, max_bytes=limits.max_bytes, body_seconds=limits.body_seconds)
     app.add_exception_handler(Overloaded, _on_overload)
-    app.add_exception_handler(Exception, _on_fault)
 
     class Texts(BaseModel):
         """What ``POST /tag`` reads."""
@@ -167,115 +150,10 @@ def make_app(tagger: BatchedTagger, name: str, limits: Limits) -> FastAPI:
     return app
 
 
-# --- errors --------------------------------------------------------------------------------------
-
-
-def _error(status: int, message: str, **headers: str) -> JSONResponse:
-    return JSONResponse({"error": message}, status, headers)
-
-
-async def _on_invalid_request(_: Request, error: Any) -> JSONResponse:
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return _error(422, f"body: no JSON ({first['ctx']['error']})")
-    place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return _error(422, f"{place}: {first['msg']}")
-
-
-async def _on_http_error(request: Request, error: Any) -> JSONResponse:
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return _error(error.status_code, message, **(error.headers or {}))
-
-
-async def _on_overload(_: Request, __: Any) -> JSONResponse:
-    return _error(503, "too many texts are waiting; try again", **{"Retry-After": "1"})
-
-
-async def _on_fault(_: Request, __: Exception) -> JSONResponse:
-    return _error(500, "a fault of the server; its log has the traceback")
-
-
-# --- requests ------------------------------------------------------------------------------------
+async def _on_overload(_: Request, __: Any) -> Response:
+    return error_response(503, "too many texts are waiting; try again", **{"Retry-After": "1"})
 
 
 async def _until_client_leaves(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-class _LimitedBody:
-    """Read the whole body of a request, up to the limits, before it is passed on."""
-
-    def __init__(self, app: ASGIApp, limits: Limits):
-        self.app, self.limits = app, limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        seconds = self.limits.body_seconds
-        try:
-            body = await asyncio.wait_for(self._read(receive), seconds)
-        except asyncio.TimeoutError:
-            answer = _error(408, f"the body took more than {seconds:g} seconds")
-            return await answer(scope, receive, send)
-        if body is None:  # the client has left
-            return None
-        if len(body) > self.limits.max_bytes:
-            answer = _error(413, f"the body has more than {self.limits.max_bytes:,} bytes")
-            return await answer(scope, receive, send)
-        messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
-
-        return await self.app(scope, receive_again, send)
-
-    async def _read(self, receive: Receive) -> bytearray | None:
-        """Return the body, or a part that is too large already; None if the client leaves."""
-        body, more = bytearray(), True
-        while more and len(body) <= self.limits.max_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        return body
-
-
-# --- server --------------------------------------------------------------------------------------
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any free one.
-
-    Raises
-    ------
-    UserError
-        If the port is in use, or the address is not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = str(error.strerror).split(" (")[0]  # the place follows, which is said already
-        raise UserError(
-            f"--host {host} --port {port}: {reason}; choose another port (0: any free one)"
-        ) from error
-    # Connections inherit it. Without it, the body of an answer waits 40 ms for the client to
-    # acknowledge the header; asyncio sets it on sockets of its own only.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def run_server(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer the requests that have arrived, and return."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
-    server = uvicorn.Server(config)
-    # While the server runs, it has handlers of its own. At its end it raises the signal once more.
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
-    try:
-        server.run(sockets=[listening])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

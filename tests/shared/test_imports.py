@@ -35,7 +35,7 @@ WITH_SKLEARN = {
 }
 WITH_NUMBA = {"data.near_duplicates"}
 WITH_EVALUATE = {"evaluation.evaluate_modules"}
-WITH_FASTAPI = {"serving.app"}
+WITH_FASTAPI = {"serving.annotation_app", "serving.app", "serving.http"}
 LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE - WITH_FASTAPI
 
 SCRIPT = """
