@@ -10,7 +10,9 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
-- `heads`: classification heads on an encoder or decoder; needs no other module.
+- `transformer`: the transformer from its parts, encoder or decoder; needs no other module.
+- `text_generators`: transformers that write texts; needs `transformer` only.
+- `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what a head starts from: a linear fit, mean pooling.
 - `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
@@ -70,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_text_prefix",
             "resolve_model",
         ],
+        "text_generators": ["TransformerForCausalLM", "TransformerForSeq2SeqLM"],
         "tokenizers": [
             "PADDING_MULTIPLE",
             "UNKNOWN_LIMIT",
@@ -81,5 +84,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "train_tokenizer",
             "unknown_token_share",
         ],
+        "transformer": ["TransformerConfig", "TransformerModel"],
     },
 )

@@ -23,7 +23,9 @@ from shared.cli.errors import UserError
 from shared.cli.files import expand_path
 
 if TYPE_CHECKING:
-    from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from shared.models.transformer import TransformerModel
 
 
 # --- small networks ------------------------------------------------------------------------------
@@ -175,20 +177,24 @@ class _TransformerSettings(Protocol):
     dropout: float
 
 
-def build_transformer(args: _TransformerSettings, tokenizer: PreTrainedTokenizerBase) -> BertModel:
-    """Build a BERT encoder with random weights: token and position embeddings, then layers.
+def build_transformer(
+    args: _TransformerSettings, tokenizer: PreTrainedTokenizerBase
+) -> TransformerModel:
+    """Build an encoder of `shared.models.transformer` with random weights.
+
+    It has BERT's parts: learned positions, a norm of the embeddings, and norms after each part.
 
     Parameters
     ----------
     args : TransformerArguments
         A subclass of it that also has the flags `max_length`, the number of tokens that the encoder
-        reads, and `dropout`, the dropout rate of embeddings and layers.
+        reads, and `dropout`, the dropout rate of embeddings and blocks.
     tokenizer : PreTrainedTokenizerBase
         It gives the size of the vocabulary and the padding token.
     """
-    from transformers import BertConfig, BertModel
+    from shared.models.transformer import TransformerConfig, TransformerModel
 
-    config = BertConfig(
+    config = TransformerConfig(
         vocab_size=len(tokenizer),
         hidden_size=args.hidden_size,
         num_attention_heads=args.num_attention_heads,
@@ -196,11 +202,12 @@ def build_transformer(args: _TransformerSettings, tokenizer: PreTrainedTokenizer
         num_hidden_layers=args.num_hidden_layers,
         # Rounded up to a multiple of 8, because batches are padded to such lengths.
         max_position_embeddings=-(-args.max_length // 8) * 8,
-        hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=0.0,  # the slowest dropout; adds nothing to the others
+        norm="post",
+        embedding_norm=True,
+        dropout=args.dropout,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return BertModel(config, add_pooling_layer=False)
+    return TransformerModel(config)
 
 
 # --- word vectors --------------------------------------------------------------------------------

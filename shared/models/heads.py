@@ -8,9 +8,9 @@ To load a saved classifier, import this module. The import registers the classes
 and ``AutoConfig``, ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")``
 then load the folder.
 
-This file must not import other modules of this project: `save_pretrained` copies it into the folder
-of the model, so that transformers can load the folder without this project, with
-``trust_remote_code=True``.
+Of this project, this file must import only `transformer`, and that relatively: `save_pretrained`
+copies both into the folder of the model, so that transformers can load the folder without this
+project, with ``trust_remote_code=True``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from transformers import (
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .transformer import TransformerModel  # noqa: F401  (registers encoders from random weights)
 
 # --- pooling -------------------------------------------------------------------------------------
 

@@ -239,7 +239,7 @@ def test_pushing_sends_card_and_tagger_and_no_pickle(recipe, flags, tmp_path, mo
             *("README.md", "config.json", "heads.py", "metrics.json", "model.safetensors"),
             *("per_label.csv", "plots/label_counts.png", "plots/training_curve.png"),
             *("plots/words_per_text.png", "report.html", "tagger.json"),
-            *("tokenizer.json", "tokenizer_config.json"),
+            *("tokenizer.json", "tokenizer_config.json", "transformer.py"),
         ]
     ]
     assert "Verdict\n- " in printed
@@ -266,7 +266,7 @@ def test_the_sizes_from_scratch_are_those_of_the_flags(trainer_of, recipe, monke
     assert config.num_attention_heads == 2
     assert config.max_position_embeddings == 48  # 44, and what a batch is padded to
     assert model.config.pooling == "max"
-    assert (config.hidden_dropout_prob, model.config.head_dropout) == (0.3, 0.2)
+    assert (config.dropout, model.config.head_dropout) == (0.3, 0.2)
     assert len({group["lr"] for group in trainer.optimizer.param_groups}) == 1
     assert trainer_of("scratch", "--pooling", "mean").model.config.pooling == "mean"
 

@@ -21,7 +21,13 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 WITH_TORCH = {
     "llm.local_model",
     *("methods.mean_pooling", "methods.static_embeddings", "methods.zero_shot"),
-    *("models.first_weights", "models.heads", "models.networks"),
+    *(
+        "models.first_weights",
+        "models.heads",
+        "models.networks",
+        "models.text_generators",
+        "models.transformer",
+    ),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
     *("training.consistency", "training.consistency_losses"),

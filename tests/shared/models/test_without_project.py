@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
+from shared.models.transformer import TransformerConfig, TransformerModel
 
 TEXT = "the tokenizer drops a word"
 # None in sys.modules makes `import shared` fail, as where this project is not installed.
@@ -32,6 +33,13 @@ def save_pooled(tiny_model, tokenizer, folder):
     PooledForSequenceClassification.from_encoder(encoder, LABELS, **head).save_pretrained(folder)
 
 
+def save_scratch(_, tokenizer, folder):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = TransformerConfig(vocab_size=len(tokenizer), intermediate_size=8, **sizes)
+    encoder = TransformerModel(config)
+    PooledForSequenceClassification.from_encoder(encoder, LABELS).save_pretrained(folder)
+
+
 def save_network(_, tokenizer, folder):
     config = TextCNNConfig(
         vocab_size=len(tokenizer),
@@ -44,7 +52,7 @@ def save_network(_, tokenizer, folder):
     TextCNNForSequenceClassification(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("save", [save_pooled, save_network])
+@pytest.mark.parametrize("save", [save_pooled, save_scratch, save_network])
 def test_the_folder_works_without_this_project(save, tiny_model, tmp_path):
     torch.manual_seed(0)
     tokenizer = load_tokenizer(str(tiny_model))
