@@ -30,6 +30,7 @@ Modules:
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
+- `wordnet`: where WordNet's files are, and the words and senses in them.
 - `words`: what a word is, in any script.
 - `writers`: rows to JSON lines, CSV cells and Parquet.
 

@@ -22,6 +22,7 @@ from transformers import (
 
 from shared.cli.arguments import parse_arguments
 from shared.cli.errors import UserError
+from shared.data.wordnet import find_wordnet
 from shared.data.words import UNSPACED
 from shared.methods import augmentation as module
 from shared.methods.augmentation import (
@@ -32,7 +33,7 @@ from shared.methods.augmentation import (
     augmentation_table,
     tokenize_copies,
 )
-from shared.methods.word_augmentation import WORD, WordNet, find_wordnet, word_spans
+from shared.methods.word_augmentation import WORD, WordNet, word_spans
 from shared.training.collators import AugmentingCollator, MultilabelCollator
 
 ISSUE = """Slow batch loading, please help
