@@ -12,7 +12,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `text_modules`: metrics of generated texts, answers and log-likelihoods, for the same library.
 - `evaluate_base`: what the modules for that library have in common.
 - `meteor`: METEOR with a WordNet of any origin.
-- `perplexity`: perplexity, and the log-likelihoods of a causal language model.
+- `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `agreement`: how far labels of a model agree with those of a person, or of another model;
@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "likelihoods": ["causal_log_likelihoods", "perplexity"],
         "metrics": [
             "classification_report",
             "f1_scores",
@@ -65,7 +66,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "per_label_report",
             "single_label_metrics",
         ],
-        "perplexity": ["causal_log_likelihoods", "perplexity"],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
         "text_modules": [
             "BitsPerByte",

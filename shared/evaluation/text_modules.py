@@ -29,8 +29,8 @@ from shared.cli.errors import UserError
 from shared.cli.launch import progress
 from shared.evaluation.bootstrap import statistic_interval
 from shared.evaluation.evaluate_base import InMemoryMetric
+from shared.evaluation.likelihoods import likelihood_sums, perplexity_of_sums
 from shared.evaluation.meteor import CachedStemmer, MeteorScorer, missing_library
-from shared.evaluation.perplexity import likelihood_sums, perplexity_of_sums
 
 _TEXT = datasets.Value("string")
 _LIKELIHOODS = datasets.Sequence(datasets.Value("float64"))
@@ -52,6 +52,8 @@ class _CorpusMetric(InMemoryMetric):
         self.confidence = confidence
 
     def _compute(self, **inputs: Any) -> dict[str, float]:
+        if not all(inputs.values()):
+            raise ValueError(f"{type(self).__name__}: no rows, so there is nothing to score")
         terms = self._row_terms(**inputs)
         values = self._from_sums(terms.sum(axis=0, keepdims=True))[0]
         result = {key: float(value) for key, value in zip(self.keys, values, strict=True)}
