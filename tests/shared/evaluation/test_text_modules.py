@@ -2,6 +2,7 @@ import builtins
 import re
 import socket
 from collections import Counter
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -10,6 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from wordnet_files import write_wordnet
 
 from shared.cli.errors import UserError
@@ -322,6 +327,27 @@ def test_the_interval_of_a_mean_covers_texts_and_is_the_same_each_time():
     perplexity = Perplexity(confidence=0.95)
     results = perplexity.compute(log_likelihoods=[[np.log(0.5)] * n for n in (1, 5, 9)])
     assert list(results.values()) == pytest.approx([2, 2, 2])
+
+
+def test_the_examples_of_the_readme(tmp_path, capsys):
+    readme = (Path(__file__).parents[3] / "recipes" / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## Metrics of generated texts\n")[1].split("\n## ")[0]
+    line = re.search(r"`(\{.*\})`:\n", section)[1]
+    of_file, of_model = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    Path("predictions.jsonl").write_text(f"{line}\n" * 2)
+    exec(of_file, variables := {})
+    Path("predictions.jsonl").unlink()
+    assert list(variables["results"])[:4] == ["bleu", "bleu_low", "bleu_high", "chrf"]
+    assert "nrefs:2|" in capsys.readouterr().out
+
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "cat": 2}
+    words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+    config = GPT2Config(vocab_size=3, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    texts = ["cat cat dog", "cat cat"]
+    exec(of_model, {"tokenizer": tokenizer, "texts": texts, "model": GPT2LMHeadModel(config)})
+    assert re.match(r"\{'perplexity': \d\.\d+, 'perplexity_low'", capsys.readouterr().out)
 
 
 # --- mistakes ------------------------------------------------------------------------------------
