@@ -3,6 +3,7 @@
 Importing this module imports `evaluate`, which takes seconds.
 """
 
+import inspect
 from typing import Any, ClassVar
 
 import datasets
@@ -10,6 +11,7 @@ import evaluate
 
 # Inputs that only some of this project's modules have.
 _SPECIAL_INPUTS = ("log_likelihoods",)
+_LIBRARY_OPTIONS = inspect.signature(evaluate.EvaluationModule.__init__).parameters.keys()
 
 
 class InMemoryMetric(evaluate.Metric):
@@ -25,6 +27,9 @@ class InMemoryMetric(evaluate.Metric):
     def __init__(self, config_name: str = "default", **kwargs: Any):
         if config_name not in self.averages:
             raise ValueError(f"average must be one of {self.averages}, not {config_name!r}")
+        # The library takes options of any name, and ignores those that it does not know.
+        if unknown := kwargs.keys() - _LIBRARY_OPTIONS:
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
         super().__init__(config_name, **kwargs)
 

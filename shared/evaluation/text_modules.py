@@ -33,7 +33,6 @@ from shared.evaluation.likelihoods import likelihood_sums, perplexity_of_sums
 from shared.evaluation.meteor import CachedStemmer, MeteorScorer, missing_library
 
 _TEXT = datasets.Value("string")
-_LIKELIHOODS = datasets.Sequence(datasets.Value("float64"))
 
 # --- common bases --------------------------------------------------------------------------------
 
@@ -150,7 +149,8 @@ class _SacreBleuMetric(_TextMetric):
         # None where a text has fewer.
         most = max(len(row) for row in references)
         columns = zip(*(row + [None] * (most - len(row)) for row in references), strict=True)
-        statistics = self.metric._extract_corpus_statistics(predictions, list(columns))
+        texts = progress(predictions, type(self).__name__, unit="texts")
+        statistics = self.metric._extract_corpus_statistics(texts, list(columns))
         return np.array(statistics, dtype=np.int64)
 
     def _from_sums(self, sums: np.ndarray) -> np.ndarray:
@@ -197,6 +197,8 @@ class Bleu(_SacreBleuMetric):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if max_ngram_order < 1:
+            raise ValueError(f"max_ngram_order must be at least 1, not {max_ngram_order}")
         for name, value, allowed in [
             ("tokenize", tokenize, self.tokenizers),
             ("smooth_method", smooth_method, self.smooth_methods),
@@ -230,6 +232,8 @@ class ChrF(_SacreBleuMetric):
 
     def __init__(self, *, word_order: int = 0, lowercase: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        if word_order < 0:
+            raise ValueError(f"word_order must be at least 0, not {word_order}")
         try:
             from sacrebleu.metrics.chrf import CHRF
         except ImportError as error:
@@ -274,9 +278,8 @@ class Rouge(_MeanOverTexts):
         super().__init__(**kwargs)
         if isinstance(types, str):
             types = (types,)
-        for name in types:
-            if not re.fullmatch("rouge([1-9]|L|Lsum)", name):
-                raise ValueError(f"types must be rouge1 to rouge9, rougeL, rougeLsum, not {name!r}")
+        if not types or not all(re.fullmatch("rouge([1-9]|L|Lsum)", name) for name in types):
+            raise ValueError(f"types must be rouge1 to rouge9, rougeL or rougeLsum, not {types!r}")
         try:
             from nltk.stem.porter import PorterStemmer
             from rouge_score.rouge_scorer import RougeScorer
@@ -410,7 +413,31 @@ def _overlap_f1(words: list[str], answer: list[str]) -> float:
 # --- likelihoods ---------------------------------------------------------------------------------
 
 
-class Perplexity(_CorpusMetric):
+class _LikelihoodMetric(_CorpusMetric):
+    """A metric of the log-likelihoods of tokens."""
+
+    inputs: ClassVar = {"log_likelihoods": datasets.Sequence(datasets.Value("float64"))}
+
+    def add_batch(self, *, log_likelihoods: Any = None, **inputs: Any) -> None:
+        """Add the log-likelihoods of texts, and what else the metric has as inputs.
+
+        Raises
+        ------
+        ValueError
+            If they are no lists of numbers, one for each text, or an input is not as long.
+        """
+        rows = [
+            np.asarray(_list_of(f"log_likelihoods[{index}]", row, "numbers"), dtype=np.float64)
+            for index, row in enumerate(_list_of("log_likelihoods", log_likelihoods, "lists"))
+        ]
+        own = {name: values for name, values in inputs.items() if name in self.inputs}
+        for name, values in own.items():
+            if len(values) != len(rows):
+                raise ValueError(f"log_likelihoods of {len(rows)} texts, but {len(values)} {name}")
+        super().add_batch(log_likelihoods=rows, **own)
+
+
+class Perplexity(_LikelihoodMetric):
     """Perplexity of texts: ``Perplexity()``, the result is "perplexity".
 
     The input ``log_likelihoods`` has a list for each text: log p (natural logarithm) of each token
@@ -419,7 +446,6 @@ class Perplexity(_CorpusMetric):
     """
 
     keys = ("perplexity",)
-    inputs: ClassVar = {"log_likelihoods": _LIKELIHOODS}
 
     def _row_terms(self, log_likelihoods: list[list[float]]) -> np.ndarray:
         return likelihood_sums(log_likelihoods)
@@ -428,10 +454,21 @@ class Perplexity(_CorpusMetric):
         return perplexity_of_sums(sums)[:, None]
 
 
-class _BitsPerUnit(_CorpusMetric):
+class _BitsPerUnit(_LikelihoodMetric):
     """Bits that a model needs for a text, for each unit of the text."""
 
-    inputs: ClassVar = {"log_likelihoods": _LIKELIHOODS, "references": _TEXT}
+    inputs: ClassVar = {**_LikelihoodMetric.inputs, "references": _TEXT}
+
+    def add_batch(self, *, references: Any = None, **inputs: Any) -> None:
+        """Add the log-likelihoods of texts, and the texts; raises as for perplexity."""
+        texts = [
+            row[0] if isinstance(row, list) and len(row) == 1 else row
+            for row in _list_of("references", references)
+        ]
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"references[{index}] must be one text, not {text!r:.60}")
+        super().add_batch(references=texts, **inputs)
 
     def _row_terms(self, log_likelihoods: list[list[float]], references: list[str]) -> np.ndarray:
         sizes = np.array([self._size(text) for text in references])
@@ -472,8 +509,8 @@ class BitsPerByte(_BitsPerUnit):
 # --- input ---------------------------------------------------------------------------------------
 
 
-def _list_of(name: str, values: Any) -> list:
+def _list_of(name: str, values: Any, content: str = "texts") -> list:
     """Return the values of a list, an array or a column of a data set as a list."""
     if values is None or isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
-        raise ValueError(f"{name} must be a list of texts, not {values!r:.60}")
+        raise ValueError(f"{name} must be a list of {content}, not {values!r:.60}")
     return list(values)

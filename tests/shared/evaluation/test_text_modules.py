@@ -401,12 +401,30 @@ def test_rouge_refuses_a_reference_in_which_it_finds_no_word():
     ("log_likelihoods", "message"),
     [
         ([[-1.0], [-1.0, float("nan")]], r"log_likelihoods\[1\] holds a value that is not a num"),
+        ([-1.0, -2.0], r"log_likelihoods\[0\] must be a list of numbers, not -1\.0"),
+        (None, "log_likelihoods must be a list of lists, not None"),
         ([[-1.0, 2.5]], r"log_likelihoods\[0\] holds 2\.5; log-probabilities are at most 0"),
     ],
 )
 def test_log_likelihoods_are_checked(log_likelihoods, message):
     with pytest.raises(ValueError, match=message):
-        Perplexity().compute(log_likelihoods=log_likelihoods)
+        Perplexity().compute(predictions=["a"], log_likelihoods=log_likelihoods)
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        (["ab", "c"], "log_likelihoods of 1 texts, but 2 references"),
+        ([["ab", "c"]], r"references\[0\] must be one text, not \['ab', 'c'\]"),
+        ([""], "references hold no character"),
+    ],
+)
+def test_the_texts_of_log_likelihoods_are_checked(references, message):
+    module = BitsPerCharacter()
+    with pytest.raises(ValueError, match=message):
+        module.compute(references=references, log_likelihoods=[[-1.0]])
+    results = module.compute(references=[["ab"]], log_likelihoods=[[-np.log(2)]])
+    assert results == {"bits_per_character": pytest.approx(0.5)}
 
 
 @pytest.mark.parametrize(
@@ -414,13 +432,18 @@ def test_log_likelihoods_are_checked(log_likelihoods, message):
     [
         (Bleu, {"tokenize": "flores200"}, "tokenize must be one of 13a, intl, char, zh, none"),
         (Bleu, {"smooth_method": "x"}, "smooth_method must be one of exp"),
+        (Bleu, {"max_ngram_order": 0}, "max_ngram_order must be at least 1, not 0"),
+        (ChrF, {"word_order": -1}, "word_order must be at least 0, not -1"),
         (Rouge, {"types": ["rouge0"]}, "types must be rouge1 to rouge9"),
+        (Rouge, {"types": []}, "types must be rouge1 to rouge9"),
         (ExactMatch, {"confidence": 95}, "confidence must lie between 0 and 1, not 95"),
     ],
 )
 def test_wrong_options_are_refused_at_once(module_class, options, message):
     with pytest.raises(ValueError, match=message):
         module_class(**options)
+    with pytest.raises(TypeError, match=f"^{module_class.__name__} has no option tokenise$"):
+        module_class(tokenise="zh")
 
 
 @pytest.mark.parametrize(
