@@ -10,8 +10,8 @@ from functools import cache
 from shared.cli.errors import UserError
 from shared.data.wordnet import WordNetFiles, find_wordnet
 
-# A new sentence does not begin with a small letter.
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?![a-z])")
+# A new sentence does not begin with a small letter, nor after a title.
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bMrs\.)(?<!\bDr\.)\s+(?![a-z])")
 _PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}  # as NLTK names them
 
 
@@ -24,8 +24,8 @@ class MeteorScorer:
         Folder with WordNet's files; None finds them (see `shared.data.wordnet.find_wordnet`).
     tokenize : callable, optional
         Makes a list of words of a text, such as ``nltk.word_tokenize``, which needs NLTK's data.
-        None splits texts at the ends of sentences, and these as the Penn Treebank does; only
-        abbreviations are split as ``nltk.word_tokenize`` would not.
+        None does nearly the same without it: texts are split at the ends of sentences, and these
+        as in the Penn Treebank. It differs after rare abbreviations, which may end a sentence.
     alpha, beta, gamma : float
         The weight of precision against recall, and shape and weight of the penalty for matches that
         are scattered; NLTK's defaults.

@@ -186,8 +186,9 @@ def test_meteor_separates_the_full_stops_of_every_sentence(wordnet):
     scorer = MeteorScorer(wordnet)
     best = 1 - 0.5 * (1 / 8) ** 3
     assert scorer("I saw it. You did too.", ["i saw it . you did too ."]) == pytest.approx(best)
-    # A number and an abbreviation inside of a sentence stay whole.
-    assert scorer("It is 3.5 e.g. here", ["it is 3.5 e.g. here"]) == pytest.approx(1 - 0.5 / 5**3)
+    # Numbers, abbreviations and titles inside of a sentence stay whole.
+    for text, n_words in [("It is 3.5 e.g. here", 5), ("Mr. Smith and Dr. No", 5)]:
+        assert scorer(text, [text]) == pytest.approx(1 - 0.5 / n_words**3)
     letters = MeteorScorer(wordnet, tokenize=list)
     assert letters("猫坐", ["猫坐"]) == pytest.approx(1 - 0.5 / 8)
 
@@ -402,7 +403,7 @@ def test_rouge_refuses_a_reference_in_which_it_finds_no_word():
     [
         ([[-1.0], [-1.0, float("nan")]], r"log_likelihoods\[1\] holds a value that is not a num"),
         ([-1.0, -2.0], r"log_likelihoods\[0\] must be a list of numbers, not -1\.0"),
-        (None, "log_likelihoods must be a list of lists, not None"),
+        ("-1.0", "log_likelihoods must be a list of lists, not '-1.0'"),
         ([[-1.0, 2.5]], r"log_likelihoods\[0\] holds 2\.5; log-probabilities are at most 0"),
     ],
 )
