@@ -57,6 +57,11 @@ class _CorpusMetric(InMemoryMetric):
         values = self._from_sums(terms.sum(axis=0, keepdims=True))[0]
         result = {key: float(value) for key, value in zip(self.keys, values, strict=True)}
         if self.confidence is not None:
+            if not np.isfinite(terms).all():
+                raise ValueError(
+                    f"{self.keys[0]} is infinite, as a token has probability 0; there is no "
+                    "interval: leave confidence out"
+                )
             bounds = statistic_interval(terms, self._from_sums, confidence=self.confidence)
             for bound, values in zip(("low", "high"), bounds, strict=True):
                 named = zip(self.keys, values, strict=True)
@@ -448,7 +453,8 @@ class Perplexity(_LikelihoodMetric):
     keys = ("perplexity",)
 
     def _row_terms(self, log_likelihoods: list[list[float]]) -> np.ndarray:
-        return likelihood_sums(log_likelihoods)
+        sums = likelihood_sums(log_likelihoods)
+        return sums[sums[:, 1] > 0]  # a resample of texts without tokens has no perplexity
 
     def _from_sums(self, sums: np.ndarray) -> np.ndarray:
         return perplexity_of_sums(sums)[:, None]

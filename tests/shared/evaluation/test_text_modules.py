@@ -328,6 +328,10 @@ def test_the_interval_of_a_mean_covers_texts_and_is_the_same_each_time():
     perplexity = Perplexity(confidence=0.95)
     results = perplexity.compute(log_likelihoods=[[np.log(0.5)] * n for n in (1, 5, 9)])
     assert list(results.values()) == pytest.approx([2, 2, 2])
+    results = perplexity.compute(log_likelihoods=[[np.log(0.5)], [], [], []])  # no 0 / 0
+    assert list(results.values()) == pytest.approx([2, 2, 2])
+    with pytest.raises(ValueError, match="perplexity is infinite, as a token has probability 0"):
+        perplexity.compute(log_likelihoods=[[-np.inf], [-1.0]])
 
 
 def test_the_examples_of_the_readme(tmp_path, capsys):
