@@ -58,7 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
-        "likelihoods": ["causal_log_likelihoods", "perplexity"],
+        "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "metrics": [
             "classification_report",
             "f1_scores",

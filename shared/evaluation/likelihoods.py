@@ -1,4 +1,4 @@
-"""Perplexity: from the log-likelihoods of tokens, and those of a causal language model.
+"""Perplexity: from log-likelihoods of tokens, and those of a causal language model.
 
 All logarithms are natural ones. Means are taken over all tokens of a corpus, not over the means of
 its texts.
@@ -34,6 +34,43 @@ def perplexity(log_likelihoods: Sequence[Sequence[float] | np.ndarray]) -> float
         If there is no token, or a value is above 0 or not a number.
     """
     return float(perplexity_of_sums(likelihood_sums(log_likelihoods).sum(axis=0)))
+
+
+def distribution_perplexity(probabilities: np.ndarray) -> np.ndarray:
+    """Return the perplexity of distributions over a vocabulary: e to the power of their entropy.
+
+    It says among how many equally likely tokens a model would be as unsure as it is; `perplexity`
+    says how unsure it was of the tokens that came.
+
+    Parameters
+    ----------
+    probabilities : (..., vocabulary) array
+        Each distribution sums to 1.
+
+    Returns
+    -------
+    perplexities : (...) array
+        From 1, one token is certain, to the size of the vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If the vocabulary is empty, a probability is negative or not a number, or a sum is not 1.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if probabilities.ndim == 0 or probabilities.shape[-1] == 0:
+        raise ValueError("the vocabulary is empty: a distribution needs at least one probability")
+    if not (probabilities >= 0).all():
+        raise ValueError(
+            "probabilities must be numbers of at least 0; pass logits through a softmax"
+        )
+    sums = probabilities.sum(axis=-1)
+    # The tolerance is that of a softmax in single precision over a large vocabulary.
+    if not np.allclose(sums, 1, rtol=0, atol=1e-3):
+        worst = sums.flat[np.argmax(np.abs(sums - 1))]
+        raise ValueError(f"a distribution must sum to 1, but one sums to {worst:g}")
+    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    return np.exp(-(probabilities * logs).sum(axis=-1))
 
 
 def likelihood_sums(log_likelihoods: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:

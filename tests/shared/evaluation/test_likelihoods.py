@@ -3,7 +3,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
-from shared.evaluation.likelihoods import causal_log_likelihoods, perplexity
+from shared.evaluation.likelihoods import (
+    causal_log_likelihoods,
+    distribution_perplexity,
+    perplexity,
+)
 
 # Log-probabilities of a bigram model: row, the token before; column, the next one.
 BIGRAMS = np.log([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.3, 0.6, 0.1]])
@@ -93,3 +97,40 @@ def test_mistakes_are_one_line(bigrams):
         causal_log_likelihoods(T5ForConditionalGeneration(config), [])
     with pytest.raises(ValueError, match="no token"):
         perplexity([])
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([0.5, 0.5], 2),
+        ([1, 0, 0, 0], 1),
+        ([0.25] * 4, 4),
+        ([0.7, 0.1, 0.1, 0.1], 2.5611),
+        ([0.97, 0.01, 0.01, 0.01], 1.1826),
+        ([0.49, 0.49, 0.01, 0.01], 2.2060),
+    ],
+)
+def test_perplexity_of_a_distribution_in_worked_examples(probabilities, expected):
+    assert distribution_perplexity(probabilities) == pytest.approx(expected, abs=5e-5)
+
+
+def test_perplexity_of_a_distribution_is_that_of_texts_drawn_from_it():
+    counts = np.array([[4, 3, 2, 1], [10, 0, 0, 0]])
+    drawn = [np.log(np.repeat(row[row > 0] / 10, row[row > 0])) for row in counts]
+    expected = [perplexity([row]) for row in drawn]
+    np.testing.assert_allclose(distribution_perplexity(counts / 10), expected)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([], "the vocabulary is empty"),
+        (np.ones((2, 0)), "the vocabulary is empty"),
+        ([1.5, -0.5], "at least 0; pass logits through a softmax"),
+        ([0.5, np.nan], "must be numbers"),
+        ([[0.5, 0.5], [0.5, 0.2]], r"must sum to 1, but one sums to 0\.7"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        distribution_perplexity(probabilities)
