@@ -39,6 +39,7 @@ Modules:
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
+- `wordnet`: where WordNet's files are, and the words and senses in them.
 - `words`: what a word is, in any script.
 - `writers`: rows to JSON lines, CSV cells and Parquet.
 

@@ -1,6 +1,6 @@
 """Evaluation: turn logits into labels, tune thresholds, compute metrics and their uncertainty.
 
-Every module except `cross_validation` works on NumPy arrays alone.
+Every module except `cross_validation`, and those of generated texts, works on NumPy arrays alone.
 
 - `decisions`: from logits to scores, from scores to labels; tuning of thresholds.
 - `metrics`: metric functions for the Trainer, and per-label reports.
@@ -9,6 +9,10 @@ Every module except `cross_validation` works on NumPy arrays alone.
 - `reliability`: how far scores are from probabilities
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
+- `text_modules`: metrics of generated texts, answers and log-likelihoods, for the same library.
+- `evaluate_base`: what the modules for that library have in common.
+- `meteor`: METEOR with a WordNet of any origin.
+- `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `agreement`: how far labels of a model agree with those of a person, or of another model;
@@ -44,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "label_agreement",
             "label_confusions",
         ],
-        "bootstrap": ["bootstrap_interval", "paired_bootstrap"],
+        "bootstrap": ["bootstrap_interval", "paired_bootstrap", "statistic_interval"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "collapse": ["describe_collapse"],
         "cross_validation": [
@@ -72,6 +76,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],
         "metrics": [
             "classification_report",
@@ -81,6 +86,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "single_label_metrics",
         ],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
+        "text_modules": [
+            "BitsPerByte",
+            "BitsPerCharacter",
+            "Bleu",
+            "ChrF",
+            "ExactMatch",
+            "Meteor",
+            "Perplexity",
+            "Rouge",
+            "SquadScores",
+        ],
         "thresholds": ["THRESHOLDS_HELP", "find_thresholds", "fixed_threshold"],
     },
 )

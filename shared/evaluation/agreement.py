@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.evaluation.bootstrap import bootstrap_interval, resampled_sums
+from shared.evaluation.bootstrap import bootstrap_interval, statistic_interval
 from shared.evaluation.metrics import f1_scores, subset_accuracy
 
 # Of `is_stable`; those of the paper.
@@ -191,15 +191,19 @@ def alpha_interval(
     Returns
     -------
     low, high : float
-        None where alpha is None. Resamples without a second category are left out.
+        None where alpha is None. A resample without a second category counts as all texts.
     """
     terms = _alpha_terms(counts)
-    if not len(terms) or (alpha := krippendorff_alpha(counts)) is None:
+    if not len(terms) or krippendorff_alpha(counts) is None:
         return None
-    resampled = _alpha(resampled_sums(terms, n_resamples, random_state))
-    resampled = np.append(resampled[~np.isnan(resampled)], alpha)
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(min(low, alpha)), float(max(high, alpha))
+    low, high = statistic_interval(
+        terms,
+        lambda sums: _alpha(sums)[:, None],
+        n_resamples=n_resamples,
+        confidence=confidence,
+        random_state=random_state,
+    )
+    return float(low[0]), float(high[0])
 
 
 def _alpha_terms(counts: np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 A metric on a test set is uncertain because another sample of rows would give another value. The
 bootstrap estimates this uncertainty: it draws rows with replacement, many times, and computes the
-metric each time. The metrics supported here are ratios of sums over rows, or means of such ratios,
-so a resample needs only the sums.
+metric each time. The metrics supported here are functions of sums over rows, so a resample needs
+only the sums.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,6 +54,38 @@ def bootstrap_interval(
     resampled = _resample([terms], n_resamples, random_state)[0]
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(min(low, value)), float(max(high, value))
+
+
+def statistic_interval(
+    terms: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    random_state: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the percentile bootstrap intervals of metrics that are functions of sums over rows.
+
+    Parameters
+    ----------
+    terms : (rows, k) array
+        What each row adds to the k sums, such as its n-grams that match.
+    statistic : callable
+        Makes an (n, m) array of m metrics of an (n, k) array of sums.
+    n_resamples, confidence, random_state
+        As in `bootstrap_interval`.
+
+    Returns
+    -------
+    low, high : (m,) array
+        The intervals contain the metrics of all rows: they are extended where they would not. A
+        metric that is not a number in a resample counts there as that of all rows.
+    """
+    value = statistic(terms.sum(axis=0, keepdims=True))[0]
+    resampled = statistic(_resampled_sums(terms, n_resamples, random_state))
+    resampled = np.where(np.isnan(resampled), value, resampled)
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return np.minimum(low, value), np.maximum(high, value)
 
 
 def paired_bootstrap(
@@ -135,41 +169,15 @@ def _sum_by_group(terms: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return sums
 
 
-def resampled_sums(columns: np.ndarray, n_resamples: int, random_state: int) -> np.ndarray:
-    """Return the sum of each column over resampled rows: (n_resamples, columns).
-
-    The cost hardly depends on the number of rows. Rows with equal terms are interchangeable, and
-    there are only few distinct ones. It is therefore enough to draw how often each distinct row
-    occurs, which is a multinomial distribution. The sums over a resample are then a matrix product.
-
-    Parameters
-    ----------
-    columns : array of shape (rows, columns)
-        What each row adds to the sums; at least one row.
-    n_resamples : int
-    random_state : int
-    """
-    distinct, counts = np.unique(columns, axis=0, return_counts=True)
-    rng = np.random.default_rng(random_state)
-    # Draw the (resamples, distinct rows) counts in blocks, to bound the memory to 128 MiB.
-    block = max(1, 2**24 // len(distinct))
-    return np.concatenate(
-        [
-            rng.multinomial(len(columns), counts / len(columns), size=min(block, n_resamples - i))
-            @ distinct.astype(np.float64)
-            for i in range(0, n_resamples, block)
-        ]
-    )
-
-
 def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> list[np.ndarray]:
     """Return the metric on resampled rows: (n_resamples,) for each (rows, 2, k) array of terms.
 
     Ratios that are 0 / 0 in a resample, but not in all rows, are left out of its mean.
     """
+    n_rows = len(terms[0])
     # The terms of all systems side by side, so that one draw of rows serves all of them.
-    columns = np.concatenate([term.reshape(len(term), -1) for term in terms], axis=1)
-    totals = resampled_sums(columns, n_resamples, random_state)
+    columns = np.concatenate([term.reshape(n_rows, -1) for term in terms], axis=1)
+    totals = _resampled_sums(columns, n_resamples, random_state)
     # Take the systems apart again: (n_resamples, 2 k) each, then numerators and denominators.
     parts = np.split(totals, np.cumsum([term[0].size for term in terms])[:-1], axis=1)
     values = []
@@ -180,3 +188,25 @@ def _resample(terms: list[np.ndarray], n_resamples: int, random_state: int) -> l
         sums = ratio(numerators, denominators).sum(axis=1)
         values.append(sums / np.maximum(n_present, 1) * share_of_all)
     return values
+
+
+def _resampled_sums(columns: np.ndarray, n_resamples: int, random_state: int) -> np.ndarray:
+    """Return the sums of each column over resampled rows: (n_resamples, columns).
+
+    The cost hardly depends on the number of rows where few of them are distinct. Rows with equal
+    terms are interchangeable, so it is enough to draw how often each distinct row occurs, which is
+    a multinomial distribution. The sums over a resample are then a matrix product.
+    """
+    distinct, counts = np.unique(columns, axis=0, return_counts=True)
+    rng = np.random.default_rng(random_state)
+    # Draw the (resamples, distinct rows) counts in blocks, to bound the memory to 128 MiB.
+    block = max(1, 2**24 // len(distinct))
+    return np.concatenate(
+        [
+            rng.multinomial(
+                len(columns), counts / len(columns), size=min(block, n_resamples - start)
+            )
+            @ distinct.astype(np.float64)
+            for start in range(0, n_resamples, block)
+        ]
+    )

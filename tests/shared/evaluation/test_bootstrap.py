@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from shared.evaluation.bootstrap import (
+    bootstrap_interval,
+    paired_bootstrap,
+    statistic_interval,
+)
 from shared.evaluation.metrics import f1_scores
 
 
@@ -119,3 +123,12 @@ def test_rows_of_a_group_count_as_one_observation():
     assert grouped == pytest.approx(alone)
     independent = paired_bootstrap(*twice)
     assert independent["high"] - independent["low"] < 0.85 * (alone["high"] - alone["low"])
+
+
+def test_interval_of_a_statistic_equals_that_of_the_same_metric():
+    y_true, logits = example(rows=150)
+    y_pred = logits > 0
+    terms = np.column_stack([2 * (y_true & y_pred).sum(1), y_true.sum(1) + y_pred.sum(1)])
+    low, high = statistic_interval(terms, lambda sums: sums[:, :1] / sums[:, 1:])
+    expected = bootstrap_interval(y_true, y_pred, metric="micro_f1")
+    np.testing.assert_allclose([low[0], high[0]], expected, rtol=1e-12)

