@@ -40,7 +40,7 @@ def imported(*folders):
                 names = []
                 if isinstance(node, ast.Import):
                     names = [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom):
+                elif isinstance(node, ast.ImportFrom) and not node.level:
                     names = [node.module]
                 for name in names:
                     modules.setdefault(name.split(".")[0], path)
