@@ -108,8 +108,8 @@ class CoTrainingArguments(TaggingArguments, UnlabelledArguments, TrainingArgumen
     )
     alignment: bool = flag(
         True,
-        "Keep the labels of the examples as frequent as among the labelled texts; false, if these "
-        "were not drawn at random (default: true).",
+        "If each text has one label, keep the classes of the examples as frequent as among the "
+        "labelled texts; false, if these were not drawn at random (default: true).",
     )
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
@@ -217,7 +217,7 @@ def main() -> None:
         View(words["train"], words["unlabelled"], fit_words),
         y["train"],
         rule.choose,
-        shares=y["train"].mean(axis=0) if args.alignment else None,
+        shares=y["train"].mean(axis=0) if single_label and args.alignment else None,
     )
     rounds = progress(islice(rounds, args.rounds), "co-training", unit="rounds", total=args.rounds)
     *_, (by_embeddings, by_words) = rounds

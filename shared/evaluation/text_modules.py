@@ -16,9 +16,11 @@ The libraries are imported when a module is made; the extra "generation" install
 
 import re
 import string
+import sys
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 
@@ -287,8 +289,12 @@ class Rouge(_MeanOverTexts):
             raise ValueError(f"types must be rouge1 to rouge9, rougeL or rougeLsum, not {types!r}")
         try:
             from nltk.stem.porter import PorterStemmer
-            from rouge_score.rouge_scorer import RougeScorer
-            from rouge_score.tokenize import tokenize as split_words
+
+            # It imports absl, whose logger takes the standard error of this moment and later closes
+            # it, unless it is the real one.
+            with redirect_stderr(sys.__stderr__):
+                from rouge_score.rouge_scorer import RougeScorer
+                from rouge_score.tokenize import tokenize as split_words
         except ImportError as error:
             raise UserError(missing_library("Rouge", error)) from error
         self.keys = tuple(types)

@@ -82,13 +82,13 @@ def co_train(
     choose : callable
         Maps scores (texts, labels) to predicted labels, bool of the same shape.
     shares : array of shape (labels,), optional
-        Share of the texts that have each label: the scores of the unlabelled texts are aligned to
-        it (`align`). None: they are not.
+        Share of each class, for texts that have exactly one: the scores of the unlabelled texts are
+        aligned to it (`align`). None: they are not.
     """
 
     def teach(view: View, scores: np.ndarray) -> LinearClassifier:
         if shares is not None:
-            scores = align(scores, shares, single_label=classifiers[0].single_label)
+            scores = align(scores, shares)
         rows = most_confident(scores, SURE)
         return view.fit(
             stack([view.labelled, view.unlabelled[rows]]),
@@ -127,28 +127,19 @@ def equalize(
     ]
 
 
-def align(scores: np.ndarray, shares: np.ndarray, *, single_label: bool) -> np.ndarray:
-    """Return probabilities whose mean is nearer to wanted shares.
+def align(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return class probabilities whose mean is nearer to wanted shares.
 
     Without it, a class that is predicted a little too often gets more examples, and takes over
-    (Berthelot et al. 2020, "ReMixMatch", section 3.1, "distribution alignment"); a rare label of
-    texts with several gets none.
+    (Berthelot et al. 2020, "ReMixMatch", section 3.1, "distribution alignment").
 
     Parameters
     ----------
-    scores : array of shape (texts, labels)
-    shares : array of shape (labels,)
-        Wanted mean of the scores.
-    single_label : bool
-        Whether the labels exclude each other: rows of scores have the sum 1, and a class is scaled
-        by the wanted over the mean share, by a factor of 1/10 to 10. Otherwise the logits of each
-        label are shifted, so that its mean score is the share (`LabelAlignment`).
+    scores : array of shape (texts, classes)
+        Rows have the sum 1.
+    shares : array of shape (classes,)
+        A class is scaled by the wanted over the mean share, by a factor of 1/10 to 10.
     """
-    if not single_label:
-        from shared.training.consistency_losses import LabelAlignment
-
-        shift = LabelAlignment(shares, scores, single_label=False).shift
-        return scores / (scores + (1 - scores) * np.exp(-shift))
     factor = shares / np.maximum(scores.mean(axis=0), 1e-9)
     aligned = scores * np.clip(factor, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
     return aligned / aligned.sum(axis=1, keepdims=True)

@@ -25,7 +25,7 @@ MOST_MODULES = {
     "annotate": 51,
     "augmentation": 108,
     "best": 123,
-    "co_training": 110,
+    "co_training": 108,
     "demo": 84,
     "document_classification": 104,
     "domain_adaptation": 105,

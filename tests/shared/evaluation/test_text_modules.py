@@ -1,6 +1,8 @@
 import builtins
 import re
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -32,6 +33,7 @@ from shared.evaluation.text_modules import (
     SquadScores,
 )
 
+ROOT = Path(__file__).parents[3]
 WORDS = ["the", "a", "cat", "cats", "sat", "sits", "mat", ".", ",", "don't", "Ünder", "7", "\n"]
 texts = st.lists(st.sampled_from(WORDS), min_size=0, max_size=8).map(" ".join)
 written = texts.filter(lambda text: re.search("[a-z0-9]", text))
@@ -135,15 +137,32 @@ def test_bleu_and_chrf_are_those_of_sacrebleu(rows):
     assert results["bleu"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_redirected_output_stays_open():
+    """absl, which rouge_score imports, closes the output that it was imported with."""
+    program = """
+import contextlib, io, logging
+output = io.StringIO()
+with contextlib.redirect_stderr(output):
+    from shared.evaluation import Rouge
+    Rouge()
+logging.shutdown()
+assert not output.closed
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 @given(pairs, st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_rouge_is_that_of_rouge_score(rows, use_stemmer):
     types = ["rouge1", "rouge3", "rougeL", "rougeLsum"]
+    module = Rouge(types, use_stemmer=use_stemmer)
+    # Imported here: with the modules above, its logger would take the output of the collection.
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(types, use_stemmer=use_stemmer)
     scores = [scorer.score_multi(references, text) for text, references in rows]
     expected = {name: np.mean([score[name].fmeasure for score in scores]) for name in types}
     predictions, references = zip(*rows, strict=True)
-    module = Rouge(types, use_stemmer=use_stemmer)
     results = module.compute(predictions=predictions, references=references)
     assert results == pytest.approx(expected, abs=1e-12)
     alone = Rouge("rougeLsum", use_stemmer=use_stemmer)

@@ -98,27 +98,14 @@ def test_alignment_brings_the_mean_nearer_to_the_shares(seed, n_texts, n):
     rng = np.random.default_rng(seed)
     scores, shares = rng.dirichlet([0.5] * n, n_texts) + 1e-6, rng.dirichlet([1.0] * n)
     scores /= scores.sum(axis=1, keepdims=True)
-    aligned = align(scores, shares, single_label=True)
+    aligned = align(scores, shares)
     np.testing.assert_allclose(aligned.sum(axis=1), 1)
-    same = align(scores, scores.mean(axis=0), single_label=True)
-    np.testing.assert_allclose(same, scores)
+    np.testing.assert_allclose(align(scores, scores.mean(axis=0)), scores)
     # A class that is predicted too seldom gains in every text against one predicted too often.
     ratio = shares / scores.mean(axis=0)
     low, high = ratio.argmin(), ratio.argmax()
     before, after = (s[:, high] / s[:, low] for s in (scores, aligned))
     assert (after >= before * (1 - 1e-9)).all()
-
-
-@given(seed=st.integers(0, 999), n_texts=st.integers(1, 20), n=st.integers(1, 5))
-def test_alignment_of_several_labels_makes_the_mean_the_share(seed, n_texts, n):
-    rng = np.random.default_rng(seed)
-    scores, shares = rng.uniform(0.1, 0.9, (n_texts, n)), rng.uniform(0.05, 0.95, n)
-    aligned = align(scores, shares, single_label=False)
-    np.testing.assert_allclose(aligned.mean(axis=0), shares, atol=1e-3)
-    np.testing.assert_array_equal(aligned.argsort(axis=0), scores.argsort(axis=0))
-    # A label without an example has no score, and gets none.
-    scores[:, 0] = 0
-    assert (align(scores, np.zeros(n), single_label=False)[:, 0] == 0).all()
 
 
 @given(seed=st.integers(0, 99), factor=st.floats(0.01, 100), single_label=st.booleans())
