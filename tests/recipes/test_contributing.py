@@ -20,9 +20,8 @@ TESTS = (
     *(f"recipes/{name}.py" for name in ("command_line", "conftest")),
 )
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
-# The copied test starts further programs and repeats a cross-validation. They take most of its
-# time, and what they test is the same for the template.
-SKIPPED = "not launch and not tagger and not repeated"
+# Some tests of the copied file; what the others test is the same for the template.
+SELECTED = "test_configs or mistakes or two_runs or every_labelled"
 
 
 def five_steps():
@@ -71,7 +70,7 @@ def project(tmp_path_factory, tiny_issues):
         | {
             "PYTHONPATH": str(folder),
             "HF_DATASETS_CACHE": str(folder.parent / "cache"),
-            "PYTEST_ADDOPTS": f"-p no:cacheprovider -k '{NAME} and {SKIPPED}'",
+            "PYTEST_ADDOPTS": f"-p no:cacheprovider -k '{NAME} and ({SELECTED})'",
             "PYTEST_XDIST_AUTO_NUM_WORKERS": "0",
         },
         capture_output=True,
