@@ -59,8 +59,8 @@ class TransformerConfig(PreTrainedConfig):
     bias : whether linear layers and norms have a bias.
     dropout : rate on the embeddings and on the output of each part of a block.
     attention_dropout : rate on the attention weights.
-    initializer_range : standard deviation of the first weights. The layers that write to the hidden
-        states have it divided by the root of their number, as in GPT-2.
+    initializer_range : standard deviation of the first weights. With "pre", the layers that write
+        to the hidden states have it divided by the root of their number, as in GPT-2.
     is_decoder : whether a model of one stack is a decoder: a token attends to those before it.
     """
 
@@ -327,11 +327,13 @@ class Stack(nn.Module):
         self.is_causal = is_causal
         self.embeddings = Embeddings(config)
         blocks = [Block(config, layer, reads_memory=reads_memory) for layer in range(n_layers)]
-        # The states are a sum over all parts of all blocks. With smaller outputs at the start, the
-        # sum has the same variance in a model of any depth (Radford et al. 2019, section 2.3).
-        outputs = [layer for block in blocks for layer in block.outputs]
-        for layer in outputs:
-            layer.initial_scale = len(outputs) ** -0.5
+        if config.norm == "pre":
+            # The states are a sum over all parts of all blocks. With smaller outputs at the start,
+            # the sum has the same variance in a model of any depth (Radford et al. 2019, section
+            # 2.3). A norm after each part makes this needless.
+            outputs = [layer for block in blocks for layer in block.outputs]
+            for layer in outputs:
+                layer.initial_scale = len(outputs) ** -0.5
         self.blocks = nn.ModuleList(blocks)
         last = config.norm == "pre" if config.final_norm is None else config.final_norm
         self.norm = _norm(config) if last else nn.Identity()
