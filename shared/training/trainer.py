@@ -137,6 +137,10 @@ class LengthGroupedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.args.gradient_checkpointing and self.train_dataset is not None:
             _check_gradient_checkpointing(self.model)
+        if kwargs.get("compute_loss_func") is not None:
+            # The labels of a causal language model are counted without the first of each row, which
+            # its own loss does not use. The loss functions here use all.
+            self._loss_shifts_labels = False
         self.passes = passes
         self.adversary = adversary
         self.mixup = mixup
@@ -454,6 +458,9 @@ class LengthGroupedTrainer(Trainer):
         if not self.accelerator._models:
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # The loader of the last epoch stays the active one of accelerate, which would cut each
+        # batch here to the size of the last batch there.
+        self.accelerator.gradient_state.dataloader_references = [None]
         order = self._longest_first(test_dataset)
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16_predictions):
             output = super().predict(test_dataset.select(order), *args, **kwargs)

@@ -314,6 +314,14 @@ def test_predictions_are_in_order_and_in_full_precision_after_bf16_training(
     assert "other_loss" in output.metrics
 
 
+def test_all_rows_are_predicted_after_a_training_in_random_order(tiny_model, tmp_path):
+    """The last batch of the training had three rows."""
+    flags = {"train_sampling_strategy": "random", "num_train_epochs": 1}
+    trainer = make_trainer(tiny_model, tmp_path, rows=make_rows(43), **flags)
+    trainer.train()
+    assert len(trainer.predict(make_rows(20, seed=1)).predictions) == 20
+
+
 def test_rows_without_labels_can_be_predicted(tiny_model, tmp_path):
     rows = make_rows(10, seed=2)
     trainer = make_trainer(tiny_model, tmp_path)
