@@ -12,6 +12,7 @@ Modules:
 - `columns`: which columns of a source hold the texts and the labels, and what a row has in them.
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
+- `documents`: the texts that a language model learns from, and their split.
 - `encodings`: the characters and lines of a text file.
 - `excel`: the rows of a workbook.
 - `folders`: folders of text files, one for each class.
@@ -72,6 +73,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_data",
             "load_held_out",
         ],
+        "documents": ["DocumentArguments", "Documents", "load_documents"],
         "folds": ["assign_folds", "describe_folds", "join_groups", "load_and_fold", "read_column"],
         "labelled_rows": ["write_labelled_rows"],
         "label_conflicts": ["TextGroup", "text_groups"],

@@ -10,12 +10,15 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
+- `lossless_tokenizers`: learn tokenizers for models that write; decoding gives the text back.
 - `transformer`: the transformer from its parts, encoder or decoder; needs no other module.
 - `text_generators`: transformers that write texts; needs `transformer` only.
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what a head starts from: a linear fit, mean pooling.
 - `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
+- `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
+  needs no other module.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.
@@ -33,8 +36,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fit_head",
         ],
         "from_scratch": [
+            "LANGUAGE_MODELS",
+            "LanguageModelArguments",
             "NetworkArguments",
             "TransformerArguments",
+            "build_language_model",
             "build_network",
             "build_transformer",
             "read_word_vectors",
@@ -59,10 +65,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_tokenizer",
             "load_translator",
         ],
+        "lossless_tokenizers": ["encode_prompt", "train_lossless_tokenizer"],
         "networks": [
             "TextCNNForSequenceClassification",
             "TextNgramsForSequenceClassification",
             "TextRNNForSequenceClassification",
+        ],
+        "small_language_models": [
+            "BigramForCausalLM",
+            "MLPForCausalLM",
+            "NgramForCausalLM",
+            "RNNForCausalLM",
+            "count_ngrams",
         ],
         "sources": [
             "DEFAULT_MODEL",

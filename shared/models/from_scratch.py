@@ -5,7 +5,9 @@ From top to bottom:
 1. Small networks: `NetworkArguments` and `build_network` (the networks are in
    `shared.models.networks`).
 2. Transformer encoders: `TransformerArguments` and `build_transformer`.
-3. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
+3. Language models: `LanguageModelArguments` and `build_language_model` (the models are in
+   `shared.models.small_language_models` and `shared.models.text_generators`).
+4. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
 """
 
 from __future__ import annotations
@@ -208,6 +210,121 @@ def build_transformer(
         pad_token_id=tokenizer.pad_token_id,
     )
     return TransformerModel(config)
+
+
+# --- language models -----------------------------------------------------------------------------
+
+
+@dataclass
+class LanguageModelArguments:
+    """Flags of recipes that train a language model from random weights."""
+
+    embedding_size: int = flag(
+        32, "mlp, rnn, lstm, gru: width of the token vectors (default: 32).", least=1, most=65_536
+    )
+    hidden_size: int = flag(
+        128,
+        "mlp: width of the hidden layer; rnn, lstm, gru: of the state; gpt: of the hidden states "
+        "(default: 128).",
+        least=1,
+        most=65_536,
+    )
+    num_layers: int = flag(
+        4, "rnn, lstm, gru, gpt: number of layers (default: 4).", least=1, most=1000
+    )
+    num_attention_heads: int = flag(
+        4, "gpt: number of attention heads per layer (default: 4).", least=1, most=1024
+    )
+    context_size: int = flag(
+        8, "mlp: number of tokens that it reads (default: 8).", least=1, most=10_000
+    )
+    dropout: float = flag(0.0, "Dropout rate (default: 0).", least=0, below=1)
+
+
+class _LanguageModelSettings(Protocol):
+    """What `build_language_model` reads: `LanguageModelArguments` and two flags of the recipe."""
+
+    architecture: str
+    block_size: int
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    context_size: int
+    dropout: float
+
+
+LANGUAGE_MODELS = ("bigram", "mlp", "rnn", "lstm", "gru", "gpt")
+
+
+def build_language_model(
+    args: _LanguageModelSettings, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Build a language model with random weights.
+
+    Parameters
+    ----------
+    args : LanguageModelArguments
+        A subclass of it that also has the flags `architecture`, one of `LANGUAGE_MODELS`, and
+        `block_size`, the tokens that a transformer reads. Each architecture reads only its own.
+    tokenizer : PreTrainedTokenizerBase
+        It gives the size of the vocabulary and the token between two texts.
+
+    Raises
+    ------
+    UserError
+        If a width is no multiple of the number of attention heads.
+    """
+    from shared.models import small_language_models as small
+
+    boundary = tokenizer.eos_token_id
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), boundary),
+    }
+    if args.architecture == "bigram":
+        return small.BigramForCausalLM(small.BigramConfig(**settings))
+    settings["dropout"] = args.dropout
+    if args.architecture == "mlp":
+        return small.MLPForCausalLM(
+            small.MLPConfig(
+                context_size=args.context_size,
+                embedding_size=args.embedding_size,
+                hidden_size=args.hidden_size,
+                **settings,
+            )
+        )
+    if args.architecture in small.CELLS:
+        return small.RNNForCausalLM(
+            small.RNNConfig(
+                cell=args.architecture,
+                embedding_size=args.embedding_size,
+                hidden_size=args.hidden_size,
+                num_layers=args.num_layers,
+                **settings,
+            )
+        )
+    if args.hidden_size % args.num_attention_heads:
+        raise UserError(
+            f"--hidden_size {args.hidden_size}: must be a multiple of --num_attention_heads, "
+            f"{args.num_attention_heads}"
+        )
+    from shared.models.text_generators import TransformerForCausalLM
+    from shared.models.transformer import TransformerConfig
+
+    # The token that pads also separates texts, so that its vector must not stay zero.
+    del settings["pad_token_id"]
+    return TransformerForCausalLM(
+        TransformerConfig(
+            hidden_size=args.hidden_size,
+            num_hidden_layers=args.num_layers,
+            num_attention_heads=args.num_attention_heads,
+            intermediate_size=4 * args.hidden_size,
+            max_position_embeddings=args.block_size,
+            bias=False,
+            **settings,
+        )
+    )
 
 
 # --- word vectors --------------------------------------------------------------------------------

@@ -344,9 +344,25 @@ def load_causal_language_model(
     model, missing = _load(AutoModelForCausalLM, folder)
     _check_weights(missing, folder)
     _check_vocabulary(model, tokenizer, folder)
+    model.eval()
+    if not _is_causal(model):
+        raise UserError(
+            f"{folder}: a {model.config.model_type} that predicts hidden tokens, not next ones; "
+            "name a model such as GPT-2"
+        )
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no end token; name another model")
-    return model.eval()
+    return model
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Return whether the logits of a token stay the same if a token after it changes."""
+    import torch
+
+    ids = torch.tensor([[2, 3, 4], [2, 3, 5]]) % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        one, other = model(input_ids=ids).logits[:, :2]
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def load_config(folder: str) -> PreTrainedConfig:
@@ -486,7 +502,11 @@ def _register_architecture(folder: str) -> None:
         case "pooled-classifier":
             import shared.models.heads
         case "text-cnn" | "text-ngrams" | "text-rnn":
-            import shared.models.networks  # noqa: F401
+            import shared.models.networks
+        case "transformer-parts":
+            import shared.models.text_generators
+        case str(name) if name.startswith("language-model-"):
+            import shared.models.small_language_models  # noqa: F401
 
 
 def _merge_adapter(

@@ -17,6 +17,7 @@
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `language_models`: the figures of a language model, and how to use it.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
 - `annotators`: how annotators agree, as tables, and the labels merged from theirs.
@@ -74,6 +75,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
         "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
+        "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],

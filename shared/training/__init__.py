@@ -7,6 +7,7 @@ Modules:
 - `batches`: the order of the training rows, batches of texts of similar length;
 - `prediction_batches`: the batches of a prediction on a CPU;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
+- `token_blocks`: texts as blocks of tokens of equal length, for language models;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `consistency`: training on unlabelled texts and changed copies of them; its losses are in
   `consistency_losses`;
@@ -47,6 +48,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "AugmentingCollator",
             "MaskingCollator",
             "MultilabelCollator",
+            "NextTokenCollator",
             "PaddingCollator",
             "SoftLabelCollator",
             "with_soft_labels",
@@ -62,7 +64,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "balanced_pos_weight",
             "classification_loss",
             "masked_token_loss",
+            "next_token_loss",
             "score_masked_tokens_only",
+            "token_losses",
         ],
         "optimization": [
             "TuningArguments",
@@ -74,6 +78,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
         "rounds": ["round_arguments"],
+        "token_blocks": ["token_blocks", "token_stream"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },
 )

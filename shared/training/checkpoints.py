@@ -38,7 +38,7 @@ _COMPARED_SETTINGS = (
     *("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"),
     *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
     *("cell", "bidirectional", "num_attention_heads", "last_tokens", "n_layers", "layer_pooling"),
-    *("head_sizes", "id2label", "problem_type"),
+    *("head_sizes", "id2label", "problem_type", "context_size", "num_layers"),
 )
 
 # --- which checkpoint ----------------------------------------------------------------------------

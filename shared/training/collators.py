@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,6 +162,41 @@ def with_soft_labels(
     if weight is None:
         return rows
     return rows.add_column("weight", np.asarray(weight, dtype=np.float32))
+
+
+class NextTokenCollator:
+    """Make inputs and targets of blocks of tokens, for a language model.
+
+    Parameters
+    ----------
+    pad_token_id : int
+        Read after the end of a block that is shorter than the longest of the batch. Padding is on
+        the right, where no token attends to it; so no attention mask is needed.
+
+    Notes
+    -----
+    Features are ``{"input_ids": [n + 1 tokens]}``, from `shared.data.token_blocks`. The batch holds
+    ``input_ids``, the first n tokens of each row, and ``labels``, the token after each of them, or
+    `IGNORE_INDEX` for padding; both int64 of shape (rows, length).
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch."""
+        import torch
+
+        lengths = np.array([len(feature["input_ids"]) for feature in features])
+        tokens = np.full((len(features), lengths.max()), IGNORE_INDEX, np.int64)
+        tokens[token_mask(lengths, lengths.max(), "right")] = np.concatenate(
+            [feature["input_ids"] for feature in features]
+        )
+        inputs, labels = torch.from_numpy(tokens[:, :-1]), torch.from_numpy(tokens[:, 1:])
+        return {
+            "input_ids": inputs.masked_fill(labels == IGNORE_INDEX, self.pad_token_id),
+            "labels": labels.contiguous(),
+        }
 
 
 class MaskingCollator(PaddingCollator):

@@ -388,7 +388,8 @@ class _TrialTraining:
 def _shorten(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the first rows of a batch, and their tokens at the end that is not padded."""
     ids = batch["input_ids"]
-    padded_left = not batch["attention_mask"][:, 0].all()
+    # Without a mask, padding is on the right.
+    padded_left = "attention_mask" in batch and not batch["attention_mask"][:, 0].all()
     columns = slice(-TOKENS, None) if padded_left else slice(0, TOKENS)
     short = {}
     for name, value in batch.items():

@@ -272,6 +272,59 @@ class EntailmentLoss:
 # --- masked-language modelling -------------------------------------------------------------------
 
 
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the negative log-likelihood of each next token, 0 where a label does not count.
+
+    For ``preprocess_logits_for_metrics``: the Trainer then collects one number per token, not one
+    per token of the vocabulary.
+
+    Parameters
+    ----------
+    logits : tensor of shape (rows, length, tokens of the vocabulary)
+    labels : int64 tensor of shape (rows, length)
+        The token after each position, or `IGNORE_INDEX`.
+
+    Returns
+    -------
+    float32 tensor of shape (rows, length)
+    """
+    from torch.nn.functional import cross_entropy
+
+    losses = cross_entropy(
+        logits.flatten(0, 1).float(),
+        labels.flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+    )
+    return losses.view_as(labels)
+
+
+def next_token_loss(
+    outputs: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Return the negative log-likelihood per token, for ``compute_loss_func``.
+
+    Parameters
+    ----------
+    outputs : mapping
+        ``logits`` of shape (rows, length, tokens of the vocabulary); in an evaluation the
+        `token_losses`, of shape (rows, length).
+    labels : int64 tensor of shape (rows, length)
+        The token after each position, or `IGNORE_INDEX`; see
+        `shared.training.collators.NextTokenCollator`.
+    num_items_in_batch : scalar, optional
+        Number of labels that count in the effective batch. None: the number in `labels`.
+    """
+    counted = labels != IGNORE_INDEX
+    losses = outputs["logits"]
+    if losses.ndim == 3:
+        losses = token_losses(losses, labels)
+    loss = losses[counted].sum()
+    return loss / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
 def masked_token_loss(
     outputs: Mapping[str, torch.Tensor],
     labels: torch.Tensor,

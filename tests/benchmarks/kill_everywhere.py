@@ -71,6 +71,13 @@ CASES = {
         f"{MODEL} {CPU} {SHORT} --held_out_share 0.2",
         RESUME,
     ),
+    "language_model": Case(
+        "recipes/language_model.py",
+        f"--data {{inputs}}/unlabelled.jsonl --cache_dir {{run}}/cache --output_dir {{run}}/out "
+        f"{CPU} --architecture gru --hidden_size 16 --max_steps 6 --eval_strategy steps "
+        "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
+        RESUME,
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "

@@ -10,7 +10,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    "explore",
+    *("explore", "language_model"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -50,6 +50,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "goemotions": (*data, *model, *once, "--architecture", "scratch", *network),
         "imdb_cnn_rnn": (*data, "--use_cpu", "--bf16", "false", *once, *network),
         "label_next": (*data, "--encoder", tiny_model, *model[2:]),
+        "language_model": (
+            *(*data, "--use_cpu", "--architecture", "mlp", "--max_steps", 1, "--samples", 1),
+            *("--hidden_size", 16, "--sample_length", 5),
+        ),
         # Nobody answers there.
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),

@@ -25,6 +25,7 @@ WITH_TORCH = {
         "models.first_weights",
         "models.heads",
         "models.networks",
+        "models.small_language_models",
         "models.text_generators",
         "models.transformer",
     ),

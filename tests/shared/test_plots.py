@@ -7,6 +7,7 @@ import pytest
 from shared.plots import (
     plot_label_counts,
     plot_learning_curves,
+    plot_next_tokens,
     plot_training_curve,
     plot_words_per_text,
 )
@@ -244,3 +245,12 @@ def test_learning_curves(tmp_path, n_methods):
     assert height >= 650
     plot_learning_curves(curves, np.array([8, 64, 768]), tmp_path / "other.png")
     assert (tmp_path / "other.png").read_bytes() != path.read_bytes()  # nothing is dashed
+
+
+@pytest.mark.parametrize(
+    "tokens", [["a", "b"], ["<|endoftext|>", "$", "$", "\\n"], ["中", "\ue123"]]
+)
+def test_next_tokens(tmp_path, tokens):
+    path = tmp_path / "plot.png"
+    plot_next_tokens(np.full((len(tokens),) * 2, 1 / len(tokens)), tokens, path)
+    assert png_size(path)[0] > 300

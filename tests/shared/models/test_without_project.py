@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import LABELS
@@ -12,7 +13,10 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
+from shared.models.lossless_tokenizers import train_lossless_tokenizer
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
+from shared.models.small_language_models import count_ngrams
+from shared.models.text_generators import TransformerForCausalLM
 from shared.models.transformer import TransformerConfig, TransformerModel
 
 TEXT = "the tokenizer drops a word"
@@ -77,6 +81,52 @@ def test_the_folder_works_without_this_project(save, tiny_model, tmp_path):
     assert elsewhere == pytest.approx({s["label"]: s["score"] for s in scores}, abs=1e-6)
     # The config tells nobody where the encoder was on this machine.
     assert str(tiny_model) not in (folder / "config.json").read_text(encoding="utf-8")
+
+
+WRITER = """
+import json, sys
+sys.modules["shared"] = None
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+start = tokenizer(tokenizer.bos_token + sys.argv[2], return_tensors="pt")
+print(json.dumps(model.generate(**start, max_new_tokens=9, do_sample=False)[0].tolist()))
+"""
+
+
+def save_counts(tokenizer, folder):
+    ids = np.array([1, *tokenizer(TEXT)["input_ids"], 1])
+    model = count_ngrams(ids, 3, vocab_size=len(tokenizer), smoothing=0.1, boundary=1)
+    model.save_pretrained(folder)
+    return model
+
+
+def save_gpt(tokenizer, folder):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = TransformerConfig(vocab_size=len(tokenizer), intermediate_size=8, **sizes)
+    model = TransformerForCausalLM(config)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("save", [save_counts, save_gpt])
+def test_a_language_model_writes_without_this_project(save, tmp_path):
+    torch.manual_seed(0)
+    tokenizer = train_lossless_tokenizer([TEXT], "characters", 100)
+    folder = tmp_path / "model"
+    model = save(tokenizer, folder)
+    tokenizer.save_pretrained(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", WRITER, folder, "the t"],
+        cwd=tmp_path,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    start = tokenizer(tokenizer.bos_token + "the t", return_tensors="pt")
+    own = model.eval().generate(**start, max_new_tokens=9, do_sample=False)
+    assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
 
 
 def test_code_in_a_folder_is_not_run_by_default(tiny_model, tmp_path):

@@ -1,0 +1,209 @@
+"""The texts that a language model learns from, and their split.
+
+A text file gives a document for each line, or one for the whole file. Any other data set gives one
+for each row (see `shared.data.corpus.load_data`); no label is read.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from shared.cli.arguments import flag
+from shared.cli.errors import UserError
+from shared.cli.files import expand_path
+from shared.data.arguments import DataArguments
+from shared.data.corpus import load_data
+from shared.data.encodings import find_encoding, read_lines
+from shared.data.unlabelled import without_labels
+
+PARTS = ("train", "valid", "test")
+_SUFFIXES = (".txt", ".txt.gz")
+
+
+@dataclass
+class DocumentArguments(DataArguments):
+    """Flags of recipes that read and split documents. `seed` is a flag of `TrainingArguments`."""
+
+    documents: Literal["lines", "file"] = flag(
+        "lines",
+        "What a text file (.txt, .txt.gz) holds: a document on each line, or one document. A row "
+        "of another file is a document (default: lines).",
+    )
+    split: Literal["random", "contiguous"] = flag(
+        "random",
+        "Which documents are held out: random ones, or the last ones, first for validation, then "
+        "for the test. If there is only one document, it is always its end (default: random).",
+    )
+    valid_size: float = flag(
+        0.1, "Share of the texts for validation; 0: none (default: .1).", least=0, below=1
+    )
+    test_size: float = flag(
+        0.1, "Share of the texts for the test; 0: none (default: .1).", least=0, below=1
+    )
+    keep_together: bool = flag(
+        True,
+        "Keep equal or nearly equal documents on one side of a random split. Use false only to "
+        "compare with published results whose splits do not (default: true).",
+    )
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts, divided into parts.
+
+    Attributes
+    ----------
+    parts : dict of "train", "valid" and "test" to a list of texts
+    are_whole : whether the texts are whole documents, with a beginning and an end. If not, each
+        part is one piece of one document.
+    source : what was read, in a line.
+    """
+
+    parts: dict[str, list[str]]
+    are_whole: bool
+    source: str
+
+    def n_characters(self, part: str) -> int:
+        """Return the number of characters of a part; the end of a document counts as one."""
+        texts = self.parts[part]
+        return sum(map(len, texts)) + self.are_whole * len(texts)
+
+    def describe(self) -> str:
+        """Return the source and the sizes of the parts, in two lines."""
+        sizes = []
+        for part in PARTS:
+            texts = f"{len(self.parts[part]):,} texts, " if self.are_whole else ""
+            sizes.append(f"{part} {texts}{sum(map(len, self.parts[part])):,} characters")
+        return f"{self.source}\n{'; '.join(sizes)}"
+
+
+def load_documents(args: Any) -> Documents:
+    """Read and split the texts that `args.data` names.
+
+    Parameters
+    ----------
+    args : DocumentArguments
+        With a flag `seed`: the same seed gives the same random split.
+
+    Raises
+    ------
+    UserError
+        If there is no text, or not enough of it for all parts; else as `load_data`.
+    """
+    if args.valid_size + args.test_size >= 1:
+        raise UserError(
+            f"--valid_size {args.valid_size}, --test_size {args.test_size}: leave nothing to learn "
+            "from; lower them"
+        )
+    paths = _text_files(args.data)
+    if paths:
+        texts = [text for path in paths for text in _read(path, args)]
+        # Equal lines have the same group.
+        groups = np.unique(np.array(texts, dtype=object), return_inverse=True)[1]
+        unit = "lines" if args.documents == "lines" else "files"
+        source = f"{args.data}: {len(texts):,} {unit} with text"
+    else:
+        if args.documents == "file":
+            raise UserError(f"--documents file: --data {args.data} is not a text file (.txt)")
+        corpus = load_data(without_labels(args, args.data), labels_required=False)
+        texts, groups = list(corpus.dataset["text"]), corpus.groups
+        source = corpus.describe(brief=True)
+    if not texts:
+        raise UserError(f"{args.data}: no text; all lines are blank")
+    sizes = [args.valid_size, args.test_size]
+    if len(texts) == 1:
+        return Documents(_cut(texts[0], sizes), are_whole=False, source=source)
+    if args.split == "contiguous" or not args.keep_together:
+        groups = np.arange(len(texts))
+    parts = split_groups(groups, sizes, seed=None if args.split == "contiguous" else args.seed)
+    return Documents(
+        {name: [texts[row] for row in rows] for name, rows in zip(PARTS, parts, strict=True)},
+        are_whole=True,
+        source=source,
+    )
+
+
+def split_groups(
+    groups: np.ndarray, sizes: list[float], *, seed: int | None
+) -> tuple[np.ndarray, ...]:
+    """Divide rows; those of a group stay together.
+
+    Parameters
+    ----------
+    groups : int array of shape (rows,)
+    sizes : list of float
+        Shares of the groups for the second and each further part. A part with a share above 0 gets
+        at least one group.
+    seed : int, optional
+        None: the groups are not shuffled, the last ones are the last part.
+
+    Returns
+    -------
+    tuple of int arrays
+        The rows of the first part and of the others, in ascending order.
+
+    Raises
+    ------
+    UserError
+        If no group is left for the first part.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    order = np.arange(len(names))
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
+    stops = _stops(len(names), sizes)
+    part_of_group = np.empty(len(names), int)
+    part_of_group[order] = np.searchsorted(stops, np.arange(len(names)), side="right")
+    parts = part_of_group[codes]
+    return tuple(np.flatnonzero(parts == part) for part in range(len(sizes) + 1))
+
+
+def _stops(n: int, sizes: list[float]) -> np.ndarray:
+    """Return where the parts of n things end, but the last one: as many numbers as sizes."""
+    wanted = [max(round(size * n), 1) if size else 0 for size in sizes]
+    if sum(wanted) >= n:
+        raise UserError(
+            f"--valid_size, --test_size: {n} texts (equal ones count once) are too few to hold "
+            "some out; add texts, or set one of them to 0"
+        )
+    return n - np.cumsum(wanted[::-1])[::-1]
+
+
+def _cut(text: str, sizes: list[float]) -> dict[str, list[str]]:
+    """Cut one text into training, validation and test part; the parts follow each other."""
+    cuts = [math.floor(len(text) * (1 - sum(sizes[i:])) + 1e-9) for i in range(len(sizes))]
+    starts, stops = [0, *cuts], [*cuts, len(text)]
+    return {
+        name: [text[start:stop]] if stop > start else []
+        for name, start, stop in zip(PARTS, starts, stops, strict=True)
+    }
+
+
+def _text_files(data: str) -> list[Path]:
+    """Return the text files of a name or pattern; none if it names something else."""
+    path = expand_path(data)
+    if not path.name.lower().endswith(_SUFFIXES):
+        return []
+    if path.is_file():
+        return [path]
+    paths = sorted(map(Path, glob.glob(str(path))))
+    if not paths:
+        raise UserError(f"{path}: no such file")
+    return paths
+
+
+def _read(path: Path, args: Any) -> list[str]:
+    """Return the documents of a text file, without blank ones."""
+    encoding, _ = find_encoding(path, args.encoding)
+    lines = read_lines(path, encoding)
+    if args.documents == "file":
+        texts = ["".join(lines)]
+    else:
+        texts = [line.rstrip("\r\n") for line in lines]
+    return [text for text in texts if text.strip()]
