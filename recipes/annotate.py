@@ -109,6 +109,7 @@ def main() -> None:
     # Listen first: a port in use is seen before the data are read. Browsers wait until then.
     listening = bind("127.0.0.1", args.port)
     guide = read_label_guide(args.guide) if args.guide else {}
+    reload = make_reloader(args)  # before the file is read: a change meanwhile is seen
     corpus, texts = load_texts_to_label(args)
     print(f"\nData\n{corpus.describe()}")
 
@@ -126,7 +127,7 @@ def main() -> None:
             queue,
             label_names,
             single_label=not multilabel,
-            load_if_changed=make_reloader(args),
+            load_if_changed=reload,
         )
         token = secrets.token_urlsafe(24)
         app = make_annotation_app(queue, task, token, background)

@@ -572,7 +572,7 @@ def _read_label_map(path: str) -> dict[str, str]:
 # --- the cache -----------------------------------------------------------------------------------
 
 
-CACHE_FORMAT = 8  # raise it whenever the same source and flags give a different file
+CACHE_FORMAT = 9  # raise it whenever the same source and flags give a different file
 
 
 def cache_folder(cache_dir: str | None) -> Path:

@@ -121,6 +121,11 @@ def prepare(
         zeros = cells.label_columns or encoder.multi_hot
         confirmed = cells.asked_for_one or cells.confirmed
         empty_labels = "negative" if zeros or confirmed else "unlabelled"
+        if empty_labels == "negative" and not (zeros or cells.asked_for_one):
+            # A person confirmed empty lists, and not those of which all labels are left out.
+            had, has = np.zeros((2, len(labels.listed)), bool)
+            had[source_labels.rows], has[labels.rows] = True, True
+            labels = RowLabels(labels.rows, labels.ids, labels.listed & (has | ~had))
     known = labels.known(empty_labels)
     parts, times, times_note = _read_split(source, args, table, known)
     weighted = known & table["weight"].is_valid().to_numpy()

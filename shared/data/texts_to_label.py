@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Columns of label_next.py.
 _SUGGESTED, _SCORES, _REASON, _ROW = "suggested", "scores", "reason", "row"
+_LARGEST = 1e300  # score
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,22 @@ def _read_extra(args: DataArguments, numbers: Sequence[int]) -> dict[int, dict[s
         if isinstance(suggested, str):
             suggested = [name.strip() for name in suggested.split(";") if name.strip()]
         if isinstance(suggested, list):
-            values[_SUGGESTED] = tuple(map(str, suggested))
+            values[_SUGGESTED] = tuple(_printable(str(name)) for name in suggested)
         if isinstance(scores, dict):
             values[_SCORES] = {
-                str(name): float(score)
+                _printable(str(name)): float(score)
                 for name, score in scores.items()
-                if isinstance(score, (int, float))
+                # Not NaN, nor an integer beyond every float.
+                if isinstance(score, (int, float)) and abs(score) <= _LARGEST
             }
         if isinstance(reason, str):
-            values[_REASON] = reason
+            values[_REASON] = _printable(reason)
         if isinstance(row.get(_ROW), int):
             values[_ROW] = row[_ROW]
         extra[number] = values
     return extra
+
+
+def _printable(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()

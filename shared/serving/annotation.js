@@ -7,11 +7,14 @@ const settings = JSON.parse(byId("settings").textContent);
 const token = new URLSearchParams(location.search).get("token");
 const KEYS = [..."123456789abcdefghijklmnopqrstuvwxyz"];
 const POLL_MS = 2000;
+const LEAST_MS = 400; // nobody reads a text and finds no label for it in less
 
 let state = null; // of all labels, as the server said last
 let current = null; // the text on the page; null: all texts are done
 let chosen = new Set(); // labels that are pressed
 let busy = false; // a click is on its way to the disk
+let missed = false; // a key came meanwhile, before the text that is shown now
+let shownAt = 0; // when the text was shown first, in milliseconds
 let savingNote = Promise.resolve();
 const sent = new Map(); // what this tab said about a text, to be offered again after an undo
 
@@ -101,11 +104,16 @@ function showState(newState) {
   showLabels();
 }
 
+// A label may have a name that every object inherits, such as "constructor".
+function own(object, key) {
+  return object && Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
 function showLabels() {
   settings.labels.forEach(({ name }, i) => {
     buttons[i].setAttribute("aria-pressed", chosen.has(name));
-    const score = current?.scores[name];
-    const count = state?.label_counts[name] ?? 0;
+    const score = own(current?.scores, name);
+    const count = own(state?.label_counts, name) ?? 0;
     const parts = score === undefined ? [] : [`score ${score.toFixed(2)}`];
     buttons[i].querySelector(".facts").textContent = [...parts, `${count}×`].join(" · ");
   });
@@ -140,7 +148,9 @@ function showText(item) {
   filterLabels();
   showLabels();
   byId("text").scrollTop = 0;
-  if (isOther) byId("text").focus({ preventScroll: true });
+  if (!isOther) return;
+  shownAt = performance.now();
+  byId("text").focus({ preventScroll: true });
 }
 
 function show(answer) {
@@ -186,14 +196,24 @@ function send(action, labels) {
   });
 }
 
-const save = () => current && send("label", [...chosen]);
+// Whether a decision may be about a text that the person has not seen.
+function isTooEarly(isEmpty) {
+  const tooEarly = missed || (isEmpty && performance.now() - shownAt < LEAST_MS);
+  missed = false;
+  if (tooEarly) {
+    say("A key came before this text was shown: look at its labels, then press the key again.");
+  }
+  return tooEarly;
+}
+
+const save = () => current && !isTooEarly(!chosen.size) && send("label", [...chosen]);
 const skip = () => current && send("skip", []);
 const take = () => current?.suggested.length && send("label", current.suggested);
 
 function press(name) {
   if (!current || busy) return;
   if (settings.single) {
-    send("label", [name]);
+    if (!isTooEarly(false)) send("label", [name]);
     return;
   }
   if (!chosen.delete(name)) chosen.add(name);
@@ -290,6 +310,10 @@ document.addEventListener("keydown", (event) => {
   if (!command && !(index >= 0 && index < buttons.length)) return;
   event.preventDefault();
   if (event.repeat) return; // a key that is held down labels one text
+  if (busy) {
+    missed = true;
+    return;
+  }
   if (command) command();
   else press(settings.labels[index].name);
 });
@@ -308,6 +332,10 @@ async function poll() {
       if (busy) return;
       if (!current) show(answer);
       else if (answer.item.version !== current.version) {
+        if (byId("note").value !== current.note) {
+          say("Another tab has changed this text; your note is not saved yet.");
+          return;
+        }
         const isDone = answer.item.status && !current.status;
         show(isDone ? await ask("/api/text") : answer);
         if (isDone) say("Another tab has labelled that text; this is the next one.");
@@ -323,6 +351,10 @@ async function poll() {
     say(error.message);
   }
 }
+
+addEventListener("beforeunload", (event) => {
+  if (current && byId("note").value !== current.note) event.preventDefault();
+});
 
 run(async () => show(await ask("/api/text")));
 setInterval(poll, POLL_MS);

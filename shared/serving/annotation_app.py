@@ -37,6 +37,7 @@ from shared.serving.http import answer_in_json, error_response
 
 if TYPE_CHECKING:
     from shared.data.label_guide import GuideEntry
+    from shared.data.texts_to_label import TextToLabel
     from shared.serving.annotation_background import Background
 
 MAX_BODY_BYTES = 1_000_000
@@ -146,7 +147,7 @@ def make_annotation_app(
             "position": position,
             "text": text.text,
             "row": text.row,
-            "suggested": [name for name in text.suggested if name in task.label_names],
+            "suggested": _suggested(text, task),
             "scores": text.scores,
             "reason": text.reason,
             "version": annotation.version if annotation else 0,
@@ -204,8 +205,10 @@ def make_annotation_app(
                 return answer(body.id)
             return answer(queue.next_open(-1 if position is None else position))
         except ConflictError:
-            last = log.last_click
-            identity = body.id if body.action != "undo" else last and last[1]
+            identity = body.id
+            if body.action == "undo":
+                last = log.last_click
+                identity = last[1] if last else queue.next_open()
             return answer(identity, 409, error="another tab was faster; nothing was changed")
         except UserError as error:
             return error_response(507, str(error))
@@ -217,6 +220,14 @@ def _check(token: str, sent: str) -> None:
     # Bytes: the comparison of strings refuses other characters than those of ASCII.
     if not secrets.compare_digest(sent.encode(errors="replace"), token.encode()):
         raise HTTPException(401, "wrong token; open the address that the program has printed")
+
+
+def _suggested(text: TextToLabel, task: Task) -> list[str]:
+    """Return the suggested labels that the task has; the best one, if a text has exactly one."""
+    names = [name for name in text.suggested if name in task.label_names]
+    if task.single_label and len(names) > 1:
+        return [max(names, key=lambda name: text.scores.get(name, 0.0))]
+    return names
 
 
 def _checked_labels(labels: Sequence[str], task: Task) -> tuple[str, ...]:

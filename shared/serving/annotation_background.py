@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -71,7 +72,11 @@ class Background:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # a fault must not end the thread
+                traceback.print_exc()
+                self.warning = f"the next texts or the F1 failed: {type(error).__name__}: {error}"
             self._ended.wait(SECONDS)
 
     def look(self) -> None:
