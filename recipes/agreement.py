@@ -82,6 +82,7 @@ from shared.reports import (
 )
 
 FEWEST_FOR_DAWID_SKENE = 3  # annotators; of two that differ, nothing tells who is right
+MOST_ERRORS = 20_000_000  # that Dawid-Skene estimates: annotators x labels x labels; 600 MB
 MOST_SHOWN = 20  # rows of a table in README.md
 
 
@@ -126,10 +127,16 @@ def main() -> None:
     disputes = confusion_rows(label_confusions(texts, labels), names)
 
     # Merge the labels.
-    method = args.merge
+    method, n_annotators = args.merge, len(np.unique(answers.annotators))
+    n_errors = n_annotators * (len(names) ** 2 if single_label else 4)
     if method == "auto":
-        enough = len(np.unique(answers.annotators)) >= FEWEST_FOR_DAWID_SKENE
-        method = "dawid_skene" if enough else "majority"
+        fits = n_annotators >= FEWEST_FOR_DAWID_SKENE and n_errors <= MOST_ERRORS
+        method = "dawid_skene" if fits else "majority"
+    elif method == "dawid_skene" and n_errors > MOST_ERRORS:
+        raise UserError(
+            f"--merge dawid_skene: {len(names):,} labels of {n_annotators:,} annotators are too "
+            "many for the memory; give majority"
+        )
     majority = merge_by_majority(texts, labels, n_texts=n_texts, single_label=single_label)
     merged = majority
     if method == "dawid_skene":

@@ -140,7 +140,8 @@ def main() -> None:
     # Load what a training would see, and the same with the exact copies that it would not see.
     corpus, _ = load_corpus(args, labels_required=False)
     all_rows = corpus
-    if corpus.report["exact_duplicates"]:
+    # Labels that are merged, or voted on, are no conflict.
+    if corpus.report["exact_duplicates"] and corpus.report["joining"] == "first":
         with args.main_process_first():
             separate = replace(args, duplicate_labels="separate")
             all_rows = load_data(separate, labels_required=False)

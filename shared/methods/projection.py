@@ -24,6 +24,8 @@ def project(vectors: np.ndarray, name: str, *, seed: int = 0) -> np.ndarray:
     if len(vectors) < 3:
         return np.zeros((len(vectors), 2))
     # t-SNE is faster on 50 dimensions, which hold nearly all that neighbours depend on.
+    if not np.ptp(vectors, axis=0).any():  # t-SNE would divide by the variance
+        return np.zeros((len(vectors), 2))
     n_components = min(2 if name == "pca" else 50, *vectors.shape)
     reduced = PCA(n_components, random_state=seed).fit_transform(np.asarray(vectors, np.float64))
     if name == "tsne":

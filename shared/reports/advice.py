@@ -8,8 +8,8 @@ from typing import Any
 
 from shared.data.languages import NO_LANGUAGE
 from shared.models.tokenizers import UNKNOWN_LIMIT
+from shared.reports.exploration import RARE
 
-RARE = 10  # texts, below which a label can hardly be learned and tested
 DOMINANT = 0.8  # share of the labelled texts from which a label makes accuracy say little
 CUT_SHARE = 0.1  # of the texts, above which the default length is too short
 USUAL_LENGTH = 256  # the default --max_length of most recipes
@@ -58,10 +58,12 @@ def _about_conflicts(copies: Mapping[str, Any]) -> Iterator[str]:
             "the rows, or give --duplicate_labels merge (all labels) or majority."
         )
     if n := copies["conflicts"] - copies["conflicts_of_copies"]:
-        first = next(g for g in copies["conflicting"] if not g["copies_conflict"])
+        # The list of groups has an end, and sets of copies come first.
+        first = next((g for g in copies["conflicting"] if not g["copies_conflict"]), None)
+        rows = f" ({_group_rows(first)})" if first else ""
         yield (
-            f"{_count(n, 'group')} of nearly the same text with different labels "
-            f"({_group_rows(first)}): check which labels are right."
+            f"{_count(n, 'group')} of nearly the same text with different labels{rows}: check "
+            "which labels are right."
         )
 
 
@@ -77,17 +79,17 @@ def _about_labels(rows: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterato
         listed = "; ".join(" and ".join(names) for names in similar[:_ROWS])
         more = f"; and {len(similar) - _ROWS:,} more" if len(similar) > _ROWS else ""
         yield f"Labels whose names are nearly the same: {listed}{more}. Join them by --label_map."
-    rare = [entry for entry in labels["labels"] if entry["texts"] < RARE]
-    if rare:
-        examples = ", ".join(f"{entry['label']} {entry['texts']}" for entry in rare[:_ROWS])
-        more = ", ..." if len(rare) > _ROWS else ""
-        have = "has" if len(rare) == 1 else "have"
-        step = f"--min_label_count {RARE} leaves {'it' if len(rare) == 1 else 'them'} out"
-        if len(rare) == labels["n_labels"]:
+    if n_rare := labels["rare"]:
+        rare = [entry for entry in labels["labels"] if entry["texts"] < RARE][:_ROWS]
+        examples = ", ".join(f"{entry['label']} {entry['texts']}" for entry in rare)
+        examples += ", ..." if n_rare > len(rare) > 0 else ""
+        have = "has" if n_rare == 1 else "have"
+        step = f"--min_label_count {RARE} leaves {'it' if n_rare == 1 else 'them'} out"
+        if n_rare == labels["n_labels"]:
             step = "label more texts (the recipe label_next chooses which)"
         yield (
-            f"{_count(len(rare), 'label')} of {labels['n_labels']:,} {have} fewer than {RARE} "
-            f"texts ({examples}{more}): {step}."
+            f"{_count(n_rare, 'label')} of {labels['n_labels']:,} {have} fewer than {RARE} texts"
+            f"{f' ({examples})' if examples else ''}: {step}."
         )
     first = labels["labels"][0]
     if len(labels["labels"]) > 1 and first["share"] >= DOMINANT:
@@ -190,8 +192,9 @@ def _about_time(time: Mapping[str, Any]) -> Iterator[str]:
             for shift in shifts[:3]
         )
         yield (
-            f"Labels change with time (the newest {_percent(0.25)} against the others: "
-            f"{listed}): --split_time {time['column']} tests on the newest texts, as in use."
+            f"Labels change with time (the newest {_percent(time['newest_share'])} against the "
+            f"others: {listed}): --split_time {time['column']} tests on the newest texts, as in "
+            "use."
         )
 
 

@@ -27,6 +27,7 @@ MOST_ROWS = 10  # that a cell of a table names
 MOST_ENTRIES = 100  # of a list: groups, lines, texts
 MOST_LABELS = 1000
 MOST_CELLS = 20  # labels of the heat map
+RARE = 10  # texts, below which a label can hardly be learned and tested
 MOST_CHARACTERS = 500  # of a text in a group, or on the map
 GROUP_TEXTS = 4  # of a group that are shown
 LENGTHS = (128, 256, 512)  # tokens
@@ -94,6 +95,7 @@ def label_figures(corpus: Corpus) -> dict[str, Any]:
             "counts": together[shown][:, shown].toarray().tolist(),
         },
         "similar_names": similar_names(names),
+        "rare": int((counts < RARE).sum()) if len(labelled) else 0,
         "left_out": corpus.report["labels_left_out"],
     }
 
@@ -108,7 +110,8 @@ def similar_names(names: Sequence[str]) -> list[list[str]]:
     """Return labels whose names differ only in case, signs or a plural s."""
     by_key: dict[str, list[str]] = {}
     for name in names:
-        key = re.sub(r"[\W_]+", "", name.casefold()).removesuffix("s")
+        # "C", "C++" and "C#" are three languages.
+        key = re.sub(r"[^\w+#]+|_+", "", name.casefold()).removesuffix("s")
         by_key.setdefault(key or name, []).append(name)
     return [similar for similar in by_key.values() if len(similar) > 1]
 
@@ -295,7 +298,18 @@ def copy_figures(corpus: Corpus, groups: Sequence[TextGroup]) -> dict[str, Any]:
 
 def _group_entry(corpus: Corpus, group: TextGroup) -> dict[str, Any]:
     names = corpus.label_names
-    dataset = corpus.dataset.select(group.rows[:MOST_ENTRIES])
+    # Of each set of labels as many rows, so that none is beyond the end of the list.
+    by_labels: dict[tuple[int, ...] | None, list[int]] = {}
+    of_group = corpus.dataset.select(group.rows)["labels"]
+    for index, ids in zip(group.rows, of_group, strict=True):
+        by_labels.setdefault(None if ids is None else tuple(ids), []).append(int(index))
+    most = max(1, MOST_ENTRIES // len(by_labels))
+    listed = sorted(index for rows in by_labels.values() for index in rows[:most])
+    counts = {
+        None if ids is None else tuple(names[i] for i in ids): len(rows)
+        for ids, rows in by_labels.items()
+    }
+    dataset = corpus.dataset.select(listed[:MOST_ENTRIES])
     members: dict[tuple[str, ...] | None, list[int]] = {}
     seen: dict[tuple[Any, str], dict[str, Any]] = {}
     for row, ids, text in zip(dataset["row"], dataset["labels"], dataset["text"], strict=True):
@@ -311,7 +325,7 @@ def _group_entry(corpus: Corpus, group: TextGroup) -> dict[str, Any]:
         "different_texts": group.n_texts,
         "copies_conflict": group.copies_conflict,
         "labels": [
-            {"labels": labels if labels is None else list(labels), "rows": rows}
+            {"labels": labels and list(labels), "rows": rows, "texts": counts[labels]}
             for labels, rows in members.items()
         ],
         "examples": sorted(shown[:GROUP_TEXTS], key=lambda entry: entry["row"]),
@@ -368,6 +382,7 @@ def time_figures(corpus: Corpus, column: str, times: np.ndarray) -> dict[str, An
     shown = np.argsort(-counts, kind="stable")[:TREND_LABELS]
     shown = shown[counts[shown] > 0].tolist()
     n = len(first)
+    is_new = _is_newest(times[dated][labelled])
     per_label = {
         corpus.label_names[label]: np.bincount(period_of[y[:, label]], minlength=n).tolist()
         for label in shown
@@ -383,7 +398,8 @@ def time_figures(corpus: Corpus, column: str, times: np.ndarray) -> dict[str, An
         "texts": np.bincount(period, minlength=n).tolist(),
         "labelled": np.bincount(period_of, minlength=n).tolist(),
         "labels": per_label,
-        "shifts": _shifts(y, times[dated][labelled], corpus.label_names),
+        "newest_share": float(is_new.mean()) if len(is_new) else 0.0,
+        "shifts": _shifts(y, is_new, corpus.label_names),
     }
 
 
@@ -403,13 +419,19 @@ def _periods(days: np.ndarray) -> tuple[str, np.ndarray]:
     return unit, starts[unit].astype("datetime64[D]")
 
 
-def _shifts(y: np.ndarray, times: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return labels by how much their share differs between the newest quarter and the others."""
-    n_new = len(y) // 4
+def _is_newest(times: np.ndarray) -> np.ndarray:
+    """Return which texts are the newest quarter; equal times are not divided, so it may be more."""
+    n_new = len(times) // 4
     if not n_new:
+        return np.zeros(len(times), bool)
+    return times >= np.sort(times)[-n_new]
+
+
+def _shifts(y: np.ndarray, is_new: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return labels by how much their share differs between the newest texts and the others."""
+    if is_new.all() or not is_new.any():
         return []
-    order = np.argsort(times, kind="stable")
-    old, new = y[order[:-n_new]], y[order[-n_new:]]
+    old, new = y[~is_new], y[is_new]
     before, after, pooled = old.mean(axis=0), new.mean(axis=0), y.mean(axis=0)
     # The z-test of two proportions.
     error = np.sqrt(pooled * (1 - pooled) * (1 / len(old) + 1 / len(new)))

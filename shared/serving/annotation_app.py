@@ -205,11 +205,11 @@ def make_annotation_app(
                 return answer(body.id)
             return answer(queue.next_open(-1 if position is None else position))
         except ConflictError:
-            identity = body.id
+            last = log.last_click
+            shown: str | None = body.id
             if body.action == "undo":
-                last = log.last_click
-                identity = last[1] if last else queue.next_open()
-            return answer(identity, 409, error="another tab was faster; nothing was changed")
+                shown = last[1] if last else queue.next_open()
+            return answer(shown, 409, error="another tab was faster; nothing was changed")
         except UserError as error:
             return error_response(507, str(error))
 

@@ -52,6 +52,14 @@ def test_suggestions_of_a_batch_and_its_row_numbers(load):
     ]
 
 
+def test_what_no_page_can_show_is_left_out_of_suggestions(load):
+    scores = {"a": float("nan"), "b": float("inf"), "c": 10**400, "d": 0.5}
+    row = {"text": "x", "labels": None, "scores": scores, "reason": "half \ud83d", "row": 1}
+    _, (text,) = load([row])
+    assert text.scores == {"d": 0.5}
+    assert text.reason == "half ?"
+
+
 def test_suggestions_of_a_csv_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("row,text,labels,suggested,reason\n9,a,,bug; new model,near\n8,b,,,\n")
@@ -75,6 +83,14 @@ def labels_by_text(corpus):
         row["text"]: None if row["labels"] is None else [names[i] for i in row["labels"]]
         for row in corpus.dataset
     }
+
+
+def test_a_row_whose_labels_are_left_out_is_not_confirmed_to_have_none(tmp_path):
+    rows = [*ANNOTATED, {"text": "d", "labels": ["docs"]}]
+    path = write(tmp_path / "labelled.jsonl", rows)
+    flags = {"data": str(path), "cache_dir": str(tmp_path / "cache"), "drop_labels": ["docs"]}
+    corpus = load_data(DataArguments(**flags))
+    assert labels_by_text(corpus) == {"a": ["bug"], "b": [], "c": None, "d": None}
 
 
 @pytest.mark.parametrize(

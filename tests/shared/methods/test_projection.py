@@ -28,5 +28,10 @@ def test_a_few_texts(name, n):
     assert np.isfinite(points).all()
 
 
+@pytest.mark.parametrize("name", ["pca", "tsne"])
+def test_equal_vectors_lie_on_one_point(name):
+    assert not project(np.full((6, 8), 0.3), name).any()
+
+
 def test_vectors_of_width_one():
     assert project(np.arange(6.0)[:, None], "pca").shape == (6, 2)

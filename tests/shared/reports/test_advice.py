@@ -18,7 +18,9 @@ def label(name, texts):
 
 def labels(*counts, similar=()):
     entries = [label(chr(97 + i), n) for i, n in enumerate(counts)]
-    return {"labels": entries, "n_labels": len(entries), "similar_names": list(similar)}
+    rare = sum(n < 10 for n in counts)
+    figures = {"labels": entries, "n_labels": len(entries), "similar_names": list(similar)}
+    return figures | {"rare": rare}
 
 
 def lengths(**values):
@@ -74,7 +76,20 @@ def test_nothing_stands_out():
             "1 row without text (row 4): left out.",
         ),
         (
-            {"time": {"column": "when", "shifts": [
+            {"copies": {"conflicts_of_copies": 1, "conflicts": 3, "conflicting": [GROUP],
+                        "texts": 7, "groups": 3}},
+            "2 groups of nearly the same text with different labels: check which labels are right.",
+        ),
+        (
+            {"labels": labels(5, 4) | {"n_labels": 5000, "rare": 4000}},
+            "4,000 labels of 5,000 have fewer than 10 texts (a 5, b 4, ...): --min_label_count 10",
+        ),
+        (
+            {"labels": labels(500, 400) | {"n_labels": 5000, "rare": 4000}},
+            "4,000 labels of 5,000 have fewer than 10 texts: --min_label_count 10 leaves them out.",
+        ),
+        (
+            {"time": {"column": "when", "newest_share": 0.25, "shifts": [
                 {"label": "a", "before": 0.1, "after": 0.4, "z": 6.0},
                 {"label": "b", "before": 0.1, "after": 0.11, "z": 5.0},
                 {"label": "c", "before": 0.4, "after": 0.1, "z": -2.0},

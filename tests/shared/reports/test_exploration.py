@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from shared.data.arguments import DataArguments
 from shared.data.corpus import load_data
+from shared.data.label_conflicts import TextGroup
 from shared.reports.exploration import (
     MOST_PERIODS,
+    _group_entry,
     _histogram,
     _periods,
     similar_names,
@@ -63,6 +65,34 @@ def test_a_label_that_comes_with_time_is_a_shift(tmp_path):
     assert shifts["new"]["z"] == -shifts["old"]["z"] > 8
 
 
+def test_texts_of_one_time_are_not_divided(tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = [f"text {chr(97 + i % 26)} {i * 97},{'b' if i >= 50 else 'a'}" for i in range(100)]
+    path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    corpus = load_data(DataArguments(data=str(path), cache_dir=str(tmp_path / "cache")))
+    times = np.full(100, np.datetime64("2024-05-01", "ns"))
+    assert time_figures(corpus, "when", times)["shifts"] == []
+    times[60:] += np.timedelta64(1, "D")
+    figures = time_figures(corpus, "when", times)
+    assert figures["newest_share"] == 0.4
+    assert {s["label"]: s["after"] for s in figures["shifts"]} == {"a": 0, "b": 1}
+
+
+def test_a_group_names_rows_of_each_set_of_labels(tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = [f"the same text,{'b' if i >= 150 else 'a'}" for i in range(300)]
+    path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    flags = {"data": str(path), "cache_dir": str(tmp_path / "c"), "duplicate_labels": "separate"}
+    corpus = load_data(DataArguments(**flags))
+    entry = _group_entry(corpus, TextGroup([*range(300)], 1, 2, True))
+    sets = {
+        tuple(e["labels"]): (e["texts"], e["rows"][:2], len(e["rows"])) for e in entry["labels"]
+    }
+    assert sets == {("a",): (150, [1, 2], 50), ("b",): (150, [151, 152], 50)}
+    assert {tuple(e["labels"]) for e in entry["examples"]} == {("a",), ("b",)}
+
+
 def test_names_that_differ_in_case_signs_or_a_plural():
+    assert similar_names(["C", "C++", "C#"]) == []
     names = ["bug", "Bug", "good-first issue", "Good first issues", "docs", "", "!", "体育"]
     assert similar_names(names) == [["bug", "Bug"], ["good-first issue", "Good first issues"]]

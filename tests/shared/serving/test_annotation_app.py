@@ -150,6 +150,13 @@ def test_a_second_tab_sees_the_first_and_overwrites_nothing(client, log):
     assert [a.labels for a in log.annotations()] == [("bug",), ("speed",)]
 
 
+def test_an_undo_that_another_tab_has_done_shows_the_next_text(client):
+    client.click("label", "a crash", labels=["bug"])
+    client.click("undo", seen=1)
+    status, answer = client.click("undo", seen=1)
+    assert (status, answer["item"]["text"]) == (409, "a crash")
+
+
 def test_many_clicks_at_once_are_all_kept(queue, client, log):
     queue.replace([TextToLabel(f"text {i}", i) for i in range(60)])
 
