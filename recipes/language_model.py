@@ -21,7 +21,9 @@ document, which sees no other one.
 
 The figures are the negative log-likelihood per token in nats, perplexity (its exponential), and
 bits per character, which also compares models with different tokens; the end of a document counts
-as a token and as a character.
+as a token and as a character. Where a token is unknown ([UNK], of a vocabulary that is too small)
+it hides characters, and bits per character are left out; unknown_share in metrics.json says how
+many tokens are. counts and mlp see their whole context, wherever a block begins.
 
 Expect on the 32,033 names of makemore, validation loss: counts of pairs 2.451 (published 2.454 on
 all names), mlp 2.116 with three characters of context (2.168), 1.992 with eight, gru 1.946. On Tiny
@@ -178,6 +180,11 @@ def main() -> None:
         folder = resolve_model(args.architecture, flag="architecture")
         tokenizer = load_tokenizer(folder)
         model = load_causal_language_model(folder, tokenizer=tokenizer)
+        if model.config.model_type == "language-model-counts":
+            raise UserError(
+                f"--architecture {args.architecture}: counts cannot be trained further; count the "
+                "texts with --architecture counts"
+            )
         longest = longest_input(model)
         if longest is not None and args.block_size > longest:
             raise UserError(f"--block_size {args.block_size}: the model reads {longest:,} tokens")
@@ -196,14 +203,8 @@ def main() -> None:
         )
     if not args.pack and boundary is None:
         raise UserError("--pack false: there is only one document; remove the flag")
-    alone = None if args.pack else boundary
-    blocks = {
-        part: token_blocks(stream, args.block_size, boundary=alone)
-        for part, stream in streams.items()
-        if len(stream) > 1
-    }
     for part in ("valid", "test"):
-        if getattr(args, f"{part}_size") and part not in blocks:
+        if getattr(args, f"{part}_size") and len(streams[part]) < 2:
             raise UserError(f"--{part}_size: leaves no token to predict; raise it, or set it to 0")
     if model is None:
         try:
@@ -217,6 +218,17 @@ def main() -> None:
         except ValueError as error:
             raise UserError(f"--ngram_size {args.ngram_size}: {error}; lower it") from error
     is_own = type(model).__module__.startswith("shared.")
+    context_size = (is_own and getattr(model, "context_size", None)) or 1
+    blocks = {
+        part: token_blocks(
+            stream,
+            args.block_size,
+            boundary=None if args.pack else boundary,
+            context_size=context_size,
+        )
+        for part, stream in streams.items()
+        if len(stream) > 1
+    }
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     print_once(f"{n_train:,} training tokens, {len(tokenizer):,} different; {n_weights:,} weights")
 
@@ -246,12 +258,21 @@ def main() -> None:
 
     # Evaluate: the mean over all tokens of a part.
     figures = {}
+    # The unknown token of GPT-2 is the one between two texts; its pieces are bytes, all known.
+    unknown = tokenizer.unk_token_id
+    has_unknown = unknown not in (None, tokenizer.bos_token_id, tokenizer.eos_token_id)
     for part, rows in blocks.items():
         n_tokens = len(streams[part]) - 1
         share = min(MOST_TRAIN_TOKENS / n_tokens, 1) if part == "train" else 1
         chosen = np.linspace(0, len(rows) - 1, max(int(share * len(rows)), 1)).astype(int)
-        nll = trainer.predict(rows.select(chosen)).metrics["test_loss"]
-        figures[part] = likelihood_figures(nll, n_tokens, documents.n_characters(part))
+        rows = rows.select(chosen)
+        figures[part] = likelihood_figures(
+            trainer.predict(rows).metrics["test_loss"],
+            n_tokens,
+            documents.n_characters(part),
+            n_measured=sum(rows["length"]) - sum(rows["n_earlier"]),
+            unknown=int((streams[part][1:] == unknown).sum()) if has_unknown else 0,
+        )
     report = likelihood_table(figures)
 
     # Save the model and the tokenizer, before the samples are written.
@@ -279,7 +300,7 @@ def main() -> None:
             model,
             start,
             args,
-            window=args.block_size,
+            window=max(args.block_size, 2 * context_size),
             end=boundary,
             seed=args.seed,
         )
@@ -288,7 +309,12 @@ def main() -> None:
         file.write("".join(f"{sample}\n" for sample in samples))
     report += "\n\nSamples\n" + "\n".join(samples)
 
-    # Save the metrics and the card.
+    # Save the metrics and the card, whose example must fit into the model.
+    longest = longest_input(model) or 10**9
+    shown, n_shown = None, 1
+    if boundary is None:
+        shown = tokenizer.decode(start[: max(longest // 2, 1)])
+        n_shown = len(tokenizer(shown, add_special_tokens=False)["input_ids"])
     metrics = {
         f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()
     }
@@ -304,7 +330,12 @@ def main() -> None:
         data=documents.describe(),
         metrics={},
         report=report,
-        usage=writer_usage(output_dir, own_architecture=is_own, has_boundary=boundary is not None),
+        usage=writer_usage(
+            output_dir,
+            own_architecture=is_own,
+            start=shown,
+            max_new_tokens=max(min(longest - n_shown, 50), 1),
+        ),
         limits="It writes what its training texts make likely, true or not. The figures are those "
         "of texts from the same source.",
     )

@@ -104,8 +104,11 @@ def load_documents(args: Any) -> Documents:
     paths = _text_files(args.data)
     if paths:
         texts = [text for path in paths for text in _read(path, args)]
-        # Equal lines have the same group.
-        groups = np.unique(np.array(texts, dtype=object), return_inverse=True)[1]
+        groups = np.arange(len(texts))
+        if len(texts) > 1 and args.split == "random" and args.keep_together:
+            from shared.data.near_duplicates import near_duplicate_groups
+
+            groups = near_duplicate_groups(texts)
         unit = "lines" if args.documents == "lines" else "files"
         source = f"{args.data}: {len(texts):,} {unit} with text"
     else:
@@ -169,8 +172,8 @@ def _stops(n: int, sizes: list[float]) -> np.ndarray:
     wanted = [max(round(size * n), 1) if size else 0 for size in sizes]
     if sum(wanted) >= n:
         raise UserError(
-            f"--valid_size, --test_size: {n} texts (equal ones count once) are too few to hold "
-            "some out; add texts, or set one of them to 0"
+            f"--valid_size, --test_size: {n} texts (nearly equal ones count once) are too few to "
+            "hold some out; add texts, or set one of them to 0"
         )
     return n - np.cumsum(wanted[::-1])[::-1]
 

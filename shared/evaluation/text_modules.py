@@ -489,7 +489,9 @@ class _BitsPerUnit(_LikelihoodMetric):
         return np.column_stack([likelihood_sums(log_likelihoods)[:, 0], sizes])
 
     def _from_sums(self, sums: np.ndarray) -> np.ndarray:
-        return sums[:, :1] / np.log(2) / sums[:, 1:]
+        # A resample of empty texts alone has no value, whatever the bits of their tokens.
+        sizes = np.where(sums[:, 1:] > 0, sums[:, 1:], np.nan)
+        return sums[:, :1] / np.log(2) / sizes
 
     def _size(self, text: str) -> int:
         raise NotImplementedError

@@ -123,8 +123,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
             prompt[a:b] for token, (a, b) in zip(ids, spans, strict=False) if token == unknown
         ]
         named = ", ".join(repr(piece) for piece in dict.fromkeys(pieces))
+        vocabulary = tokenizer.get_vocab()
+        spaced = [repr(f" {p}") for p in dict.fromkeys(pieces) if f" {p}" in vocabulary]
+        hint = f", where {', '.join(spaced)} with a space before it is known" if spaced else ""
         raise UserError(
             f"--prompt {prompt!r}: {named or 'a part of it'} is not in the vocabulary of the "
-            "model; write it with what the training texts have"
+            f"model; write it with what the training texts have{hint}"
         )
     return ids

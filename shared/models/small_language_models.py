@@ -164,7 +164,13 @@ class SmallLanguageModel(PreTrainedModel, GenerationMixin):
     """Base class: a subclass sets `config_class` and implements `score`.
 
     There is no cache of the tokens before: `generate` computes them again for each new token.
+
+    Attributes
+    ----------
+    context_size : tokens that it reads for a prediction, the last ones; None: all.
     """
+
+    context_size: int | None = None
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -258,6 +264,7 @@ class NgramForCausalLM(SmallLanguageModel):
             ("token", config.n_entries),
         ):
             self.register_buffer(name, torch.zeros(size, dtype=torch.int64))
+        self.context_size = config.ngram_size - 1
         # A parameter, since transformers takes device and type of a model from its parameters.
         self.count = nn.Parameter(torch.zeros(config.n_entries), requires_grad=False)
         self.post_init()
@@ -346,6 +353,7 @@ class BigramForCausalLM(SmallLanguageModel):
     """
 
     config_class = BigramConfig
+    context_size = 1
 
     def __init__(self, config: BigramConfig):
         super().__init__(config)
@@ -373,6 +381,7 @@ class MLPForCausalLM(SmallLanguageModel):
 
     def __init__(self, config: MLPConfig):
         super().__init__(config)
+        self.context_size = config.context_size
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.hidden = nn.Linear(config.context_size * config.embedding_size, config.hidden_size)
         self.activation = nn.Tanh()

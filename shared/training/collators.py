@@ -175,9 +175,10 @@ class NextTokenCollator:
 
     Notes
     -----
-    Features are ``{"input_ids": [n + 1 tokens]}``, from `shared.data.token_blocks`. The batch holds
-    ``input_ids``, the first n tokens of each row, and ``labels``, the token after each of them, or
-    `IGNORE_INDEX` for padding; both int64 of shape (rows, length).
+    Features are ``{"input_ids": [n + 1 tokens]}``, from `shared.training.token_blocks`. The batch
+    holds ``input_ids``, the first n tokens of each row, and ``labels``, the token after each of
+    them, or `IGNORE_INDEX` for padding and after the first ``n_earlier`` tokens (default 0); both
+    int64 of shape (rows, length).
     """
 
     def __init__(self, pad_token_id: int):
@@ -193,9 +194,11 @@ class NextTokenCollator:
             [feature["input_ids"] for feature in features]
         )
         inputs, labels = torch.from_numpy(tokens[:, :-1]), torch.from_numpy(tokens[:, 1:])
+        n_earlier = torch.tensor([feature.get("n_earlier", 0) for feature in features])
+        is_earlier = torch.arange(labels.shape[1]) < n_earlier[:, None]
         return {
             "input_ids": inputs.masked_fill(labels == IGNORE_INDEX, self.pad_token_id),
-            "labels": labels.contiguous(),
+            "labels": labels.masked_fill(is_earlier, IGNORE_INDEX),
         }
 
 

@@ -3,6 +3,8 @@
 A boundary token stands before, between and after the texts. A block of n tokens is read, and the
 token after each of them predicted; a row of a data set therefore holds n + 1 tokens, and the last
 token of a row is the first of the next one. Every token but the first is predicted exactly once.
+For models that read the last k tokens only, a row can begin k - 1 tokens earlier, so that the block
+cuts no context; these tokens are read, but not predicted again.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def document_spans(
     return starts, np.minimum(starts + block_size, marks[document + 1])
 
 
-def token_blocks(stream: np.ndarray, block_size: int, *, boundary: int | None = None) -> Dataset:
+def token_blocks(
+    stream: np.ndarray, block_size: int, *, boundary: int | None = None, context_size: int = 1
+) -> Dataset:
     """Return blocks as rows of a data set.
 
     Parameters
@@ -89,16 +93,20 @@ def token_blocks(stream: np.ndarray, block_size: int, *, boundary: int | None = 
     stream : int array of shape (tokens,)
         At least two, from `token_stream`.
     block_size : int
-        Most tokens that are read in a block.
+        Most tokens of a block.
     boundary : int, optional
         The token between two documents: each block then belongs to one (`document_spans`). None:
         documents are packed one after another (`packed_spans`).
+    context_size : int, default 1
+        Tokens that the model reads for a prediction, if it is a fixed number. A block after the
+        first one of the stream, or of its document, begins so many tokens less one earlier.
 
     Returns
     -------
     datasets.Dataset
-        With ``input_ids`` (the tokens to read and one more) and ``length``, the number of tokens to
-        read. `shared.training.NextTokenCollator` makes batches of them.
+        With ``input_ids`` (the tokens to read and one more), ``length``, the number of tokens to
+        read, and ``n_earlier``, how many of these come before the block; what follows each of
+        them is predicted in the row before. `shared.training.NextTokenCollator` makes batches.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -106,11 +114,20 @@ def token_blocks(stream: np.ndarray, block_size: int, *, boundary: int | None = 
 
     if boundary is None:
         starts, stops = packed_spans(len(stream), block_size)
+        first = np.zeros_like(starts)
     else:
         starts, stops = document_spans(stream, block_size, boundary)
+        marks = np.flatnonzero(stream == boundary)
+        first = marks[np.searchsorted(marks, starts, side="right") - 1]  # of the document
+    n_earlier = np.minimum(max(context_size - 1, 0), starts - first)
+    starts = starts - n_earlier
     lengths = stops - starts + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     rows = pa.LargeListArray.from_arrays(offsets, pa.array(stream[index], pa.int32()))
-    table = pa.table({"input_ids": rows, "length": pa.array(lengths - 1, pa.int64())})
-    return Dataset(InMemoryTable(table))
+    columns = {
+        "input_ids": rows,
+        "length": pa.array(lengths - 1, pa.int64()),
+        "n_earlier": pa.array(n_earlier, pa.int64()),
+    }
+    return Dataset(InMemoryTable(pa.table(columns)))

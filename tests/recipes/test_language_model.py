@@ -1,6 +1,7 @@
 """The recipe of language models, from the command line."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -78,6 +79,9 @@ def test_an_architecture_learns_writes_and_loads(
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings is not None
     assert len(tokenizer) == model.config.vocab_size
+    if architecture == "counts":
+        line = recipe.mistake("--architecture", tmp_path / "out", "--output_dir", tmp_path / "more")
+        assert "out: counts cannot be trained further; count the texts with --arch" in line
     if architecture in ("lstm", "gpt"):
         again = Recipe("language_model", monkeypatch, capfd, *flags)
         again("--architecture", tmp_path / "out", "--output_dir", tmp_path / "more")
@@ -106,6 +110,75 @@ def test_documents_that_stand_alone_have_the_figures_of_packed_ones(recipe, metr
     for part in ("valid", "test"):
         assert metrics()[f"{part}_nll"] == pytest.approx(packed[f"{part}_nll"], rel=1e-5)
         assert metrics()[f"{part}_tokens"] == packed[f"{part}_tokens"]
+
+
+@pytest.mark.parametrize("architecture", ["counts", "mlp"])
+@pytest.mark.parametrize("pack", ["true", "false"])
+def test_the_figures_do_not_depend_on_the_size_of_a_block(architecture, pack, recipe, metrics):
+    same = ("--architecture", architecture, "--ngram_size", 4, "--pack", pack, "--samples", 1)
+    figures = []
+    for size in (3, 24):
+        recipe(*same, "--block_size", size, "--learning_rate", 1e-12, "--num_train_epochs", 1)
+        figures.append({k: v for k, v in metrics().items() if k.endswith(("_nll", "_tokens"))})
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_the_table_says_what_is_measured(recipe, metrics, monkeypatch):
+    monkeypatch.setattr(recipe.module, "MOST_TRAIN_TOKENS", 300)
+    printed = recipe("--architecture", "counts", "--ngram_size", 3)
+    n, n_all = metrics()["train_tokens"], metrics()["train_all_tokens"]
+    assert 200 < n <= 300 < n_all
+    assert f"train: {n:,} of {n_all:,} tokens are measured." in printed
+    assert "valid:" not in printed.partition("bits per char")[2]
+
+
+def test_unknown_tokens_leave_out_bits_per_character(recipe, metrics, book):
+    long = ("--data", book, "--documents", "file", "--tokens", "words", "--vocab_size", 6)
+    printed = recipe(*long, "--architecture", "counts")
+    assert "No bits per character where tokens are unknown (train " in printed
+    figures = metrics()
+    for part in ("train", "valid", "test"):
+        assert 0.1 < figures[f"{part}_unknown_share"] < 0.9
+        assert f"{part}_bits_per_character" not in figures
+    recipe("--architecture", "counts")
+    assert metrics()["test_unknown_share"] == 0
+
+
+def usage(folder):
+    """Run the example of a card; return its variables."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(from transformers.*?)```", card, re.DOTALL)[1]
+    exec(code.replace(", trust_remote_code=True", ""), variables := {})
+    return variables
+
+
+def test_the_example_of_the_card_fits_into_the_model(recipe, book, tmp_path):
+    recipe("--architecture", "gpt", "--block_size", 8, "--max_steps", 1)
+    example = usage(tmp_path / "out")
+    assert 1 < example["text"].shape[1] <= 8
+    assert "max_new_tokens=7)" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    tokenizer = example["tokenizer"]
+    assert example["start"]["input_ids"].tolist() == [[tokenizer.eos_token_id]]
+
+    long = ("--data", book, "--documents", "file", "--architecture", "gpt", "--block_size", 8)
+    recipe(*long, "--max_steps", 1, "--prompt", "A dog")
+    example = usage(tmp_path / "out")
+    assert example["tokenizer"].decode(example["start"]["input_ids"][0]) == "A do"
+    assert 4 < example["text"].shape[1] <= 8
+    assert "max_new_tokens=4)" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_a_model_trained_further_begins_as_its_texts(recipe, tmp_path):
+    few = ("--max_steps", 1, "--samples", 1)
+    recipe("--architecture", "gpt", *few)
+    folder = tmp_path / "other"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokenizer.bos_token = "a"  # another than that of the end
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    recipe("--architecture", folder, *few, "--output_dir", tmp_path / "more")
+    example = usage(tmp_path / "more")
+    assert example["start"]["input_ids"].tolist() == [[example["tokenizer"].eos_token_id]]
 
 
 @pytest.mark.parametrize("unit", ["words", "bpe", "byte_bpe"])

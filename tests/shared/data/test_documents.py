@@ -72,6 +72,16 @@ def test_equal_lines_on_one_side_unless_asked(tmp_path):
     assert set(parts["train"]) & set(parts["valid"])
 
 
+def test_nearly_equal_lines_on_one_side(tmp_path):
+    lines = [" ".join(f"w{(n * 7 + k) % 50}" for k in range(12)) for n in range(20)]
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"{line}\n{line} more\n" for line in lines), encoding="utf-8")
+    parts = load(path, valid_size=0.2, test_size=0.2).parts
+    assert sum(map(len, parts.values())) == 40
+    for part in parts.values():
+        assert all(text.removesuffix(" more") in part for text in part)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.integers(0, 9), min_size=3, max_size=50).filter(lambda g: len(set(g)) > 3),
@@ -100,7 +110,7 @@ def test_mistakes(tmp_path):
     for path, flags, message in (
         (blank, {}, "no text; all lines are blank"),
         (tmp_path / "none.txt", {}, "no such file"),
-        (two, {}, "2 texts .* too few"),
+        (two, {}, r"2 texts \(nearly equal .* too few"),
         (two, {"valid_size": 0.5, "test_size": 0.5}, "leave nothing to learn from"),
     ):
         with pytest.raises(UserError, match=message):

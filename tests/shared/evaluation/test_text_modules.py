@@ -267,6 +267,17 @@ def test_bits_per_character_and_byte():
     assert results == pytest.approx({"bits_per_character": 4 / 4, "bits_per_byte": 4 / 5})
 
 
+@pytest.mark.parametrize("module_class", [BitsPerCharacter, BitsPerByte])
+def test_an_empty_text_counts_its_tokens_and_leaves_an_interval(module_class):
+    inputs = {
+        "log_likelihoods": [np.log([0.5, 0.25]), np.log([0.5])] * 2,
+        "references": ["ab", "", "c", ""],
+    }
+    value, low, high = module_class(confidence=0.9).compute(**inputs).values()
+    assert value == pytest.approx(8 / 3)
+    assert low < value < high < np.inf
+
+
 # --- combination, intervals ----------------------------------------------------------------------
 
 

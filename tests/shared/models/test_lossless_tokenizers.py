@@ -64,3 +64,14 @@ def test_a_prompt_of_unknown_characters():
     with pytest.raises(UserError, match="--prompt 'cäzä': 'ä', 'z' is not in the vocabulary"):
         encode_prompt(tokenizer, "cäzä")
     assert encode_prompt(train_lossless_tokenizer(["abc"], "byte_bpe", 300), "ä中")
+
+
+def test_a_prompt_of_words_that_are_known_after_a_space():
+    tokenizer = train_lossless_tokenizer(["the cat sat"], "words", 300)
+    with pytest.raises(
+        UserError, match=r"'cat' is .* have, where ' cat' with a space before it is"
+    ):
+        encode_prompt(tokenizer, "cat sat")
+    assert tokenizer.decode(encode_prompt(tokenizer, " cat sat")) == " cat sat"
+    with pytest.raises(UserError, match=r"what the training texts have$"):
+        encode_prompt(tokenizer, "dog")

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.models.lossless_tokenizers import train_lossless_tokenizer
+from shared.models.small_language_models import contexts
 from shared.training.collators import IGNORE_INDEX, NextTokenCollator
 from shared.training.losses import next_token_loss, token_losses
 from shared.training.token_blocks import token_blocks, token_stream
@@ -49,6 +50,20 @@ def test_blocks_of_documents_predict_each_token_once_and_see_one_document(docume
     assert sum(row[0] == B for row in rows) == len(documents)
     assert max(len(row) - 1 for row in rows) <= size
     assert dataset["length"][:] == [len(row) - 1 for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents, st.integers(1, 9), st.integers(1, 5), st.sampled_from([None, B]))
+def test_a_block_has_the_context_of_its_first_token(documents, size, context_size, boundary):
+    stream = joined(documents)
+    dataset = token_blocks(stream, size, boundary=boundary, context_size=context_size)
+    batch = NextTokenCollator(pad_token_id=5)(list(dataset))
+    counted = batch["labels"] != IGNORE_INDEX
+    assert batch["labels"][counted].tolist() == stream[1:].tolist()
+    read = contexts(batch["input_ids"], context_size, B)[counted]
+    whole = contexts(torch.from_numpy(stream)[None, :-1], context_size, B)[0]
+    assert torch.equal(read, whole)
+    assert dataset["length"][:] == [len(row) - 1 for row in dataset["input_ids"]]
 
 
 @settings(max_examples=25, deadline=None)
