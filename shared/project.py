@@ -217,7 +217,8 @@ def imported_modules(root: Path, script: Path) -> list[Path]:
     modules: set[Path] = set()
     queue = [script]
     while queue:
-        for module, names in _imports(_read(queue.pop())):
+        path = queue.pop()
+        for module, names in _imports(_read(path), f"shared.{path.parent.name}"):
             for path in _module_files(root, module, names):
                 if path not in modules:
                     modules.add(path)
@@ -310,14 +311,18 @@ def _drop_mentions(path: Path, scripts: Container[str]) -> None:
 
 
 @cache  # a module is read for each of the scripts that import it
-def _imports(source: str) -> list[tuple[str, list[str]]]:
-    """Return the modules of `shared` that a source imports, and the names it takes from each."""
+def _imports(source: str, room: str) -> list[tuple[str, list[str]]]:
+    """Return the modules of `shared` that a source imports, and the names it takes from each.
+
+    A relative import is of a module of the same `room`, such as ``shared.models``.
+    """
     imports: list[tuple[str, list[str]]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             imports += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            imports.append((node.module, [alias.name for alias in node.names]))
+            module = f"{room}.{node.module}" if node.level else node.module
+            imports.append((module, [alias.name for alias in node.names]))
     return [pair for pair in imports if pair[0].split(".")[0] == "shared"]
 
 
