@@ -15,6 +15,7 @@ POINTS = [
 def group(texts):
     example = {"row": 7, "labels": ["bug"], "text": "<i>the same</i>"}
     members = [{"labels": ["bug"], "rows": [7]}, {"labels": None, "rows": [12]}]
+    members = [member | {"texts": 1} for member in members]
     return {
         **{"texts": texts, "different_texts": 1, "copies_conflict": True},
         **{"labels": members, "examples": [example]},
@@ -77,6 +78,7 @@ def figures():
             **{"column": "date", "dated": 4, "undated": 0, "first": "2024-01-01"},
             **{"last": "2024-02-03", "unit": "month", "periods": ["2024-01-01", "2024-02-01"]},
             **{"texts": [2, 2], "labelled": [1, 2], "labels": {"bug": [1, 1]}},
+            "newest_share": 0.25,
             "shifts": [{"label": "bug", "before": 0.5, "after": 0.7, "z": 1.0}],
         },
         "map": {"model": "m", "projection": "t-SNE"},
