@@ -28,9 +28,10 @@ labels of all batches. Several tabs may be open. For several people, give each a
 It listens on this machine only, and answers nobody who lacks the token in the address. The page
 loads nothing from other servers.
 
-Expect a click to be on the disk, and the next text on the page, within a tenth of a second. From 20
-labels on, the page shows the F1 of a quick classifier of words in a cross-validation, estimated in
-another process: less than few_label_probe.py would reach, but its rise tells what labels bring.
+Expect, with some thousand texts, a click to be on the disk, and the next text on the page, in a
+tenth of a second; with tens of thousands, and for a correction, in up to a second. From 20 labels
+on, the page shows the F1 of a quick classifier of words in a cross-validation, estimated in another
+process: less than few_label_probe.py would reach, but its rise tells what labels bring.
 """
 
 import os

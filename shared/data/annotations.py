@@ -151,6 +151,7 @@ def expand(
             counts["texts"] += 1
             counts["answers"] += len(answers)
             counts.update({f"_{reason}": n for reason, n in record.skipped.items()})
+            counts["rows"] += max(len(answers), 1)
             for labels, annotator in answers or [(None, None)]:
                 yield number, {**record.fields, LABELS: labels, ANNOTATOR: annotator}
 
@@ -169,7 +170,10 @@ def expand(
     def count_notes() -> list[str]:
         skipped = [f"{n:,} {name[1:]}" for name, n in counts.items() if name.startswith("_") and n]
         text = f"{counts['answers']:,} answers of annotators, {counts['texts']:,} texts"
-        return [f"{text}; left out: {', '.join(skipped)}" if skipped else text]
+        notes = [f"{text}; left out: {', '.join(skipped)}" if skipped else text]
+        if counts["rows"] > counts["texts"]:
+            notes.append("rows are numbered by answer, not by record of the file")
+        return notes
 
     fields = dict.fromkeys(name for _, record in first for name in record.fields)
     of_question = f", question {question!r}" if question else ""

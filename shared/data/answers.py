@@ -131,8 +131,6 @@ def load_answers(args: DataArguments) -> Answers:
 
     # Join the rows of an annotator on a text to one answer.
     notes = []
-    if getattr(args, "annotator_columns", None) or "export" in corpus.report["layout"]:
-        notes.append("rows are numbered by answer, not by line of the file")
     labels = corpus.label_matrix() > 0
     answered = row_labels.listed & (who >= 0)
     if unnamed := int((row_labels.listed & (who < 0)).sum()):

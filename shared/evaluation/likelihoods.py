@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.launch import progress
+from shared.training.collators import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-IGNORED_LABEL = -100  # of transformers: a token that is not counted
 
 
 def perplexity(log_likelihoods: Sequence[Sequence[float] | np.ndarray]) -> float:
@@ -163,14 +162,14 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[np.nd
                 "texts are padded on the left, where positions would be counted from the padding; "
                 'set tokenizer.padding_side = "right"'
             )
-        labels = labels.masked_fill(mask == 0, IGNORED_LABEL)
+        labels = labels.masked_fill(mask == 0, IGNORE_INDEX)
     _check_length(model, labels.shape[1])
     # Each position predicts the next one.
     logits, targets = model(**inputs).logits[:, :-1], labels[:, 1:]
     losses = cross_entropy(
-        logits.float().transpose(1, 2), targets, ignore_index=IGNORED_LABEL, reduction="none"
+        logits.float().transpose(1, 2), targets, ignore_index=IGNORE_INDEX, reduction="none"
     )
-    counted = (targets != IGNORED_LABEL).cpu().numpy()
+    counted = (targets != IGNORE_INDEX).cpu().numpy()
     values = -losses.double().cpu().numpy()
     return [value[row] for value, row in zip(values, counted, strict=True)]
 
