@@ -102,13 +102,15 @@ class AdaptationArguments(SplitArguments, TrainingArguments):
     ddp_find_unused_parameters: bool | None = flag(
         False, "Set to true if some weights get no gradient (default: false)."
     )
-    remove_unused_columns: bool = flag(False, "Must stay false: masks depend on the text's number.")
+    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
         if self.dataloader_persistent_workers:
             raise UserError("--dataloader_persistent_workers: would mask the same in each epoch")
         if self.prediction_loss_only:
             raise UserError("--prediction_loss_only: the loss is computed over all predictions")
+        if self.remove_unused_columns:
+            raise UserError("--remove_unused_columns: masks depend on the numbers of the texts")
         if column := self.split_by or self.split_time:
             raise UserError(
                 f"--split_by, --split_time {column}: this recipe divides unlabelled texts at "

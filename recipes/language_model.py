@@ -144,11 +144,13 @@ class WriterArguments(
         True, "Keep the weights with the lowest validation loss, not the last (default: true)."
     )
     logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
-    remove_unused_columns: bool = flag(False, "Must stay false: the collator reads all columns.")
+    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
         if self.prediction_loss_only:
             raise UserError("--prediction_loss_only: the figures need the loss of each token")
+        if self.remove_unused_columns:
+            raise UserError("--remove_unused_columns: the collator reads all columns")
         if self.architecture == "counts" and self.health_check:
             raise UserError("--health_check: counts have no training to check")
         if self.architecture in ("counts", *LANGUAGE_MODELS):

@@ -1,7 +1,9 @@
 """A tiny model and a tiny labelled file, made once for all tests."""
 
+import gc
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +20,22 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A busy machine is no failure.
 settings.register_profile("without_deadline", deadline=None)
 settings.load_profile("without_deadline")
+
+_MANY_MODULES = 300
+
+
+def pytest_runtest_setup():
+    """Let no garbage collection visit imported modules.
+
+    The Trainer collects garbage at each start, which takes .3 s with all of transformers imported.
+    """
+    if len(sys.modules) - pytest_runtest_setup.n_modules > _MANY_MODULES:
+        pytest_runtest_setup.n_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+pytest_runtest_setup.n_modules = 0
 
 KEYWORDS = {
     "bug": "crash traceback error fails broken exception regression segfault",

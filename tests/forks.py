@@ -10,6 +10,7 @@ that of the process here. Needs fork: Linux or macOS.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -135,6 +136,7 @@ if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
     vl_convert.javascript_bundle()  # the charts of report.html; made once in a process
+    gc.freeze()  # the forks' garbage collections need not visit what was imported
     for line in sys.stdin:
         request = json.loads(line)
         pids = [fork(request, rank) for rank in range(request["processes"])]

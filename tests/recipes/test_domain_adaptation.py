@@ -174,6 +174,8 @@ def test_perplexity_is_that_of_the_saved_weights(recipe, tmp_path, monkeypatch, 
 def test_mistakes(recipe, tmp_path, tiny_issues):
     assert "--mask_share 1.0: must be above 0, below 1" in recipe.mistake("--mask_share", 1)
     assert "over all predictions" in recipe.mistake("--prediction_loss_only", "true")
+    line = recipe.mistake("--remove_unused_columns", "true")
+    assert "--remove_unused_columns: masks depend on" in line
     labelled = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     assert "0 unlabelled texts, too few" in recipe.mistake("--data", labelled)
     special = write(tmp_path / "special.jsonl", [{"text": "🤗🤗 🚀"}, {"text": "🚀"}])

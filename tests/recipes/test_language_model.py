@@ -8,7 +8,9 @@ import pytest
 from command_line import Recipe, read_json, write
 from forks import run_script
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from shared.models import train_lossless_tokenizer
 
 SYLLABLES = ["an", "el", "ri", "mo", "ta", "li", "se", "no"]
 
@@ -181,6 +183,29 @@ def test_the_example_of_a_model_trained_further_begins_as_its_texts(recipe, tmp_
     assert example["start"]["input_ids"].tolist() == [[example["tokenizer"].eos_token_id]]
 
 
+def test_gpt_2_is_trained_further_with_its_own_tokens(recipe, metrics, names, tmp_path):
+    tokenizer = train_lossless_tokenizer(names.read_text().split(), "byte_bpe", 270)
+    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends))
+    model.save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    recipe("--architecture", tmp_path / "gpt2", "--learning_rate", 1e-9, "--num_train_epochs", 1)
+    figures = metrics()
+    # Weights that hardly change predict as before; random ones almost uniformly.
+    assert figures["test_nll"] == pytest.approx(math.log(len(tokenizer)), abs=0.2)
+    recipe("--architecture", tmp_path / "gpt2", "--output_dir", tmp_path / "more")
+    assert read_json(tmp_path / "more" / "metrics.json")["test_nll"] < 0.7 * figures["test_nll"]
+    further = AutoModelForCausalLM.from_pretrained(tmp_path / "more")
+    assert isinstance(further, GPT2LMHeadModel)
+    assert AutoTokenizer.from_pretrained(tmp_path / "more")("tali")["input_ids"] == (
+        tokenizer("tali")["input_ids"]
+    )
+    assert "--block_size 64: the model reads 32 tokens" in recipe.mistake(
+        "--architecture", tmp_path / "gpt2", "--block_size", 64
+    )
+
+
 @pytest.mark.parametrize("unit", ["words", "bpe", "byte_bpe"])
 def test_other_tokens_and_one_long_text(unit, recipe, book, tmp_path, metrics):
     long = ("--data", book, "--documents", "file", "--tokens", unit, "--vocab_size", 280)
@@ -285,6 +310,8 @@ def test_mistakes(recipe, tmp_path, names, book, tiny_model, tiny_mlm):
     assert "multiple of --num_attention_heads" in recipe.mistake("--num_attention_heads", 3)
     assert "--architecture gtp: " in recipe.mistake("--architecture", "gtp")
     assert "counts have no training" in recipe.mistake("--architecture", "counts", "--health_check")
+    line = recipe.mistake("--remove_unused_columns", "true")
+    assert "--remove_unused_columns: the collator reads all columns" in line
     assert "--vocab_size 9" in recipe.mistake("--tokens", "byte_bpe", "--vocab_size", 9)
     assert "belong to another architecture" in recipe.mistake("--architecture", tiny_model)
     # BERT's weights fit a decoder, but each token sees those after it.
