@@ -229,6 +229,7 @@ def main() -> None:
     print_once("\nTraining")
     training = trainer.train(resume_from_checkpoint=checkpoint).metrics
     history = list(trainer.state.log_history)
+    trainer.compute_metrics = None  # it would take the rows of a prediction for validation rows
 
     # Choose the threshold on the validation rows; without any, the more likely one of the best span
     # and "no answer" is taken, if there are questions without an answer.

@@ -144,8 +144,8 @@ def template_questions(
         if not any(line.search(text) for line in template):
             continue
         rng = np.random.default_rng((seed, number, int(for_test)))
-        for index in rng.permutation(len(template))[:per_text]:
-            line = template[int(index)]
+        for index in rng.permutation(len(template))[:per_text].tolist():
+            line = template[index]
             wording = line.questions[int(rng.integers(len(line.questions)))]
             forms = line.test_forms if for_test else line.forms
             context, answer, start = _rewrite(text, line, forms, rng)
@@ -180,10 +180,10 @@ def _rewrite(
         without = without[: again.start()] + without[again.end() :].removeprefix("\n")
     if action == 2:
         return without, "", None
-    form = forms[rng.integers(len(forms))]
+    form = forms[int(rng.integers(len(forms)))]
     # At the place of the line, or between any two other lines.
     breaks = [0, *(m.end() for m in re.finditer("\n", without)), len(without)]
-    place = match.start() if rng.random() < 0.5 else breaks[rng.integers(len(breaks))]
+    place = match.start() if rng.random() < 0.5 else breaks[int(rng.integers(len(breaks)))]
     place = min(place, len(without))
     before, after = without[:place], without[place:]
     before += "" if not before or before.endswith("\n") else "\n"
