@@ -53,7 +53,7 @@ class TemplateLine:
     def search(self, text: str) -> re.Match[str] | None:
         """Return the first line of the template in a text; group 1 is the value."""
         name = re.escape(self.name)
-        return re.search(rf"(?mi)^[ \t]*[-*]?[ \t]*`?{name}`?[ \t]*:[ \t]*(\S.*?)[ \t]*$", text)
+        return re.search(rf"(?mi)^[ \t]*[-*]?[ \t]*`?{name}`?[ \t]*:[ \t]*(\S.*?)[ \t\r]*$", text)
 
     def search_pattern(self, text: str) -> re.Match[str] | None:
         """Return the first place of the pattern in a text."""
