@@ -28,8 +28,8 @@ _YEAR = r"\b1\d{3}\b|\b20\d{2}\b"
 _MONTH = (
     r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 )
-_DATE = rf"(?:\d{{1,2}} )?{_MONTH}(?: \d{{1,2}})?(?:,? \d{{4}})?|{_YEAR}"
-_NAME = r"[A-Z][\w'\u2019-]*(?:(?: (?:of|the|de|von|van|da|and))? [A-Z][\w'\u2019-]*)*"
+_DATE = rf"(?:\d{{1,2}} )?{_MONTH}(?: \d{{1,2}}\b)?(?:,? \d{{4}})?|{_YEAR}"
+_NAME = rf"(?!{_MONTH}\b)[A-Z][\w'\u2019-]*(?:(?: (?:of|the|de|von|van|da|and))? [A-Z][\w'\u2019-]*)*"
 _PLAIN = rf"(?:{_NUMBER})(?: (?:million|billion|thousand|percent))?%?"
 # The beginning of a question, or a piece of it, and the form of the answer.
 _FORMS = (

@@ -175,13 +175,21 @@ def question_windows(
 
 def _cut(texts: list[str], tokenizer: PreTrainedTokenizerBase, most: int) -> list[str]:
     """Return texts without what stands after their first tokens."""
-    tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-        "offset_mapping"
-    ]
-    return [
-        text[: offsets[most - 1][1]] if len(offsets) > most else text
-        for text, offsets in zip(texts, tokens, strict=True)
-    ]
+    texts, room = list(texts), most
+    while True:
+        tokens = tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+            verbose=False,
+        )["offset_mapping"]
+        long = [i for i, offsets in enumerate(tokens) if len(offsets) > most]
+        if not long:
+            return texts
+        for i in long:
+            texts[i] = texts[i][: tokens[i][room - 1][1]]
+        room -= 1  # a piece of a word may have more tokens than it had in the word
 
 
 def _target(question: Question, spans: np.ndarray, first: int) -> tuple[int, int]:
