@@ -142,6 +142,8 @@ class SpanArguments(QuestionArguments, EpochTrainingArguments):
     def __post_init__(self):
         if self.prediction_loss_only:
             raise UserError("--prediction_loss_only: answers need the predictions")
+        if self.predict:
+            self.eval_strategy, self.load_best_model_at_end = "no", False  # nothing is trained
         super().__post_init__()
 
 

@@ -29,7 +29,9 @@ _MONTH = (
     r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 )
 _DATE = rf"(?:\d{{1,2}} )?{_MONTH}(?: \d{{1,2}}\b)?(?:,? \d{{4}})?|{_YEAR}"
-_NAME = rf"(?!{_MONTH}\b)[A-Z][\w'\u2019-]*(?:(?: (?:of|the|de|von|van|da|and))? [A-Z][\w'\u2019-]*)*"
+_NAME = (
+    rf"(?!{_MONTH}\b)[A-Z][\w'\u2019-]*(?:(?: (?:of|the|de|von|van|da|and))? [A-Z][\w'\u2019-]*)*"
+)
 _PLAIN = rf"(?:{_NUMBER})(?: (?:million|billion|thousand|percent))?%?"
 # The beginning of a question, or a piece of it, and the form of the answer.
 _FORMS = (

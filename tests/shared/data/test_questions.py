@@ -137,7 +137,10 @@ def test_a_wrong_start_is_mended(tmp_path):
         ([row(answers=[{"text": "4"}])], "row 1: answers: an object must have 'text' and 'answer"),
         ([row(answers={"text": ["4"], "answer_start": []})], "1 texts, but 0 starts"),
         ([row(answers={"text": "4", "answer_start": "x"})], "answer_start must be a whole number"),
-        ([row(answers=[{"text": " ", "answer_start": 1}])], "an answer must be text, and not blank"),
+        (
+            [row(answers=[{"text": " ", "answer_start": 1}])],
+            "an answer must be text, and not blank",
+        ),
         ([row(answers=[]), row(context=" ", answers=[])], "row 2: context must be text"),
         ([row(question=None, answers=[])], "row 1: question must be text"),
         ([row(answer_text="4")], "no column 'answers'"),

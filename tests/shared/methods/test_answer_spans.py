@@ -164,7 +164,9 @@ def test_scores_are_probabilities(tokenizer):
 )
 def test_no_threshold_is_better_than_the_chosen_one(rows, data):
     has_answer = [data.draw(st.booleans()) and margin < np.inf for margin, _ in rows]
-    questions = [Question("q", "c", ("c",), (0,)) if has else Question("q", "c") for has in has_answer]
+    questions = [
+        Question("q", "c", ("c",), (0,)) if has else Question("q", "c") for has in has_answer
+    ]
     answers = [
         Answer([Span("c", 0, 0.5)] if margin < np.inf else [], 0.5, margin) for margin, _ in rows
     ]
