@@ -78,6 +78,12 @@ CASES = {
         "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
         RESUME,
     ),
+    "span_qa": Case(
+        "recipes/span_qa.py",
+        f"--data {{inputs}}/questions.jsonl --output_dir {{run}}/out {MODEL} {CPU} {SHORT} "
+        "--stride 4",
+        RESUME,
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "

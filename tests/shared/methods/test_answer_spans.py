@@ -124,7 +124,7 @@ def test_models_that_cannot_read_windows_are_refused(tiny_model):
     with pytest.raises(UserError, match="pads on the left"):
         check_windows(tokenizer, model, 64, 0)
     tokenizer.cls_token = "the"
-    with pytest.raises(UserError, match="puts no .CLS. before a text"):
+    with pytest.raises(UserError, match=r"puts no \[CLS\] before a text"):
         check_windows(tokenizer, model, 64, 0)
 
 
