@@ -136,6 +136,12 @@ def make_inputs(folder):
         row["labels"] = []
     lines = [json.dumps(row) + "\n" for row in rows]
     (folder / "unlabelled.jsonl").write_text("".join(lines), "utf-8")
+    questions = [
+        {"context": row["body"], "question": "which", "answer": row["body"].split()[i % 5]}
+        for i, row in enumerate(rows)
+    ]
+    lines = [json.dumps(question) + "\n" for question in questions]
+    (folder / "questions.jsonl").write_text("".join(lines), "utf-8")
     names = ("entailment", "neutral", "contradiction")
     pairs = [
         {"premise": row["body"][:60], "hypothesis": row["title"], "label": names[i % 3]}
