@@ -23,8 +23,8 @@ SQuAD's script. Beside the model stands a baseline of patterns.
 
 Expect on 116 test questions of XQuAD (English), after 1.2 epochs on 951 questions, two minutes of
 processor time: exact match 20.7 and F1 31.9, patterns 6.9 and 19.9. Models trained on the 87,599
-questions of SQuAD reach an F1 above 80. On lines of bug reports a pattern that a person wrote is
-better than a short training (recipes/FIGURES.md).
+questions of SQuAD reach an F1 above 80. On lines of bug reports a pattern written by hand is better
+than a short training (recipes/FIGURES.md).
 """
 
 from dataclasses import dataclass
