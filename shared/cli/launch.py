@@ -53,7 +53,7 @@ def start_recipe(args: Any) -> Path:
     """
     quiet_libraries()
     folder = Path(args.output_dir)
-    for name in ("data", "train_data", "valid_data", "test_data"):
+    for name in ("data", "train_data", "valid_data", "test_data", "predict"):
         value = getattr(args, name, None) or []
         for path in [value] if isinstance(value, str) else value:  # train_nli takes several
             file = expand_path(path)

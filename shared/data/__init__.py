@@ -28,6 +28,7 @@ Modules:
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
+- `questions`: questions about texts, and where the answers stand in them.
 - `readers`: open what `--data` names: a file, several, a folder or a hub data set.
 - `resampling`: the splits of an evaluation, held out or in folds, and the rows to fit last.
 - `row_labels`: the labels of all rows, and which rows are exact duplicates.
@@ -37,6 +38,7 @@ Modules:
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
+- `template_questions`: questions on the lines of a template, such as that of bug reports.
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
 - `unlabelled`: the unlabelled texts that a recipe trains on.
@@ -84,6 +86,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
         "preparation": ["is_pull_request"],
+        "questions": ["Question", "QuestionArguments", "load_questions", "read_questions"],
         "readers": ["open_data", "open_source"],
         "resampling": [
             "EvaluationArguments",
@@ -93,6 +96,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "template_questions": ["load_template_questions", "read_template"],
         "time_column": ["read_time_column"],
         "texts_to_label": ["TextToLabel", "load_texts_to_label"],
         "unlabelled": ["Unlabelled", "UnlabelledArguments", "load_unlabelled"],

@@ -20,8 +20,9 @@ from shared.data.encodings import Encoding, not_utf8, open_bytes, read_lines
 
 CHUNK_BYTES = 1 << 20
 
-# Keys of a row, beside which a list of objects is a cell: the labels of one GitHub issue.
-_TEXT_KEYS = {"text", "title", "body"}
+# Keys of a row, beside which a list of objects is a cell: the labels of one GitHub issue, or the
+# answers to one question.
+_TEXT_KEYS = {"text", "title", "body", "question"}
 
 
 @dataclass(frozen=True)

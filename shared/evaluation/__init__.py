@@ -10,6 +10,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `text_modules`: metrics of generated texts, answers and log-likelihoods, for the same library.
+- `answers`: exact match and F1 of answers, as SQuAD counts them.
 - `evaluate_base`: what the modules for that library have in common.
 - `meteor`: METEOR with a WordNet of any origin.
 - `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "label_agreement",
             "label_confusions",
         ],
+        "answers": ["answer_figures", "squad_scores"],
         "bootstrap": ["bootstrap_interval", "paired_bootstrap", "statistic_interval"],
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "collapse": ["describe_collapse"],

@@ -15,10 +15,8 @@ The libraries are imported when a module is made; the extra "generation" install
 """
 
 import re
-import string
 import sys
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from functools import lru_cache, partial
@@ -29,6 +27,7 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
+from shared.evaluation.answers import squad_scores
 from shared.evaluation.bootstrap import statistic_interval
 from shared.evaluation.evaluate_base import InMemoryMetric
 from shared.evaluation.likelihoods import likelihood_sums, perplexity_of_sums
@@ -385,40 +384,15 @@ class ExactMatch(_MeanOverTexts):
 class SquadScores(_MeanOverTexts):
     """Exact match and F1 of answers as SQuAD counts them: ``SquadScores()``.
 
-    The results are "squad_exact_match" and "squad_f1". Case, punctuation, the words a, an and the,
-    and the amount of white space do not count; F1 is that of the words of an answer. Of several
-    references, the one that fits best counts, for each metric. A question without an answer has the
-    reference "", and only an empty prediction is right.
-
-    Notes
-    -----
-    Rajpurkar et al. (2016), SQuAD: 100,000+ Questions for Machine Comprehension of Text, and the
-    evaluation script of SQuAD 2.0. That of 1.1 differs where no word is left of an answer.
+    The results are "squad_exact_match" and "squad_f1", the means of
+    `shared.evaluation.answers.squad_scores`.
     """
 
     keys = ("squad_exact_match", "squad_f1")
     blank_references = True
 
-    def _score(self, prediction: str, references: list[str]) -> list[float]:
-        words = _answer_words(prediction)
-        answers = [_answer_words(reference) for reference in references]
-        return [float(words in answers), max(_overlap_f1(words, answer) for answer in answers)]
-
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLE = re.compile(r"\b(a|an|the)\b")
-
-
-def _answer_words(text: str) -> list[str]:
-    return _ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split()
-
-
-def _overlap_f1(words: list[str], answer: list[str]) -> float:
-    """Return the F1 of the words that two answers share; 1 if both have none."""
-    if not words or not answer:
-        return float(words == answer)
-    shared = (Counter(words) & Counter(answer)).total()
-    return 2 * shared / (len(words) + len(answer))
+    def _score(self, prediction: str, references: list[str]) -> Sequence[float]:
+        return squad_scores(prediction, references)
 
 
 # --- likelihoods ---------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ trainer and the metrics of the rooms below.
 - `entailment`: sentence pairs that train a model for natural language inference
 - `text_sampling`: texts that a language model writes
 - `windows`: long documents as overlapping windows of tokens
+- `answer_windows`: questions with their contexts as overlapping windows of tokens
+- `answer_spans`: answers from the logits of windows, and when there is none
+- `answer_patterns`: answers by patterns, the baseline of question answering
 - `augmentation`: flags of augmentation; applies augmentations to training texts
 - `word_augmentation`: synonyms, swapped and deleted words, errors of spelling and typing
 - `tfidf_augmentation`: words that say little about a text, replaced by others
@@ -46,6 +49,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "acquisition": ["STRATEGIES", "Batch", "Pool", "choose_batch"],
         "active_learning": ["BatchProbe", "Round", "labels_to_reach", "simulate"],
+        "answer_patterns": ["context_frequencies", "pattern_answer", "template_answers"],
+        "answer_spans": [
+            "Answer",
+            "answer_record",
+            "answer_settings",
+            "best_answers",
+            "choose_threshold",
+            "load_answerer",
+        ],
+        "answer_windows": ["WINDOW", "check_windows", "question_windows"],
         "augmentation": [
             "NAMES_HELP",
             "AugmentationArguments",

@@ -61,6 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_classifier_to_adapt",
             "load_encoder",
             "load_masked_language_model",
+            "load_question_answerer",
             "load_sequence_classifier",
             "load_tokenizer",
             "load_translator",

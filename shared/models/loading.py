@@ -43,6 +43,7 @@ _TASKS = {
     "AutoModelForSequenceClassification": "text classifier",
     "AutoModelForCausalLM": "language model",
     "AutoModelForMaskedLM": "masked language model",
+    "AutoModelForQuestionAnswering": "model with start and end heads",
     "AutoModelForSeq2SeqLM": "translator",
 }
 # Outputs that a config may ask for and that nothing here reads. The Trainer would collect them.
@@ -299,6 +300,66 @@ def load_masked_language_model(
         if name in missing and name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
     _check(model, missing_in_encoder, tokenizer, folder, part=model.base_model)
+    return model
+
+
+def load_question_answerer(
+    folder: str,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    dropout: float | None = None,
+    new_head: bool = False,
+) -> PreTrainedModel:
+    """Load a model that marks the start and the end of an answer in a text.
+
+    Its output has ``logits``, (rows, length, 2), in place of ``start_logits`` and ``end_logits``.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned; of an adapter of a classifier, the encoder is taken.
+    tokenizer, dropout
+        As in `load_sequence_classifier`.
+    new_head : bool
+        Whether an encoder without these heads gets new ones, which start at random.
+
+    Raises
+    ------
+    UserError
+        For another architecture, missing heads, or missing, truncated or mismatched weights.
+    """
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+    if _is_adapter_of_classifier(folder):
+        classifier, _ = _load(AutoModelForSequenceClassification, folder, dropout=dropout)
+        encoder = _base_of_merged(classifier, folder).state_dict()
+        config = copy.deepcopy(classifier.config)
+        config.num_labels = 2
+        model = AutoModelForQuestionAnswering.from_config(config)
+        missing = model.base_model.load_state_dict(encoder, strict=False).missing_keys
+        missing = [*(f"{model.base_model_prefix}.{key}" for key in missing), "head"]
+    else:
+        two = {"num_labels": 2}  # start and end, also after a training as classifier
+        model, missing = _load(AutoModelForQuestionAnswering, folder, two, dropout)
+    if model.config.is_encoder_decoder:
+        raise UserError(
+            f"{folder}: an encoder-decoder ({model.config.model_type}) writes answers; name an "
+            "encoder, which marks them"
+        )
+    missing_in_encoder = [k for k in missing if k.startswith(f"{model.base_model_prefix}.")]
+    missing_in_encoder = [key for key in missing_in_encoder if "pooler" not in key]
+    if missing and not missing_in_encoder and not new_head:
+        raise UserError(
+            f"{folder}: has no heads for answers; train them (recipes/span_qa.py), or name a model "
+            "that has them"
+        )
+
+    def join(_: Any, __: Any, output: Any) -> dict[str, Any]:
+        return {"logits": torch.stack([output["start_logits"], output["end_logits"]], dim=-1)}
+
+    model.register_forward_hook(join)
+    _check(model, missing_in_encoder, tokenizer, folder)
     return model
 
 

@@ -17,6 +17,7 @@
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
@@ -53,6 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "merged_records",
             "pair_rows",
         ],
+        "answers": ["answer_samples", "answer_table"],
         "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],

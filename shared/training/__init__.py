@@ -66,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "masked_token_loss",
             "next_token_loss",
             "score_masked_tokens_only",
+            "span_loss",
             "token_losses",
         ],
         "optimization": [

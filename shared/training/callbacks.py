@@ -170,6 +170,7 @@ class ReadableProgress(TrainerCallback):
         if shown["accuracy"] is None:  # with one label per text, accuracy equals micro F1
             shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
+        shown |= {"exact match": metrics.get("eval_exact_match"), "F1": metrics.get("eval_f1")}
         self._write(state, shown)
 
     @staticmethod

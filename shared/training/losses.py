@@ -269,6 +269,47 @@ class EntailmentLoss:
         return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
+# --- answers in texts ----------------------------------------------------------------------------
+
+
+def span_loss(
+    outputs: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the starts and the ends of answers.
+
+    Parameters
+    ----------
+    outputs : mapping
+        ``logits`` of shape (rows, length, 2), of start and end.
+    labels : int64 tensor of shape (rows, 5)
+        Start, end, first token of the context, the token after its last, and a number that is not
+        read: `shared.methods.answer_windows`. 0 as start and end: there is no answer. The softmax
+        is that over the first token and the context, whatever else a row has: the loss does not
+        depend on padding.
+    num_items_in_batch : tensor or int, optional
+        Numbers in the labels of the whole effective batch, as the Trainer counts them.
+
+    Notes
+    -----
+    If the rows were cut to fewer tokens, as for a health check, an answer that is no longer in them
+    counts as none.
+    """
+    import torch
+
+    logits = outputs["logits"].float()
+    length = logits.shape[1]
+    positions = torch.arange(length, device=logits.device)
+    ends, first, stop = labels[:, :2], labels[:, 2:3], labels[:, 3:4]
+    ends = ends * (ends < length).all(dim=1, keepdim=True)
+    is_choice = (positions == 0) | ((positions >= first) & (positions < stop))
+    log_p = logits.masked_fill(~is_choice[..., None], -torch.inf).log_softmax(dim=1)
+    losses = -log_p.gather(1, ends[:, None, :])  # (rows, 1, 2)
+    n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+    return losses.sum() / 2 * labels.shape[1] / n_items
+
+
 # --- masked-language modelling -------------------------------------------------------------------
 
 

@@ -78,6 +78,12 @@ CASES = {
         "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
         RESUME,
     ),
+    "span_qa": Case(
+        "recipes/span_qa.py",
+        f"--data {{inputs}}/questions.jsonl --output_dir {{run}}/out {MODEL} {CPU} {SHORT} "
+        "--stride 4",
+        RESUME,
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "
@@ -130,6 +136,12 @@ def make_inputs(folder):
         row["labels"] = []
     lines = [json.dumps(row) + "\n" for row in rows]
     (folder / "unlabelled.jsonl").write_text("".join(lines), "utf-8")
+    questions = [
+        {"context": row["body"], "question": "which", "answer": row["body"].split()[i % 5]}
+        for i, row in enumerate(rows)
+    ]
+    lines = [json.dumps(question) + "\n" for question in questions]
+    (folder / "questions.jsonl").write_text("".join(lines), "utf-8")
     names = ("entailment", "neutral", "contradiction")
     pairs = [
         {"premise": row["body"][:60], "hypothesis": row["title"], "label": names[i % 3]}

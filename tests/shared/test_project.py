@@ -45,6 +45,7 @@ MOST_MODULES = {
     "naive_bayes": 106,
     "self_training": 111,
     "serve": 82,
+    "span_qa": 99,
     "tag": 85,
     "train_nli": 100,
     "train_tokenizer": 48,

@@ -13,6 +13,7 @@ from forks import run_script
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
@@ -28,6 +29,7 @@ from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import (
     load_encoder,
     load_masked_language_model,
+    load_question_answerer,
     load_sequence_classifier,
     load_tokenizer,
     load_translator,
@@ -479,6 +481,28 @@ def test_an_adapter_keeps_its_head_for_its_own_labels(adapter):
     tokenizer = load_tokenizer(str(folder))
     model = load_sequence_classifier(str(folder), ["a", "b", "c"], tokenizer=tokenizer)
     torch.testing.assert_close(model.classifier.weight, merged.classifier.weight)
+
+
+def test_an_encoder_gets_heads_for_answers(adapter, tiny_model, tmp_path):
+    folder, merged = adapter
+    tokenizer = load_tokenizer(str(folder))
+    with pytest.raises(UserError, match="adapter: has no heads for answers; train them"):
+        load_question_answerer(str(folder), tokenizer=tokenizer)
+    # Those of a classifier with other labels, and of its adapter.
+    for source, expected in ((folder, merged), (folder.parent / "base", None)):
+        model = load_question_answerer(str(source), tokenizer=tokenizer, new_head=True)
+        assert model.qa_outputs.weight.shape == (2, 32)
+        if expected is not None:
+            for name, weight in model.base_model.state_dict().items():
+                torch.testing.assert_close(weight, expected.base_model.state_dict()[name])
+        model.save_pretrained(tmp_path)
+    again = load_question_answerer(str(tmp_path), tokenizer=tokenizer).eval()
+    plain = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[2, 7, 3, 9, 3]])
+    with torch.no_grad():
+        logits, expected = again(input_ids=ids)["logits"], plain(input_ids=ids)
+    torch.testing.assert_close(logits[..., 0], expected.start_logits)
+    torch.testing.assert_close(logits[..., 1], expected.end_logits)
 
 
 def test_virtual_tokens_give_no_encoder(tiny_model, tmp_path):

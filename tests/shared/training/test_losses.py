@@ -22,6 +22,7 @@ from shared.training.losses import (
     classification_loss,
     masked_token_loss,
     score_masked_tokens_only,
+    span_loss,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -156,6 +157,29 @@ def test_the_loss_of_half_precision_logits_is_computed_in_single_precision():
     assert half.dtype == torch.float32
     assert half == full
     assert 0 < half < 1e-8
+
+
+def test_span_loss_is_the_mean_cross_entropy_of_start_and_end_over_the_choices():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 9, 2, generator=rng)
+    # Start, end, first and after the last token of the context, and a number; the second row has no
+    # answer.
+    labels = torch.tensor([[4, 5, 3, 7, 70], [0, 0, 2, 5, 71]])
+    first = logits[0, [0, 3, 4, 5, 6]].log_softmax(0)
+    second = logits[1, [0, 2, 3, 4]].log_softmax(0)
+    expected = -(first[2, 0] + first[3, 1] + second[0].sum()) / 4
+    loss = span_loss({"logits": logits}, labels)
+    torch.testing.assert_close(loss, expected)
+
+    padded = torch.cat([logits, torch.full((2, 3, 2), 9.0)], dim=1)
+    torch.testing.assert_close(span_loss({"logits": padded}, labels), expected)
+    halves = [
+        span_loss({"logits": logits[i : i + 1]}, labels[i : i + 1], labels.numel()) for i in (0, 1)
+    ]
+    torch.testing.assert_close(sum(halves), expected)
+    # Cut before the answer of the first row: none is left.
+    short = span_loss({"logits": logits[:1, :5]}, labels[:1])
+    torch.testing.assert_close(short, -logits[0, [0, 3, 4]].log_softmax(0)[0].mean())
 
 
 def test_masked_tokens_have_the_same_weight_for_every_split_of_a_batch():
