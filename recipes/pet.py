@@ -19,8 +19,9 @@ the patterns are general ones, and the words are the names of the labels.
 --loss pet is the cross-entropy over the words of the labels, with a little masked-language
 modelling on unlabelled texts, so that the model keeps its language. --loss adapet is that of Tam et
 al. 2021, "Improving and Simplifying Pattern Exploiting Training" (arXiv 2103.11955): the right word
-against all words of the vocabulary, and the text predicted beside right and wrong labels. Where a text can have several labels, there is only adapet's
-loss: each label's word competes with the words of no label, not with those of the others.
+against all words of the vocabulary, and the text predicted beside right and wrong labels. Where a
+text can have several labels, there is only adapet's loss: each label's word competes with the words
+of no label, not with those of the others.
 
 The mean of the models weighs each by its accuracy on the labelled texts before training, which says
 how well its pattern fits the task (section 3.3). The unlabelled texts get the probabilities of the
