@@ -229,6 +229,9 @@ def main() -> None:
     masked_weight = args.masked_weight
     if masked_weight is None:
         masked_weight = MASKED_WEIGHTS[loss_name]
+    label_loss = SingleLabelLoss
+    if loss_name == "adapet":
+        label_loss = DecoupledLabelLoss if single_label else MultilabelLoss
 
     # Patterns, and the words of the labels in the vocabulary of the masked language model.
     prompts = read_prompt_templates(args.prompts, label_names, "{mask}", TEMPLATES)
@@ -239,20 +242,32 @@ def main() -> None:
         """Return the masked language model."""
         return load_masked_language_model(masked_folder, tokenizer=masked_tokenizer)
 
-    model = load_masked()
+    masked_model = load_masked()
     length = min(args.max_length, CHECKED_TOKENS) if args.health_check else args.max_length
-    limit_length(masked_tokenizer, model, length)
-    vocab_size = model.config.vocab_size
+    limit_length(masked_tokenizer, masked_model, length)
+    vocab_size = masked_model.config.vocab_size
     label_words = LabelWords(label_word_ids(masked_tokenizer, prompts, label_names))
     check_unknown_tokens(masked_tokenizer, corpus.dataset["text"])
-    label_loss = SingleLabelLoss
-    if loss_name == "adapet":
-        label_loss = DecoupledLabelLoss if single_label else MultilabelLoss
 
     def in_pattern(template, parts):
         """Return the tokenised rows of some parts in a pattern."""
         options = (template, masked_tokenizer, prompts.instruction)
         return {part: tokenize_pattern(rows[part]["text"][:], *options) for part in parts}
+
+    for template in prompts.templates:
+        in_pattern(template, ["train"])  # raises now if the pattern leaves no room for a text
+
+    # The student: the encoder with a new head, whose weights the seed decides.
+    model_folder = resolve_model(args.model)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+    set_seed(args.seed)
+    options = {"tokenizer": tokenizer, "dropout": args.dropout}
+    model = load_sequence_classifier(model_folder, label_names, **options)
+    if single_label:
+        model.config.problem_type = "single_label_classification"
+    append_mean_pooling(model)
+    limit_length(tokenizer, model, args.max_length)
 
     def build_cloze(run_args, tokens):
         """Return a Trainer for a pattern; `tokens` maps parts to their rows in the pattern."""
@@ -261,10 +276,10 @@ def main() -> None:
         train = train.add_column("place", tokens["train"]["place"][:])
         train = train.add_column("sample", np.arange(len(train)))
         masks = masked_weight > 0 and not args.health_check
-        model = load_masked()
-        score_masked_tokens_only(model, label_words)
+        masked_model = load_masked()
+        score_masked_tokens_only(masked_model, label_words)
         trainer = ClozeTrainer(
-            model=model,
+            model=masked_model,
             args=run_args,
             train_dataset=train,
             processing_class=masked_tokenizer,
@@ -282,21 +297,20 @@ def main() -> None:
         )
         return trainer
 
-    def choose(scores, tuned_on=None):
-        """Return the rule for scores from 0 to 1, and the labels that it gives."""
-        tuned = tuned_on is not None and len(y["valid"]) > 0
-        rule = DecisionRule.of(
-            tune_thresholds(tuned_on, y["valid"], tolerance=2) if tuned else 0.5,
+    def build_rule(valid_scores=None):
+        """Return the rule for scores from 0 to 1, with thresholds tuned on those of valid rows."""
+        tuned = valid_scores is not None and len(valid_scores) > 0
+        return DecisionRule.of(
+            tune_thresholds(valid_scores, y["valid"], tolerance=2) if tuned else 0.5,
             len(label_names),
             single_label=single_label,
             at_least_one=corpus.empty_labels == "unlabelled" and not tuned,
         )
-        return rule, rule.choose(scores)
 
     def test_f1(logits):
-        """Return the F1 scores of logits on the test texts."""
+        """Return the F1 scores of logits on the test texts, at a threshold of .5."""
         scores = soft_labels(logits, 1.0, single_label=single_label)
-        return f1_scores(*split.with_unknown_labels("test", choose(scores)[1]))
+        return f1_scores(*split.with_unknown_labels("test", build_rule().choose(scores)))
 
     # Fine-tune one or more models for each pattern, and let them score the labels of texts.
     started = perf_counter()
@@ -329,20 +343,9 @@ def main() -> None:
     ensemble = ensemble_scores(logits["unlabelled"], weights)
     targets = soft_labels(ensemble, args.temperature, single_label=single_label)
 
-    # The student: an encoder with a new head. The collator pads and collects the weights of rows.
-    model_folder = resolve_model(args.model)
-    prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+    # The student. The collator pads each batch and collects the weights of rows.
     run_args = round_arguments(args, len(runs), num_train_epochs=args.student_epochs)
     run_args.learning_rate = args.student_learning_rate
-    set_seed(args.seed)
-    model = load_sequence_classifier(
-        model_folder, label_names, tokenizer=tokenizer, dropout=args.dropout
-    )
-    if single_label:
-        model.config.problem_type = "single_label_classification"
-    append_mean_pooling(model)
-    limit_length(tokenizer, model, args.max_length)
     with args.main_process_first(desc="tokenising"):
         tokens = {part: tokenize(dataset, tokenizer) for part, dataset in rows.items()}
     train = student_rows(
@@ -382,7 +385,7 @@ def main() -> None:
     test = student.predict(tokens["test"], metric_key_prefix="test")
     scores = {"test": to_scores(test.predictions)}
     scores["valid"] = to_scores(student.predict(tokens["valid"]).predictions)
-    rule, _ = choose(scores["test"], tuned_on=scores["valid"])
+    rule = build_rule(scores["valid"])
     predicted = {part: rule.choose(values) for part, values in scores.items()}
     calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
     mean_f1 = test_f1(ensemble_scores(logits["test"], weights))

@@ -44,16 +44,16 @@ def patterns(folder):
 
 
 def test_patterns_learn_and_teach_a_tagger(pet, tmp_path):
-    epochs = ("--num_train_epochs", 25, "--student_epochs", 12, "--student_learning_rate", 2e-3)
-    printed = pet(*epochs, "--learning_rate", 3e-3)
+    epochs = ("--num_train_epochs", 12, "--student_epochs", 8, "--student_learning_rate", 3e-3)
+    printed = pet(*epochs, "--learning_rate", 5e-3, "--train_size", 60)
     assert "Pattern 2 of 2: '{text} is {mask}'" in printed
-    assert "Training the tagger on 78 texts that 2 models labelled" in printed
+    assert "Training the tagger on 42 texts that 2 models labelled" in printed
     metrics, rows = read_json(tmp_path / "out" / "metrics.json"), patterns(tmp_path / "out")
     assert [row["pattern"] for row in rows] == ["{mask}: {text}", "{text} is {mask}"]
     assert all(0 <= float(row["accuracy_before"]) <= 1 for row in rows)
     assert metrics["ensemble_test_micro_f1"] > 0.5  # by chance: .25
     assert metrics["test_accuracy"] > 0.5
-    assert metrics["train_samples"] == 24
+    assert metrics["train_samples"] == 60
     assert not (tmp_path / "out" / ".rounds").exists()
     tagger = load_tagger(tmp_path / "out")
     lines = read_lines(tmp_path / "out" / "test_predictions.jsonl")
@@ -97,10 +97,9 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
-@pytest.mark.parametrize("loss", ["pet", "adapet"])
-def test_a_killed_run_ends_as_one_that_was_not(loss, pet, tmp_path):
-    # Weights of the masked tokens that matter, and a checkpoint after each step.
-    flags = ("--loss", loss, "--masked_weight", 0.5, "--save_steps", 1, "--save_total_limit", 2)
+def test_a_killed_run_ends_as_one_that_was_not(pet, tmp_path):
+    # A weight of the masked tokens that matters, and a checkpoint after each step.
+    flags = ("--masked_weight", 0.5, "--save_steps", 1, "--save_total_limit", 2)
     pet(*flags, "--output_dir", tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
         KillAt.trainings = 0
