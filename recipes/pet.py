@@ -6,11 +6,13 @@ was trained for, and no new head. Schick and Schütze 2021, "Exploiting Cloze Qu
 Text Classification and Natural Language Inference" (arXiv 2001.07676). One model is fine-tuned for
 each pattern; their mean labels the unlabelled texts softly, and an encoder learns these labels.
 
-    accelerate launch recipes/domain_adaptation.py --data my_issues.jsonl
     accelerate launch recipes/pet.py --data my_issues.jsonl --masked_model outputs/domain_adaptation
     accelerate launch recipes/pet.py --data my_issues.jsonl --masked_model bert-base-uncased \\
         --prompts my_patterns.yaml
     accelerate launch recipes/pet.py --config recipes/configs/pet_ag_news.yaml
+
+The masked language model is one of the hub, or what the recipe domain_adaptation makes of an
+encoder and texts without labels: the default encoder has no head for hidden words.
 
 Patterns and words are in a YAML file (--prompts): `templates`, each with {text} and {mask}, and
 `verbalizer`, the words of each label. Each word must be one token of the model. Without the file
@@ -199,7 +201,7 @@ class PetArguments(EncoderArguments, TaggingArguments, UnlabelledArguments, Epoc
         if self.masked_model is None:
             raise UserError(
                 "--masked_model: name a masked language model: a hub id such as "
-                "bert-base-uncased, or a folder that recipes/domain_adaptation.py has left"
+                "bert-base-uncased, or a folder that the recipe domain_adaptation has left"
             )
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each training finds its own")
@@ -337,6 +339,8 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint)
         for part, of_part in logits.items():
             of_part.append(trainer.predict(tokens[part]).predictions)
+        trainer.optimizer = None  # make room for that of the next model
+        trainer.accelerator.free_memory()
         f1 = test_f1(logits["test"][-1])
         table.append({"pattern": template, "seed": run_args.seed, "accuracy_before": accuracy})
         table[-1] |= {"test_micro_f1": f1["micro_f1"], "test_macro_f1": f1["macro_f1"]}

@@ -193,7 +193,7 @@ class ClozeCollator(SoftLabelCollator):
     ) -> dict[str, torch.Tensor]:
         """Return the rows with masked tokens, and with a label in place of the mask."""
         assert self.label_words is not None
-        masked = self._mask_tokens([dict(f) for f in features])
+        masked = self._mask_tokens(features)
         words, is_right = [], []
         for feature, rng in zip(features, generators, strict=True):
             applies = np.asarray(feature["labels"]) > 0.5
