@@ -6,7 +6,7 @@ was trained for, and no new head. Schick and Schütze 2021, "Exploiting Cloze Qu
 Text Classification and Natural Language Inference" (arXiv 2001.07676). One model is fine-tuned for
 each pattern; their mean labels the unlabelled texts softly, and an encoder learns these labels.
 
-    accelerate launch recipes/pet.py --data my_issues.jsonl --masked_model outputs/domain_adaptation
+    accelerate launch recipes/pet.py --data my_issues.jsonl --masked_model outputs/adapted
     accelerate launch recipes/pet.py --data my_issues.jsonl --masked_model bert-base-uncased \\
         --prompts my_patterns.yaml
     accelerate launch recipes/pet.py --config recipes/configs/pet_ag_news.yaml
