@@ -36,7 +36,8 @@ has a folder with its checkpoints until the run ends, 270 MB for the default siz
 
 Expect with the adapted default encoder, 30 labels of each class of AG News and 64 tokens: 40
 seconds of processor time to train a pattern, and 5 ms to score a text with it. The models of single
-patterns were right in .853 and .849 of 2,000 test texts; fine-tuning on the same labels has .824.
+patterns were right in .847 to .853 of 2,000 test texts, their mean in .857; fine-tuning on the same
+labels has .824.
 """
 
 from dataclasses import dataclass
