@@ -106,6 +106,12 @@ METHODS = {
     "co_training": Method("recipes/co_training.py", embeds=True, unlabelled=True),
     "uda": Method("recipes/uda.py", unlabelled=True),
     "self_training": Method("recipes/self_training.py", unlabelled=True),
+    "pet": Method(
+        "recipes/pet.py",
+        "--masked_model {prepared}",
+        prepare="recipes/domain_adaptation.py",
+        unlabelled=True,
+    ),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
 }
 

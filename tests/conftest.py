@@ -43,6 +43,11 @@ KEYWORDS = {
     "feature": "add support option proposal allow wish extend request",
     "speed": "slow memory faster latency throughput profile cache cores",
 }
+# One token of the tiny model for each label, for recipes that fill in words.
+TINY_PROMPTS = """
+templates: ['{mask}: {text}', '{text} is {mask}']
+verbalizer: {bug: [crash, error], documentation: docs, feature: add, speed: slow}
+"""
 FILLER = (
     "the a of to in when with model training run data file after before version install loading "
     "batch epoch token label set call class method value return result please thanks help new old "
@@ -159,5 +164,9 @@ def save_tiny_nli(tiny_model, folder):
 @pytest.fixture(scope="session")
 def tiny_mlm(tiny_model, tmp_path_factory):
     """Path of the tiny model with a random head for hidden tokens."""
-    folder = tmp_path_factory.mktemp("mlm") / "tiny_mlm"
+    return save_tiny_mlm(tiny_model, tmp_path_factory.mktemp("mlm") / "tiny_mlm")
+
+
+def save_tiny_mlm(tiny_model, folder):
+    """Save the tiny model with a random head for hidden tokens; return its folder."""
     return _with_head(tiny_model, folder, "BertForMaskedLM")

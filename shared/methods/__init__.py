@@ -25,6 +25,8 @@ trainer and the metrics of the rooms below.
 - `acquisition`: which texts to label next: strategies of active learning
 - `active_learning`: the probe, fitted again after each batch of labels; its simulation
 - `words_estimate`: the F1 of a classifier of words, out of fold, within seconds
+- `patterns`: pattern-exploiting training: texts in patterns, words for labels, the mean of patterns
+- `prompt_templates`: how prompts ask for labels: templates and verbalizers from YAML
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
 - `text_sampling`: texts that a language model writes
@@ -103,6 +105,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "f1_grid",
             "micro_f1_by_k",
         ],
+        "patterns": [
+            "best_label_accuracy",
+            "ensemble_scores",
+            "label_word_ids",
+            "soft_labels",
+            "tokenize_pattern",
+        ],
         "probe": ["LatentSemanticAnalysis", "fit_probe"],
         "projection": ["project"],
         "self_training": [
@@ -112,6 +121,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_settings",
             "fit_with_self_training",
         ],
+        "prompt_templates": ["PromptTemplates", "read_prompt_templates"],
         "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],

@@ -9,6 +9,7 @@ Modules:
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `token_blocks`: texts as blocks of tokens of equal length, for language models;
 - `losses`: the loss functions, and weights for rare classes and labels;
+- `cloze`: fill-in-the-blank training: words that stand for labels, at the mask of a pattern;
 - `consistency`: training on unlabelled texts and changed copies of them; its losses are in
   `consistency_losses`;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "early_stopping",
         ],
         "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
+        "cloze": ["ClozeCollator", "ClozeTrainer", "DecoupledLabelLoss", "LabelWords"],
         "collators": [
             "AugmentingCollator",
             "MaskingCollator",

@@ -6,7 +6,7 @@ and over accumulation steps. All losses here have the same scale for every split
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -391,7 +391,10 @@ def masked_token_loss(
     return loss / (masked.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def score_masked_tokens_only(model: PreTrainedModel) -> None:
+def score_masked_tokens_only(
+    model: PreTrainedModel,
+    label_scores: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> None:
     """Make a masked language model apply its head to the masked tokens only.
 
     The head scores every word of the vocabulary for every token. In a small encoder this takes as
@@ -406,28 +409,41 @@ def score_masked_tokens_only(model: PreTrainedModel) -> None:
     ----------
     model : PreTrainedModel
         With a head for masked-language modelling. Three hooks are added to it.
+    label_scores : callable, optional
+        The model then also takes ``place`` instead of ``targets``: int64 (rows,), one token of each
+        row. Its ``logits`` are what ``label_scores`` returns for the scores of all words there,
+        float32 of shape (rows, vocabulary).
     """
     from torch.nn.functional import cross_entropy
 
-    # The model itself has no argument for the targets, so the first hook takes them out of the call
-    # and the other two read them here.
+    # The model itself has no argument for these, so the first hook takes them out of the call and
+    # the other two read them here.
     targets: torch.Tensor | None = None
+    place: torch.Tensor | None = None
 
     def before_model(module, args, kwargs):
-        nonlocal targets
-        targets = kwargs["targets"]
-        return args, {name: value for name, value in kwargs.items() if name != "targets"}
+        nonlocal targets, place
+        targets, place = kwargs.get("targets"), kwargs.get("place")
+        return args, {k: value for k, value in kwargs.items() if k not in ("targets", "place")}
 
     def after_encoder(module, args, output):
-        # (rows, length, width) becomes (masked tokens, width), which is what the head scores.
-        assert targets is not None
-        output.last_hidden_state = output.last_hidden_state[targets != IGNORE_INDEX]
+        # (rows, length, width) becomes (scored tokens, width), which is what the head scores.
+        states = output.last_hidden_state
+        if place is not None:
+            output.last_hidden_state = states[range(len(place)), place]
+        else:
+            assert targets is not None
+            output.last_hidden_state = states[targets != IGNORE_INDEX]
         return output
 
     def after_model(module, args, output):
+        scores = output.logits.float()  # (scored tokens, vocabulary)
+        if place is not None:
+            assert label_scores is not None
+            output.logits = label_scores(scores)
+            return output
         assert targets is not None
         masked = targets != IGNORE_INDEX
-        scores = output.logits.float()  # (masked tokens, vocabulary)
         # Back to (rows, length), so that the Trainer can gather and pad the logits like the labels.
         log_p = scores.new_zeros(targets.shape)
         log_p[masked] = -cross_entropy(scores, targets[masked], reduction="none")

@@ -18,7 +18,13 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import save_tiny_model, save_tiny_nli, write_tiny_issues  # noqa: E402
+from conftest import (  # noqa: E402
+    TINY_PROMPTS,
+    save_tiny_mlm,
+    save_tiny_model,
+    save_tiny_nli,
+    write_tiny_issues,
+)
 from kills import Case, prepare_process, report  # noqa: E402
 
 DATA = "--data {inputs}/issues.jsonl --cache_dir {run}/cache"
@@ -58,6 +64,12 @@ CASES = {
     "self_training": Case(
         "recipes/self_training.py",
         f"{OUT} {MODEL} {CPU} {SHORT} --uncertainty none --rounds 2",
+        RESUME,
+    ),
+    "pet": Case(
+        "recipes/pet.py",
+        f"{OUT} {MODEL} {CPU} {SHORT} --masked_model {{inputs}}/mlm --loss adapet "
+        "--prompts {inputs}/prompts.yaml",
         RESUME,
     ),
     "imdb_cnn_rnn": Case(
@@ -131,6 +143,8 @@ def make_inputs(folder):
     issues = write_tiny_issues(folder / "issues.jsonl")
     save_tiny_model(folder / "model")
     save_tiny_nli(folder / "model", folder / "nli")
+    save_tiny_mlm(folder / "model", folder / "mlm")
+    (folder / "prompts.yaml").write_text(TINY_PROMPTS, "utf-8")
     rows = [json.loads(line) for line in issues.read_text("utf-8").splitlines()]
     for row in rows[30:]:
         row["labels"] = []

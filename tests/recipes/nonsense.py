@@ -5,12 +5,14 @@ import signal
 import sys
 from contextlib import contextmanager
 
+from conftest import TINY_PROMPTS, save_tiny_mlm
+
 RECIPES = (
     *("github_tagger", "goemotions", "imdb_cnn_rnn", "document_classification", "lora"),
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "span_qa"),
+    *("explore", "language_model", "pet", "span_qa"),
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -35,6 +37,9 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         + "".join(f"the {word} is in a batch,which,{word}\n" for word in WORDS),
         encoding="utf-8",
     )
+    if name == "pet" and not (folder / "mlm").exists():
+        save_tiny_mlm(tiny_model, folder / "mlm")
+        (folder / "prompts.yaml").write_text(TINY_PROMPTS, "utf-8")
     return {
         "agreement": data,
         "augmentation": (*data, *model, *once, "--compare", "false"),
@@ -65,6 +70,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
         "naive_bayes": (*data, "--evaluate", "held_out"),
+        "pet": (
+            *(*data, *model, *once, "--loss", "adapet", "--masked_model", folder / "mlm"),
+            *("--prompts", folder / "prompts.yaml"),
+        ),
         "span_qa": (*data, *model, "--data", questions, "--max_steps", 1, "--stride", 4),
         "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
         "self_training": (*data, *model, *once, "--uncertainty", "none", "--rounds", 1),

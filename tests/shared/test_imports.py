@@ -31,7 +31,7 @@ WITH_TORCH = {
     ),
     "models.padding",
     *("training.adapters", "training.arguments", "training.batches"),
-    *("training.consistency", "training.consistency_losses"),
+    *("training.cloze", "training.consistency", "training.consistency_losses"),
     *("methods.uncertainty", "methods.pseudo_labels", "methods.co_training"),
     *("training.callbacks", "training.health", "training.optimization"),
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
