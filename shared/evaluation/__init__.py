@@ -10,6 +10,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `text_modules`: metrics of generated texts, answers and log-likelihoods, for the same library.
+- `generated_texts`: these metrics by name, and the first sentence as a summary to compare with.
 - `evaluate_base`: what the modules for that library have in common.
 - `meteor`: METEOR with a WordNet of any origin.
 - `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
         "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],
         "metrics": [
