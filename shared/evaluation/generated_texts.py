@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shared.cli.errors import UserError
+from shared.data.words import token_spans
 
 TEXT_METRICS = ("bleu", "chrf", "rouge", "meteor", "exact_match")
 
@@ -37,15 +38,16 @@ def score_texts(
     Raises
     ------
     UserError
-        For an unknown name, a missing library, or texts that a metric cannot read, as ROUGE those
-        without Latin letters.
+        For an unknown name, a missing library, or texts that a metric cannot read.
     """
     from shared.evaluation import text_modules as modules
 
     makers: dict[str, Callable[..., Any]] = {
         "bleu": modules.Bleu,
         "chrf": modules.ChrF,
-        "rouge": lambda **settings: modules.Rouge(("rouge1", "rouge2", "rougeL"), **settings),
+        "rouge": lambda **settings: modules.Rouge(
+            ("rouge1", "rouge2", "rougeL"), tokenize=rouge_words, **settings
+        ),
         "meteor": modules.Meteor,
         "exact_match": modules.ExactMatch,
     }
@@ -59,6 +61,17 @@ def score_texts(
         except ValueError as error:
             raise UserError(f"--metrics {name}: {error}") from error
     return scores
+
+
+def rouge_words(text: str) -> list[str]:
+    """Return the words that ROUGE compares: those of rouge-score, which reads a to z and digits.
+
+    Of a text that has none of these, they are its words in any script, else its characters.
+    """
+    from rouge_score.tokenize import tokenize
+
+    words: list[str] = tokenize(text, None)
+    return words or [text[start:stop] for start, stop in token_spans(text)] or list(text)
 
 
 def first_sentence(text: str) -> str:
