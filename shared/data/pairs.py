@@ -167,7 +167,8 @@ def _read(args: Any) -> _File:
     left_out: Counter[str] = Counter()
     rows = progress(source.read(wanted, list(columns)), "reading pairs", unit="rows")
     n_rows = 0
-    for n_rows, row in enumerate(rows, 1):
+    for row in rows:
+        n_rows += 1
         if not args.pull_requests and is_pull_request(row):
             left_out["pull requests"] += 1
             continue
@@ -180,7 +181,7 @@ def _read(args: Any) -> _File:
         elif (text, *references) in pairs:
             left_out["repeated"] += 1
         else:
-            pairs[text, *references] = None
+            pairs[(text, *references)] = None
     if not pairs:
         raise UserError(
             f"{source.name}: none of {n_rows:,} rows has a text in both columns, {columns[0]} and "

@@ -3,9 +3,9 @@
 To load a saved model, import this module. The import registers the class with transformers, and
 ``AutoModelForSeq2SeqLM`` then loads the folder.
 
-Of this project, this file must import only `text_generators`, and that relatively: `save_pretrained`
-copies both into the folder of a model, so that transformers can load the folder without this
-project, with ``trust_remote_code=True``.
+Of this project, this file must import only `text_generators`, and that relatively:
+`save_pretrained` copies it, and what it imports, into the folder of a model, so that transformers
+can load the folder without this project, with ``trust_remote_code=True``.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ class RecurrentEncoder(nn.Module):
             enforce_sorted=False,
         )
         states, _ = self.cells(packed)
-        states, _ = pad_packed_sequence(
-            states, batch_first=True, total_length=input_ids.shape[1]
-        )
+        states, _ = pad_packed_sequence(states, batch_first=True, total_length=input_ids.shape[1])
         outputs = BaseModelOutput(last_hidden_state=states)
         outputs["source_ids"] = input_ids
         return outputs

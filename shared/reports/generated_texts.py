@@ -17,9 +17,7 @@ def text_score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     scores : mapping of a system's name to `shared.evaluation.score_texts`
         Bounds of an interval, ``NAME_low`` and ``NAME_high``, stand behind their metric.
     """
-    names = [
-        name for name in next(iter(scores.values())) if not name.endswith(("_low", "_high"))
-    ]
+    names = [name for name in next(iter(scores.values())) if not name.endswith(("_low", "_high"))]
     width = max(map(len, scores))
     lines = [" " * width + "".join(f"{name:>22}" for name in names)]
     for system, values in scores.items():

@@ -100,9 +100,9 @@ def test_a_list_of_targets_are_references(tmp_path):
 
 def test_mistakes(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"en": "a", "de": "b"}] * 3)
-    with pytest.raises(UserError, match="which column has the texts to read.*--source_column"):
+    with pytest.raises(UserError, match=r"which column has the texts to read.*--source_column"):
         load(path)
-    with pytest.raises(UserError, match="no column 'dee'.*did you mean 'de'"):
+    with pytest.raises(UserError, match=r"no column 'dee'.*did you mean 'de'"):
         load(path, source_column="en", target_column="dee")
     with pytest.raises(UserError, match="both are en"):
         load(path, source_column="en", target_column="en")

@@ -23,7 +23,7 @@ def test_each_name_is_a_metric_of_the_library():
 def test_mistakes():
     with pytest.raises(UserError, match="--metrics rogue: there are bleu, chrf"):
         score_texts(TEXTS, RIGHT, ["rogue"])
-    with pytest.raises(UserError, match="--metrics bleu: references.0. holds a blank text"):
+    with pytest.raises(UserError, match=r"--metrics bleu: references.0. holds a blank text"):
         score_texts(["a"], [[" "]], ["bleu"])
 
 
