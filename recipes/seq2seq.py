@@ -12,7 +12,7 @@ is measured beside two systems that learn nothing: the source itself, and its fi
 - rnn: a GRU that reads in both directions, and one that writes with attention (Bahdanau et al.
   2015; Luong et al. 2015; shared/models/recurrent_generators.py).
 - a folder or hub id of T5, BART, Marian or the like is trained further with its own vocabulary; so
-  is an output folder of this recipe. With --num_train_epochs 0 it is only measured.
+  is an output folder of this recipe. With --evaluate_only true it is only measured.
 
 With --copy true, parts and rnn can also copy tokens of the source (See et al. 2017).
 
@@ -75,6 +75,8 @@ from shared.training import (
     tokenize_pairs,
 )
 
+ARCHITECTURES = ("parts", "rnn")  # from random weights
+
 
 @dataclass
 class SequenceArguments(
@@ -113,9 +115,12 @@ class SequenceArguments(
         ["bleu", "chrf", "rouge"],
         f"Measured on the test set: {', '.join(TEXT_METRICS)} (default: bleu chrf rouge).",
     )
+    evaluate_only: bool = flag(
+        False, "Only measure a trained model, such as with another search (default: false)."
+    )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/seq2seq", "Output folder (default: outputs/seq2seq).")
-    num_train_epochs: float = flag(10, "Epochs; 0: only measure the model (default: 10).")
+    num_train_epochs: float = flag(10, "Epochs (default: 10).")
     learning_rate: float = flag(
         1e-3, "Peak learning rate (default: 1e-3; to train a large model further, 5e-5)."
     )
@@ -141,6 +146,8 @@ class SequenceArguments(
                 raise UserError(f"--{name}: use --num_beams and --max_target_length")
         if self.prediction_loss_only:
             raise UserError("--prediction_loss_only: the figures need what the model writes")
+        if self.evaluate_only and self.architecture in ARCHITECTURES:
+            raise UserError("--evaluate_only: name a trained model with --architecture")
         if self.metric_for_best_model == "loss":
             self.greater_is_better = False
         super().__post_init__()
@@ -167,7 +174,7 @@ def main() -> None:
         scores["its first sentence"] = score_texts(firsts, references, args.metrics)
 
     # The vocabulary, of both sides, and the model.
-    is_new = args.architecture in ("parts", "rnn")
+    is_new = args.architecture in ARCHITECTURES
     if is_new:
         texts = pairs.sources["train"] + pairs.targets("train")
         tokenizer = train_pair_tokenizer(texts, args.vocab_size)
@@ -199,7 +206,7 @@ def main() -> None:
     }
 
     def compute_metrics(output) -> dict[str, float]:
-        if not args.predict_with_generate:
+        if not trainer.args.predict_with_generate:
             return {}  # the loss alone, which the Trainer adds
         written, right = (decode_texts(tokenizer, ids) for ids in (output[0], output[1]))
         return score_texts(written, [[text] for text in right], args.metrics)
@@ -223,15 +230,16 @@ def main() -> None:
         return
 
     training: dict[str, float] = {}
-    if args.num_train_epochs > 0:
+    if not args.evaluate_only:
         print_once("\nTraining")
         training = trainer.train(resume_from_checkpoint=checkpoint).metrics
     history = list(trainer.state.log_history)
     trainer.save_model()  # before the texts are written
 
-    # Evaluate: write a text for each source, then measure.
+    # Evaluate: the loss per token, then a text for each source.
+    trainer.args.predict_with_generate = False
     losses = {
-        name: trainer.evaluate(rows[name], metric_key_prefix=name)[f"{name}_loss"]
+        name: trainer.predict(rows[name]).metrics["test_loss"]
         for name in ("valid", "test")
         if name in rows
     }

@@ -78,6 +78,13 @@ CASES = {
         "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
         RESUME,
     ),
+    "seq2seq": Case(
+        "recipes/seq2seq.py",
+        f"--data {{inputs}}/pairs.jsonl --source_column premise --target_column hypothesis "
+        f"--output_dir {{run}}/out {CPU} --hidden_size 16 --max_steps 6 --eval_strategy steps "
+        "--eval_steps 3 --save_strategy steps --save_steps 3 --max_target_length 8 --num_beams 2",
+        RESUME,
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "

@@ -18,10 +18,10 @@ GERMAN = ["rot", "grün", "blau", "alt", "neu", "Katze", "Hund", "Vogel"]
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Path of 120 phrases of three words, with their translations."""
+    """Path of 200 phrases of three words, with their translations."""
     rng = np.random.default_rng(0)
     rows = []
-    for _ in range(120):
+    for _ in range(200):
         words = rng.integers(0, 8, size=3)
         row = {"en": " ".join(ENGLISH[i] for i in words), "de": " ".join(GERMAN[i] for i in words)}
         rows.append(row)
@@ -45,7 +45,7 @@ def test_it_learns_to_translate_and_serves_back_translation(architecture, recipe
     out = tmp_path / "out"
     printed = recipe("--architecture", architecture, "--num_train_epochs", 25)
     figures = read_json(out / "metrics.json")
-    assert figures["test_exact_match"] > 0.5
+    assert figures["test_exact_match"] > 0.3
     assert figures["test_chrf_low"] <= figures["test_chrf"] <= figures["test_chrf_high"]
     assert figures["source_as_it_is_exact_match"] == 0
     predictions = [json.loads(line) for line in (out / "predictions.jsonl").open(encoding="utf-8")]
@@ -69,7 +69,7 @@ def test_it_learns_to_translate_and_serves_back_translation(architecture, recipe
 
     # Measured again without training, by greedy search.
     again = tmp_path / "again"
-    measured = ("--architecture", out, "--num_train_epochs", 0, "--num_beams", 1)
+    measured = ("--architecture", out, "--evaluate_only", "true", "--num_beams", 1)
     recipe(*measured, "--output_dir", again)
     repeated = read_json(again / "metrics.json")
     assert repeated["test_loss"] == pytest.approx(figures["test_loss"], rel=1e-5)
@@ -145,4 +145,6 @@ def test_mistakes(recipe, tmp_path, tiny_model, pairs):
     assert "--vocab_size 9" in recipe.mistake("--vocab_size", 9)
     line = recipe.mistake("--generation_num_beams", 3)
     assert "--generation_num_beams: use --num_beams" in line
-    assert "has no rows" in recipe.mistake("--data", write(tmp_path / "empty.jsonl", ""))
+    line = recipe.mistake("--evaluate_only", "true")
+    assert "--evaluate_only: name a trained model with --architecture" in line
+    assert "the file is empty" in recipe.mistake("--data", write(tmp_path / "empty.jsonl", ""))
