@@ -178,18 +178,18 @@ def _read(args: Any) -> _File:
         references = [target for target in targets if target]
         if text is None or not references:
             left_out[f"without {columns[0] if text is None else columns[1]}"] += 1
-        elif (text, *references) in pairs:
-            left_out["repeated"] += 1
-        else:
-            pairs[(text, *references)] = None
+            continue
+        pair = (text, *references)
+        left_out["repeated"] += pair in pairs
+        pairs[pair] = None
     if not pairs:
         raise UserError(
             f"{source.name}: none of {n_rows:,} rows has a text in both columns, {columns[0]} and "
             f"{columns[1]}"
         )
     notes = list(source.notes)
-    if left_out:
-        notes.append(f"{source.name}: left out {join_counts(left_out)}")
+    if any(left_out.values()):
+        notes.append(f"{source.name}: left out {join_counts(+left_out)}")
     kept = [(text, list(references)) for text, *references in pairs]
     return _File(kept, columns, f"{source.name}: {len(kept):,} of {n_rows:,} rows", notes)
 

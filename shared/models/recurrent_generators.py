@@ -78,7 +78,7 @@ class RecurrentEncoder(nn.Module):
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
-    ) -> BaseModelOutput:
+    ) -> Any:
         """Return the states (rows, length, width), and the tokens as ``source_ids``.
 
         Padding must be on the right. The states of padding are 0.
@@ -93,7 +93,7 @@ class RecurrentEncoder(nn.Module):
         )
         states, _ = self.cells(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=input_ids.shape[1])
-        outputs = BaseModelOutput(last_hidden_state=states)
+        outputs: Any = BaseModelOutput(last_hidden_state=states)
         outputs["source_ids"] = input_ids
         return outputs
 

@@ -173,7 +173,7 @@ class TransformerForCausalLM(TransformerPreTrainedModel, GenerationMixin):
 class _SourceEncoder(TransformerModel):
     """An encoder that hands its tokens on, for a decoder that copies them."""
 
-    def forward(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, input_ids: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         outputs = super().forward(input_ids, *args, **kwargs)
         outputs["source_ids"] = input_ids
         return outputs

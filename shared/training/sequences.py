@@ -123,12 +123,13 @@ class SequenceTrainer(LengthGroupedTrainer, Seq2SeqTrainer):
         if not self.args.predict_with_generate:
             return super().evaluation_loop(*args, **kwargs)
         # Generated tokens have no loss; the model itself computes that of the right text.
-        functions = self.compute_loss_func, self.preprocess_logits_for_metrics
-        self.compute_loss_func = self.preprocess_logits_for_metrics = None
+        own: Any = self
+        functions = own.compute_loss_func, own.preprocess_logits_for_metrics
+        own.compute_loss_func = own.preprocess_logits_for_metrics = None
         try:
             return super().evaluation_loop(*args, **kwargs)
         finally:
-            self.compute_loss_func, self.preprocess_logits_for_metrics = functions
+            own.compute_loss_func, own.preprocess_logits_for_metrics = functions
 
     def generate(self, rows: Dataset, **settings: Any) -> np.ndarray:
         """Return the tokens that the model writes for each row: (rows, length), -100 for padding.
