@@ -91,8 +91,10 @@ class RecurrentEncoder(nn.Module):
             batch_first=True,
             enforce_sorted=False,
         )
-        states, _ = self.cells(packed)
-        states, _ = pad_packed_sequence(states, batch_first=True, total_length=input_ids.shape[1])
+        states, _last = self.cells(packed)
+        states, _lengths = pad_packed_sequence(
+            states, batch_first=True, total_length=input_ids.shape[1]
+        )
         outputs: Any = BaseModelOutput(last_hidden_state=states)
         outputs["source_ids"] = input_ids
         return outputs
@@ -183,7 +185,7 @@ class RecurrentForSeq2SeqLM(PreTrainedModel, GenerationMixin):
         backward_end = memory[:, 0, memory.shape[-1] // 2 :]
         first = self.first_state(backward_end).tanh().unflatten(1, (self.n_layers, -1))
         inputs = self.dropout(self.get_input_embeddings()(decoder_input_ids))
-        states, _ = self.decoder(inputs, first.transpose(0, 1).contiguous().to(inputs.dtype))
+        states, _last = self.decoder(inputs, first.transpose(0, 1).contiguous().to(inputs.dtype))
 
         scores = self.attention(states) @ memory.transpose(1, 2)
         scores = scores.masked_fill(~attention_mask[:, None].bool(), -torch.inf)
