@@ -148,8 +148,6 @@ class SequenceArguments(
             raise UserError("--prediction_loss_only: the figures need what the model writes")
         if self.evaluate_only and self.architecture in ARCHITECTURES:
             raise UserError("--evaluate_only: name a trained model with --architecture")
-        if self.metric_for_best_model == "loss":
-            self.greater_is_better = False
         super().__post_init__()
 
 

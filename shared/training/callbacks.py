@@ -170,7 +170,7 @@ class ReadableProgress(TrainerCallback):
         if shown["accuracy"] is None:  # with one label per text, accuracy equals micro F1
             shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
-        best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        best = (getattr(args, "metric_for_best_model", None) or "loss").removeprefix("eval_")
         if best not in ("loss", "accuracy", "micro_f1", "macro_f1"):
             shown[best] = metrics.get(f"eval_{best}")
         self._write(state, shown)
