@@ -251,12 +251,16 @@ def main() -> None:
     report = ", ".join(f"{name} loss per token {loss:.4f}" for name, loss in losses.items())
     metrics = {f"{name}_loss": loss for name, loss in losses.items()} | training
     metrics |= {"n_weights": n_weights, "vocab_size": len(tokenizer), "seed": args.seed}
+    card_metrics: dict[str, float] = {}
     if sources:
         with atomic_write(output_dir / "predictions.jsonl") as file:
             columns = zip(sources, references, predictions, strict=True)
             names = ("source", "references", "prediction")
             write_json_lines(file, (dict(zip(names, row, strict=True)) for row in columns))
         model_scores = score_texts(predictions, references, args.metrics, confidence=0.95)
+        if part == "test":
+            bounds = ("_low", "_high")
+            card_metrics = {k: v for k, v in model_scores.items() if not k.endswith(bounds)}
         scores = {"model": model_scores, **scores}
         metrics |= {f"{part}_{name}": value for name, value in model_scores.items()}
         for baseline in ("source as it is", "its first sentence"):
@@ -278,7 +282,7 @@ def main() -> None:
         description=f"Reads `{pairs.columns[0]}` and writes `{pairs.columns[1]}`; {n_weights:,} "
         f"weights, a vocabulary of {len(tokenizer):,} tokens.",
         data=pairs.describe(),
-        metrics={},
+        metrics=card_metrics,
         report=report,
         usage=seq2seq_usage(
             output_dir,

@@ -42,8 +42,10 @@ def text_samples(
     rows = sorted({i * len(sources) // n for i in range(n)})
     blocks = []
     for row in rows:
-        texts = {"source": sources[row], "right": references[row][0], "output": predictions[row]}
-        blocks.append("\n".join(f"{name:<7} {_shorten(text)}" for name, text in texts.items()))
+        texts = [sources[row], references[row][0], predictions[row]]
+        names = ("source", "reference", "output")
+        pairs = zip(names, texts, strict=True)
+        blocks.append("\n".join(f"{name:<10} {_shorten(text)}" for name, text in pairs))
     return "\n\n".join(blocks)
 
 
