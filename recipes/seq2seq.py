@@ -23,6 +23,10 @@ counted; nearly equal sources stay on one side of a random split.
 The figures are those of the reference libraries (sacrebleu, rouge-score, NLTK), times 100, with
 intervals of 95 % by a bootstrap over the test texts. predictions.jsonl has the output for each.
 The folder translates in `augmentation --augmentations back_translation`.
+
+Expect BLEU 30.4 from English to German on Multi30k, from scratch in seven minutes of processor
+time, and ROUGE-1 29.2 for titles of issues and pull requests, of which the first sentence has 26.8
+(recipes/FIGURES.md).
 """
 
 import math
