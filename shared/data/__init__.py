@@ -27,6 +27,7 @@ Modules:
 - `languages`: the language of each text.
 - `mapped_rows`: apply a function to all rows, such as a tokenizer, and cache the result.
 - `near_duplicates`: find groups of texts that are almost the same.
+- `pairs`: pairs of texts, one to read and one to write, and their split.
 - `preparation`: write one Arrow file from rows: texts, labels, duplicates, statistics.
 - `questions`: questions about texts, and where the answers stand in them.
 - `readers`: open what `--data` names: a file, several, a folder or a hub data set.
@@ -85,6 +86,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "languages": ["detect_languages"],
         "mapped_rows": ["add_column", "map_rows"],
         "near_duplicates": ["near_duplicate_groups"],
+        "pairs": ["PairArguments", "Pairs", "load_pairs"],
         "preparation": ["is_pull_request"],
         "questions": ["Question", "QuestionArguments", "load_questions", "read_questions"],
         "readers": ["open_data", "open_source"],

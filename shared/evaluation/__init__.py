@@ -11,6 +11,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
 - `text_modules`: metrics of generated texts, answers and log-likelihoods, for the same library.
 - `answers`: exact match and F1 of answers, as SQuAD counts them.
+- `generated_texts`: these metrics by name, and the first sentence as a summary to compare with.
 - `evaluate_base`: what the modules for that library have in common.
 - `meteor`: METEOR with a WordNet of any origin.
 - `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
@@ -78,6 +79,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RocAuc",
             "SubsetAccuracy",
         ],
+        "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
         "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],
         "metrics": [

@@ -29,6 +29,7 @@ trainer and the metrics of the rooms below.
 - `prompt_templates`: how prompts ask for labels: templates and verbalizers from YAML
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
+- `text_generation`: how a model that writes a text from another one chooses its tokens
 - `text_sampling`: texts that a language model writes
 - `windows`: long documents as overlapping windows of tokens
 - `answer_windows`: questions with their contexts as overlapping windows of tokens
@@ -127,6 +128,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "static_embeddings": ["StaticEncoder", "distil"],
         "titles": ["TitledEmbedder", "have_titles"],
         "trees": ["BoostedTrees"],
+        "text_generation": ["GenerationArguments", "generation_settings"],
         "text_sampling": ["SamplingArguments", "sample_tokens"],
         "uncertainty": ["DropoutPasses", "bald", "entropy", "label_variance"],
         "windows": ["WindowArguments", "Windows", "limit_windows"],

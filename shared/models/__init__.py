@@ -13,6 +13,8 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `lossless_tokenizers`: learn tokenizers for models that write; decoding gives the text back.
 - `transformer`: the transformer from its parts, encoder or decoder; needs no other module.
 - `text_generators`: transformers that write texts; needs `transformer` only.
+- `recurrent_generators`: a recurrent network that writes a text from another one; needs
+  `text_generators` only.
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what a head starts from: a linear fit, mean pooling.
@@ -39,9 +41,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "LANGUAGE_MODELS",
             "LanguageModelArguments",
             "NetworkArguments",
+            "Seq2SeqArguments",
             "TransformerArguments",
             "build_language_model",
             "build_network",
+            "build_seq2seq_model",
             "build_transformer",
             "read_word_vectors",
         ],
@@ -66,12 +70,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_tokenizer",
             "load_translator",
         ],
-        "lossless_tokenizers": ["encode_prompt", "train_lossless_tokenizer"],
+        "lossless_tokenizers": [
+            "encode_prompt",
+            "train_lossless_tokenizer",
+            "train_pair_tokenizer",
+        ],
         "networks": [
             "TextCNNForSequenceClassification",
             "TextNgramsForSequenceClassification",
             "TextRNNForSequenceClassification",
         ],
+        "recurrent_generators": ["RecurrentForSeq2SeqLM"],
         "small_language_models": [
             "BigramForCausalLM",
             "MLPForCausalLM",

@@ -7,7 +7,9 @@ From top to bottom:
 2. Transformer encoders: `TransformerArguments` and `build_transformer`.
 3. Language models: `LanguageModelArguments` and `build_language_model` (the models are in
    `shared.models.small_language_models` and `shared.models.text_generators`).
-4. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
+4. Encoder-decoders: `Seq2SeqArguments` and `build_seq2seq_model` (the models are in
+   `shared.models.text_generators` and `shared.models.recurrent_generators`).
+5. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
 """
 
 from __future__ import annotations
@@ -322,6 +324,118 @@ def build_language_model(
             intermediate_size=4 * args.hidden_size,
             max_position_embeddings=args.block_size,
             bias=False,
+            **settings,
+        )
+    )
+
+
+# --- encoder-decoders ----------------------------------------------------------------------------
+
+
+@dataclass
+class Seq2SeqArguments:
+    """Flags of recipes that train an encoder-decoder from random weights."""
+
+    hidden_size: int = flag(
+        256, "From scratch: width of the hidden states (default: 256).", least=2, most=65_536
+    )
+    num_hidden_layers: int | None = flag(
+        None,
+        "From scratch: number of layers of the encoder (default: 3; rnn 1).",
+        least=1,
+        most=1000,
+    )
+    num_decoder_layers: int | None = flag(
+        None,
+        "From scratch: number of layers of the decoder (default: as many).",
+        least=1,
+        most=1000,
+    )
+    num_attention_heads: int = flag(
+        4, "parts: number of attention heads per layer (default: 4).", least=1, most=1024
+    )
+    intermediate_size: int = flag(
+        1024, "parts: width of the feed-forward blocks (default: 1024).", least=1, most=65_536
+    )
+    dropout: float = flag(0.1, "From scratch: dropout rate (default: .1).", least=0, below=1)
+    copy: bool = flag(
+        False,
+        "From scratch: the decoder can copy tokens of the source (See et al. 2017), for summaries "
+        "and titles (default: false).",
+    )
+
+
+class _Seq2SeqSettings(Protocol):
+    """What `build_seq2seq_model` reads: `Seq2SeqArguments` and three flags of the recipe."""
+
+    architecture: str
+    hidden_size: int
+    num_hidden_layers: int | None
+    num_decoder_layers: int | None
+    num_attention_heads: int
+    intermediate_size: int
+    dropout: float
+    copy: bool
+    max_source_length: int
+    max_target_length: int
+
+
+def build_seq2seq_model(
+    args: _Seq2SeqSettings, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Build an encoder-decoder with random weights.
+
+    Parameters
+    ----------
+    args : Seq2SeqArguments
+        A subclass of it that also has the flags `architecture`, "rnn" or "parts", and
+        `max_source_length` and `max_target_length`, the tokens that a transformer reads.
+    tokenizer : PreTrainedTokenizerBase
+        From `train_pair_tokenizer`.
+
+    Raises
+    ------
+    UserError
+        If a width is no multiple of the number of attention heads, or odd ("rnn").
+    """
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+        "hidden_size": args.hidden_size,
+        "num_hidden_layers": args.num_hidden_layers or (1 if args.architecture == "rnn" else 3),
+        "num_decoder_layers": args.num_decoder_layers,
+        "dropout": args.dropout,
+        "copies_source": args.copy,
+    }
+    if args.architecture == "rnn":
+        from shared.models import recurrent_generators as recurrent
+
+        if args.hidden_size % 2:
+            raise UserError(f"--hidden_size {args.hidden_size}: must be even")
+        config = recurrent.RecurrentSeq2SeqConfig(**settings)
+        return recurrent.RecurrentForSeq2SeqLM(config)
+    if args.hidden_size % args.num_attention_heads:
+        raise UserError(
+            f"--hidden_size {args.hidden_size}: must be a multiple of --num_attention_heads, "
+            f"{args.num_attention_heads}"
+        )
+    from shared.models.text_generators import TransformerForSeq2SeqLM
+    from shared.models.transformer import TransformerConfig
+
+    longest = max(args.max_source_length, args.max_target_length)
+    return TransformerForSeq2SeqLM(
+        TransformerConfig(
+            num_attention_heads=args.num_attention_heads,
+            intermediate_size=args.intermediate_size,
+            # Rounded up to a multiple of 8, because batches are padded to such lengths.
+            max_position_embeddings=-(-longest // 8) * 8,
+            positions="sinusoidal",
+            # The vectors of tokens are multiplied by the root of the width, so they start as large
+            # as those of positions. With 0.02 positions drown them, and a training is far slower.
+            initializer_range=args.hidden_size**-0.5,
             **settings,
         )
     )

@@ -566,6 +566,8 @@ def _register_architecture(folder: str) -> None:
             import shared.models.networks
         case "transformer-parts":
             import shared.models.text_generators
+        case "recurrent-seq2seq":
+            import shared.models.recurrent_generators
         case str(name) if name.startswith("language-model-"):
             import shared.models.small_language_models  # noqa: F401
 

@@ -131,3 +131,37 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
             f"model; write it with what the training texts have{hint}"
         )
     return ids
+
+
+def train_pair_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn a vocabulary of pieces of bytes, for a model that reads one text and writes another.
+
+    No text has an unknown token. A word has the same pieces at the start of a text as inside it, so
+    that it can be copied; white space around a text is therefore lost, and only that. Each text
+    ends with the end token; the decoder starts with the begin token, ``[BOS]``.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Of both sides. Read once.
+    vocab_size : int
+        Maximum number of tokens, beside the begin token and that of padding.
+
+    Raises
+    ------
+    UserError
+        As `train_lossless_tokenizer`.
+    """
+    from tokenizers import decoders, processors
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    spaced = (f" {text.strip()}" for text in texts if text.strip())
+    tokenizer = train_lossless_tokenizer(spaced, "byte_bpe", vocab_size)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]", "bos_token": "[BOS]"})
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {BOUNDARY}", special_tokens=[(BOUNDARY, tokenizer.eos_token_id)]
+    )
+    return tokenizer

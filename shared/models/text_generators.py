@@ -1,7 +1,8 @@
 """Transformers that write texts: a decoder, and an encoder with a decoder that reads it.
 
 - `TransformerForCausalLM` predicts the next token of a text. With the same weights it equals GPT-2.
-- `TransformerForSeq2SeqLM` predicts a text from another one, such as its translation.
+- `TransformerForSeq2SeqLM` predicts a text from another one, such as its translation. With
+  ``config.copies_source`` it can also copy tokens of that text (`CopyHead`).
 
 To load a saved model, import this module. The import registers the classes with transformers, and
 ``AutoModelForCausalLM`` and ``AutoModelForSeq2SeqLM`` then load the folder.
@@ -30,6 +31,93 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, Seq2SeqLMOutpu
 from .transformer import Stack, TransformerConfig, TransformerModel, TransformerPreTrainedModel
 
 IGNORED = -100  # a label that does not count in the loss
+
+
+def shift_right(labels: torch.Tensor, start: int, padding: int) -> torch.Tensor:
+    """Return what a decoder reads to predict labels (rows, length): those before each.
+
+    Parameters
+    ----------
+    labels : int64 tensor of shape (rows, length)
+        Labels that do not count (-100) are read as padding.
+    start, padding : int
+        The token before the first label, and that of padding.
+    """
+    first = torch.full_like(labels[:, :1], start)
+    shifted = torch.cat([first, labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == IGNORED, padding)
+
+
+def label_loss(
+    logits: torch.Tensor, labels: torch.Tensor, n_items: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Return the cross-entropy over the labels that count.
+
+    Parameters
+    ----------
+    logits : tensor of shape (rows, length, tokens of the vocabulary)
+    labels : int64 tensor of shape (rows, length)
+    n_items : scalar, optional
+        Number of labels in the effective batch; the loss is a sum divided by it. None: a mean.
+    """
+    total = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        reduction="mean" if n_items is None else "sum",
+    )
+    return total if n_items is None else total / n_items
+
+
+class CopyHead(nn.Module):
+    """Mixes the probabilities of a vocabulary with those of the tokens of the source.
+
+    Each state of the decoder attends to the states of the source, and a gate says how likely the
+    next token is a copy: a token then is as likely as the attention on all its places together.
+    Source: See et al. 2017, "Get To The Point: Summarization with Pointer-Generator Networks",
+    section 2.2; the attention is one of its own, not that of the layers below.
+
+    Parameters
+    ----------
+    width, memory_width : int
+        Of a state of the decoder, and of one of the source.
+    """
+
+    def __init__(self, width: int, memory_width: int):
+        super().__init__()
+        self.query = nn.Linear(width, memory_width)
+        self.gate = nn.Linear(width + memory_width, 1)
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        states: torch.Tensor,
+        memory: torch.Tensor,
+        source_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return log-probabilities (rows, length, tokens of the vocabulary), in float32.
+
+        Parameters
+        ----------
+        logits : tensor of shape (rows, length, tokens of the vocabulary)
+        states : tensor of shape (rows, length, width)
+        memory : tensor of shape (rows, places, memory_width)
+        source_ids : int64 tensor of shape (rows, places)
+        attention_mask : tensor of shape (rows, places), optional
+            0 for padding, which is not copied.
+        """
+        scores = self.query(states) @ memory.transpose(1, 2) / memory.shape[-1] ** 0.5
+        if attention_mask is not None:
+            scores = scores.masked_fill(~attention_mask[:, None].bool(), -torch.inf)
+        attention = scores.float().softmax(-1)
+        context = attention.to(memory.dtype) @ memory
+        gate = self.gate(torch.cat([states, context], dim=-1)).float()
+        probabilities = logits.float().softmax(-1) * gate.sigmoid()
+        copies = attention * (-gate).sigmoid()
+        places = source_ids[:, None].expand_as(copies)
+        # A probability of 0 has no logarithm, and one near 0 a gradient that is not finite.
+        return probabilities.scatter_add(2, places, copies).clamp(min=1e-10).log()
 
 
 class TransformerForCausalLM(TransformerPreTrainedModel, GenerationMixin):
@@ -82,11 +170,20 @@ class TransformerForCausalLM(TransformerPreTrainedModel, GenerationMixin):
         )
 
 
+class _SourceEncoder(TransformerModel):
+    """An encoder that hands its tokens on, for a decoder that copies them."""
+
+    def forward(self, input_ids: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        outputs = super().forward(input_ids, *args, **kwargs)
+        outputs["source_ids"] = input_ids
+        return outputs
+
+
 class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
     """An encoder of one text, and a decoder that reads its states and predicts another text.
 
     Both share the vectors of the tokens, and so does the output layer (Vaswani et al. 2017, section
-    3.4).
+    3.4). With ``config.copies_source`` the logits are the log-probabilities of a `CopyHead`.
     """
 
     _tied_weights_keys = {  # noqa: RUF012
@@ -99,10 +196,12 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
         super().__init__(config)
         of_encoder = deepcopy(config)
         of_encoder.is_decoder = of_encoder.is_encoder_decoder = False
-        self.encoder = TransformerModel(of_encoder)
+        self.encoder = (_SourceEncoder if config.copies_source else TransformerModel)(of_encoder)
         n_layers = config.num_decoder_layers or config.num_hidden_layers
         self.decoder = Stack(config, n_layers, is_causal=True, reads_memory=True)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.copies_source:
+            self.copy_head = CopyHead(config.hidden_size, config.hidden_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -115,14 +214,8 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
         self.decoder.embeddings.tokens = value
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return what the decoder reads to predict labels (rows, length): those before each.
-
-        The first token is ``config.decoder_start_token_id``. Labels that do not count (-100) are
-        read as padding.
-        """
-        start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
-        shifted = torch.cat([start, labels[:, :-1]], dim=1)
-        return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
+        """Return what the decoder reads to predict labels (rows, length); see `shift_right`."""
+        return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
 
     def forward(
         self,
@@ -169,15 +262,10 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
             caches=caches,
         )
         logits = self.lm_head(states)
-        loss = None
-        if labels is not None:
-            total = nn.functional.cross_entropy(
-                logits.flatten(0, 1).float(),
-                labels.flatten(),
-                ignore_index=IGNORED,
-                reduction="mean" if num_items_in_batch is None else "sum",
-            )
-            loss = total if num_items_in_batch is None else total / num_items_in_batch
+        if self.config.copies_source:
+            source_ids = encoder_outputs["source_ids"]
+            logits = self.copy_head(logits, states, encoder_outputs[0], source_ids, attention_mask)
+        loss = None if labels is None else label_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

@@ -62,6 +62,7 @@ class TransformerConfig(PreTrainedConfig):
     initializer_range : standard deviation of the first weights. With "pre", the layers that write
         to the hidden states have it divided by the root of their number, as in GPT-2.
     is_decoder : whether a model of one stack is a decoder: a token attends to those before it.
+    copies_source : whether an encoder-decoder can copy tokens of the text that it reads.
     """
 
     model_type = "transformer-parts"
@@ -85,6 +86,7 @@ class TransformerConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     is_decoder: bool = False
     is_encoder_decoder: bool = False
+    copies_source: bool = False
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None

@@ -19,6 +19,7 @@
 - `cross_validation`: the results of a cross-validation.
 - `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
+- `generated_texts`: scores and samples of a model that writes a text from another one.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
 - `annotators`: how annotators agree, as tables, and the labels merged from theirs.
@@ -73,6 +74,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "explore_page": ["write_explore_page"],
         "folder_engines": ["tag_folder"],
+        "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],

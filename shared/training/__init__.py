@@ -8,6 +8,7 @@ Modules:
 - `prediction_batches`: the batches of a prediction on a CPU;
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `token_blocks`: texts as blocks of tokens of equal length, for language models;
+- `sequences`: rows, batches and the Trainer of models that read a text and write another one;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `cloze`: fill-in-the-blank training: words that stand for labels, at the mask of a pattern;
 - `consistency`: training on unlabelled texts and changed copies of them; its losses are in
@@ -62,6 +63,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "LOSS_SETTINGS",
             "EntailmentLoss",
             "MultilabelLoss",
+            "SequenceLoss",
             "SingleLabelLoss",
             "balanced_pos_weight",
             "classification_loss",
@@ -81,6 +83,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "refit": ["RefitArguments", "refit_arguments", "train_again"],
         "rounds": ["round_arguments"],
+        "sequences": [
+            "SequenceCollator",
+            "SequenceTrainer",
+            "decode_texts",
+            "losses_of_tokens",
+            "tokenize_pairs",
+        ],
         "token_blocks": ["token_blocks", "token_stream"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },

@@ -170,7 +170,9 @@ class ReadableProgress(TrainerCallback):
         if shown["accuracy"] is None:  # with one label per text, accuracy equals micro F1
             shown["micro F1"] = metrics.get("eval_micro_f1")
         shown["macro F1"] = metrics.get("eval_macro_f1")
-        shown |= {"exact match": metrics.get("eval_exact_match"), "F1": metrics.get("eval_f1")}
+        best = (getattr(args, "metric_for_best_model", None) or "loss").removeprefix("eval_")
+        if best not in ("loss", "accuracy", "micro_f1", "macro_f1"):
+            shown[best] = metrics.get(f"eval_{best}")
         self._write(state, shown)
 
     @staticmethod

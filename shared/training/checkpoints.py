@@ -39,6 +39,7 @@ _COMPARED_SETTINGS = (
     *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
     *("cell", "bidirectional", "num_attention_heads", "last_tokens", "n_layers", "layer_pooling"),
     *("head_sizes", "id2label", "problem_type", "context_size", "num_layers"),
+    *("num_decoder_layers", "copies_source"),
 )
 
 # --- which checkpoint ----------------------------------------------------------------------------

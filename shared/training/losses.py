@@ -366,6 +366,44 @@ def next_token_loss(
     return loss / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
+class SequenceLoss:
+    """Cross-entropy over the tokens of the texts to write, for ``compute_loss_func``.
+
+    It has the same scale for every split of an effective batch, as `MultilabelLoss`.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        Share of the target that is divided equally among all tokens of the vocabulary, as in
+        `SingleLabelLoss`. An evaluation has the loss without smoothing.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
+
+    def __call__(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Return the scalar loss; the parameters are those of `next_token_loss`."""
+        from torch.nn.functional import cross_entropy
+
+        logits = outputs["logits"]
+        if logits.ndim == 2:
+            return next_token_loss(outputs, labels)
+        loss = cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        n_items = (labels != IGNORE_INDEX).sum()
+        return loss / (n_items if num_items_in_batch is None else num_items_in_batch)
+
+
 def masked_token_loss(
     outputs: Mapping[str, torch.Tensor],
     labels: torch.Tensor,

@@ -87,7 +87,7 @@ def nanogpt_loss(folder, tokens):
 
 def main():
     if "NANOGPT" not in os.environ:
-        sys.exit("NANOGPT is not set: clone https://github.com/karpathy/nanoGPT and name its folder")
+        sys.exit("NANOGPT is not set: name the folder of a clone of karpathy/nanoGPT")
     with gzip.open(DATA / "tinyshakespeare" / "input.txt.gz", "rt", encoding="utf-8") as file:
         text = file.read()
     os.environ |= {"PYTHONPATH": str(ROOT), "RECIPES_DATA": str(DATA)}
@@ -103,7 +103,8 @@ def main():
             seconds = run([*RECIPE, *flags, f"--output_dir={output_dir}"], ROOT)
             metrics = json.loads((output_dir / "metrics.json").read_text())
             rows.append((name, metrics["valid_nll"], *seconds))
-    print("| | validation loss | seconds | of the processor | seconds, nanoGPT = 1 |\n|---|---|---|---|---|")
+    print("| | validation loss | seconds | of the processor | seconds, nanoGPT = 1 |")
+    print("|---|---|---|---|---|")
     for name, loss, clock, processor in rows:
         ratio = clock / rows[0][2]
         print(f"| {name} | {loss:.3f} | {clock:.0f} | {processor:.0f} | {ratio:.2f} |")

@@ -94,6 +94,12 @@ CASES = {
         "recipes/span_qa.py",
         f"--data {{inputs}}/questions.jsonl --output_dir {{run}}/out {MODEL} {CPU} {SHORT} "
         "--stride 4",
+    ),
+    "seq2seq": Case(
+        "recipes/seq2seq.py",
+        f"--data {{inputs}}/pairs.jsonl --source_column premise --target_column hypothesis "
+        f"--output_dir {{run}}/out {CPU} --hidden_size 16 --max_steps 6 --eval_strategy steps "
+        "--eval_steps 3 --save_strategy steps --save_steps 3 --max_target_length 8 --num_beams 2",
         RESUME,
     ),
     "train_nli": Case(

@@ -198,8 +198,9 @@ def test_gpt_2_is_trained_further_with_its_own_tokens(recipe, metrics, names, tm
     assert read_json(tmp_path / "more" / "metrics.json")["test_nll"] < 0.7 * figures["test_nll"]
     further = AutoModelForCausalLM.from_pretrained(tmp_path / "more")
     assert isinstance(further, GPT2LMHeadModel)
-    assert AutoTokenizer.from_pretrained(tmp_path / "more")("tali")["input_ids"] == (
-        tokenizer("tali")["input_ids"]
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "more")("tali")["input_ids"]
+        == (tokenizer("tali")["input_ids"])
     )
     assert "--block_size 64: the model reads 32 tokens" in recipe.mistake(
         "--architecture", tmp_path / "gpt2", "--block_size", 64

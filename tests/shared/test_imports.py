@@ -25,6 +25,7 @@ WITH_TORCH = {
         "models.first_weights",
         "models.heads",
         "models.networks",
+        "models.recurrent_generators",
         "models.small_language_models",
         "models.text_generators",
         "models.transformer",
@@ -34,6 +35,7 @@ WITH_TORCH = {
     *("training.cloze", "training.consistency", "training.consistency_losses"),
     *("methods.uncertainty", "methods.pseudo_labels", "methods.co_training"),
     *("training.callbacks", "training.health", "training.optimization"),
+    "training.sequences",
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {

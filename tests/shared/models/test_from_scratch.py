@@ -1,10 +1,12 @@
 import gzip
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from shared.cli.errors import UserError
-from shared.models.from_scratch import read_word_vectors
+from shared.models.from_scratch import Seq2SeqArguments, build_seq2seq_model, read_word_vectors
+from shared.models.lossless_tokenizers import train_pair_tokenizer
 
 VOCABULARY = {"[UNK]": 0, "good": 5, "bad": 6, ". .": 7, "film": 8}
 LINES = [
@@ -64,3 +66,28 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "half.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"half.gz: cannot be read"):
         read_word_vectors(str(tmp_path / "half.gz"), VOCABULARY)
+
+
+def seq2seq(architecture, **flags):
+    tokenizer = train_pair_tokenizer(["the cat sat on the mat"], 300)
+    args = SimpleNamespace(**vars(Seq2SeqArguments(**flags)), architecture=architecture)
+    args.max_source_length, args.max_target_length = 20, 8
+    return build_seq2seq_model(args, tokenizer), tokenizer
+
+
+@pytest.mark.parametrize("architecture", ["parts", "rnn"])
+def test_an_encoder_decoder_fits_its_tokenizer(architecture):
+    flags = {"hidden_size": 64, "num_decoder_layers": 2, "copy": True}
+    model, tokenizer = seq2seq(architecture, **flags)
+    assert len(model.get_input_embeddings().weight) == len(tokenizer)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.decoder_start_token_id == tokenizer.bos_token_id
+    assert model.config.num_hidden_layers == {"parts": 3, "rnn": 1}[architecture]
+    assert hasattr(model, "copy_head")
+
+
+def test_tokens_start_as_large_as_their_positions():
+    embeddings = seq2seq("parts", hidden_size=64)[0].encoder.stack.embeddings
+    tokens = embeddings.tokens.weight[:-2] * embeddings.scale
+    assert float(tokens.detach().std()) == pytest.approx(1, rel=0.1)
+    assert embeddings.position_table.shape[0] == 24

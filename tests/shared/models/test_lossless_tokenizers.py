@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from shared.cli.errors import UserError
-from shared.models.lossless_tokenizers import UNITS, encode_prompt, train_lossless_tokenizer
+from shared.models.lossless_tokenizers import (
+    UNITS,
+    encode_prompt,
+    train_lossless_tokenizer,
+    train_pair_tokenizer,
+)
 
 texts = st.lists(
     st.text(alphabet="aAéb 1.\n\t▁'<|>endoftext#中", min_size=1, max_size=20),
@@ -75,3 +80,24 @@ def test_a_prompt_of_words_that_are_known_after_a_space():
     assert tokenizer.decode(encode_prompt(tokenizer, " cat sat")) == " cat sat"
     with pytest.raises(UserError, match=r"what the training texts have$"):
         encode_prompt(tokenizer, "dog")
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts)
+def test_a_tokenizer_of_pairs_ends_texts_and_gives_them_back(texts):
+    tokenizer = train_pair_tokenizer([*texts, "a"], 300)
+    for text in [*texts, "new 中 text"]:
+        ids = tokenizer(text, split_special_tokens=True)["input_ids"]
+        assert ids[-1] == tokenizer.eos_token_id
+        assert not {*ids[:-1]} & {*tokenizer.all_special_ids}
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text.strip()
+
+
+def test_a_word_has_the_same_pieces_anywhere_in_a_pair(tmp_path):
+    train_pair_tokenizer(["the cat sat", "cat food"], 300).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    inside, first = (tokenizer(text)["input_ids"] for text in ("the cat", "cat"))
+    assert inside[-len(first) :] == first
+    special = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    assert len(special) == 3
+    assert tokenizer.decode(first, skip_special_tokens=True) == "cat"

@@ -13,8 +13,9 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
-from shared.models.lossless_tokenizers import train_lossless_tokenizer
+from shared.models.lossless_tokenizers import train_lossless_tokenizer, train_pair_tokenizer
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
+from shared.models.recurrent_generators import RecurrentForSeq2SeqLM, RecurrentSeq2SeqConfig
 from shared.models.small_language_models import count_ngrams
 from shared.models.text_generators import TransformerForCausalLM
 from shared.models.transformer import TransformerConfig, TransformerModel
@@ -126,6 +127,46 @@ def test_a_language_model_writes_without_this_project(save, tmp_path):
     )
     start = tokenizer(tokenizer.bos_token + "the t", return_tensors="pt")
     own = model.eval().generate(**start, max_new_tokens=9, do_sample=False)
+    assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
+
+
+TRANSLATOR = """
+import json, sys
+sys.modules["shared"] = None
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+batch = tokenizer([sys.argv[2]], return_tensors="pt")
+print(json.dumps(model.generate(**batch, max_new_tokens=9, num_beams=2)[0].tolist()))
+"""
+
+
+def test_an_encoder_decoder_writes_without_this_project(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = train_pair_tokenizer([TEXT], 300)
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    settings = {name: getattr(tokenizer, name) for name in special}
+    config = RecurrentSeq2SeqConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        copies_source=True,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        **settings,
+    )
+    model = RecurrentForSeq2SeqLM(config)
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", TRANSLATOR, folder, TEXT],
+        cwd=tmp_path,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    batch = tokenizer([TEXT], return_tensors="pt")
+    own = model.eval().generate(**batch, max_new_tokens=9, num_beams=2)
     assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
 
 
