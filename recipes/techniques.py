@@ -127,12 +127,14 @@ class TechniquesArguments(SplitArguments, EpochTrainingArguments):
     )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/techniques", "Output folder (default: outputs/techniques).")
-    num_train_epochs: float = flag(8, "Epochs of each run (default: 8).")
+    max_steps: int = flag(
+        200, "Steps of each run, fewer with larger batches; -1: --num_train_epochs (default: 200)."
+    )
     learning_rate: float = flag(1e-3, "Peak learning rate (default: 1e-3).")
     lr_scheduler_type: str = flag("linear", "Course of the learning rate (default: linear).")
     warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
     weight_decay: float = flag(0.0, "Weight decay (default: 0).")
-    per_device_train_batch_size: int = flag(32, "Texts per step (default: 32).")
+    per_device_train_batch_size: int = flag(64, "Texts per step (default: 64).")
     per_device_eval_batch_size: int = flag(512, "Texts per evaluation batch (default: 512).")
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
         "random", "Order of the training rows (default: random)."
@@ -179,16 +181,29 @@ def run_arguments(
     """Return the flags of one run: the defaults with the changes of a setting."""
     changes, run_args = dict(changes), copy.copy(args)
     run_args.learning_rate *= changes.pop("rate_factor", 1.0)
-    factor = changes.pop("epoch_factor", 1.0)
-    run_args.num_train_epochs *= factor
-    if run_args.max_steps > 0:
-        run_args.max_steps = round(factor * run_args.max_steps)
+    run_args.hidden_size *= changes.pop("width_factor", 1)
+    factor = changes.pop("step_factor", 1.0)
     for name, value in changes.items():
         setattr(run_args, name, value)
+    # Runs with other batches see as many texts.
+    run_args.num_train_epochs *= factor
+    if args.max_steps > 0:
+        sizes = args.per_device_train_batch_size / run_args.per_device_train_batch_size
+        run_args.max_steps = max(round(factor * sizes * args.max_steps), 1)
     run_args.seed = seed
     run_args.optim = OptimizerNames(run_args.optim)
     run_args.lr_scheduler_type = SchedulerType(run_args.lr_scheduler_type)
     return run_args
+
+
+def departures(args: TechniquesArguments, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes that change something, so that equal runs are recognised as such."""
+    factors = {"rate_factor": 1.0, "step_factor": 1.0, "width_factor": 1}
+    return {
+        name: value
+        for name, value in changes.items()
+        if value != (factors[name] if name in factors else getattr(args, name))
+    }
 
 
 def main() -> None:
@@ -228,7 +243,7 @@ def main() -> None:
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             embedding_size=args.embedding_size,
-            hidden_size=args.hidden_size,
+            hidden_size=run_args.hidden_size,
             num_layers=args.num_layers,
             activation=run_args.activation,
             normalization=run_args.normalization,
@@ -236,7 +251,7 @@ def main() -> None:
             num_labels=len(label_names),
         )
         model = TextMLPForSequenceClassification(config)
-        linear = [layer["linear"] for layer in model.layers]
+        linear = [layer.linear for layer in model.layers]
         inputs = {name: value for name, value in first_batch.items() if name != "labels"}
         initialize_layers(linear, run_args.initialization, lambda: model.eval()(**inputs))
         # Adam of torch adds the weight decay of its groups to the gradient.
@@ -261,9 +276,7 @@ def main() -> None:
     def train(changes: dict[str, Any], seed: int, *, tests: bool) -> dict[str, Any]:
         """Train a setting with a seed; return figures, curves and, if `tests`, the test score."""
         trainer = build_trainer(run_arguments(args, changes, seed))
-        layers = {
-            f"layer {i}": part["activation"] for i, part in enumerate(trainer.model.layers, 1)
-        }
+        layers = {f"layer {i}": layer.activation for i, layer in enumerate(trainer.model.layers, 1)}
         signals = layer_signals(
             layers, lambda: trainer.compute_loss(trainer.model, dict(first_batch))
         )
@@ -295,9 +308,11 @@ def main() -> None:
         )
         return record | {"test_score": test_score, "changes": changes, "seed": seed}
 
-    # A run is identified by everything that decides about its result.
-    common = [*result_flags(args, TechniquesArguments, "techniques", "num_seeds")]
-    common += split.fingerprints
+    # A run is identified by everything that decides about its result, also defaults of this recipe.
+    ignored = ("techniques", "num_seeds", "output_dir", "health_check")
+    own = set(TechniquesArguments.__annotations__) - {*ignored, "per_device_eval_batch_size"}
+    common = [*result_flags(args, TechniquesArguments, *ignored), *split.fingerprints]
+    common += [f"{name}={getattr(args, name)}" for name in sorted(own)]
 
     def path_of(changes: dict[str, Any], seed: int, tests: bool) -> Path:
         identity = json.dumps([common, changes, seed, tests], sort_keys=True)
@@ -306,6 +321,7 @@ def main() -> None:
 
     def run(changes: dict[str, Any], seed: int, *, tests: bool = False) -> dict[str, Any]:
         """Return the record of a run, of an earlier call if there is one."""
+        changes = departures(args, changes)
         path = path_of(changes, seed, tests)
         try:
             return json.loads(path.read_text("utf-8"))
@@ -333,6 +349,8 @@ def main() -> None:
                 factor = min(factors, key=lambda f: math.inf if losses[f] is None else losses[f])
                 changes["rate_factor"] = factor
                 note = f"rate {factor * args.learning_rate:.2g}"
+                if factor in (min(factors), max(factors)):
+                    note += f", {'lowest' if factor == min(factors) else 'highest'} tried"
             chosen[technique, name] = changes
             records = [run(changes, seed) for seed in seeds]
             results[technique].append(SettingResult(technique, name, records, note))

@@ -295,6 +295,20 @@ class _BatchNorm(nn.BatchNorm1d):
 NORMALIZATIONS = {"none": nn.Identity, "batch": _BatchNorm, "layer": nn.LayerNorm}
 
 
+class HiddenLayer(nn.Module):
+    """A linear layer, a normalisation, and an activation function."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, config: TextMLPConfig):
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_outputs)
+        self.normalization = NORMALIZATIONS[config.normalization](n_outputs)
+        self.activation = ACT2FN[config.activation]
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (rows, outputs) of values (rows, inputs)."""
+        return self.activation(self.normalization(self.linear(values)))
+
+
 class TextMLPForSequenceClassification(TextNetwork):
     """Hidden layers over the sum of the token vectors: a deep averaging network.
 
@@ -309,14 +323,7 @@ class TextMLPForSequenceClassification(TextNetwork):
         super().__init__(config)
         widths = [config.embedding_size] + [config.hidden_size] * config.num_layers
         self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "linear": nn.Linear(n_inputs, n_outputs),
-                    "normalization": NORMALIZATIONS[config.normalization](n_outputs),
-                    "activation": ACT2FN[config.activation],
-                }
-            )
-            for n_inputs, n_outputs in pairwise(widths)
+            HiddenLayer(n_inputs, n_outputs, config) for n_inputs, n_outputs in pairwise(widths)
         )
         self.classifier = nn.Linear(widths[-1], config.num_labels)
         self.post_init()
@@ -326,7 +333,7 @@ class TextMLPForSequenceClassification(TextNetwork):
         values = vectors.sum(dim=1) / lengths.clamp(min=1).sqrt().unsqueeze(1)
         for number, layer in enumerate(self.layers):
             values = self.dropout(values) if number else values
-            values = layer["activation"](layer["normalization"](layer["linear"](values)))
+            values = layer(values)
         return values
 
     def _init_weights(self, module: nn.Module) -> None:

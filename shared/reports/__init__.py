@@ -83,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reasons": ["Reasons"],
         "results": [
             "describe_output",
+            "fit_metrics",
             "interval_metrics",
             "repeat_metrics",
             "split_metrics",

@@ -37,6 +37,7 @@ from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.reasons import Reasons
 from shared.reports.verdict import verdict
+from shared.training.fit import judge_fit
 
 if TYPE_CHECKING:
     from shared.data.resampling import Resampling
@@ -142,6 +143,12 @@ def repeat_metrics(resampling: Resampling, predicted: Sequence[np.ndarray]) -> d
     return metrics
 
 
+def fit_metrics(log_history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return ``fit``, the state of `judge_fit`, and ``fit_explained``, its sentence, if any."""
+    judged = judge_fit(log_history)
+    return {} if judged is None else {"fit": judged.state, "fit_explained": judged.sentence}
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -204,7 +211,7 @@ def write_results(
     of_scores = split.labels["test"], scores, calibrated and calibrated.scores
     single_label = split.corpus.single_label and one_label_each(y_test, y_pred)
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
-    metrics |= split.method.metrics()
+    metrics |= split.method.metrics() | fit_metrics(log_history)
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from shared.reports.annotators import markdown_table
 from shared.reports.cards import command_line
 from shared.reports.techniques_page import write_techniques_page
 from shared.training.fit import fit_points, judge_fit
-from shared.training.signals import LayerSignal
 from shared.training.techniques import CLAIMS, Claim
+
+if TYPE_CHECKING:
+    from shared.training.signals import LayerSignal
 
 REACHED = 0.95  # share of the score of the defaults that counts as reached
 MAGNITUDES = np.linspace(-10, 4, 57)  # edges of the histograms, powers of ten

@@ -60,15 +60,17 @@ def reading_metrics(
 
 
 def verdict(metrics: Mapping[str, Any]) -> list[str]:
-    """Return sentences about a run: is it better than the baseline, and did it read the texts?
+    """Return sentences about a run: better than the baseline, read the texts, under- or overfit?
 
     Parameters
     ----------
     metrics : mapping
-        Those of ``metrics.json``: of `shared.reports.results.split_metrics` and `reading_metrics`.
+        Those of ``metrics.json``: of `shared.reports.results.split_metrics`, `fit_metrics` and
+        `reading_metrics`.
         What was not measured is not mentioned.
     """
-    return [*_about_baseline(metrics), *_about_reading(metrics)]
+    fit = [metrics["fit_explained"]] if "fit_explained" in metrics else []
+    return [*_about_baseline(metrics), *_about_reading(metrics), *fit]
 
 
 def compare_with_baseline(

@@ -125,8 +125,10 @@ def judge_fit(
             f"validation {first.valid:.3f} to {last.valid:.3f}. If the scores are poor, too, try "
             "another learning rate or a larger model.",
         )
-    begin = [point for point in points[:-1] if point.epoch <= LAST_PART * last.epoch][-1:]
-    before = begin[0] if begin else points[-2]
+    # The last quarter; of few evaluations, at least the last two.
+    before = next(
+        p for p in reversed(points[:-1]) if p.epoch <= LAST_PART * last.epoch or p is first
+    )
     if (
         last.valid < (1 - STILL_FALLING) * before.valid
         and last.train < (1 - STILL_FALLING) * before.train

@@ -34,6 +34,7 @@ WITH_TORCH = {
     *("training.consistency", "training.consistency_losses"),
     *("methods.uncertainty", "methods.pseudo_labels", "methods.co_training"),
     *("training.callbacks", "training.health", "training.optimization"),
+    "training.signals",
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {

@@ -16,11 +16,22 @@ from transformers import (
     set_seed,
 )
 
-from shared.models.networks import CELLS, TextCNNConfig, TextNgramsConfig, TextRNNConfig
+from shared.models.networks import (
+    CELLS,
+    TextCNNConfig,
+    TextMLPConfig,
+    TextMLPForSequenceClassification,
+    TextNgramsConfig,
+    TextRNNConfig,
+)
 
 SIZES = {"vocab_size": 40, "embedding_size": 8, "num_labels": 3}
 CONFIGS = {
     **{f"ngrams of {n}": TextNgramsConfig(ngram_size=n, buckets=64, **SIZES) for n in (1, 2, 3)},
+    **{
+        f"mlp, {name}": TextMLPConfig(hidden_size=6, normalization=name, **SIZES)
+        for name in ("batch", "layer")
+    },
     "cnn": TextCNNConfig(num_filters=4, filter_widths=[3], **SIZES),
     "cnn, several widths": TextCNNConfig(num_filters=4, filter_widths=[1, 2, 5], **SIZES),
     "cnn, mean and max": TextCNNConfig(
