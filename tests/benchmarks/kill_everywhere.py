@@ -78,6 +78,11 @@ CASES = {
         "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
         RESUME,
     ),
+    "techniques": Case(
+        "recipes/techniques.py",
+        f"{OUT} {CPU} --vocab_size 300 --hidden_size 16 --max_steps 3 --num_seeds 1 "
+        "--techniques clipping",
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "

@@ -10,7 +10,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model"),
+    *("explore", "language_model", "techniques"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -60,6 +60,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "naive_bayes": (*data, "--evaluate", "held_out"),
         "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
         "self_training": (*data, *model, *once, "--uncertainty", "none", "--rounds", 1),
+        "techniques": (
+            *(*data, "--use_cpu", "--max_steps", 1, "--num_seeds", 1, "--techniques", "clipping"),
+            *network,
+        ),
         "uda": (*data, *model, *once),
         "zero_shot": (*data, *model, "--method", "embedding"),
     }[name]

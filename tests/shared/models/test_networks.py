@@ -136,6 +136,24 @@ def vector(table, key):
     return table.setdefault(key, torch.full((8,), float(len(table))))
 
 
+def test_the_mlp_divides_the_sum_of_the_vectors_by_the_root_of_their_number():
+    model = build("mlp, layer", num_layers=1, normalization="none", activation="tanh")
+    ids, layer = torch.tensor([[5, 9, 9, 30]]), model.layers[0].linear
+    with torch.no_grad():
+        expected = model.classifier(torch.tanh(layer(model.embeddings(ids).sum(1) / 2)))
+    torch.testing.assert_close(logits(model, ids.tolist()), expected)
+
+
+def test_batch_normalisation_passes_a_batch_of_one_row():
+    model = TextMLPForSequenceClassification(CONFIGS["mlp, batch"])
+    with torch.no_grad():
+        one = model.eval()(torch.tensor([[5, 9]])).logits
+        torch.testing.assert_close(model.train()(torch.tensor([[5, 9]])).logits, one)
+    before = model.layers[0].normalization.running_mean.clone()
+    model(torch.tensor([[5, 9], [7, 8]]))
+    assert not torch.equal(model.layers[0].normalization.running_mean, before)
+
+
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize("pooling", ["max", "mean_max"])
 def test_filters_are_reduced_to_the_maximum_or_to_maximum_and_mean(width, pooling):
