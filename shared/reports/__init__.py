@@ -83,7 +83,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reasons": ["Reasons"],
         "results": [
             "describe_output",
-            "fit_metrics",
             "interval_metrics",
             "repeat_metrics",
             "split_metrics",
@@ -94,6 +93,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "trained_tagger": ["save_trained_tagger"],
         "to_label": ["batch_records", "show_batch", "write_batch"],
         "tagged_file": ["DOUBT", "TaggedFile", "check_output", "kept_columns"],
-        "verdict": ["reading_metrics"],
+        "verdict": ["fit_metrics", "reading_metrics"],
     },
 )

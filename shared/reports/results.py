@@ -36,8 +36,7 @@ from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
 from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.reasons import Reasons
-from shared.reports.verdict import verdict
-from shared.training.fit import judge_fit
+from shared.reports.verdict import fit_metrics, verdict
 
 if TYPE_CHECKING:
     from shared.data.resampling import Resampling
@@ -141,12 +140,6 @@ def repeat_metrics(resampling: Resampling, predicted: Sequence[np.ndarray]) -> d
         metrics |= {f"test_{name}_mean": float(np.mean(values))}
         metrics |= {f"test_{name}_std": float(np.std(values, ddof=1))}
     return metrics
-
-
-def fit_metrics(log_history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return ``fit``, the state of `judge_fit`, and ``fit_explained``, its sentence, if any."""
-    judged = judge_fit(log_history)
-    return {} if judged is None else {"fit": judged.state, "fit_explained": judged.sentence}
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """The comparison of techniques of training, from the command line."""
 
 import csv
+import dataclasses
 
 import pytest
 from command_line import Recipe, read_json, write
+
+from shared.cli.arguments import parse_arguments
+from shared.training.techniques import BASES, TECHNIQUES
 
 WORDS = {"bug": "crash error fails broken", "docs": "typo manual page wording"}
 
@@ -71,20 +75,44 @@ def test_a_comparison_goes_on_where_it_was_stopped(recipe, tmp_path, monkeypatch
     assert sum(score is not None for score in tested) in (2, 4)
 
 
-def test_every_setting_can_be_trained(recipe, tmp_path):
-    """Also those with several labels per text."""
+def test_schedules_and_decay_with_several_labels_per_text(recipe, tmp_path):
     rows = [
         {"text": f"{words} {i}", "labels": [label] if i % 3 else [*WORDS]}
         for label, words in WORDS.items()
         for i in range(30)
     ]
     data = write(tmp_path / "several.jsonl", rows)
-    printed = recipe("--data", data, "--num_seeds", 1, "--max_steps", 1, "--label_column", "labels")
+    techniques = ("--techniques", "schedule", "weight_decay")
+    printed = recipe("--data", data, "--num_seeds", 1, "--max_steps", 3, *techniques)
     assert "micro F1" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "one seed tells nothing" in printed
     rows = rows_of(tmp_path / "out")
-    assert len(rows) > 45
-    assert "batch, rate x 10" in {row["setting"] for row in rows}
+    assert len(rows) == 9 + 7
+    # Each setting trains another network; the first step of a schedule without warm-up is equal.
+    losses = {row["setting"]: row["validation loss"] for row in rows}
+    assert losses["none"] == losses["linear"]  # the defaults
+    assert losses["warm-up, linear"] != losses["linear"]
+
+
+def test_every_setting_changes_flags_of_the_recipe(recipe, flags):
+    module = recipe.module
+    args = parse_arguments(module.TechniquesArguments, [*map(str, flags)])
+    for technique, settings in TECHNIQUES.items():
+        seen = []
+        for setting in settings.values():
+            changes = {**BASES.get(technique, {}), **setting}
+            rates = changes.get("rate_factor")
+            if isinstance(rates, tuple):
+                changes["rate_factor"] = rates[0]
+            run_args = module.run_arguments(args, changes, seed=7)
+            values = {f.name: getattr(run_args, f.name) for f in dataclasses.fields(args)}
+            assert values not in seen, technique  # each differs from the others
+            seen.append(values)
+            departed = module.departures(args, changes)
+            assert module.departures(args, departed) == departed
+    large = module.run_arguments(args, TECHNIQUES["batch_size"]["256"], seed=1)
+    assert (large.max_steps, large.per_device_train_batch_size) == (1, 256)
+    assert args.max_steps == 4  # unchanged
 
 
 @pytest.mark.parametrize(
