@@ -141,5 +141,7 @@ def judge_fit(
             "rate.",
         )
     return FitVerdict(
-        "fits", f"Fits: {ends}; the validation loss no longer falls, and has not risen."
+        "fits",
+        f"Fits: {ends}; the validation loss no longer falls, and has not risen. If the scores are "
+        "too low, try a larger model, more training texts or a longer schedule.",
     )
