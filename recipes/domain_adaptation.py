@@ -54,7 +54,7 @@ from shared.models import (
     resolve_model,
 )
 from shared.plots import plot_training_curve
-from shared.reports import push_to_hub, write_model_card
+from shared.reports import fit_metrics, push_to_hub, write_model_card
 from shared.training import (
     CheckpointOnSignal,
     LengthGroupedTrainer,
@@ -214,7 +214,8 @@ def main() -> None:
     if args.process_index != 0:
         return
     figures = {"perplexity_before": before, "perplexity_after": after, "texts": len(train)}
-    write_json(output_dir / "metrics.json", {**figures, **training.metrics, "seed": args.seed})
+    fit = fit_metrics(history)
+    write_json(output_dir / "metrics.json", figures | training.metrics | fit | {"seed": args.seed})
     (output_dir / "plots").mkdir(exist_ok=True)
     plot_training_curve(history, output_dir / "plots" / "training_curve.png")
     report = f"perplexity of masked tokens in {len(valid):,} texts: {after:,.1f}"
@@ -228,6 +229,7 @@ def main() -> None:
         description="An encoder adapted to the texts of one domain, to be fine-tuned.",
         data=f"{corpus.describe()}\n{len(train):,} unlabelled texts to learn from",
         metrics={},
+        verdict=fit.get("fit_explained"),
         report=report,
         usage=f"""```bash
 accelerate launch recipes/github_tagger.py --model {output_dir} --data FILE

@@ -263,6 +263,7 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
+        log_history=trainer.state.log_history,
         card=TaggerCard(
             args,
             max_length=args.max_length,

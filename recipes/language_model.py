@@ -66,6 +66,7 @@ from shared.models import (
 )
 from shared.plots import plot_next_tokens, plot_training_curve
 from shared.reports import (
+    fit_metrics,
     likelihood_figures,
     likelihood_table,
     push_to_hub,
@@ -321,7 +322,8 @@ def main() -> None:
         f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()
     }
     sizes = {"n_weights": n_weights, "vocab_size": len(tokenizer), "seed": args.seed}
-    write_json(output_dir / "metrics.json", metrics | training | sizes)
+    fit = fit_metrics(history)
+    write_json(output_dir / "metrics.json", metrics | training | sizes | fit)
     write_model_card(
         output_dir,
         title=f"Language model ({args.architecture})",
@@ -331,6 +333,7 @@ def main() -> None:
         f"{len(tokenizer):,} tokens" + (f" ({args.tokens.replace('_', ' ')})." if is_new else "."),
         data=documents.describe(),
         metrics={},
+        verdict=fit.get("fit_explained"),
         report=report,
         usage=writer_usage(
             output_dir,

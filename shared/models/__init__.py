@@ -17,8 +17,8 @@ This room is for everything that has weights or a vocabulary. It does not train 
   `text_generators` only.
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
-- `first_weights`: what a head starts from: a linear fit, mean pooling.
-- `networks`: small networks over word vectors: n-grams, CNN, RNN; needs no other module.
+- `first_weights`: what layers start from: a linear fit, mean pooling, random weights of a scheme.
+- `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
@@ -34,8 +34,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "encoder_arguments": ["EncoderArguments"],
         "first_weights": [
+            "INITIALIZATIONS",
             "append_mean_pooling",
             "fit_head",
+            "initialize_layers",
         ],
         "from_scratch": [
             "LANGUAGE_MODELS",
@@ -77,6 +79,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "networks": [
             "TextCNNForSequenceClassification",
+            "TextMLPConfig",
+            "TextMLPForSequenceClassification",
             "TextNgramsForSequenceClassification",
             "TextRNNForSequenceClassification",
         ],

@@ -1,14 +1,15 @@
-"""First weights of a classifier: a fitted output layer, and mean pooling for BERT.
+"""First weights of a classifier: a fitted output layer, mean pooling for BERT, random layers.
 
 - `fit_head` fits the output layer of any classifier on the features of the model before
   fine-tuning.
 - `append_mean_pooling` makes a BERT classifier of transformers read the mean of all tokens.
+- `initialize_layers` draws the weights of linear layers by one of several schemes.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ from shared.cli.launch import progress
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
+
+INITIALIZATIONS = ("zeros", "small", "large", "xavier", "kaiming", "lsuv")
 
 
 def fit_head(
@@ -172,3 +175,53 @@ def append_mean_pooling(model: PreTrainedModel, scale: float = 8.0) -> None:
     encoder.layer.append(layer)
     model.config.num_hidden_layers += 1
     model.config.mean_pooling_layer = True
+
+
+def initialize_layers(
+    layers: Sequence[torch.nn.Linear], scheme: str, run: Callable[[], object]
+) -> None:
+    """Give linear layers first weights of a scheme; biases become 0.
+
+    Parameters
+    ----------
+    layers : sequence of Linear
+        In the order in which a batch passes them. Changed in place.
+    scheme : one of `INITIALIZATIONS`
+        - zeros: all weights are 0;
+        - small, large: normal, with a standard deviation of 0.01 and of 1;
+        - xavier: uniform, of variance 2 / (inputs + outputs) (Glorot and Bengio 2010,
+          "Understanding the difficulty of training deep feedforward neural networks", equation 16);
+        - kaiming: normal, of variance 2 / inputs (He et al. 2015, "Delving Deep into Rectifiers",
+          equation 10);
+        - lsuv: orthogonal, then divided until the outputs of each layer have a standard deviation
+          of 1 on a batch (Mishkin and Matas 2016, "All you need is a good init", algorithm 1).
+    run : callable
+        Passes a batch through the model; called for lsuv only.
+    """
+    init = torch.nn.init
+    for layer in layers:
+        if layer.bias is not None:
+            init.zeros_(layer.bias)
+        if scheme == "zeros":
+            init.zeros_(layer.weight)
+        elif scheme in ("small", "large"):
+            init.normal_(layer.weight, std=0.01 if scheme == "small" else 1.0)
+        elif scheme == "xavier":
+            init.xavier_uniform_(layer.weight)
+        elif scheme == "kaiming":
+            init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        else:
+            init.orthogonal_(layer.weight)
+    if scheme != "lsuv":
+        return
+    outputs: list[torch.Tensor] = []
+    for layer in layers:
+        hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
+        with torch.no_grad():
+            for _ in range(10):
+                run()
+                std = outputs.pop().std()
+                if not std > 0 or abs(std - 1) < 0.01:
+                    break
+                layer.weight /= std
+        hook.remove()

@@ -1,7 +1,8 @@
-"""Small networks to train from random weights: mean of n-grams, convolutions, recurrent networks.
+"""Small networks to train from random weights: n-grams, layers, convolutions, recurrent networks.
 
 Each is a `PreTrainedModel` over word vectors: `TextNgramsForSequenceClassification`,
-`TextCNNForSequenceClassification`, `TextRNNForSequenceClassification`.
+`TextMLPForSequenceClassification`, `TextCNNForSequenceClassification` and
+`TextRNNForSequenceClassification`.
 
 To load a saved network, import this module. The import registers the classes with transformers, and
 ``AutoConfig``, ``AutoModelForSequenceClassification`` and ``pipeline("text-classification")`` then
@@ -14,6 +15,7 @@ of the network, so that transformers can load the folder without this project, w
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -74,6 +77,34 @@ class TextNgramsConfig(PretrainedConfig):
     embedding_size: int = 64
     ngram_size: int = 2
     buckets: int = 2**18
+    dropout: float | int = 0.0
+    word_dropout: float | int = 0.0
+    pad_token_id: int | None = 1
+
+
+class TextMLPConfig(PretrainedConfig):
+    """Sizes of a `TextMLPForSequenceClassification`.
+
+    Attributes
+    ----------
+    hidden_size : width of the hidden layers.
+    num_layers : number of hidden layers.
+    activation : function of the hidden layers, a name of ``transformers.activations.ACT2FN``.
+    normalization : "none", "batch" or "layer", between each linear layer and its activation.
+    embedding_std : standard deviation of the token vectors at the start.
+    dropout : dropout rate on the token vectors and after each hidden layer.
+    vocab_size, embedding_size, word_dropout, pad_token_id : as in `TextCNNConfig`.
+    """
+
+    model_type = "text-mlp"
+
+    vocab_size: int = 30_000
+    embedding_size: int = 64
+    hidden_size: int = 64
+    num_layers: int = 2
+    activation: str = "relu"
+    normalization: str = "none"
+    embedding_std: float | int = 0.1
     dropout: float | int = 0.0
     word_dropout: float | int = 0.0
     pad_token_id: int | None = 1
@@ -247,6 +278,73 @@ class TextNgramsForSequenceClassification(TextNetwork):
         return vectors.sum(dim=1) / counts.clamp(min=1).unsqueeze(1)
 
 
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that passes a batch of one row, which has no variance, as in prediction.
+
+    The last batch of an epoch can be one.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.training and len(values) == 1:
+            return nn.functional.batch_norm(
+                values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(values)
+
+
+NORMALIZATIONS = {"none": nn.Identity, "batch": _BatchNorm, "layer": nn.LayerNorm}
+
+
+class HiddenLayer(nn.Module):
+    """A linear layer, a normalisation, and an activation function."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, config: TextMLPConfig):
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_outputs)
+        self.normalization = NORMALIZATIONS[config.normalization](n_outputs)
+        self.activation = ACT2FN[config.activation]
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (rows, outputs) of values (rows, inputs)."""
+        return self.activation(self.normalization(self.linear(values)))
+
+
+class TextMLPForSequenceClassification(TextNetwork):
+    """Hidden layers over the sum of the token vectors: a deep averaging network.
+
+    Source: Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text
+    Classification". The sum is divided by the square root of the number of tokens, not by the
+    number: random vectors then keep their variance, whatever the length of a text.
+    """
+
+    config_class = TextMLPConfig
+
+    def __init__(self, config: TextMLPConfig):
+        super().__init__(config)
+        widths = [config.embedding_size] + [config.hidden_size] * config.num_layers
+        self.layers = nn.ModuleList(
+            HiddenLayer(n_inputs, n_outputs, config) for n_inputs, n_outputs in pairwise(widths)
+        )
+        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.post_init()
+
+    def encode(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden layer, before its dropout: (rows, hidden size)."""
+        values = vectors.sum(dim=1) / lengths.clamp(min=1).sqrt().unsqueeze(1)
+        for number, layer in enumerate(self.layers):
+            values = self.dropout(values) if number else values
+            values = layer(values)
+        return values
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.embedding_std)
+        elif isinstance(module, (nn.BatchNorm1d, nn.LayerNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
 class TextCNNForSequenceClassification(TextNetwork):
     """Convolutions over the text, each reduced to its maximum or to maximum and mean.
 
@@ -333,6 +431,7 @@ class TextRNNForSequenceClassification(TextNetwork):
 # `exist_ok`: no error if a copy of this file, from the folder of a network, is imported, too.
 for _model in (
     TextNgramsForSequenceClassification,
+    TextMLPForSequenceClassification,
     TextCNNForSequenceClassification,
     TextRNNForSequenceClassification,
 ):

@@ -14,6 +14,8 @@
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
+- `techniques`: the figures of settings of training, and whether they agree with the sources.
+- `techniques_page`: report.html of these.
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
@@ -90,10 +92,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "split_metrics",
             "write_results",
         ],
+        "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],
         "to_label": ["batch_records", "show_batch", "write_batch"],
         "tagged_file": ["DOUBT", "TaggedFile", "check_output", "kept_columns"],
-        "verdict": ["reading_metrics"],
+        "verdict": ["fit_metrics", "reading_metrics"],
     },
 )

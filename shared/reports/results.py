@@ -36,7 +36,7 @@ from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
 from shared.reports.page import write_page
 from shared.reports.predictions import write_predictions
 from shared.reports.reasons import Reasons
-from shared.reports.verdict import verdict
+from shared.reports.verdict import fit_metrics, verdict
 
 if TYPE_CHECKING:
     from shared.data.resampling import Resampling
@@ -204,7 +204,7 @@ def write_results(
     of_scores = split.labels["test"], scores, calibrated and calibrated.scores
     single_label = split.corpus.single_label and one_label_each(y_test, y_pred)
     metrics = {**metrics, **calibration_metrics(*of_scores, single_label=single_label)}
-    metrics |= split.method.metrics()
+    metrics |= split.method.metrics() | fit_metrics(log_history)
     write_json(output_dir / "metrics.json", metrics)
     per_label = per_label_report(y_test, y_pred, names, thresholds=thresholds, scores=y_scores)
     write_csv(output_dir / "per_label.csv", per_label)

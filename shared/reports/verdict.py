@@ -1,6 +1,7 @@
 """The verdict at the end of a run: what its metrics mean, in plain words, and what to do about it.
 
-`reading_metrics` measures how much of the texts a model reads. `verdict` turns the metrics of a
+`reading_metrics` measures how much of the texts a model reads, `fit_metrics` whether its training
+has underfit or overfit. `verdict` turns the metrics of a
 run, those of ``metrics.json``, into sentences.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from shared.cli.files import ROOT
 from shared.models.tokenizers import UNKNOWN_LIMIT, unknown_token_share, with_prefix
+from shared.training.fit import judge_fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,16 +61,36 @@ def reading_metrics(
     return {"texts_cut": cut, "unknown_tokens": unknown}
 
 
+def fit_metrics(log_history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return whether a training has underfit or overfit, for ``metrics.json``.
+
+    Parameters
+    ----------
+    log_history : sequence of mappings
+        ``trainer.state.log_history``.
+
+    Returns
+    -------
+    dict
+        ``fit``, the state of `shared.training.fit.judge_fit`, and ``fit_explained``, its sentence;
+        empty if there were too few evaluations.
+    """
+    judged = judge_fit(log_history)
+    return {} if judged is None else {"fit": judged.state, "fit_explained": judged.sentence}
+
+
 def verdict(metrics: Mapping[str, Any]) -> list[str]:
-    """Return sentences about a run: is it better than the baseline, and did it read the texts?
+    """Return sentences about a run: better than the baseline, read the texts, under- or overfit?
 
     Parameters
     ----------
     metrics : mapping
-        Those of ``metrics.json``: of `shared.reports.results.split_metrics` and `reading_metrics`.
+        Those of ``metrics.json``: of `shared.reports.results.split_metrics`, `fit_metrics` and
+        `reading_metrics`.
         What was not measured is not mentioned.
     """
-    return [*_about_baseline(metrics), *_about_reading(metrics)]
+    fit = [metrics["fit_explained"]] if "fit_explained" in metrics else []
+    return [*_about_baseline(metrics), *_about_reading(metrics), *fit]
 
 
 def compare_with_baseline(

@@ -19,7 +19,10 @@ Modules:
 - `refit`: a second training on all labelled rows, for the epochs that the first one found;
 - `rounds`: several trainings in one run, and their folders;
 - `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
-- `health`: checks before a training, such as the initial loss and the learning rate.
+- `health`: checks before a training, such as the initial loss and the learning rate;
+- `signals`: activations and gradients of layers;
+- `fit`: whether a training has underfit or overfit, from its log;
+- `techniques`: settings of training to compare, and what their sources say of them.
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data` and `shared.models`.
 """
@@ -58,7 +61,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "consistency": ["ConsistencyTrainer"],
         "consistency_losses": ["AnnealedLoss", "ConsistencyLoss", "LabelAlignment"],
-        "health": ["check_health"],
+        "fit": ["judge_fit"],
+        "health": ["ActivationMonitor", "check_health"],
         "losses": [
             "LOSS_SETTINGS",
             "EntailmentLoss",
@@ -90,6 +94,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "losses_of_tokens",
             "tokenize_pairs",
         ],
+        "signals": ["layer_signals"],
+        "techniques": ["BASES", "CLAIMS", "TECHNIQUES"],
         "token_blocks": ["token_blocks", "token_stream"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },

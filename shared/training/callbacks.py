@@ -18,6 +18,7 @@ from shared.cli.arguments import flag
 from shared.cli.files import write_json
 from shared.cli.launch import max_over_processes, progress_bar
 from shared.plots import plot_training_curve
+from shared.training.fit import judge_fit
 
 
 class CheckpointOnSignal(TrainerCallback):
@@ -128,7 +129,8 @@ def early_stopping(args: TrainingArguments) -> list[TrainerCallback]:
 class ReadableProgress(TrainerCallback):
     """Print one line per evaluation instead of dictionaries; show progress bars.
 
-    Without evaluations it prints one line per log entry. It replaces the Trainer's
+    Without evaluations it prints one line per log entry. After a training with three evaluations or
+    more, it prints the sentence of `shared.training.fit.judge_fit`. It replaces the Trainer's
     `PrinterCallback` and `ProgressCallback`.
     """
 
@@ -187,9 +189,12 @@ class ReadableProgress(TrainerCallback):
         self._close_prediction_bar()
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Close the progress bar of the training."""
+        """Close the progress bar of the training; say whether it has underfit or overfit."""
         assert self.training_bar is not None
         self.training_bar.close()
+        verdict = judge_fit(state.log_history)
+        if verdict is not None and state.is_world_process_zero:
+            print(f"  {verdict.sentence}", flush=True)
 
     def _close_prediction_bar(self) -> None:
         if self.prediction_bar is not None:

@@ -262,13 +262,17 @@ class ActivationMonitor:
         self.n_saturated += int(near_limit.sum())
         self.n_bounded += near_limit.numel()
 
+    @property
+    def dead_share(self) -> float | None:
+        """Share of the units of rectifiers that are dead; None without rectifiers."""
+        if not self.highest:
+            return None
+        return float(torch.cat([h.flatten() <= 0 for h in self.highest.values()]).float().mean())
+
     def result(self) -> CheckResult:
         """Check that fewer than half of the units are dead and fewer than half saturated."""
         texts, passed = [], True
-        if self.highest:
-            dead = float(
-                torch.cat([h.flatten() <= 0 for h in self.highest.values()]).float().mean()
-            )
+        if (dead := self.dead_share) is not None:
             texts.append(f"{dead:.0%} of the ReLU, GELU and SiLU units are dead (never above 0)")
             passed &= dead < 0.5
         if self.n_bounded:

@@ -102,6 +102,11 @@ CASES = {
         "--eval_steps 3 --save_strategy steps --save_steps 3 --max_target_length 8 --num_beams 2",
         RESUME,
     ),
+    "techniques": Case(
+        "recipes/techniques.py",
+        f"{OUT} {CPU} --vocab_size 300 --hidden_size 16 --max_steps 3 --num_seeds 1 "
+        "--techniques clipping",
+    ),
     "train_nli": Case(
         "recipes/train_nli.py",
         "--train_data {inputs}/pairs.jsonl --test_data {inputs}/test_pairs.jsonl "

@@ -36,6 +36,7 @@ WITH_TORCH = {
     *("methods.uncertainty", "methods.pseudo_labels", "methods.co_training"),
     *("training.callbacks", "training.health", "training.optimization"),
     "training.sequences",
+    "training.signals",
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }
 WITH_SKLEARN = {

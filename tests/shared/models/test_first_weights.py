@@ -14,7 +14,7 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-from shared.models.first_weights import append_mean_pooling, fit_head
+from shared.models.first_weights import append_mean_pooling, fit_head, initialize_layers
 from shared.models.loading import load_sequence_classifier
 from shared.training.losses import MultilabelLoss
 
@@ -160,3 +160,49 @@ def test_a_head_that_scores_every_token_keeps_its_start():
     before = model.score.weight.clone()
     fit(model, make_rows(16))
     assert torch.equal(model.score.weight, before)
+
+
+# --- initialize_layers ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(n, m) for n, m in ((200, 300), (300, 300), (300, 100))]
+    modules = [module for layer in layers for module in (layer, torch.nn.ReLU())]
+    return layers, torch.nn.Sequential(*modules), torch.randn(64, 200)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("zeros", lambda n, m: 0.0),
+        ("small", lambda n, m: 0.01),
+        ("large", lambda n, m: 1.0),
+        ("xavier", lambda n, m: (2 / (n + m)) ** 0.5),
+        ("kaiming", lambda n, m: (2 / n) ** 0.5),
+    ],
+)
+def test_first_weights_have_the_deviation_of_their_scheme(stack, scheme, expected):
+    layers, network, x = stack
+    initialize_layers(layers, scheme, lambda: network(x))
+    for layer in layers:
+        deviation = expected(layer.in_features, layer.out_features)
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.03)
+        assert not layer.bias.any()
+
+
+def test_lsuv_gives_the_outputs_of_each_layer_unit_variance_on_the_batch(stack):
+    layers, network, x = stack
+    initialize_layers(layers, "lsuv", lambda: network(x))
+    with torch.no_grad():
+        for i in (0, 2, 4):
+            assert network[: i + 1](x).std().item() == pytest.approx(1, abs=0.02)
+    rows = layers[1].weight @ layers[1].weight.T  # still orthogonal, up to a factor
+    torch.testing.assert_close(rows / rows[0, 0], torch.eye(300), atol=1e-4, rtol=0)
+
+
+def test_lsuv_ends_where_a_batch_has_no_variance(stack):
+    layers, network, _ = stack
+    initialize_layers(layers, "lsuv", lambda: network(torch.zeros(4, 200)))
+    assert all(layer.weight.isfinite().all() for layer in layers)

@@ -16,11 +16,22 @@ from transformers import (
     set_seed,
 )
 
-from shared.models.networks import CELLS, TextCNNConfig, TextNgramsConfig, TextRNNConfig
+from shared.models.networks import (
+    CELLS,
+    TextCNNConfig,
+    TextMLPConfig,
+    TextMLPForSequenceClassification,
+    TextNgramsConfig,
+    TextRNNConfig,
+)
 
 SIZES = {"vocab_size": 40, "embedding_size": 8, "num_labels": 3}
 CONFIGS = {
     **{f"ngrams of {n}": TextNgramsConfig(ngram_size=n, buckets=64, **SIZES) for n in (1, 2, 3)},
+    **{
+        f"mlp, {name}": TextMLPConfig(hidden_size=6, normalization=name, **SIZES)
+        for name in ("batch", "layer")
+    },
     "cnn": TextCNNConfig(num_filters=4, filter_widths=[3], **SIZES),
     "cnn, several widths": TextCNNConfig(num_filters=4, filter_widths=[1, 2, 5], **SIZES),
     "cnn, mean and max": TextCNNConfig(
@@ -123,6 +134,24 @@ def test_ngrams_are_averaged(size):
 def vector(table, key):
     """Return the vector of a bucket; make it on the first call."""
     return table.setdefault(key, torch.full((8,), float(len(table))))
+
+
+def test_the_mlp_divides_the_sum_of_the_vectors_by_the_root_of_their_number():
+    model = build("mlp, layer", num_layers=1, normalization="none", activation="tanh")
+    ids, layer = torch.tensor([[5, 9, 9, 30]]), model.layers[0].linear
+    with torch.no_grad():
+        expected = model.classifier(torch.tanh(layer(model.embeddings(ids).sum(1) / 2)))
+    torch.testing.assert_close(logits(model, ids.tolist()), expected)
+
+
+def test_batch_normalisation_passes_a_batch_of_one_row():
+    model = TextMLPForSequenceClassification(CONFIGS["mlp, batch"])
+    with torch.no_grad():
+        one = model.eval()(torch.tensor([[5, 9]])).logits
+        torch.testing.assert_close(model.train()(torch.tensor([[5, 9]])).logits, one)
+    before = model.layers[0].normalization.running_mean.clone()
+    model(torch.tensor([[5, 9], [7, 8]]))
+    assert not torch.equal(model.layers[0].normalization.running_mean, before)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.models.loading import load_tokenizer
-from shared.reports.verdict import reading_metrics, verdict
+from shared.reports.verdict import fit_metrics, reading_metrics, verdict
 
 GOOD = {
     **{"test_micro_f1": 0.8, "test_micro_f1_low": 0.75, "test_macro_f1": 0.7},
@@ -54,3 +54,13 @@ def test_how_much_is_read(tiny_model):
     assert reading_metrics(tokenizer, texts, max_windows=2, stride=1)["texts_cut"] == 0
     assert reading_metrics(tokenizer, ["crash " * 99], max_windows=None)["texts_cut"] == 0
     assert reading_metrics(tokenizer, texts[:2] * 50, max_texts=3)["texts_cut"] in (1 / 3, 2 / 3)
+
+
+def test_a_training_that_overfits():
+    log = []
+    for epoch, (loss, valid) in enumerate([(1.0, 0.9), (0.5, 0.7), (0.1, 0.9)], 1):
+        log += [{"epoch": epoch, "loss": loss}, {"epoch": epoch, "eval_loss": valid}]
+    metrics = fit_metrics(log)
+    assert metrics["fit"] == "overfit"
+    assert verdict(metrics) == [metrics["fit_explained"]]
+    assert fit_metrics(log[:4]) == {}  # two evaluations say nothing

@@ -137,9 +137,28 @@ def test_without_evaluations_one_line_per_log_entry(tiny_model, tmp_path, capsys
     ]
 
 
+def end_of_training(state):
+    """Call what a training of three epochs calls at its end."""
+    for epoch, (loss, valid) in enumerate([(1.0, 0.9), (0.5, 0.7), (0.1, 0.9)], 1):
+        state.log_history += [
+            {"epoch": epoch, "loss": loss},
+            {"epoch": epoch, "eval_loss": valid},
+        ]
+    progress = ReadableProgress()
+    progress.on_train_begin(None, state, None)
+    progress.on_train_end(None, state, None)
+
+
+def test_the_end_of_a_training_says_that_it_has_overfit(capsys):
+    end_of_training(TrainerState(max_steps=3))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("  Overfit: the validation loss rose from 0.700 (epoch 2) to 0.900")
+
+
 def test_other_processes_write_nothing(capsys):
     state = TrainerState(epoch=1.0, is_world_process_zero=False)
     ReadableProgress().on_evaluate(None, state, None, metrics={"eval_loss": 1.0})
+    end_of_training(state)
     assert capsys.readouterr().out == ""
 
 
