@@ -49,7 +49,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(recipe, tmp_path, monkeypatch
         trained.append(trainer.args.seed)
         return original(trainer, *args, **kwargs)
 
-    techniques = ("--techniques", "clipping", "initialisation")
+    techniques = ("--num_seeds", 1, "--techniques", "clipping", "initialisation")
     with monkeypatch.context() as patched:
         patched.setattr(module.LengthGroupedTrainer, "train", train)
         with pytest.raises(KeyboardInterrupt):
@@ -68,11 +68,11 @@ def test_a_comparison_goes_on_where_it_was_stopped(recipe, tmp_path, monkeypatch
     assert zeros["dead units"] == "100 %"
     # The default is Kaiming's: the same runs.
     n_runs = len(list(runs.iterdir()))
-    assert n_runs <= 2 * (1 + 4 + 5) + 4
+    assert n_runs <= 1 + 4 + 5 + 2
     for name in ("report.html", "README.md", "claims.csv", "plots/signals.png"):
         assert (tmp_path / "out" / name).is_file()
     tested = [read_json(path)["test_score"] for path in runs.iterdir()]
-    assert sum(score is not None for score in tested) in (2, 4)
+    assert sum(score is not None for score in tested) in (1, 2)
 
 
 def test_schedules_and_decay_with_several_labels_per_text(recipe, tmp_path):
