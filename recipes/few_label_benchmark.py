@@ -65,7 +65,8 @@ class Method(NamedTuple):
     that the others need, so they wait for it. `uses_labels`: if false, one cell per seed serves
     all sizes. `prepare`: a command that runs once before the cells; {prepared} in the flags is its
     output folder. `package`: an optional package that it needs. `unlabelled`: it trains on
-    unlabelled texts, which takes long, so it runs only if it is named.
+    unlabelled texts. `slow`: it reads each text with a large model. These three run only if they
+    are named.
     """
 
     script: str
@@ -76,15 +77,19 @@ class Method(NamedTuple):
     prepare: str = ""
     package: str = ""
     unlabelled: bool = False
+    slow: bool = False
 
 
 NAIVE_BAYES, LOOKUP = "recipes/naive_bayes.py", "recipes/embedding_lookup.py"
+PROMPTS = "recipes/prompts.py"
 HELD_OUT = "--evaluate held_out --refit false"  # all methods are tested on the same rows
 METHODS = {
     "label_names": Method("recipes/zero_shot.py", "--method embedding", uses_labels=False),
     "zero_shot_nli": Method(
         "recipes/zero_shot.py", "--method nli", encoder=False, uses_labels=False
     ),
+    "zero_shot_prompts": Method(PROMPTS, encoder=False, uses_labels=False, slow=True),
+    "few_shot_prompts": Method(PROMPTS, "--method few_shot", encoder=False, slow=True),
     "naive_bayes": Method(NAIVE_BAYES, HELD_OUT, encoder=False),
     "augmented_naive_bayes": Method(
         NAIVE_BAYES, f"--augment swap delete {HELD_OUT}", encoder=False
@@ -121,9 +126,9 @@ class BenchmarkArguments(SplitArguments):
     """The flags of this recipe; data flags are passed to every method."""
 
     methods: list[str] = flag(
-        [name for name, m in METHODS.items() if not (m.package or m.unlabelled)],
-        f"Any of {', '.join(METHODS)} (default: all that need no further package and do not train "
-        "on unlabelled texts).",
+        [name for name, m in METHODS.items() if not (m.package or m.unlabelled or m.slow)],
+        f"Any of {', '.join(METHODS)} (default: all that need no further package, train on no "
+        "unlabelled texts and prompt no language model).",
     )
     sizes: list[str] = flag(
         ["8", "16", "32", "64", "128", "all"],

@@ -43,7 +43,13 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import SplitArguments, TaggingArguments, load_corpus, split_corpus
-from shared.evaluation import DecisionRule, f1_by_threshold, f1_by_top_k, fit_calibration
+from shared.evaluation import (
+    DecisionRule,
+    best_cutoff,
+    f1_by_threshold,
+    f1_by_top_k,
+    fit_calibration,
+)
 from shared.methods import (
     CalibratedMean,
     SentenceScorer,
@@ -244,12 +250,9 @@ def main() -> None:
     by_threshold = f1_by_threshold(scores[tuning], y[tuning], THRESHOLDS)
     k, threshold = args.top_k, args.threshold
     if k is None and threshold is None:
-        if corpus.single_label:
-            k = 1
-        elif by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
-            k = int(by_k["micro_f1"].argmax()) + 1
-        else:
-            threshold = float(THRESHOLDS[by_threshold["micro_f1"].argmax()])
+        k, threshold = 1, None
+        if not corpus.single_label:
+            k, threshold = best_cutoff(by_k, by_threshold, THRESHOLDS)
     print(f"labels per text: {k}" if k else f"a label applies from a score of {threshold:.2f}")
     rule = DecisionRule(top_k=k) if k else DecisionRule.of(threshold, len(names))
     predicted = {part: rule.choose(values) for part, values in scores.items()}

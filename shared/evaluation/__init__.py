@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "decisions": [
             "at_least_one",
+            "best_cutoff",
             "choose_labels",
             "f1_by_threshold",
             "f1_by_top_k",

@@ -154,6 +154,23 @@ def f1_by_threshold(
     return {name: f1[::-1] for name, f1 in _f1_by_cutoff(first, y_true, n).items()}
 
 
+def best_cutoff(
+    by_k: dict[str, np.ndarray], by_threshold: dict[str, np.ndarray], thresholds: np.ndarray
+) -> tuple[int | None, float | None]:
+    """Return the number of labels per text, or else the threshold, with the higher micro F1.
+
+    Parameters
+    ----------
+    by_k, by_threshold
+        From `f1_by_top_k` and `f1_by_threshold`.
+    thresholds : array
+        Those of `by_threshold`.
+    """
+    if by_k["micro_f1"].max() >= by_threshold["micro_f1"].max():
+        return int(by_k["micro_f1"].argmax()) + 1, None
+    return None, float(thresholds[by_threshold["micro_f1"].argmax()])
+
+
 def _f1_by_cutoff(first: np.ndarray, y_true: np.ndarray, n: int) -> dict[str, np.ndarray]:
     """Return the F1 at n cutoffs, each of which chooses all labels of the one before, or more.
 

@@ -8,17 +8,22 @@ or questions, and what all prompts begin with once for all: the rest follows cac
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from shared.cli.errors import UserError
 from shared.cli.launch import has_fast_bf16, runs_on_cpu
+from shared.models.causal_scoring import (
+    PromptReader,
+    ReadPrompts,
+    check_cache,
+    common_beginning,
+    halve_precision,
+    plain_tokens,
+)
 from shared.models.language_models import resolve_language_model
 from shared.models.lengths import longest_input
 from shared.models.loading import load_causal_language_model, load_tokenizer
@@ -53,7 +58,6 @@ class CausalScorer:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
     ) -> None:
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
-        self._accepted = inspect.signature(model.forward).parameters
         before, self._after = f"{tokenizer.bos_token or ''}{_CONTENT}\n".split(_CONTENT)
         if tokenizer.chat_template:
             message = [{"role": "user", "content": _CONTENT}]
@@ -123,10 +127,7 @@ class CausalScorer:
         return self._score([self._plain(prompt) for prompt in prompts], score)
 
     def _plain(self, text: str) -> list[int]:
-        """Return the tokens of a text; what looks like a special token is text like other."""
-        return self._tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
-        ).input_ids
+        return plain_tokens(self._tokenizer, [text])[0]
 
     def _markup(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False).input_ids
@@ -136,63 +137,31 @@ class CausalScorer:
         """Read the prompts in batches; yield what `score` makes of the tokens that follow them."""
         device = self._model.device
         # The template and its examples, which all prompts begin with, are read once.
-        common = _common_beginning([prompt[:-1] for prompt in prompts])
-        beginning = torch.tensor([[*self._before, *common]], dtype=torch.long, device=device)
-        n_common = beginning.shape[1]
-        longest = n_common - len(common) + max(map(len, prompts))
+        common = common_beginning([prompt[:-1] for prompt in prompts])
+        longest = len(self._before) + max(map(len, prompts))
         if (most := longest_input(self._model)) is not None and longest > most:
             raise UserError(
                 f"a prompt has {longest:,} tokens, and --model reads {most:,}; lower "
                 "--max_characters or --demonstrations"
             )
-        read_once = DynamicCache()
-        if n_common:
-            self._logits(beginning, torch.ones_like(beginning), read_once)
+        reader = PromptReader(self._model, [*self._before, *common])
         order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")
         for start in range(0, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
             batch = [prompts[row][len(common) :] for row in rows]
-            length = max(map(len, batch))
-            # Padding stands before the texts, so that what follows stands beside their last tokens.
-            ids = torch.full((len(batch), length), self._tokenizer.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for row, tokens in enumerate(batch):
-                ids[row, length - len(tokens) :] = torch.tensor(tokens)
-                mask[row, length - len(tokens) :] = 1
-            mask = torch.cat([torch.ones(len(batch), n_common, dtype=mask.dtype), mask], 1)
-            mask, cache = mask.to(device), deepcopy(read_once)
-            cache.batch_repeat_interleave(len(batch))
-            after_prompts = self._logits(ids.to(device), mask, cache)
+            lengths = np.array([len(tokens) for tokens in batch])
+            mask = np.arange(lengths.max()) < lengths[:, None]
+            ids = np.full(mask.shape, self._tokenizer.pad_token_id)
+            ids[mask] = np.concatenate(batch)
+            tensors = (torch.tensor(array, device=device) for array in (ids, mask.astype(int)))
+            prompts_read = reader.read(*tensors)
 
             def follow(
-                tokens: Sequence[int],
-                mask: torch.Tensor = mask,
-                cache: DynamicCache = cache,
-                after_prompts: torch.Tensor = after_prompts,
+                tokens: Sequence[int], prompts_read: ReadPrompts = prompts_read
             ) -> torch.Tensor:
-                if not tokens:
-                    return after_prompts
-                ids = torch.tensor(tokens, device=mask.device).expand(len(mask), -1)
-                logits = self._logits(ids, torch.cat([mask, torch.ones_like(ids)], 1), cache)
-                cache.crop(-len(tokens))
-                return logits
+                return prompts_read.follow(tokens)[:, -1] if tokens else prompts_read.logits
 
             yield rows, score(follow)
-
-    def _logits(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        """Return the logits after the last token: (rows, tokens of the vocabulary)."""
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        options = {"position_ids": positions, "logits_to_keep": 1}
-        options = {name: value for name, value in options.items() if name in self._accepted}
-        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
-        return self._model(**inputs, **options, use_cache=True).logits[:, -1]
-
-
-def _common_beginning(sequences: Sequence[list[int]]) -> list[int]:
-    """Return the longest list that all sequences begin with."""
-    first, last = min(sequences), max(sequences)  # these differ most
-    pairs = enumerate(zip(first, last, strict=False))
-    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
 
 
 def _branches(paths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], dict[int, None]]:
@@ -226,29 +195,13 @@ def load_causal_scorer(
     folder = resolve_language_model(name, cache)
     tokenizer = load_tokenizer(folder)
     model = load_causal_language_model(folder, tokenizer=tokenizer)
+    check_cache(model, folder)
     on_cpu = runs_on_cpu(False)
     if has_fast_bf16(on_cpu=on_cpu) if bf16 is None else bf16:
-        model = model.bfloat16()
-        model.set_output_embeddings(_PreciseHead(model.get_output_embeddings()))
+        model = halve_precision(model)
     if not on_cpu:
         model = model.to(torch.accelerator.current_accelerator())
     return CausalScorer(model, tokenizer, batch_size=batch_size)
-
-
-class _PreciseHead(torch.nn.Module):
-    """The output layer of a model, in single precision.
-
-    In bfloat16, logits that differ by less than 1 % are the same number: yes and no often do.
-    """
-
-    def __init__(self, head: torch.nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = head.weight, head.bias
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits of hidden states."""
-        bias = None if self.bias is None else self.bias.float()
-        return torch.nn.functional.linear(hidden.float(), self.weight.float(), bias)
 
 
 def batch_calibrated(scores: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ trainer and the metrics of the rooms below.
 - `active_learning`: the probe, fitted again after each batch of labels; its simulation
 - `words_estimate`: the F1 of a classifier of words, out of fold, within seconds
 - `prompt_templates`: how prompts ask for labels: templates and verbalizers from YAML
+- `prompting`: a causal language model continues prompts; words for the labels are scored
 - `zero_shot`: no labels: phrases for labels, entailment scores, masked words, calibration
 - `entailment`: sentence pairs that train a model for natural language inference
 - `text_sampling`: texts that a language model writes
@@ -101,6 +102,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fit_with_self_training",
         ],
         "prompt_templates": ["PromptTemplates", "read_prompt_templates"],
+        "prompting": [
+            "CONTENT_FREE",
+            "Demonstrations",
+            "PromptScorer",
+            "Scoring",
+            "WordsAfterPrompts",
+            "load_words_after_prompts",
+        ],
         "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],

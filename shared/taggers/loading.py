@@ -35,6 +35,7 @@ _SCORERS = {
     "embeddings": ("embeddings", "EmbeddingScorer"),
     "onnx": ("onnx_model", "OnnxScorer"),
     "zero_shot": ("zero_shot", "ZeroShotScorer"),
+    "language_model": ("language_model", "LanguageModelScorer"),
 }
 
 

@@ -10,7 +10,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model"),
+    *("explore", "language_model", "prompts"),
 )
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
 # Flags that choose what is computed, not how: a value for them is not nonsense, or starts a search
@@ -58,6 +58,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
         "naive_bayes": (*data, "--evaluate", "held_out"),
+        "prompts": (*data, *model),
         "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
         "self_training": (*data, *model, *once, "--uncertainty", "none", "--rounds", 1),
         "uda": (*data, *model, *once),

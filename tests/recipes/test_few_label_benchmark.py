@@ -207,6 +207,7 @@ def test_a_method_that_trains_on_unlabelled_texts_needs_some(recipe, tmp_path, t
     arguments = recipe.module.BenchmarkArguments()
     assert "naive_bayes" in arguments.methods
     assert "uda" not in arguments.methods
+    assert not {"zero_shot_prompts", "few_shot_prompts"} & {*arguments.methods}
 
 
 def test_the_first_cell_of_a_method_that_embeds_goes_ahead_of_its_others(recipe):
