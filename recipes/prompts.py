@@ -25,16 +25,9 @@ Data: as described in README.md. few_shot takes its demonstrations from the trai
 labels, or all above a threshold, whichever has the higher F1 on the validation set or, without one,
 on training texts that are no demonstrations.
 
-<<<<<<< HEAD
-Expect of the default model on a CPU core with AMX: 16 texts of 70 tokens per second, 8 with eight
-demonstrations, 1 with --choose nearest. Accuracy on 1,000 test rows of AG News, without labelled
-texts: .824, or .749 without calibration. Demonstrations do not help this model
-(recipes/FIGURES.md).
-=======
 Expect of the default model on a CPU core with AMX: 16 texts of 70 tokens per second, 7 with eight
 demonstrations, 1 with --choose nearest. Accuracy on 1,000 test rows of AG News, without labelled
 texts: .824, or .749 without calibration; with eight of them .790 (recipes/FIGURES.md).
->>>>>>> partP
 """
 
 from dataclasses import dataclass, replace

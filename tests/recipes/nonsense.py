@@ -12,11 +12,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-<<<<<<< HEAD
     *("explore", "language_model", "pet", "prompts", "seq2seq", "span_qa", "techniques"),
-=======
-    *("explore", "language_model", "prompts"),
->>>>>>> partP
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -74,14 +70,11 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
         "naive_bayes": (*data, "--evaluate", "held_out"),
-<<<<<<< HEAD
         "pet": (
             *(*data, *model, *once, "--loss", "adapet", "--masked_model", folder / "mlm"),
             *("--prompts", folder / "prompts.yaml"),
         ),
         "span_qa": (*data, *model, "--data", questions, "--max_steps", 1, "--stride", 4),
-=======
->>>>>>> partP
         "prompts": (*data, *model),
         "train_tokenizer": (*data, "--model", tiny_model, "--vocab_size", 90),
         "self_training": (*data, *model, *once, "--uncertainty", "none", "--rounds", 1),
