@@ -116,6 +116,8 @@ def test_metrics_are_flat_and_agree_with_the_predictions(trained):
     folder, process = trained
     metrics = read_json(folder / "metrics.json")
     assert metrics.pop("split") == "random"
+    assert metrics.pop("fit") in ("diverged", "fits", "flat", "overfit", "underfit")
+    assert metrics.pop("fit_explained").endswith(".")
     assert all(isinstance(value, (int, float)) for value in metrics.values())
     assert (metrics["train_samples"], metrics["valid_samples"], metrics["test_samples"]) == (
         *(60, 30, 30),

@@ -177,10 +177,11 @@ def defined_names(path):
     """Return the names that a module defines or imports at its top."""
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        names |= {getattr(target, "id", getattr(target, "name", None)) for target in targets}
-        if isinstance(node, ast.AnnAssign):
-            names.add(node.target.id)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+        else:
+            names.add(getattr(node, "name", None))
     return names
 
 
