@@ -156,6 +156,8 @@ class SequenceArguments(
             raise UserError("--evaluate_only: name a trained model with --architecture")
         if self.encoder and self.architecture != "parts":
             raise UserError(f"--encoder: not for --architecture {self.architecture}; leave it out")
+        if self.encoder_learning_rate and not self.encoder:
+            raise UserError("--encoder_learning_rate: name a pretrained --encoder, or leave it out")
         super().__post_init__()
 
 
@@ -298,7 +300,7 @@ def main() -> None:
     write_model_card(
         output_dir,
         title=f"Sequence-to-sequence model ({args.architecture})",
-        base_model=None if is_new else args.architecture,
+        base_model=args.encoder if is_new else args.architecture,
         task="text2text-generation",
         description=f"Reads `{pairs.columns[0]}` and writes `{pairs.columns[1]}`; {n_weights:,} "
         f"weights, a vocabulary of {len(tokenizer):,} tokens.",

@@ -444,9 +444,9 @@ def build_seq2seq_model(
         config = recurrent.RecurrentSeq2SeqConfig(**settings)
         return recurrent.RecurrentForSeq2SeqLM(config)
     if width % args.num_attention_heads:
+        name = f"--hidden_size {width}" if encoder is None else f"--encoder of width {width}"
         raise UserError(
-            f"--{'encoder' if encoder else 'hidden_size'} of width {width}: must be a multiple of "
-            f"--num_attention_heads, {args.num_attention_heads}"
+            f"{name}: must be a multiple of --num_attention_heads, {args.num_attention_heads}"
         )
     from shared.models.text_generators import TransformerForSeq2SeqLM
     from shared.models.transformer import TransformerConfig
@@ -472,7 +472,7 @@ def build_seq2seq_model(
 def _check_reader(
     encoder: PreTrainedModel, args: _Seq2SeqSettings, *, is_delimited: bool
 ) -> tuple[int, int]:
-    """Return the number of token vectors of an encoder and their width; refuse what fits not."""
+    """Return how many token vectors an encoder has, and their width; refuse one that fits not."""
     refused = f"--encoder {args.encoder}: "
     if encoder.config.is_encoder_decoder:
         raise UserError(f"{refused}an encoder-decoder; name it with --architecture")
@@ -482,8 +482,13 @@ def _check_reader(
         )
     longest = longest_input(encoder)
     if longest is not None and args.max_source_length > longest:
-        raise UserError(f"--max_source_length {args.max_source_length}: the model reads {longest:,}")
-    n_tokens, width = encoder.get_input_embeddings().weight.shape
+        raise UserError(
+            f"--max_source_length {args.max_source_length}: the model reads {longest:,}"
+        )
+    try:
+        n_tokens, width = encoder.get_input_embeddings().weight.shape
+    except NotImplementedError as error:  # CANINE hashes characters
+        raise UserError(f"{refused}has no token vectors that a decoder can share") from error
     if width != encoder.config.hidden_size:
         raise UserError(
             f"{refused}its token vectors ({width}) are not as wide as its states "
