@@ -14,7 +14,10 @@ is measured beside two systems that learn nothing: the source itself, and its fi
 - a folder or hub id of T5, BART, Marian or the like is trained further with its own vocabulary; so
   is an output folder of this recipe. With --evaluate_only true it is only measured.
 
-With --copy true, parts and rnn can also copy tokens of the source (See et al. 2017).
+With --copy true, parts and rnn can also copy tokens of the source (See et al. 2017). With --encoder
+parts reads with a pretrained encoder, whose token vectors the decoder shares (Rothe et al. 2020).
+It learns slower than the rest. It also gives the vocabulary: an uncased one writes no capitals, and
+a decoded text has spaces around marks.
 
 Data: two columns of any file that the other recipes read, by default source and target, or body and
 title, as raw GitHub issues have them. Rows that lack a text and repeated pairs are left out and

@@ -473,6 +473,9 @@ def _check_reader(
     encoder: PreTrainedModel, args: _Seq2SeqSettings, *, is_delimited: bool
 ) -> tuple[int, int]:
     """Return how many token vectors an encoder has, and their width; refuse one that fits not."""
+    import torch
+    from transformers import AutoModel
+
     refused = f"--encoder {args.encoder}: "
     if encoder.config.is_encoder_decoder:
         raise UserError(f"{refused}an encoder-decoder; name it with --architecture")
@@ -480,15 +483,19 @@ def _check_reader(
         raise UserError(
             f"{refused}its texts have no start and no end token; name an encoder such as BERT"
         )
+    with torch.device("meta"):
+        loaded = type(AutoModel.from_config(encoder.config))
+    if type(encoder) is not loaded:  # see `shared.models.padding`
+        raise UserError(
+            f"{refused}{encoder.config.model_type} models mix padding into texts or need single "
+            "precision, which a decoder does not mend; name an encoder such as BERT"
+        )
     longest = longest_input(encoder)
     if longest is not None and args.max_source_length > longest:
         raise UserError(
             f"--max_source_length {args.max_source_length}: the model reads {longest:,}"
         )
-    try:
-        n_tokens, width = encoder.get_input_embeddings().weight.shape
-    except NotImplementedError as error:  # CANINE hashes characters
-        raise UserError(f"{refused}has no token vectors that a decoder can share") from error
+    n_tokens, width = encoder.get_input_embeddings().weight.shape
     if width != encoder.config.hidden_size:
         raise UserError(
             f"{refused}its token vectors ({width}) are not as wide as its states "
