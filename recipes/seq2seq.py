@@ -187,7 +187,7 @@ def main() -> None:
     # The vocabulary, of both sides, and the model.
     is_new = args.architecture in ARCHITECTURES
     optimizer = None  # that of --optim, with one learning rate
-    if is_new and args.encoder:
+    if args.encoder:
         folder = resolve_model(args.encoder, flag="encoder")
         tokenizer = load_tokenizer(folder)
         encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)

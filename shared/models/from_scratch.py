@@ -7,8 +7,9 @@ From top to bottom:
 2. Transformer encoders: `TransformerArguments` and `build_transformer`.
 3. Language models: `LanguageModelArguments` and `build_language_model` (the models are in
    `shared.models.small_language_models` and `shared.models.text_generators`).
-4. Encoder-decoders: `Seq2SeqArguments` and `build_seq2seq_model` (the models are in
-   `shared.models.text_generators` and `shared.models.recurrent_generators`).
+4. Encoder-decoders, also around a pretrained encoder: `Seq2SeqArguments` and
+   `build_seq2seq_model` (the models are in `shared.models.text_generators` and
+   `shared.models.recurrent_generators`).
 5. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
 """
 
@@ -371,7 +372,9 @@ class Seq2SeqArguments:
         "--learning_rate).",
         above=0,
     )
-    dropout: float = flag(0.1, "From scratch: dropout rate (default: .1).", least=0, below=1)
+    dropout: float = flag(
+        0.1, "From scratch, and of --encoder: dropout rate (default: .1).", least=0, below=1
+    )
     copy: bool = flag(
         False,
         "From scratch: the decoder can copy tokens of the source (See et al. 2017), for summaries "
