@@ -157,7 +157,7 @@ class SequenceArguments(
             raise UserError("--prediction_loss_only: the figures need what the model writes")
         if self.evaluate_only and self.architecture in ARCHITECTURES:
             raise UserError("--evaluate_only: name a trained model with --architecture")
-        if self.encoder and self.architecture != "parts":
+        if self.encoder and self.architecture != "parts" and not self.evaluate_only:
             raise UserError(f"--encoder: not for --architecture {self.architecture}; leave it out")
         if self.encoder_learning_rate and not self.encoder:
             raise UserError("--encoder_learning_rate: name a pretrained --encoder, or leave it out")
@@ -187,7 +187,7 @@ def main() -> None:
     # The vocabulary, of both sides, and the model.
     is_new = args.architecture in ARCHITECTURES
     optimizer = None  # that of --optim, with one learning rate
-    if args.encoder:
+    if is_new and args.encoder:
         folder = resolve_model(args.encoder, flag="encoder")
         tokenizer = load_tokenizer(folder)
         encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)

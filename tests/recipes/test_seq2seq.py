@@ -149,7 +149,8 @@ def test_a_pretrained_encoder_reads_the_source(recipe, tmp_path, tiny_model):
     card = (out / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(from transformers.*?)```", card, re.DOTALL)[1]
     exec(code.replace(", trust_remote_code=True", ""), {})
-    recipe("--architecture", out, "--evaluate_only", "true", "--output_dir", tmp_path / "measured")
+    measured = ("--architecture", out, "--evaluate_only", "true")
+    recipe(*flags, *measured, "--output_dir", tmp_path / "measured")
     figures = [read_json(path / "metrics.json") for path in (out, tmp_path / "measured")]
     assert figures[1]["test_loss"] == pytest.approx(figures[0]["test_loss"], rel=1e-5)
 
