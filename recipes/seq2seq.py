@@ -14,7 +14,10 @@ is measured beside two systems that learn nothing: the source itself, and its fi
 - a folder or hub id of T5, BART, Marian or the like is trained further with its own vocabulary; so
   is an output folder of this recipe. With --evaluate_only true it is only measured.
 
-With --copy true, parts and rnn can also copy tokens of the source (See et al. 2017).
+With --copy true, parts and rnn can also copy tokens of the source (See et al. 2017). With --encoder
+parts reads with a pretrained encoder, whose token vectors the decoder shares (Rothe et al. 2020).
+It learns slower than the rest. It also gives the vocabulary: an uncased one writes no capitals, and
+a decoded text has spaces around marks.
 
 Data: two columns of any file that the other recipes read, by default source and target, or body and
 title, as raw GitHub issues have them. Rows that lack a text and repeated pairs are left out and
@@ -50,6 +53,7 @@ from shared.methods import GenerationArguments, generation_settings
 from shared.models import (
     Seq2SeqArguments,
     build_seq2seq_model,
+    load_encoder,
     load_tokenizer,
     load_translator,
     longest_input,
@@ -74,6 +78,7 @@ from shared.training import (
     check_health,
     decode_texts,
     find_checkpoint,
+    grouped_optimizer,
     losses_of_tokens,
     remove_checkpoints,
     tokenize_pairs,
@@ -152,6 +157,10 @@ class SequenceArguments(
             raise UserError("--prediction_loss_only: the figures need what the model writes")
         if self.evaluate_only and self.architecture in ARCHITECTURES:
             raise UserError("--evaluate_only: name a trained model with --architecture")
+        if self.encoder and self.architecture != "parts" and not self.evaluate_only:
+            raise UserError(f"--encoder: not for --architecture {self.architecture}; leave it out")
+        if self.encoder_learning_rate and not self.encoder:
+            raise UserError("--encoder_learning_rate: name a pretrained --encoder, or leave it out")
         super().__post_init__()
 
 
@@ -177,7 +186,18 @@ def main() -> None:
 
     # The vocabulary, of both sides, and the model.
     is_new = args.architecture in ARCHITECTURES
-    if is_new:
+    optimizer = None  # that of --optim, with one learning rate
+    if is_new and args.encoder:
+        folder = resolve_model(args.encoder, flag="encoder")
+        tokenizer = load_tokenizer(folder)
+        encoder = load_encoder(folder, tokenizer=tokenizer, dropout=args.dropout)
+        model = build_seq2seq_model(args, tokenizer, encoder)
+        optimizer = grouped_optimizer(
+            *(args, model),
+            learning_rate=args.encoder_learning_rate or args.learning_rate / 10,
+            head_learning_rate=args.learning_rate,
+        )
+    elif is_new:
         texts = pairs.sources["train"] + pairs.targets("train")
         tokenizer = train_pair_tokenizer(texts, args.vocab_size)
         model = build_seq2seq_model(args, tokenizer)
@@ -202,6 +222,7 @@ def main() -> None:
             tokenizer,
             max_source_length=args.max_source_length,
             max_target_length=args.max_target_length,
+            start_token_id=model.config.decoder_start_token_id,
         )
         for name, texts in pairs.sources.items()
         if texts
@@ -223,6 +244,7 @@ def main() -> None:
         compute_loss_func=SequenceLoss(args.label_smoothing_factor),
         preprocess_logits_for_metrics=losses_of_tokens,
         compute_metrics=compute_metrics,
+        optimizer_cls_and_kwargs=optimizer,
         callbacks=[CheckpointOnSignal(), ReadableProgress()],
     )
     if args.health_check:
@@ -281,7 +303,7 @@ def main() -> None:
     write_model_card(
         output_dir,
         title=f"Sequence-to-sequence model ({args.architecture})",
-        base_model=None if is_new else args.architecture,
+        base_model=args.encoder if is_new else args.architecture,
         task="text2text-generation",
         description=f"Reads `{pairs.columns[0]}` and writes `{pairs.columns[1]}`; {n_weights:,} "
         f"weights, a vocabulary of {len(tokenizer):,} tokens.",

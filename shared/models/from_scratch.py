@@ -7,8 +7,9 @@ From top to bottom:
 2. Transformer encoders: `TransformerArguments` and `build_transformer`.
 3. Language models: `LanguageModelArguments` and `build_language_model` (the models are in
    `shared.models.small_language_models` and `shared.models.text_generators`).
-4. Encoder-decoders: `Seq2SeqArguments` and `build_seq2seq_model` (the models are in
-   `shared.models.text_generators` and `shared.models.recurrent_generators`).
+4. Encoder-decoders, also around a pretrained encoder: `Seq2SeqArguments` and
+   `build_seq2seq_model` (the models are in `shared.models.text_generators` and
+   `shared.models.recurrent_generators`).
 5. Word vectors: `read_word_vectors` reads pretrained ones, to start a network with.
 """
 
@@ -25,6 +26,8 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path
+from shared.models.lengths import longest_input
+from shared.models.sources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -357,7 +360,21 @@ class Seq2SeqArguments:
     intermediate_size: int = flag(
         1024, "parts: width of the feed-forward blocks (default: 1024).", least=1, most=65_536
     )
-    dropout: float = flag(0.1, "From scratch: dropout rate (default: .1).", least=0, below=1)
+    encoder: str | None = flag(
+        None,
+        f"parts: a pretrained encoder that reads the source, such as {DEFAULT_MODEL}, a hub id or "
+        "a folder; its vocabulary and width replace --vocab_size and --hidden_size (default: "
+        "random weights).",
+    )
+    encoder_learning_rate: float | None = flag(
+        None,
+        "Peak learning rate of --encoder and its token vectors (default: a tenth of "
+        "--learning_rate).",
+        above=0,
+    )
+    dropout: float = flag(
+        0.1, "From scratch, and of --encoder: dropout rate (default: .1).", least=0, below=1
+    )
     copy: bool = flag(
         False,
         "From scratch: the decoder can copy tokens of the source (See et al. 2017), for summaries "
@@ -378,12 +395,15 @@ class _Seq2SeqSettings(Protocol):
     copy: bool
     max_source_length: int
     max_target_length: int
+    encoder: str | None
 
 
 def build_seq2seq_model(
-    args: _Seq2SeqSettings, tokenizer: PreTrainedTokenizerBase
+    args: _Seq2SeqSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel | None = None,
 ) -> PreTrainedModel:
-    """Build an encoder-decoder with random weights.
+    """Build an encoder-decoder with random weights, or around a pretrained encoder.
 
     Parameters
     ----------
@@ -391,20 +411,29 @@ def build_seq2seq_model(
         A subclass of it that also has the flags `architecture`, "rnn" or "parts", and
         `max_source_length` and `max_target_length`, the tokens that a transformer reads.
     tokenizer : PreTrainedTokenizerBase
-        From `train_pair_tokenizer`.
+        From `train_pair_tokenizer`, or that of the encoder.
+    encoder : PreTrainedModel, optional
+        For "parts": from `shared.models.load_encoder`. The decoder has its width and its vectors of
+        tokens.
 
     Raises
     ------
     UserError
-        If a width is no multiple of the number of attention heads, or odd ("rnn").
+        If a width is no multiple of the number of attention heads, or odd ("rnn"); if the encoder
+        does not fit such a decoder, or reads fewer tokens than `max_source_length`.
     """
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    width, vocab_size = args.hidden_size, len(tokenizer)
+    if encoder is not None:
+        start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+        vocab_size, width = _check_reader(encoder, args, is_delimited=None not in (start, end))
     settings: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocab_size,
         "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.bos_token_id,
-        "hidden_size": args.hidden_size,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "decoder_start_token_id": start,
+        "hidden_size": width,
         "num_hidden_layers": args.num_hidden_layers or (1 if args.architecture == "rnn" else 3),
         "num_decoder_layers": args.num_decoder_layers,
         "dropout": args.dropout,
@@ -413,14 +442,14 @@ def build_seq2seq_model(
     if args.architecture == "rnn":
         from shared.models import recurrent_generators as recurrent
 
-        if args.hidden_size % 2:
-            raise UserError(f"--hidden_size {args.hidden_size}: must be even")
+        if width % 2:
+            raise UserError(f"--hidden_size {width}: must be even")
         config = recurrent.RecurrentSeq2SeqConfig(**settings)
         return recurrent.RecurrentForSeq2SeqLM(config)
-    if args.hidden_size % args.num_attention_heads:
+    if width % args.num_attention_heads:
+        name = f"--hidden_size {width}" if encoder is None else f"--encoder of width {width}"
         raise UserError(
-            f"--hidden_size {args.hidden_size}: must be a multiple of --num_attention_heads, "
-            f"{args.num_attention_heads}"
+            f"{name}: must be a multiple of --num_attention_heads, {args.num_attention_heads}"
         )
     from shared.models.text_generators import TransformerForSeq2SeqLM
     from shared.models.transformer import TransformerConfig
@@ -435,10 +464,47 @@ def build_seq2seq_model(
             positions="sinusoidal",
             # The vectors of tokens are multiplied by the root of the width, so they start as large
             # as those of positions. With 0.02 positions drown them, and a training is far slower.
-            initializer_range=args.hidden_size**-0.5,
+            initializer_range=width**-0.5,
+            pretrained_encoder=encoder and encoder.config.to_dict(),
             **settings,
-        )
+        ),
+        encoder,
     )
+
+
+def _check_reader(
+    encoder: PreTrainedModel, args: _Seq2SeqSettings, *, is_delimited: bool
+) -> tuple[int, int]:
+    """Return how many token vectors an encoder has, and their width; refuse one that fits not."""
+    import torch
+    from transformers import AutoModel
+
+    refused = f"--encoder {args.encoder}: "
+    if encoder.config.is_encoder_decoder:
+        raise UserError(f"{refused}an encoder-decoder; name it with --architecture")
+    if not is_delimited:
+        raise UserError(
+            f"{refused}its texts have no start and no end token; name an encoder such as BERT"
+        )
+    with torch.device("meta"):
+        loaded = type(AutoModel.from_config(encoder.config))
+    if type(encoder) is not loaded:  # see `shared.models.padding`
+        raise UserError(
+            f"{refused}{encoder.config.model_type} models mix padding into texts or need single "
+            "precision, which a decoder does not mend; name an encoder such as BERT"
+        )
+    longest = longest_input(encoder)
+    if longest is not None and args.max_source_length > longest:
+        raise UserError(
+            f"--max_source_length {args.max_source_length}: the model reads {longest:,}"
+        )
+    n_tokens, width = encoder.get_input_embeddings().weight.shape
+    if width != encoder.config.hidden_size:
+        raise UserError(
+            f"{refused}its token vectors ({width}) are not as wide as its states "
+            f"({encoder.config.hidden_size}); name another encoder"
+        )
+    return n_tokens, width
 
 
 # --- word vectors --------------------------------------------------------------------------------

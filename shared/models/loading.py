@@ -351,8 +351,7 @@ def load_question_answerer(
     missing_in_encoder = [key for key in missing_in_encoder if "pooler" not in key]
     if missing and not missing_in_encoder and not new_head:
         raise UserError(
-            f"{folder}: has no heads for answers; train them (recipes/span_qa.py), or name a model "
-            "that has them"
+            f"{folder}: has no heads for answers; train them, or name a model that has them"
         )
 
     def join(_: Any, __: Any, output: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 - `TransformerForCausalLM` predicts the next token of a text. With the same weights it equals GPT-2.
 - `TransformerForSeq2SeqLM` predicts a text from another one, such as its translation. With
-  ``config.copies_source`` it can also copy tokens of that text (`CopyHead`).
+  ``config.copies_source`` it can also copy tokens of that text (`CopyHead`). Its encoder can be a
+  pretrained model of another architecture (``config.pretrained_encoder``).
 
 To load a saved model, import this module. The import registers the classes with transformers, and
 ``AutoModelForCausalLM`` and ``AutoModelForSeq2SeqLM`` then load the folder.
@@ -20,11 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     DynamicCache,
     EncoderDecoderCache,
     GenerationMixin,
+    PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast, Seq2SeqLMOutput
 
@@ -170,13 +173,9 @@ class TransformerForCausalLM(TransformerPreTrainedModel, GenerationMixin):
         )
 
 
-class _SourceEncoder(TransformerModel):
-    """An encoder that hands its tokens on, for a decoder that copies them."""
-
-    def forward(self, input_ids: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        outputs = super().forward(input_ids, *args, **kwargs)
-        outputs["source_ids"] = input_ids
-        return outputs
+def _hand_on_tokens(_: nn.Module, args: Any, kwargs: dict[str, Any], outputs: Any) -> None:
+    """Add its tokens to the outputs of an encoder, for a decoder that copies them."""
+    outputs["source_ids"] = args[0] if args else kwargs["input_ids"]
 
 
 class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
@@ -184,24 +183,43 @@ class TransformerForSeq2SeqLM(TransformerPreTrainedModel, GenerationMixin):
 
     Both share the vectors of the tokens, and so does the output layer (Vaswani et al. 2017, section
     3.4). With ``config.copies_source`` the logits are the log-probabilities of a `CopyHead`.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+        With ``pretrained_encoder`` the encoder is that model, and the rest starts at random (Rothe,
+        Narayan and Severyn 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation
+        Tasks", but for the decoder, which takes only the vectors of the tokens from it).
+    encoder : PreTrainedModel, optional
+        The model of ``config.pretrained_encoder`` with its weights, such as BERT. None makes one
+        with random weights.
     """
 
-    _tied_weights_keys = {  # noqa: RUF012
-        "decoder.embeddings.tokens.weight": "encoder.stack.embeddings.tokens.weight",
-        "lm_head.weight": "encoder.stack.embeddings.tokens.weight",
-    }
-
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, encoder: PreTrainedModel | None = None):
         config.is_encoder_decoder = True
         super().__init__(config)
-        of_encoder = deepcopy(config)
-        of_encoder.is_decoder = of_encoder.is_encoder_decoder = False
-        self.encoder = (_SourceEncoder if config.copies_source else TransformerModel)(of_encoder)
+        if config.pretrained_encoder is None:
+            of_encoder = deepcopy(config)
+            of_encoder.is_decoder = of_encoder.is_encoder_decoder = False
+            encoder = TransformerModel(of_encoder)
+        else:
+            encoder = encoder or AutoModel.from_config(config.pretrained_encoder)
+            config.pretrained_encoder = encoder.config
+            self.base_model_prefix = "encoder"  # all other weights are those of a new head
+            if getattr(encoder, "pooler", None) is not None:
+                # BERT's layer for the first token, which no decoder reads, would get no gradient.
+                encoder.pooler = nn.Identity()
+        self.encoder = encoder
+        vectors = encoder.get_input_embeddings()
+        name = next(name for name, module in encoder.named_modules() if module is vectors)
+        tied = ("decoder.embeddings.tokens.weight", "lm_head.weight")
+        self._tied_weights_keys = dict.fromkeys(tied, f"encoder.{name}.weight")
         n_layers = config.num_decoder_layers or config.num_hidden_layers
         self.decoder = Stack(config, n_layers, is_causal=True, reads_memory=True)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.copies_source:
             self.copy_head = CopyHead(config.hidden_size, config.hidden_size)
+            self.encoder.register_forward_hook(_hand_on_tokens, with_kwargs=True)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -63,9 +64,16 @@ class TransformerConfig(PreTrainedConfig):
         to the hidden states have it divided by the root of their number, as in GPT-2.
     is_decoder : whether a model of one stack is a decoder: a token attends to those before it.
     copies_source : whether an encoder-decoder can copy tokens of the text that it reads.
+    pretrained_encoder : config of another model that is the encoder of an encoder-decoder; None:
+        an encoder of this module.
     """
 
     model_type = "transformer-parts"
+    sub_configs_defaults = {  # noqa: RUF012
+        "pretrained_encoder": SubConfigSpec(
+            config_class=AutoConfig, model_type="bert", optional=True
+        )
+    }
 
     vocab_size: int = 8000
     hidden_size: int = 256
@@ -87,12 +95,19 @@ class TransformerConfig(PreTrainedConfig):
     is_decoder: bool = False
     is_encoder_decoder: bool = False
     copies_source: bool = False
+    pretrained_encoder: PreTrainedConfig | dict | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     decoder_start_token_id: int | None = None
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what is saved: all but the place of a pretrained encoder on this machine."""
+        settings = super().to_diff_dict()
+        (settings.get("pretrained_encoder") or {}).pop("_name_or_path", None)
+        return settings
 
 
 # --- masks ---------------------------------------------------------------------------------------

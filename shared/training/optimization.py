@@ -143,7 +143,7 @@ def parameter_groups(
 
 
 def grouped_optimizer(
-    args: TrainingArguments, model: PreTrainedModel
+    args: TrainingArguments, model: PreTrainedModel, **rates: Any
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser of ``--optim`` and its arguments, with `parameter_groups`.
 
@@ -152,17 +152,15 @@ def grouped_optimizer(
     Parameters
     ----------
     args : TrainingArguments
-        Must also be `TuningArguments`.
+        Must also be `TuningArguments`, unless there are `rates`.
     model : PreTrainedModel
+    **rates
+        Learning rates, as for `parameter_groups`. Default: those of the flags.
     """
+    names = ("learning_rate", "head_learning_rate", "layer_decay")
     optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    groups = parameter_groups(
-        model,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        head_learning_rate=args.head_learning_rate,
-        layer_decay=args.layer_decay,
-    )
+    rates = rates or {name: getattr(args, name) for name in names}
+    groups = parameter_groups(model, weight_decay=args.weight_decay, **rates)
     # The Trainer uses these groups instead of its own because of the key "params".
     return optimizer, {**settings, "params": groups}
 

@@ -34,8 +34,15 @@ def tokenize_pairs(
     *,
     max_source_length: int,
     max_target_length: int,
+    start_token_id: int | None = None,
 ) -> Dataset:
     """Return pairs as rows of tokens, truncated; what looks like a special token is plain text.
+
+    Parameters
+    ----------
+    start_token_id : int, optional
+        What the decoder starts with. If the tokenizer also begins a target with it, as that of BERT
+        does, the target loses it, because the decoder is not to write it.
 
     Returns
     -------
@@ -48,7 +55,7 @@ def tokenize_pairs(
     common: dict[str, Any] = {"truncation": True, "split_special_tokens": True}
     of_sources = tokenizer(list(sources), max_length=max_source_length, **common)["input_ids"]
     of_targets = tokenizer(text_target=list(targets), max_length=max_target_length, **common)
-    labels = of_targets["input_ids"]
+    labels = [ids[ids[:1] == [start_token_id] :] for ids in of_targets["input_ids"]]
     lengths = [len(a) + len(b) for a, b in zip(of_sources, labels, strict=True)]
     return Dataset.from_dict({"input_ids": of_sources, "labels": labels, "length": lengths})
 
@@ -106,7 +113,18 @@ class SequenceTrainer(LengthGroupedTrainer, Seq2SeqTrainer):
 
     With ``--predict_with_generate``, an evaluation generates texts and gives their tokens to the
     metric function; else it computes the loss of each token of the right text.
+
+    Parameters
+    ----------
+    optimizer_cls_and_kwargs : tuple, optional
+        As for `transformers.Trainer`; `transformers.Seq2SeqTrainer` does not take it.
+    **kwargs
+        As for `LengthGroupedTrainer`.
     """
+
+    def __init__(self, *args: Any, optimizer_cls_and_kwargs: Any = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
 
     @contextlib.contextmanager
     def fast_attention(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from tiny_models import save_tiny_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from shared.methods.augmentation import AugmentationArguments, augment, load_augmentations
+from shared.models import load_translator
 
 ENGLISH = ["red", "green", "blue", "old", "new", "cat", "dog", "bird"]
 GERMAN = ["rot", "grün", "blau", "alt", "neu", "Katze", "Hund", "Vogel"]
@@ -126,6 +127,45 @@ def test_a_pretrained_model_is_trained_further(recipe, tmp_path):
     assert "translate: " in card
 
 
+def test_a_pretrained_encoder_reads_the_source(recipe, tmp_path, tiny_model):
+    out, again = tmp_path / "out", tmp_path / "again"
+    flags = ["--encoder", tiny_model, "--copy", "true", "--dropout", 0.2, "--max_steps", 12]
+    flags += ["--save_strategy", "steps", "--save_steps", 6, "--eval_strategy", "steps"]
+    flags += ["--eval_steps", 6, "--save_total_limit", 9]
+    recipe(*flags, "--encoder_learning_rate", 1e-9)
+    written = [json.loads(line)["prediction"] for line in (out / "predictions.jsonl").open()]
+    # The encoder has its own learning rate, and the rest that of --learning_rate.
+    key = "encoder.encoder.layer.1.output.dense.weight"
+    expected = load_file(tiny_model / "model.safetensors")[key.removeprefix("encoder.")]
+    assert np.allclose(load_file(out / "model.safetensors")[key], expected, atol=1e-7)
+
+    # The folder loads and writes as the run did, and is measured again.
+    tokenizer, model = AutoTokenizer.from_pretrained(out), load_translator(str(out))
+    assert type(model.encoder).__name__ == "BertModel"
+    sources = [json.loads(line)["source"] for line in (out / "predictions.jsonl").open()]
+    batch = tokenizer(sources, padding=True, return_tensors="pt")
+    texts = tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True)
+    assert texts == written
+    card = (out / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(from transformers.*?)```", card, re.DOTALL)[1]
+    exec(code.replace(", trust_remote_code=True", ""), {})
+    measured = ("--architecture", out, "--evaluate_only", "true")
+    recipe(*flags, *measured, "--output_dir", tmp_path / "measured")
+    figures = [read_json(path / "metrics.json") for path in (out, tmp_path / "measured")]
+    assert figures[1]["test_loss"] == pytest.approx(figures[0]["test_loss"], rel=1e-5)
+
+    # A run that is resumed ends with the same weights.
+    recipe(*flags)
+    expected = load_file(out / "model.safetensors")
+    assert not np.allclose(expected[key], load_file(tiny_model / "model.safetensors")[key[8:]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe.module, "remove_checkpoints", lambda folder: None)
+        recipe(*flags, "--output_dir", again)
+    recipe(*flags, "--output_dir", again, "--resume_from_checkpoint", again / "checkpoint-6")
+    actual = load_file(again / "model.safetensors")
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
+
+
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
     printed = recipe("--health_check", "--architecture", "rnn")
     assert "uniform predictions have a loss of" in printed
@@ -146,4 +186,12 @@ def test_mistakes(recipe, tmp_path, tiny_model, pairs):
     assert "--generation_num_beams: use --num_beams" in line
     line = recipe.mistake("--evaluate_only", "true")
     assert "--evaluate_only: name a trained model with --architecture" in line
+    for architecture in ("rnn", tiny_model):
+        line = recipe.mistake("--encoder", tiny_model, "--architecture", architecture)
+        assert line.endswith(f"--encoder: not for --architecture {architecture}; leave it out")
+    line = recipe.mistake("--encoder_learning_rate", 1e-4)
+    assert "--encoder_learning_rate: name a pretrained --encoder" in line
+    line = recipe.mistake("--encoder", tiny_model, "--max_source_length", 100)
+    assert "--max_source_length 100: the model reads 64" in line
+    assert "--encoder ./nowhere: no such folder" in recipe.mistake("--encoder", "./nowhere")
     assert "the file is empty" in recipe.mistake("--data", write(tmp_path / "empty.jsonl", ""))

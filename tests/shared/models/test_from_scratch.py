@@ -3,9 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from tiny_models import save_tiny_model
+from transformers import AutoModel
 
 from shared.cli.errors import UserError
 from shared.models.from_scratch import Seq2SeqArguments, build_seq2seq_model, read_word_vectors
+from shared.models.loading import load_encoder, load_tokenizer, load_translator
 from shared.models.lossless_tokenizers import train_pair_tokenizer
 
 VOCABULARY = {"[UNK]": 0, "good": 5, "bad": 6, ". .": 7, "film": 8}
@@ -84,6 +88,55 @@ def test_an_encoder_decoder_fits_its_tokenizer(architecture):
     assert model.config.decoder_start_token_id == tokenizer.bos_token_id
     assert model.config.num_hidden_layers == {"parts": 3, "rnn": 1}[architecture]
     assert hasattr(model, "copy_head")
+
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat"]
+
+
+def with_encoder(folder, *, cls_token="[CLS]", **flags):
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.cls_token = cls_token
+    encoder = load_encoder(str(folder), tokenizer=tokenizer)
+    args = SimpleNamespace(**vars(Seq2SeqArguments(encoder="x", **flags)), architecture="parts")
+    args.max_source_length, args.max_target_length = 20, 8
+    return build_seq2seq_model(args, tokenizer, encoder)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", "modernbert"])
+def test_a_pretrained_encoder_keeps_its_weights_and_saves_its_config(name, tmp_path):
+    folder = save_tiny_model(tmp_path / "encoder", name, WORDS)
+    model = with_encoder(folder, num_decoder_layers=1, copy=True).eval()
+    assert len(model.decoder.blocks) == 1
+    before = AutoModel.from_pretrained(folder).get_input_embeddings().weight
+    for after in (model.lm_head.weight, model.decoder.embeddings.tokens.weight):
+        assert torch.equal(before, after)
+    model.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text(encoding="utf-8")
+    again = load_translator(str(tmp_path / "saved"))
+    assert type(again.encoder) is type(model.encoder)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        expected = model(ids, decoder_input_ids=ids).logits
+        assert torch.equal(again(ids, decoder_input_ids=ids).logits, expected)
+    # A step of training reaches every weight: on several processes each needs a gradient.
+    model(ids, labels=ids).loss.backward()
+    unused = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert unused == []
+
+
+def test_an_encoder_that_does_not_fit_is_refused(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="of width 32: must be a multiple of --num_attention_heads"):
+        with_encoder(tiny_model, num_attention_heads=5)
+    with pytest.raises(UserError, match="x: its texts have no start and no end token; name an enc"):
+        with_encoder(tiny_model, cls_token=None)
+    for name, line in {
+        "bart": "an encoder-decoder; name it with --architecture",
+        "t5": "an encoder-decoder; name it with --architecture",
+        "fnet": "fnet models mix padding into texts or need single precision",
+        "electra": r"its token vectors \(16\) are not as wide as its states \(32\)",
+    }.items():
+        with pytest.raises(UserError, match=f"--encoder x: .*{line}"):
+            with_encoder(save_tiny_model(tmp_path / name, name, WORDS))
 
 
 def test_tokens_start_as_large_as_their_positions():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, BertConfig
 
 from shared.models.recurrent_generators import RecurrentForSeq2SeqLM, RecurrentSeq2SeqConfig
 from shared.models.text_generators import CopyHead, TransformerForSeq2SeqLM, shift_right
@@ -19,6 +19,10 @@ def model_of(architecture, **settings):
     if architecture == "rnn":
         return RecurrentForSeq2SeqLM(RecurrentSeq2SeqConfig(**common, **settings)).eval()
     sizes = {"num_attention_heads": 4, "intermediate_size": 24, "initializer_range": 0.3}
+    if architecture == "bert":
+        dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+        bert = BertConfig(**{**common, **sizes, **dropout, "num_attention_heads": 2})
+        settings["pretrained_encoder"] = bert.to_dict()
     return TransformerForSeq2SeqLM(TransformerConfig(**common, **sizes, **settings)).eval()
 
 
@@ -26,7 +30,7 @@ def token_ids(length=LENGTH, seed=1):
     return torch.randint(3, VOCABULARY, (ROWS, length), generator=torch.manual_seed(seed))
 
 
-MODELS = [("rnn", False), ("rnn", True), ("parts", True)]
+MODELS = [("rnn", False), ("rnn", True), ("parts", True), ("bert", False), ("bert", True)]
 models = pytest.mark.parametrize(("architecture", "copies"), MODELS)
 
 
@@ -111,6 +115,8 @@ def test_a_saved_model_comes_back(architecture, copies, tmp_path):
     with torch.no_grad():
         assert torch.equal(model(**inputs)[0], again(**inputs)[0])
     assert again.lm_head.weight is again.get_input_embeddings().weight
+    if architecture != "rnn":
+        assert again.decoder.embeddings.tokens.weight is again.lm_head.weight
 
 
 @pytest.mark.parametrize("architecture", ["rnn", "parts"])

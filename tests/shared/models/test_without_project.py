@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import LABELS
-from transformers import AutoModelForSequenceClassification, pipeline
+from transformers import AutoModelForSequenceClassification, BertConfig, pipeline
 
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
@@ -17,7 +17,7 @@ from shared.models.lossless_tokenizers import train_lossless_tokenizer, train_pa
 from shared.models.networks import TextCNNConfig, TextCNNForSequenceClassification
 from shared.models.recurrent_generators import RecurrentForSeq2SeqLM, RecurrentSeq2SeqConfig
 from shared.models.small_language_models import count_ngrams
-from shared.models.text_generators import TransformerForCausalLM
+from shared.models.text_generators import TransformerForCausalLM, TransformerForSeq2SeqLM
 from shared.models.transformer import TransformerConfig, TransformerModel
 
 TEXT = "the tokenizer drops a word"
@@ -141,19 +141,20 @@ print(json.dumps(model.generate(**batch, max_new_tokens=9, num_beams=2)[0].tolis
 """
 
 
-def test_an_encoder_decoder_writes_without_this_project(tmp_path):
+@pytest.mark.parametrize("encoder", ["gru", "bert"])
+def test_an_encoder_decoder_writes_without_this_project(encoder, tmp_path):
     torch.manual_seed(0)
     tokenizer = train_pair_tokenizer([TEXT], 300)
     special = ("pad_token_id", "bos_token_id", "eos_token_id")
     settings = {name: getattr(tokenizer, name) for name in special}
-    config = RecurrentSeq2SeqConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        copies_source=True,
-        decoder_start_token_id=tokenizer.bos_token_id,
-        **settings,
-    )
-    model = RecurrentForSeq2SeqLM(config)
+    settings |= {"vocab_size": len(tokenizer), "hidden_size": 16, "num_attention_heads": 2}
+    settings |= {"num_hidden_layers": 1, "intermediate_size": 8}
+    own = {"copies_source": True, "decoder_start_token_id": tokenizer.bos_token_id}
+    if encoder == "gru":
+        model = RecurrentForSeq2SeqLM(RecurrentSeq2SeqConfig(**settings, **own))
+    else:
+        own["pretrained_encoder"] = BertConfig(**settings).to_dict()
+        model = TransformerForSeq2SeqLM(TransformerConfig(**settings, **own))
     folder = tmp_path / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import Seq2SeqTrainingArguments, set_seed
+from transformers import AutoTokenizer, Seq2SeqTrainingArguments, set_seed
 
 from shared.models.lossless_tokenizers import train_pair_tokenizer
 from shared.models.text_generators import TransformerForSeq2SeqLM, shift_right
@@ -74,6 +74,18 @@ def test_rows_end_with_the_end_token_and_are_truncated(rows, tokenizer):
     assert rows["length"][0] == len(rows["input_ids"][0]) + len(rows["labels"][0])
     # The name of the end token in a text is text.
     assert rows["input_ids"][1].count(tokenizer.eos_token_id) == 1
+
+
+def test_a_target_does_not_begin_with_what_the_decoder_starts_with(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    lengths = {"max_source_length": 10, "max_target_length": 8}
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    plain = tokenize_pairs(["a b"], ["c d"], tokenizer, **lengths)
+    rows = tokenize_pairs(["a b"], ["c d"], tokenizer, **lengths, start_token_id=start)
+    assert plain["labels"][0] == [start, *rows["labels"][0]]
+    assert rows["labels"][0][-1] == end
+    assert rows["input_ids"] == plain["input_ids"]
+    assert rows["length"][0] == plain["length"][0] - 1
 
 
 def test_a_batch_has_padded_labels_and_the_labels_before_each():
