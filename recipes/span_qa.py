@@ -23,8 +23,8 @@ SQuAD's script. Beside the model stands a baseline of patterns.
 
 Expect on 116 test questions of XQuAD (English), learned from 951 questions in ten minutes of
 processor time: exact match 32.8 and F1 44.4, patterns 6.9 and 19.9. Models trained on the 87,599
-questions of SQuAD reach an F1 above 80. On lines of bug reports in forms that training has not seen:
-F1 80.4, a pattern written by hand 67.5 (recipes/FIGURES.md).
+questions of SQuAD reach an F1 above 80. On lines of bug reports, in forms that training has not
+seen: F1 80.4, a pattern written by hand 67.5 (recipes/FIGURES.md).
 """
 
 from dataclasses import dataclass
