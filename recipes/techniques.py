@@ -31,9 +31,9 @@ runs/, so that the same command goes on after an interruption.
 The run writes README.md (tables, verdicts), report.html (the same with charts), results.csv,
 claims.csv and plots/.
 
-Expect about 160 runs with all techniques and three seeds. On AG News, a run of 500 steps of 32
-texts took five seconds of processor time, and the defaults overfit: training loss .044, validation
-loss .604, accuracy .821, on the test file .825 (one seed).
+Expect 162 runs of five seconds of processor time each, with all techniques and three seeds. On AG
+News (techniques_ag_news.yaml) 10 of 23 claims agree with their source, 4 contradict it, and 9 show
+no clear difference; on the test file the defaults have accuracy .798, the best setting .844.
 """
 
 import copy
