@@ -65,7 +65,6 @@ from shared.evaluation import (
 )
 from shared.llm import draw_examples
 from shared.methods import (
-    CONTENT_FREE,
     CachedEmbedder,
     Demonstrations,
     MeanPooling,
@@ -246,7 +245,7 @@ def main() -> None:
     score = PromptScorer(trainer, tokenizer, prompts, demonstrations, scoring, args.block_size)
     others = np.random.default_rng(args.seed).permutation(hidden)[:CALIBRATION_TEXTS]
     if args.calibration == "contextual":
-        score.calibrate(CONTENT_FREE)
+        score.calibrate()
     elif args.calibration == "batch" and len(others) >= FEWEST_TO_CALIBRATE:
         score.calibrate([texts[row] for row in others])
     elif args.calibration == "batch":

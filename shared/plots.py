@@ -413,11 +413,11 @@ def plot_layer_magnitudes(
     grid = figure.subplots(2, len(signals), sharex=True, sharey="row", squeeze=False)
     for column, (setting, layers) in enumerate(signals.items()):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(layers)))
-        for row, kind in enumerate(("activations", "gradients")):
+        for row, quantity in enumerate(("activations", "gradients")):
             axes = grid[row, column]
             for (layer, shapes), colour in zip(layers.items(), colours, strict=True):
-                axes.stairs(shapes[kind]["magnitudes"], edges, color=colour, label=layer)
-            zeros = [shapes[kind]["zeros"] for shapes in layers.values()]
+                axes.stairs(shapes[quantity]["magnitudes"], edges, color=colour, label=layer)
+            zeros = [shapes[quantity]["zeros"] for shapes in layers.values()]
             axes.annotate(
                 f"0: {min(zeros):.0%} to {max(zeros):.0%}",
                 (0.03, 0.97),

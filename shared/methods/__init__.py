@@ -125,7 +125,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "prompt_templates": ["PromptTemplates", "read_prompt_templates"],
         "prompting": [
-            "CONTENT_FREE",
             "Demonstrations",
             "PromptScorer",
             "Scoring",

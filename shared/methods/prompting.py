@@ -422,22 +422,22 @@ class PromptScorer:
             parts.append(means / means.sum(axis=1, keepdims=True))
         return np.concatenate(parts)
 
-    def calibrate(self, texts: Sequence[str]) -> None:
+    def calibrate(self, texts: Sequence[str] | None = None) -> None:
         """Make all words equally probable over some texts, since a model prefers some.
 
         Parameters
         ----------
-        texts : sequence of str
-            `CONTENT_FREE` (contextual calibration: Zhao et al. 2021, Calibrate Before Use), or
-            texts like those to classify, in which all labels are about equally frequent (batch
-            calibration: Zhou et al. 2024). The former are averaged as probabilities, the latter as
+        texts : sequence of str, optional
+            Texts like those to classify, in which all labels are about equally frequent (batch
+            calibration: Zhou et al. 2024). Default: `CONTENT_FREE` (contextual calibration: Zhao et
+            al. 2021, Calibrate Before Use). The latter are averaged as probabilities, the former as
             log probabilities, as in these sources.
         """
-        log_probabilities = _log_softmax(self._log_probabilities(texts))
-        if tuple(texts) == CONTENT_FREE:
-            self.offsets = np.log(np.exp(log_probabilities).mean(axis=1))
+        if texts is None:
+            probabilities = np.exp(_log_softmax(self._log_probabilities(CONTENT_FREE)))
+            self.offsets = np.log(probabilities.mean(axis=1))
         else:
-            self.offsets = log_probabilities.mean(axis=1)
+            self.offsets = _log_softmax(self._log_probabilities(texts)).mean(axis=1)
 
     def show(self, text: str) -> str:
         """Return the prompts of a text as the model reads them, with an empty line between."""

@@ -41,21 +41,21 @@ for (const select of document.querySelectorAll("select[data-chart]")) {
 
 // --- activations and gradients by layer ----------------------------------------------------------
 
-function magnitudeChart(kind) {
+function magnitudeChart(quantity) {
   const values = Object.entries(data.signals).flatMap(([setting, layers]) =>
     Object.entries(layers).flatMap(([layer, shapes]) =>
-      shapes[kind].magnitudes.map((share, i) => ({ setting: `${setting} (${Math.round(100 * Math.max(...Object.values(layers).map((s) => s[kind].zeros)))} % zeros)`, layer, share, power: data.edges[i] })),
+      shapes[quantity].magnitudes.map((share, i) => ({ setting: `${setting} (${Math.round(100 * Math.max(...Object.values(layers).map((s) => s[quantity].zeros)))} % zeros)`, layer, share, power: data.edges[i] })),
     ),
   );
   const shown = values.filter(({ share }) => share > 0).map(({ power }) => power);
   const domain = [Math.min(...shown), Math.max(...shown) + 0.25];
   return {
-    description: `Sizes of ${kind}`,
+    description: `Sizes of ${quantity}`,
     data: { values: values.filter(({ power }) => power >= domain[0] && power <= domain[1]) },
     mark: { type: "line", interpolate: "step-after", clip: true },
     encoding: {
       facet: { field: "setting", type: "nominal", title: null, columns: innerWidth < 700 ? 1 : 3, sort: null, header: { labelColor: colour("text") } },
-      x: { field: "power", type: "quantitative", title: `size of ${kind}, power of ten`, scale: { domain } },
+      x: { field: "power", type: "quantitative", title: `size of ${quantity}, power of ten`, scale: { domain } },
       y: { field: "share", type: "quantitative", title: "share" },
       color: { field: "layer", type: "nominal", scale: { scheme: "viridis" } },
     },
@@ -65,4 +65,4 @@ function magnitudeChart(kind) {
   };
 }
 
-if (Object.keys(data.signals).length) for (const kind of ["activations", "gradients"]) chart(`${kind}-chart`, () => magnitudeChart(kind));
+if (Object.keys(data.signals).length) for (const quantity of ["activations", "gradients"]) chart(`${quantity}-chart`, () => magnitudeChart(quantity));

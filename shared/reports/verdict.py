@@ -1,8 +1,8 @@
 """The verdict at the end of a run: what its metrics mean, in plain words, and what to do about it.
 
 `reading_metrics` measures how much of the texts a model reads, `fit_metrics` whether its training
-has underfit or overfit. `verdict` turns the metrics of a
-run, those of ``metrics.json``, into sentences.
+has underfit or overfit. `verdict` turns the metrics of a run, those of ``metrics.json``, into
+sentences.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     ----------
     metrics : mapping
         Those of ``metrics.json``: of `shared.reports.results.split_metrics`, `fit_metrics` and
-        `reading_metrics`.
-        What was not measured is not mentioned.
+        `reading_metrics`. What was not measured is not mentioned.
     """
     fit = [metrics["fit_explained"]] if "fit_explained" in metrics else []
     return [*_about_baseline(metrics), *_about_reading(metrics), *fit]

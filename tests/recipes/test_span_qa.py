@@ -23,8 +23,8 @@ def data(tmp_path):
         if number % 5:
             words.insert(int(rng.integers(len(words))), answer)
         context = " ".join(words)
-        found = [{"text": answer, "answer_start": context.index(answer)}] if number % 5 else []
-        rows.append({"id": number, "context": context, "question": "call", "answers": found})
+        answers = [{"text": answer, "answer_start": context.index(answer)}] if number % 5 else []
+        rows.append({"id": number, "context": context, "question": "call", "answers": answers})
     return write(tmp_path / "questions.jsonl", rows)
 
 

@@ -11,14 +11,13 @@ from transformers import TrainingArguments
 
 from shared.cli.errors import UserError
 from shared.methods import (
-    CONTENT_FREE,
     Demonstrations,
     PromptScorer,
     PromptTemplates,
     Scoring,
     load_words_after_prompts,
 )
-from shared.methods.prompting import PromptWriter
+from shared.methods.prompting import CONTENT_FREE, PromptWriter
 from shared.training import LengthGroupedTrainer, PaddingCollator
 
 WORDS = [
@@ -120,7 +119,7 @@ def test_calibration_makes_labels_equal_on_the_texts_that_it_reads(folder):
     before = scorer(TEXTS)
     # Contextual (Zhao et al. 2021): W = diag(p)^-1 with the mean probabilities p.
     p = scorer(CONTENT_FREE).mean(axis=0)
-    scorer.calibrate(CONTENT_FREE)
+    scorer.calibrate()
     expected = before / p
     assert scorer(TEXTS) == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
     # Batch (Zhou et al. 2024): the log probabilities have the same mean.
