@@ -17,8 +17,6 @@ Zhou et al. 2024) or after texts without content, such as "N/A" (contextual cali
     accelerate launch recipes/prompts.py --data texts.csv --candidate_labels bug question praise
     accelerate launch recipes/prompts.py --data labelled.csv --method few_shot --prompts mine.yaml
 
-Prompts for training a masked language model on few labels are in recipes/pet.py.
-
 What matters most is the prompt, above all several words for each label: write your own (--prompts,
 as recipes/configs/data/ag_news_prompts.yaml). Choose it on training texts, not on test texts.
 
