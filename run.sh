@@ -6,7 +6,7 @@ root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$root/.venv
 log=$venv/install.log
 stamp=$venv/installed
-extras=dev,demo,export,generation,llm,ray,trackers
+extras=dev,demo,export,generation,llm,ray,search,trackers
 main_recipe=(best --config recipes/configs/best_sample.yaml)
 
 usage() {

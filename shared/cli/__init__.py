@@ -30,7 +30,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_csv",
             "write_json",
         ],
-        "jobs": ["Job", "run_jobs"],
+        "jobs": [
+            "STOPPED",
+            "Job",
+            "completed_jobs",
+            "jobs_and_threads",
+            "run_jobs",
+            "script_flags",
+        ],
         "launch": [
             "choose_precision",
             "countdown",

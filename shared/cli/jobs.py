@@ -6,19 +6,22 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.cli.errors import EXIT_INTERRUPTED, UserError
 from shared.cli.files import ROOT, remove_folder, write_json
 from shared.cli.launch import PASSIVE_WAITING
 
+Item = TypeVar("Item")
+STOPPED = "stopped"  # in place of the reason of a failure
 GRACE_SECONDS = 20  # for a job that is asked to stop: a training finishes its step and saves
 # Prefixes of the variables that a launcher sets for its own processes. A job is a launch of its
 # own and must not take itself for one of them.
@@ -148,35 +151,46 @@ def run_jobs(jobs: Sequence[Job], *, n_parallel: int | None, keep_models: bool) 
     n_parallel, threads = jobs_and_threads(n_parallel)
     print(f"{n_parallel} at a time, {threads} threads each")
     n_failed, started = 0, time.perf_counter()
-    try:
-        # closing() stops the running jobs where this loop is left early.
-        with contextlib.closing(completed_jobs(jobs, n_parallel, threads)) as completed:
-            for n, (job, seconds, failure) in enumerate(completed, 1):
-                if failure:
-                    n_failed += 1
-                    print(f"  {job.name}: FAILED: {failure} ({job.folder}/log.txt)", flush=True)
-                    continue
-                metrics, figures = job.metrics(), ""
-                if "test_micro_f1" in metrics:
-                    # With one label per text, micro F1 equals the accuracy.
-                    name = "accuracy" if "test_accuracy" in metrics else "micro F1"
-                    figures = f"{name} {metrics['test_micro_f1']:.3f}   "
-                    figures += f"macro F1 {metrics['test_macro_f1']:.3f}"
-                    for weights in () if keep_models else job.folder.glob("*.safetensors"):
-                        weights.unlink()
-                minutes = (time.perf_counter() - started) / 60
-                remaining = minutes / n * (len(jobs) - n)
-                line = f"  {n:3}/{len(jobs)}  {job.name:36} {figures}"
-                line += f"   {seconds:4.0f} s   ({minutes:.1f} min, about {remaining:.1f} to go)"
-                print(line, flush=True)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues and keeps the finished cells", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    with continued_by_same_command(completed_jobs(jobs, n_parallel, threads)) as completed:
+        for n, (job, seconds, failure) in enumerate(completed, 1):
+            if failure:
+                n_failed += 1
+                print(f"  {job.name}: FAILED: {failure} ({job.folder}/log.txt)", flush=True)
+                continue
+            metrics, figures = job.metrics(), ""
+            if "test_micro_f1" in metrics:
+                # With one label per text, micro F1 equals the accuracy.
+                name = "accuracy" if "test_accuracy" in metrics else "micro F1"
+                figures = f"{name} {metrics['test_micro_f1']:.3f}   "
+                figures += f"macro F1 {metrics['test_macro_f1']:.3f}"
+                for weights in () if keep_models else job.folder.glob("*.safetensors"):
+                    weights.unlink()
+            minutes = (time.perf_counter() - started) / 60
+            remaining = minutes / n * (len(jobs) - n)
+            line = f"  {n:3}/{len(jobs)}  {job.name:36} {figures}"
+            line += f"   {seconds:4.0f} s   ({minutes:.1f} min, about {remaining:.1f} to go)"
+            print(line, flush=True)
     return n_failed
 
 
+@contextlib.contextmanager
+def continued_by_same_command(completed: Generator[Item]) -> Iterator[Generator[Item]]:
+    """Stop the jobs of a generator where its loop is left early; say so after Ctrl-C or SIGTERM."""
+    try:
+        with contextlib.closing(completed):
+            yield completed
+    except KeyboardInterrupt:
+        print("stopped; the same command continues and keeps the finished cells", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
 def completed_jobs(
-    jobs: Sequence[Job], n_parallel: int, threads: int
+    jobs: Sequence[Job],
+    n_parallel: int,
+    threads: int,
+    *,
+    next_job: Callable[[], Job | None] = lambda: None,
+    is_hopeless: Callable[[Job], bool] = lambda job: False,
 ) -> Generator[tuple[Job, float, str | None]]:
     """Run jobs in their order, several at a time; yield each one when it ends.
 
@@ -190,17 +204,27 @@ def completed_jobs(
         Jobs at a time.
     threads : int
         Threads of each job, ``OMP_NUM_THREADS``.
+    next_job : callable
+        Called while fewer jobs run than could; returns a further job, which may depend on those
+        that have ended, or None. Default: there are no further jobs.
+    is_hopeless : callable
+        Called often with each running job; one for which it is true is stopped. Default: none is.
 
     Yields
     ------
-    job, seconds, failure : the failure is None after a success, else its reason.
+    job, seconds, failure : the failure is None after a success, else its reason; `STOPPED` for one
+        that was hopeless.
     """
     waiting, failed = list(jobs), set()
     running: dict[Job, tuple[subprocess.Popen, float]] = {}
     # SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that the `finally` below runs.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while waiting or running:
+        while True:
+            while len(waiting) + len(running) < n_parallel and (job := next_job()) is not None:
+                waiting.append(job)
+            if not (waiting or running):
+                break
             for job in [job for job in waiting if job.after not in {*waiting, *running}]:
                 if job.needs_it and job.after is not None and job.after in failed:
                     waiting.remove(job)
@@ -215,6 +239,10 @@ def completed_jobs(
                     if failure := job.finish(code):
                         failed.add(job)
                     yield job, time.perf_counter() - started, failure
+                elif is_hopeless(job):
+                    del running[job]
+                    _stop([process])
+                    yield job, time.perf_counter() - started, STOPPED
             time.sleep(0.05)
     finally:
         _stop([process for process, _ in running.values()])
@@ -234,6 +262,29 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
             if process.poll() is None:
                 # The whole session of the job, since a recipe may have started processes itself.
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def script_flags(script: str) -> frozenset[str]:
+    """Return the names of all flags of a recipe, as its ``--help_all`` lists them.
+
+    Raises
+    ------
+    UserError
+        If the script does not exist or prints no help.
+    """
+    if not (ROOT / script).is_file():
+        recipes = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+        raise UserError(f"no {script}; there are {', '.join(recipes)}")
+    run = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help_all"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        reason = (run.stderr.strip() or f"exit code {run.returncode}").splitlines()[-1]
+        raise UserError(f"{script} --help_all: {reason}")
+    return frozenset(re.findall(r"^  --(\w+)", run.stdout, re.MULTILINE))
 
 
 def jobs_and_threads(n_parallel: int | None, *, memory_each: float = 3e9) -> tuple[int, int]:

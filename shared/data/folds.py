@@ -7,13 +7,15 @@ column, such as the author or the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.cli.files import atomic_write, make_output_dir
 from shared.cli.launch import print_once
 from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import load_corpus
@@ -249,3 +251,52 @@ def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str
     if rare:
         lines.append(f"note: labels on fewer texts than the {len(sizes)} folds: {name_some(rare)}")
     return "\n".join(lines)
+
+
+def write_outer_folds(
+    args: DataArguments, folds: int, folder: Path
+) -> Generator[tuple[Path, Path]]:
+    """Write the labelled rows of `--data` once for each fold, as two files that any recipe reads.
+
+    Near duplicates stay in one fold. Of each row there are its text and a list of its labels.
+
+    Parameters
+    ----------
+    args : DataArguments
+        Has a `seed` in addition.
+    folds : int
+        Number of folds.
+    folder : Path
+        Receives a folder ``fold_1``, and so on, for each fold.
+
+    Yields
+    ------
+    train, test : the files with the rows of the other folds, and of this one.
+
+    Raises
+    ------
+    UserError
+        As `shared.data.corpus.load_corpus` and `assign_folds` do.
+    """
+    data = load_and_fold(args, folds=folds, group_column=None, seed=args.seed)
+    names = np.array(data.corpus.label_names)
+    texts = data.documents["oof"]["text"]
+    rows = [
+        {"text": text, "labels": names[labels.astype(bool)].tolist()}
+        for text, labels in zip(texts, data.labels["oof"], strict=True)
+    ]
+    for fold in range(folds):
+        paths = []
+        for name, chosen in (("train", data.fold_of != fold), ("test", data.fold_of == fold)):
+            path = make_output_dir(str(folder / f"fold_{fold + 1}")) / f"{name}.jsonl"
+            content = "".join(
+                json.dumps(row, ensure_ascii=False) + "\n"
+                for row, is_chosen in zip(rows, chosen, strict=True)
+                if is_chosen
+            )
+            # Files that stay as they are keep the trials that were run on them.
+            if not path.exists() or path.read_text(encoding="utf-8") != content:
+                with atomic_write(path) as file:
+                    file.write(content)
+            paths.append(path)
+        yield paths[0], paths[1]

@@ -13,6 +13,7 @@
 - `reasons`: why the rows of report.html got their labels.
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
+- `search`: the trials of a hyper-parameter search.
 - `terms`: the terms that speak for and against each label.
 - `techniques`: the figures of settings of training, and whether they agree with the sources.
 - `techniques_page`: report.html of these.
@@ -92,6 +93,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "split_metrics",
             "write_results",
         ],
+        "search": ["write_nested_search", "write_search"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],

@@ -20,6 +20,7 @@ Modules:
 - `rounds`: several trainings in one run, and their folders;
 - `callbacks`: checkpoints on Ctrl-C, progress lines, the training log and its plot;
 - `health`: checks before a training, such as the initial loss and the learning rate;
+- `search`: hyper-parameter search: the trials of a recipe; its ranges are in `search_ranges`;
 - `signals`: activations and gradients of layers;
 - `fit`: whether a training has underfit or overfit, from its log;
 - `techniques`: settings of training to compare, and what their sources say of them.
@@ -94,6 +95,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "losses_of_tokens",
             "tokenize_pairs",
         ],
+        "search": ["Objective", "Search"],
+        "search_ranges": ["read_ranges"],
         "signals": ["layer_signals"],
         "techniques": ["BASES", "CLAIMS", "TECHNIQUES"],
         "token_blocks": ["token_blocks", "token_stream"],
