@@ -25,11 +25,14 @@ Data: as described in README.md; for recipes with other data, flags in --recipe.
 stopped search, repeat the command; with more --trials it goes on. Every run has a folder with a
 log.
 
-Expect: EXPECT
+Expect on two CPU cores: the default, twenty trials of naive Bayes on the sample, takes two to three
+minutes, and raises micro F1 on the test rows from .47 to .58.
 """
 
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from shared.cli import (
@@ -47,7 +50,7 @@ from shared.data import SplitArguments, write_outer_folds
 from shared.reports import write_nested_search, write_search
 from shared.training import Objective, Search, read_ranges
 
-RANGES = "recipes/configs/data/search_naive_bayes.yaml"
+DEFAULT_RECIPE, RANGES = "recipes/naive_bayes.py", "recipes/configs/data/search_naive_bayes.yaml"
 
 
 @dataclass
@@ -55,7 +58,7 @@ class SearchArguments(SplitArguments):
     """The flags of this recipe; data flags are passed to every run."""
 
     recipe: str = flag(
-        "naive_bayes",
+        Path(DEFAULT_RECIPE).stem,
         "Name of the recipe to run, with further flags for all runs in the same string: "
         "'github_tagger --num_train_epochs 3' (default: naive_bayes).",
     )
@@ -102,6 +105,8 @@ def main() -> None:
     args = parse_arguments(SearchArguments, description=__doc__)
     if not is_main_process():
         return  # one process starts all others
+    if find_spec("optuna") is None:
+        raise UserError("search needs optuna: pip install -c constraints.txt -e '.[search]'")
     script = f"recipes/{args.recipe_name}.py"
     known = script_flags(script)
     ranges = read_ranges(expand_path(args.ranges), known)
@@ -132,7 +137,8 @@ def main() -> None:
 
     # Nested cross-validation: no search sees the rows of the fold that tests it.
     outcomes = []
-    for n, (train, test) in enumerate(write_outer_folds(args, args.outer_folds, output_dir), 1):
+    folds = write_outer_folds(args, args.outer_folds, output_dir, seed=args.seed)
+    for n, (train, test) in enumerate(folds, 1):
         print(f"\nOuter fold {n} of {args.outer_folds}")
         data_flags = [f"--data={train}", f"--test_data={test}", "--empty_labels=negative"]
         data_flags += [] if "valid_size" not in known else [f"--valid_size={args.valid_size}"]

@@ -254,7 +254,7 @@ def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str
 
 
 def write_outer_folds(
-    args: DataArguments, folds: int, folder: Path
+    args: DataArguments, folds: int, folder: Path, *, seed: int
 ) -> Generator[tuple[Path, Path]]:
     """Write the labelled rows of `--data` once for each fold, as two files that any recipe reads.
 
@@ -263,11 +263,12 @@ def write_outer_folds(
     Parameters
     ----------
     args : DataArguments
-        Has a `seed` in addition.
     folds : int
         Number of folds.
     folder : Path
         Receives a folder ``fold_1``, and so on, for each fold.
+    seed : int
+        Same seed, same folds.
 
     Yields
     ------
@@ -278,7 +279,7 @@ def write_outer_folds(
     UserError
         As `shared.data.corpus.load_corpus` and `assign_folds` do.
     """
-    data = load_and_fold(args, folds=folds, group_column=None, seed=args.seed)
+    data = load_and_fold(args, folds=folds, group_column=None, seed=seed)
     names = np.array(data.corpus.label_names)
     texts = data.documents["oof"]["text"]
     rows = [

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path
@@ -49,11 +49,11 @@ class Objective(NamedTuple):
     ----------
     metric : str
         Name of a metric of ``metrics.json`` without its part, such as "micro_f1".
-    direction : "maximize" or "minimize".
+    direction : whether a higher or a lower score is better.
     """
 
     metric: str
-    direction: str
+    direction: Literal["maximize", "minimize"]
 
     def score(self, metrics: Mapping[str, Any]) -> float:
         """Return the score of a finished run: on its validation rows or out of its folds.

@@ -45,6 +45,8 @@ MOST_MODULES = {
     "naive_bayes": 108,
     "pet": 114,
     "prompts": 102,
+    "search": 112,
+    "search": 112,
     "self_training": 113,
     "seq2seq": 107,
     "serve": 88,
