@@ -16,6 +16,8 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `text_generators`: transformers that write texts; needs `transformer` only.
 - `recurrent_generators`: a recurrent network that writes a text from another one; needs
   `text_generators` only.
+- `forecasters`: models that forecast time series; needs `transformer` only.
+- `forecasting`: the flags of these models; how they are built and loaded.
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what layers start from: a linear fit, mean pooling, random weights of a scheme.
@@ -47,6 +49,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fit_head",
             "initialize_layers",
         ],
+        "forecasters": ["Forecaster", "ForecasterConfig"],
+        "forecasting": ["ForecasterArguments", "build_forecaster", "load_forecaster"],
         "from_scratch": [
             "LANGUAGE_MODELS",
             "LanguageModelArguments",

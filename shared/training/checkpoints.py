@@ -28,7 +28,7 @@ _STATE_FILE = "trainer_state.json"
 _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
-_DIGESTED_COLUMNS = ("input_ids", "labels", "label", "weight")
+_DIGESTED_COLUMNS = ("input_ids", "start", "labels", "label", "weight")
 REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
 ROUNDS_FOLDER = ".rounds"  # the folders of several trainings
 
@@ -40,6 +40,8 @@ _COMPARED_SETTINGS = (
     *("cell", "bidirectional", "num_attention_heads", "last_tokens", "n_layers", "layer_pooling"),
     *("head_sizes", "id2label", "problem_type", "context_size", "num_layers"),
     *("num_decoder_layers", "copies_source"),
+    *("architecture", "input_size", "horizon", "columns", "targets", "mean", "scale"),
+    *("individual", "patch_size", "patch_stride", "centring", "kernel_size"),
 )
 
 # --- which checkpoint ----------------------------------------------------------------------------

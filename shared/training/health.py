@@ -58,7 +58,8 @@ def check_health(
     Parameters
     ----------
     trainer : Trainer
-        Ready to train. Its training rows must have their ``length`` in tokens. Without a tokenizer
+        Ready to train. Rows of texts must have their ``length`` in tokens; of a model that reads
+        something else (``main_input_name``) no length is checked. Without a tokenizer
         (``processing_class``) unknown tokens are not counted.
     max_length : int, optional
         Number of tokens of a text that the model reads. None: all.
@@ -77,9 +78,11 @@ def check_health(
     """
     args = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
-    if lengths is None:
-        lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    results = [truncated_texts(lengths, max_length), parameters(model)]
+    results = [parameters(model)]
+    if getattr(model, "main_input_name", "input_ids") == "input_ids":
+        if lengths is None:
+            lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
+        results.insert(0, truncated_texts(lengths, max_length))
     if (tokenizer := trainer.processing_class) is not None:
         results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
     if label_counts is not None:
@@ -391,6 +394,8 @@ class _TrialTraining:
 
 def _shorten(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the first rows of a batch, and their tokens at the end that is not padded."""
+    if "input_ids" not in batch:  # not of texts
+        return {name: value[:ROWS].to(trainer.args.device) for name, value in batch.items()}
     ids = batch["input_ids"]
     # Without a mask, padding is on the right.
     padded_left = "attention_mask" in batch and not batch["attention_mask"][:, 0].all()

@@ -232,11 +232,13 @@ class RegressionLoss:
     ) -> torch.Tensor:
         """Return the scalar loss of ``outputs["logits"]`` for labels, both (rows, quantities).
 
-        The logits may hold several passes, as for `MultilabelLoss`.
+        Quantities can have several dimensions, such as steps and columns. The logits may hold
+        several passes, as for `MultilabelLoss`.
         """
         values = outputs["logits"].float()
         passes = len(values) // len(labels)
-        loss = (values - labels.float().repeat(passes, 1)).square().sum() / passes
+        copies = labels.float().repeat(passes, *(1,) * (labels.ndim - 1))
+        loss = (values - copies).square().sum() / passes
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -102,6 +102,13 @@ CASES = {
         "--eval_steps 3 --save_strategy steps --save_steps 3 --max_target_length 8 --num_beams 2",
         RESUME,
     ),
+    "series": Case(
+        "recipes/series.py",
+        f"--columns load --input_size 24 --output_dir {{run}}/out {CPU} --architecture gru "
+        "--hidden_size 8 --max_steps 6 --eval_strategy steps --eval_steps 3 --save_strategy steps "
+        "--save_steps 3 --logging_strategy steps --logging_steps 2",
+        RESUME,
+    ),
     "techniques": Case(
         "recipes/techniques.py",
         f"{OUT} {CPU} --vocab_size 300 --hidden_size 16 --max_steps 3 --num_seeds 1 "

@@ -12,7 +12,8 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "pet", "prompts", "seq2seq", "span_qa", "techniques"),
+    *("explore", "language_model", "pet", "prompts", "seq2seq", "series", "span_qa"),
+    "techniques",
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -37,6 +38,9 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         + "".join(f"the {word} is in a batch,which,{word}\n" for word in WORDS),
         encoding="utf-8",
     )
+    values = "".join(f"2024-01-{day:02},{day % 7},{day}\n" for day in range(1, 32))
+    values += "".join(f"2024-02-{day:02},{day % 7},{day}\n" for day in range(1, 30))
+    (folder / "series.csv").write_text("date,a,b\n" + values, encoding="utf-8")
     if name == "pet" and not (folder / "mlm").exists():
         save_tiny_mlm(tiny_model, folder / "mlm")
         (folder / "prompts.yaml").write_text(TINY_PROMPTS, "utf-8")
@@ -81,6 +85,11 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "seq2seq": (
             *(*data, "--use_cpu", "--bf16", "false", "--architecture", "rnn", "--max_steps", 1),
             *("--hidden_size", 16, "--vocab_size", 300, "--max_target_length", 5),
+        ),
+        "series": (
+            *("--data", folder / "series.csv", "--output_dir", folder / "out", "--use_cpu"),
+            *("--architecture", "transformer", "--hidden_size", 16, "--input_size", 12),
+            *("--horizon", 2, "--max_steps", 1),
         ),
         "techniques": (
             *(*data, "--use_cpu", "--max_steps", 1, "--num_seeds", 1, "--techniques", "clipping"),

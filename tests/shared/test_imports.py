@@ -24,6 +24,7 @@ WITH_TORCH = {
     *("methods.prompting", "models.causal_scoring", "taggers.language_model"),
     *(
         "models.first_weights",
+        "models.forecasters",
         "models.heads",
         "models.networks",
         "models.recurrent_generators",

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from shared.plots import (
+    plot_forecasts,
     plot_label_counts,
     plot_learning_curves,
     plot_next_tokens,
+    plot_step_errors,
     plot_training_curve,
     plot_words_per_text,
 )
@@ -254,3 +256,22 @@ def test_next_tokens(tmp_path, tokens):
     path = tmp_path / "plot.png"
     plot_next_tokens(np.full((len(tokens),) * 2, 1 / len(tokens)), tokens, path)
     assert png_size(path)[0] > 300
+
+
+def test_forecasts_have_a_panel_each_and_one_legend(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("shared.plots._save", lambda figure, path: figures.append(figure))
+    times = np.datetime64("2024-01-01", "ns") + np.arange(3) * np.timedelta64(1, "h")
+    lines = {"actual": (times, np.arange(3.0)), "gru": (times[2:], np.ones(1))}
+    plot_forecasts([("cost in $", lines)] * 3, tmp_path / "plot.png", n_columns=2)
+    drawn = [axes for axes in figures[0].axes if axes.get_visible()]
+    assert [len(axes.lines) for axes in drawn] == [2, 2, 2]
+    assert drawn[0].lines[1].get_marker() == "o"  # one point
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["actual", "gru"]
+
+
+def test_errors_by_step_are_drawn(tmp_path):
+    errors = [{"step": step, "gru": 0.1 * step, "last value": 0.2} for step in range(1, 60)]
+    plot_step_errors(errors, tmp_path / "plot.png")
+    assert png_size(tmp_path / "plot.png")[0] > 500

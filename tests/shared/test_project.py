@@ -49,6 +49,7 @@ MOST_MODULES = {
     "search": 112,
     "self_training": 113,
     "seq2seq": 107,
+    "series": 102,
     "serve": 88,
     "span_qa": 101,
     "tag": 91,

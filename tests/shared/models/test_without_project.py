@@ -11,6 +11,7 @@ import torch
 from tiny_training import LABELS
 from transformers import AutoModelForSequenceClassification, BertConfig, pipeline
 
+from shared.models.forecasters import Forecaster, ForecasterConfig
 from shared.models.heads import PooledForSequenceClassification
 from shared.models.loading import load_encoder, load_sequence_classifier, load_tokenizer
 from shared.models.lossless_tokenizers import train_lossless_tokenizer, train_pair_tokenizer
@@ -169,6 +170,34 @@ def test_an_encoder_decoder_writes_without_this_project(encoder, tmp_path):
     batch = tokenizer([TEXT], return_tensors="pt")
     own = model.eval().generate(**batch, max_new_tokens=9, num_beams=2)
     assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
+
+
+FORECASTER = """
+import json, sys
+sys.modules["shared"] = None
+import numpy as np
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(json.dumps(model.forecast(np.arange(12.0)[:, None]).tolist()))
+"""
+
+
+def test_a_forecaster_works_without_this_project(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"input_size": 12, "horizon": 3, "hidden_size": 8, "num_attention_heads": 2}
+    model = Forecaster(ForecasterConfig(architecture="transformer", patch_size=4, **sizes)).eval()
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    run = subprocess.run(
+        [sys.executable, "-c", FORECASTER, folder],
+        cwd=tmp_path,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    forecast = model.forecast(np.arange(12.0)[:, None])
+    np.testing.assert_allclose(json.loads(run.stdout.splitlines()[-1]), forecast, rtol=1e-5)
 
 
 def test_code_in_a_folder_is_not_run_by_default(tiny_model, tmp_path):

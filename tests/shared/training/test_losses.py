@@ -145,6 +145,9 @@ def test_regression_loss_is_squared_error():
     values, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     assert RegressionLoss()(outputs(values), labels).item() == pytest.approx(2.5)
     assert RegressionLoss()(outputs(values), labels, 10).item() == pytest.approx(0.5)
+    # Of several dimensions, and two passes.
+    twice, deep = torch.cat([values, values])[..., None], labels[..., None]
+    assert RegressionLoss()(outputs(twice), deep).item() == pytest.approx(2.5)
 
 
 def test_the_loss_of_half_precision_logits_is_computed_in_single_precision():
