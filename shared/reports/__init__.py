@@ -14,6 +14,7 @@
 - `cards`: model cards.
 - `label_errors`: rows that are likely to have a wrong label.
 - `terms`: the terms that speak for and against each label.
+- `tables`: the results of a cross-validation on a table.
 - `techniques`: the figures of settings of training, and whether they agree with the sources.
 - `techniques_page`: report.html of these.
 - `verdict`: what the metrics of a run mean, in plain words.
@@ -92,6 +93,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "split_metrics",
             "write_results",
         ],
+        "tables": ["write_table_results"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],

@@ -77,16 +77,18 @@ def check_health(
     """
     args = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
-    if lengths is None:
-        lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    results = [truncated_texts(lengths, max_length), parameters(model)]
-    if (tokenizer := trainer.processing_class) is not None:
-        results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
-    if label_counts is not None:
-        results.insert(0, rare_labels(label_counts))
     batches = [
         _shorten(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)
     ]
+    if lengths is None:
+        lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
+    results = [parameters(model)]
+    if (tokenizer := trainer.processing_class) is not None:
+        results.insert(0, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
+    if "input_ids" in batches[0]:  # the rows of a table have no tokens
+        results.insert(0, truncated_texts(lengths, max_length))
+    if label_counts is not None:
+        results.insert(0, rare_labels(label_counts))
     trial = _TrialTraining(trainer, model)
 
     # One pass without training: the initial loss, the activations, and the time of a step.
@@ -391,6 +393,8 @@ class _TrialTraining:
 
 def _shorten(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the first rows of a batch, and their tokens at the end that is not padded."""
+    if "input_ids" not in batch:
+        return {name: value[:ROWS].to(trainer.args.device) for name, value in batch.items()}
     ids = batch["input_ids"]
     # Without a mask, padding is on the right.
     padded_left = "attention_mask" in batch and not batch["attention_mask"][:, 0].all()
