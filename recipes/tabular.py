@@ -29,6 +29,7 @@ Expect: EXPECT
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from transformers import set_seed
@@ -148,8 +149,8 @@ def main() -> None:
     category_counts = [len(known) for known in table.schema.categories.values()]
     parts = table.parts
     y = {part: one_hot(rows.labels, len(names)) for part, rows in parts.items()}
-    fold_of = assign_folds(y["oof"], args.folds, groups=table.groups, seed=args.seed)
-    print_once(describe_folds(fold_of, y["oof"], names))
+    fold_of = assign_folds(y["oof"], args.folds, groups=table.groups, seed=args.seed, unit="rows")
+    print_once(describe_folds(fold_of, y["oof"], names, unit="rows"))
 
     # A fold that an earlier run has finished with the same flags and data is not repeated.
     flags = result_flags(args, TableRecipeArguments, "baselines")
@@ -260,7 +261,7 @@ def main() -> None:
     push_to_hub(output_dir, args)
 
 
-def predict(args: TableRecipeArguments, output_dir) -> None:
+def predict(args: TableRecipeArguments, output_dir: Path) -> None:
     """Predict the rows of a file with a trained model; write ``predictions.jsonl``."""
     classifier = load_table_classifier(args.model)
     source = open_rows(args, args.predict)

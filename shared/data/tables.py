@@ -237,13 +237,13 @@ def load_table(args: TableArguments) -> Table:
             _category(value, blank) for value, kept in zip(values, labelled, strict=True) if kept
         ]
         distinct = {*texts}
-        named = name in args.categorical_columns
+        most = max(_MOST_CATEGORIES, _SHARE_OF_CATEGORIES * len(texts))
         if len(distinct) < 2:
             notes.append(f"column {name!r} is left out: it has one value only")
-        elif not named and len(distinct) > max(_MOST_CATEGORIES, _SHARE_OF_CATEGORIES * len(texts)):
+        elif name not in args.categorical_columns and len(distinct) > most:
             notes.append(
-                f"column {name!r} is left out: {len(distinct):,} different values in {len(texts):,} "
-                "rows (--categorical_columns keeps it)"
+                f"column {name!r} is left out: {len(distinct):,} different values in "
+                f"{len(texts):,} rows (--categorical_columns keeps it)"
             )
         else:
             categories[name] = _sort_names(distinct)
@@ -308,9 +308,9 @@ def _find_label_column(args: TableArguments, source: Source) -> str:
             for column in source.columns:
                 if column.lower() == name:
                     return column
-    column = find_label_column(source.columns, args.label_column, source.name)
-    assert column is not None  # it is required
-    return column
+    wanted = find_label_column(source.columns, args.label_column, source.name)
+    assert wanted is not None  # it is required
+    return wanted
 
 
 def _read_cells(source: Source, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -509,9 +509,9 @@ def read_rows(
     if labelled:
         blank = {*schema.missing_values}
         classes = [_class_name(value, blank) for value in cells.pop(schema.label_column)]
-        for row, name in enumerate(classes, 1):
-            if name not in schema.label_names:
-                problem = "no class" if name is None else f"the class {name!r}"
+        for row, name_of_row in enumerate(classes, 1):
+            if name_of_row not in schema.label_names:
+                problem = f"the class {name_of_row!r}" if name_of_row is not None else "no class"
                 raise UserError(
                     f"{source.place(row)}: {problem} in column {schema.label_column!r}; the "
                     f"classes of --data are {name_some(schema.label_names)}"
@@ -525,8 +525,8 @@ def _note_unseen(
 ) -> list[str]:
     notes = []
     for j, name in enumerate(schema.categories):
-        unseen = np.flatnonzero(rows.codes[:, j] == UNSEEN)
-        if len(unseen):
+        unseen = np.flatnonzero(rows.codes[:, j] == UNSEEN).tolist()
+        if unseen:
             counts = Counter(str(cells[name][row]) for row in unseen)
             named = name_some([value for value, _ in counts.most_common()], 3)
             notes.append(

@@ -63,7 +63,11 @@ def score_table_baselines(
             score = fit_table_baseline(name, **settings)(features["oof"][~held_out], y[~held_out])
             to_score = {**features, "oof": features["oof"][held_out]}
             with atomic_write(path, "wb") as file:
-                np.savez(file, **{part: score(rows) for part, rows in to_score.items()})
+                np.savez(
+                    file,
+                    allow_pickle=False,
+                    **{part: score(rows) for part, rows in to_score.items()},
+                )
         with np.load(path, allow_pickle=False) as arrays:
             fold_scores[name].append(dict(arrays))
     return {name: join_folds(scores, fold_of) for name, scores in fold_scores.items()}
@@ -155,6 +159,7 @@ def _pipeline(
         model = make_pipeline(columns, LogisticRegression(max_iter=5000))
         return model, {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
     forest = RandomForestClassifier(300, n_jobs=-1, random_state=seed)
-    settings = {"min_samples_leaf": [1, 3, 10], "max_features": ["sqrt", 0.5]}
-    model = make_pipeline(columns, forest)
-    return model, {f"randomforestclassifier__{key}": values for key, values in settings.items()}
+    return make_pipeline(columns, forest), {
+        "randomforestclassifier__min_samples_leaf": [1, 3, 10],
+        "randomforestclassifier__max_features": ["sqrt", 0.5],
+    }

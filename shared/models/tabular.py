@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -100,5 +101,5 @@ def build_tabular_model(
     batch = torch.as_tensor(numbers[:512]), torch.as_tensor(codes[:512])
     for member in model.members:
         layers = [layer for layer in member.modules() if isinstance(layer, torch.nn.Linear)]
-        initialize_layers(layers, args.initialization, lambda member=member: member(*batch))
+        initialize_layers(layers, args.initialization, partial(member, *batch))
     return model

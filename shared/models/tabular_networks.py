@@ -40,8 +40,7 @@ class TabularConfig(PretrainedConfig):
     category_counts : number of categories of each categorical column.
     embedding_size : width of the vector of a category.
     hidden_size, num_layers : width and number of the hidden layers.
-    activation : function of the hidden layers, a name of ``transformers.activations.ACT2FN``.
-    normalization : "none", "batch" or "layer", between each linear layer and its activation.
+    activation, normalization : of the hidden layers, as in `networks.TextMLPConfig`.
     dropout : dropout rate after each hidden layer.
     members : number of networks whose probabilities are averaged.
     scaling : "standard": numbers have mean 0 and standard deviation 1 on the training rows;
@@ -183,11 +182,9 @@ class TabularForSequenceClassification(PreTrainedModel):
 
     def fit_preprocessing(self, numbers: np.ndarray, codes: np.ndarray) -> None:
         """Set fillings and scales by the training rows; see `Preprocessing.fit`."""
-        first = self.members[0].preprocessing
-        first.fit(numbers, codes)
-        for member in self.members[1:]:
-            for name, value in first.named_buffers():
-                member.preprocessing.get_buffer(name).copy_(value)
+        for module in self.modules():
+            if isinstance(module, Preprocessing):
+                module.fit(numbers, codes)
 
     def forward(
         self,

@@ -1,8 +1,8 @@
-"""The results of a cross-validation on a table: metrics of each method, files, plots, model card."""
+"""The results of a cross-validation on a table: metrics, files, plots, model card."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
