@@ -158,8 +158,8 @@ def _pipeline(
     if name == "logistic":
         model = make_pipeline(columns, LogisticRegression(max_iter=5000))
         return model, {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
-    forest = RandomForestClassifier(300, n_jobs=-1, random_state=seed)
+    forest = RandomForestClassifier(200, n_jobs=-1, random_state=seed)
     return make_pipeline(columns, forest), {
-        "randomforestclassifier__min_samples_leaf": [1, 3, 10],
+        "randomforestclassifier__min_samples_leaf": [1, 5],
         "randomforestclassifier__max_features": ["sqrt", 0.5],
     }

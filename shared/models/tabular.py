@@ -37,8 +37,8 @@ class TabularArguments:
         "normal with standard deviation .01 (small) or 1 (large) (default: kaiming).",
     )
     members: int = flag(
-        16,
-        "Networks that are trained together and whose probabilities are averaged (default: 16).",
+        8,
+        "Networks that are trained together and whose probabilities are averaged (default: 8).",
         least=1,
         most=1000,
     )

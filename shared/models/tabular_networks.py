@@ -60,7 +60,7 @@ class TabularConfig(PretrainedConfig):
     activation: str = "elu"
     normalization: str = "batch"
     dropout: float | int = 0.3
-    members: int = 16
+    members: int = 8
     scaling: str = "standard"
     table: dict[str, Any] | None = None
 
