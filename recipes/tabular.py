@@ -30,6 +30,7 @@ Expect: EXPECT
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from transformers import set_seed
@@ -98,8 +99,8 @@ class TableRecipeArguments(
         True,
         "Also fit logistic regression, a random forest and gradient boosting (default: true).",
     )
-    class_weight: str = flag(
-        "none", "Loss weight of classes: none, or balanced: higher if rarer (default: none)."
+    class_weight: Literal["none", "balanced"] = flag(
+        "none", "Loss weight of classes: all equal, or higher if rarer (default: none)."
     )
     model: str | None = flag(None, "Folder of a model for --predict (default: none).")
     predict: str | None = flag(
@@ -126,8 +127,6 @@ class TableRecipeArguments(
     def __post_init__(self):
         if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
             raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
-        if self.class_weight not in ("none", "balanced"):
-            raise UserError(f"--class_weight {self.class_weight}: none or balanced")
         if bool(self.predict) != bool(self.model):
             raise UserError("--predict and --model: give both, a file of rows and a trained model")
         super().__post_init__()

@@ -102,6 +102,12 @@ CASES = {
         "--eval_steps 3 --save_strategy steps --save_steps 3 --max_target_length 8 --num_beams 2",
         RESUME,
     ),
+    "tabular": Case(
+        "recipes/tabular.py",
+        f"--output_dir {{run}}/out {CPU} --folds 2 --members 2 --hidden_size 16 "
+        "--num_train_epochs 3 --baselines false",
+        RESUME,
+    ),
     "techniques": Case(
         "recipes/techniques.py",
         f"{OUT} {CPU} --vocab_size 300 --hidden_size 16 --max_steps 3 --num_seeds 1 "

@@ -12,7 +12,8 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "pet", "prompts", "seq2seq", "span_qa", "techniques"),
+    *("explore", "language_model", "pet", "prompts", "seq2seq", "span_qa", "tabular"),
+    "techniques",
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -81,6 +82,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "seq2seq": (
             *(*data, "--use_cpu", "--bf16", "false", "--architecture", "rnn", "--max_steps", 1),
             *("--hidden_size", 16, "--vocab_size", 300, "--max_target_length", 5),
+        ),
+        "tabular": (
+            *("--output_dir", folder / "out", "--use_cpu", "--max_steps", 1, "--folds", 2),
+            *("--members", 1, "--hidden_size", 16, "--baselines", "false"),
         ),
         "techniques": (
             *(*data, "--use_cpu", "--max_steps", 1, "--num_seeds", 1, "--techniques", "clipping"),

@@ -20,7 +20,7 @@ def rows():
     labels = (sizes > 0) ^ (generator.random(90) < 0.1)
     colours = generator.choice(["red", "green", ""], 90)
     return [
-        (size, "" if i % 5 == 0 else weight, colour, "small large".split()[int(label)])
+        (size, "" if i % 5 == 0 else weight, colour, ["small", "large"][int(label)])
         for i, (size, weight, colour, label) in enumerate(
             zip(sizes, weights, colours, labels, strict=True)
         )
@@ -68,7 +68,7 @@ def test_a_table_is_learned_reported_and_applied(recipe, rows, tmp_path, monkeyp
         i: row[3] for i, row in enumerate(rows, 1) if i > 20
     }
     with (out / "importance.csv").open(encoding="utf-8") as file:
-        assert [row["column"] for row in csv.DictReader(file)][0] == "size"
+        assert next(csv.DictReader(file))["column"] == "size"
     card = (out / "README.md").read_text(encoding="utf-8")
     for picture in ("plots/importance.png", "plots/confusion.png", "plots/reliability.png"):
         assert f"({picture})" in card
@@ -115,11 +115,8 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     actual = load_file(again / "model.safetensors")
     assert expected.keys() == actual.keys()
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
-    pairs = [
-        {k: v for k, v in read_json(folder / "metrics.json").items()}
-        for folder in (tmp_path / "out", again)
-    ]
-    assert pairs[0] == pairs[1]
+    first, second = (read_json(folder / "metrics.json") for folder in (tmp_path / "out", again))
+    assert first == second
     # A finished run is not trained again; with other data it is refused.
     assert "epoch" not in recipe("--output_dir", again)
     assert "was trained with other flags" in recipe.mistake("--output_dir", again, "--seed", 7)
