@@ -129,6 +129,8 @@ class TableRecipeArguments(
             raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
         if bool(self.predict) != bool(self.model):
             raise UserError("--predict and --model: give both, a file of rows and a trained model")
+        if self.predict:
+            self.eval_strategy, self.load_best_model_at_end = "no", False  # nothing is trained
         super().__post_init__()
 
 

@@ -103,8 +103,11 @@ def fit_table_baseline(
     def fit(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         y = labels.argmax(axis=1)
         pipeline, settings = _pipeline(name, n_numbers, category_counts, seed)
-        # A class with fewer rows than folds would be missing in some.
-        if np.bincount(y)[np.unique(y)].min() >= _INNER_FOLDS:
+        if np.bincount(y)[np.unique(y)].min() < _INNER_FOLDS:
+            # The class would be missing in some folds. Boosting cannot hold out rows of it either.
+            if name == "boosting":
+                pipeline.set_params(early_stopping=False, max_iter=100)
+        else:
             cv = StratifiedKFold(_INNER_FOLDS, shuffle=True, random_state=seed)
             pipeline = GridSearchCV(pipeline, settings, scoring="neg_log_loss", cv=cv)
         fitted = pipeline.fit(features, y)

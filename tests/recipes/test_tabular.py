@@ -9,16 +9,17 @@ from safetensors.numpy import load_file
 
 from shared.methods import load_table_classifier
 
+N_ROWS = 240
 HEADER = ("size", "weight", "colour", "kind")
 
 
 @pytest.fixture
 def rows():
-    """90 rows whose class is that of their size, but for a tenth; weight and colour say nothing."""
+    """Rows whose class is that of their size, but for 5 %; weight and colour say nothing."""
     generator = np.random.default_rng(0)
-    sizes, weights = generator.normal(size=(2, 90)).round(4)
-    labels = (sizes > 0) ^ (generator.random(90) < 0.1)
-    colours = generator.choice(["red", "green", ""], 90)
+    sizes, weights = generator.normal(size=(2, N_ROWS)).round(4)
+    labels = (sizes > 0) ^ (generator.random(N_ROWS) < 0.05)
+    colours = generator.choice(["red", "green", ""], N_ROWS)
     return [
         (size, "" if i % 5 == 0 else weight, colour, ["small", "large"][int(label)])
         for i, (size, weight, colour, label) in enumerate(
@@ -37,7 +38,7 @@ def flags(rows, tmp_path):
     return [
         *("--data", table(tmp_path / "rows.csv", rows), "--label_column", "kind", "--use_cpu"),
         *("--output_dir", tmp_path / "out", "--folds", 2, "--members", 2, "--hidden_size", 8),
-        *("--num_train_epochs", 12, "--learning_rate", 0.03, "--per_device_train_batch_size", 16),
+        *("--num_train_epochs", 6, "--learning_rate", 0.03, "--per_device_train_batch_size", 32),
         *("--baselines", "false"),
     ]
 
@@ -54,14 +55,14 @@ def test_a_table_is_learned_reported_and_applied(recipe, rows, tmp_path, monkeyp
     printed = recipe("--test_data", test, "--baselines", "true")
     out = tmp_path / "out"
     metrics = read_json(out / "metrics.json")
-    assert (metrics["oof_samples"], metrics["test_samples"]) == (70, 20)
+    assert (metrics["oof_samples"], metrics["test_samples"]) == (N_ROWS - 20, 20)
     assert metrics["oof_accuracy"] > 0.75
     assert "20 rows that repeat a test row are left out" in printed
     assert "against gradient boosting" in printed
     assert metrics["boosting_oof_log_loss"] > 0
 
     lines = read_lines(out / "oof_predictions.jsonl")
-    assert [line["row"] for line in lines] == list(range(21, 91))
+    assert [line["row"] for line in lines] == list(range(21, N_ROWS + 1))
     right = [line["true"] == line["predicted"] for line in lines]
     assert np.mean(right) == pytest.approx(metrics["oof_accuracy"])
     assert {line["row"]: line["true"] for line in lines} == {
@@ -138,10 +139,10 @@ def test_mistakes(recipe, rows, tmp_path):
     line = recipe.mistake("--predict", "rows.csv", "--model", tmp_path / "other")
     assert "other: no model of table rows (is of the type bert)" in line
     assert "no column 'knd'" in recipe.mistake("--label_column", "knd")
-    assert "are in only 90 groups" in recipe.mistake("--folds", 91)
+    assert "are in only 240 groups" in recipe.mistake("--folds", 241)
     one = table(tmp_path / "one.csv", [row for row in rows if row[3] == "small"])
     assert "all rows have the class 'small'" in recipe.mistake("--data", one)
     unknown = table(tmp_path / "unknown.csv", [(1, 2, "red", "huge")])
     line = recipe.mistake("--test_data", unknown)
-    assert "unknown.csv, line 2: the class 'huge' in column 'kind'" in line
+    assert "unknown.csv, row 1: the class 'huge' in column 'kind'" in line
     assert "each fold finds its own" in recipe.mistake("--resume_from_checkpoint", tmp_path)

@@ -49,6 +49,7 @@ MOST_MODULES = {
     "seq2seq": 107,
     "serve": 88,
     "span_qa": 101,
+    "tabular": 107,
     "tag": 91,
     "techniques": 68,
     "train_nli": 102,

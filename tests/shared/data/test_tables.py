@@ -51,12 +51,12 @@ def test_cells_come_back(rows, tmp_path_factory):
     for (size, colour, _), number, code in zip(rows, read.numbers, read.codes, strict=True):
         assert math.isnan(number[0]) == (size is None)
         if size is not None:
-            value = number[0] * spread + schema.offsets[0]
+            value = float(number[0]) * spread + schema.offsets[0]
             assert value == pytest.approx(size, abs=1e-6 * max(spread, abs(size - value), 1))
         assert schema.categories["colour"][code[0] - 1] == (colour or "")
     # Equal rows, and only these, are in one group.
     keys = [
-        (number.tobytes(), code.tobytes())
+        ((number + 0.0).tobytes(), code.tobytes())  # -0 is 0
         for number, code in zip(read.numbers, read.codes, strict=True)
     ]
     for i, key in enumerate(keys):

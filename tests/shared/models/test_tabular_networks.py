@@ -37,7 +37,7 @@ def test_numbers_are_scaled_by_the_training_rows(rows, scaling):
     model = build(rows, scaling=scaling)
     numbers, codes = rows
     inputs = model.members[0].preprocessing(torch.as_tensor(numbers), torch.as_tensor(codes))
-    values, missing = inputs[:, :3].numpy(), inputs[:, 3:6].numpy()
+    values, missing = inputs[:, :3].detach().numpy(), inputs[:, 3:6].detach().numpy()
     filled = np.where(np.isnan(numbers), np.nanmedian(numbers, axis=0), numbers)
     if scaling == "standard":
         expected = (filled - filled.mean(axis=0)) / filled.std(axis=0)
@@ -113,7 +113,7 @@ def test_joined_folds_and_a_saved_model_give_the_same_scores(rows, tmp_path):
 @pytest.mark.parametrize("scheme", ["xavier", "lsuv", "small", "large"])
 def test_first_weights(rows, scheme):
     first, other = build(rows), build(rows, initialization=scheme)
-    weights = [model.members[0].layers[0].linear.weight for model in (first, other)]
+    weights = [model.members[0].layers[0].linear.weight.detach() for model in (first, other)]
     assert not torch.equal(*weights)
     if scheme in ("small", "large"):
         assert float(weights[1].std()) == pytest.approx(0.01 if scheme == "small" else 1, rel=0.2)
