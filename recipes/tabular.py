@@ -1,8 +1,8 @@
 """Classify the rows of a table, numbers and categories, with an ensemble of small networks.
 
 Why: trees are the usual choice for tables. A few small networks (an MLP with ELU, batch norm and
-dropout), whose probabilities are averaged, are as good on many tables, and often better where the
-signal is weak. This recipe trains them, and beside them logistic regression, a random forest and
+dropout), whose probabilities are averaged, can be as good or better; which one is depends on the table. This
+recipe trains them, and beside them logistic regression, a random forest and
 gradient boosting at settings chosen on the training rows, all on the same folds. So the table of
 methods says which one to take.
 
@@ -25,7 +25,10 @@ methods says which one to take.
 To continue a stopped run, repeat the command with --resume_from_checkpoint true; finished folds are
 kept. The card shows the importance of each column (permutation), confusion and reliability.
 
-Expect: EXPECT
+Expect on water potability (3,276 rows with gaps, most frequent class .610), five folds: networks
+.685 and .675 (seeds 42 and 1), logistic regression .610. On its 2,011 rows without gaps a random
+forest is better: .661 against .627 out of fold. A run takes two to five minutes of processor time,
+most of it for the forest (recipes/FIGURES.md).
 """
 
 from dataclasses import dataclass, replace
