@@ -1,10 +1,9 @@
 """Classify the rows of a table, numbers and categories, with an ensemble of small networks.
 
-Why: trees are the usual choice for tables. A few small networks (an MLP with ELU, batch norm and
-dropout), whose probabilities are averaged, can be as good or better; which one is depends on the table. This
-recipe trains them, and beside them logistic regression, a random forest and
-gradient boosting at settings chosen on the training rows, all on the same folds. So the table of
-methods says which one to take.
+Why: trees are the usual choice for tables. The mean of a few small networks (an MLP with ELU, batch
+norm and dropout) can be better, or worse. This recipe trains them, and beside them logistic
+regression, a random forest and gradient boosting at settings chosen on the training rows, all on
+the same folds. The table of methods says which one to take.
 
     accelerate launch recipes/tabular.py
     accelerate launch recipes/tabular.py --data my_table.csv --label_column species --folds 5
