@@ -577,6 +577,91 @@ def plot_step_errors(errors: Sequence[Mapping[str, float]], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_importance(importances: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Horizontal bars of the importance of each column: the mean over folds, and their range.
+
+    With more than 30 columns, the 30 most important ones are shown.
+
+    Parameters
+    ----------
+    importances : float array of shape (folds, columns)
+        See `shared.evaluation.importance.permutation_importance`.
+    names : sequence of str
+    path : Path
+    """
+    mean = importances.mean(axis=0)
+    order = np.argsort(mean, kind="stable")[-30:]
+    figure, axes = _figure(height=1.4 + 0.26 * len(order))
+    axes.barh(np.arange(len(order)), mean[order], color=BLUE)
+    axes.hlines(
+        *(np.arange(len(order)), importances.min(axis=0)[order], importances.max(axis=0)[order]),
+        color=ORANGE,
+        lw=1.5,
+    )
+    fonts, _ = _fonts_for("".join(names))
+    axes.set_yticks(
+        np.arange(len(order)),
+        [_short(names[column]) for column in order],
+        parse_math=False,
+        fontfamily=fonts,
+    )
+    title = "Importance of columns"
+    if len(order) < len(names):
+        title += f" (the {len(order)} highest of {len(names):,})"
+    axes.set(xlabel="rise of the log loss when shuffled (line: range over folds)", title=title)
+    _save(figure, path)
+
+
+def plot_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Confusion matrix: colours are the share of each true class, numbers are rows.
+
+    With more than 20 classes the numbers are left out.
+
+    Parameters
+    ----------
+    counts : int array of shape (classes, classes)
+        Rows of class i that were predicted as class j.
+    names : sequence of str
+    path : Path
+    """
+    size = 2.8 + 0.45 * min(len(names), 30)
+    figure, axes = _figure(size + 1, size)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= 20:
+        for (i, j), count in np.ndenumerate(counts):
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axes.annotate(f"{count:,}", (j, i), ha="center", va="center", color=colour, fontsize=9)
+    fonts, _ = _fonts_for("".join(names))
+    shown = [_short(name) for name in names]
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
+    axes.set_xticks(range(len(names)), shown, rotation=90 if len(names) > 3 else 0, **style)
+    axes.set_yticks(range(len(names)), shown, **style)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    _save(figure, path)
+
+
+def plot_reliability(points: Mapping[str, np.ndarray], path: Path) -> None:
+    """Reliability diagram: the share of right predictions over the score of the predicted class.
+
+    Parameters
+    ----------
+    points : mapping of "score", "share" and "count" to array of shape (bins,)
+        From `shared.evaluation.reliability.reliability`.
+    path : Path
+    """
+    figure, axes = _figure(5.2, 4.6)
+    axes.plot([0, 1], [0, 1], "--", color=GREY, lw=1, label="calibrated")
+    axes.plot(points["score"], points["share"], color=BLUE, lw=1)
+    areas = 12 + 240 * points["count"] / points["count"].sum()
+    axes.scatter(points["score"], points["share"], s=areas, color=BLUE, label="rows (area)")
+    axes.set(xlabel="score of the predicted class", ylabel="share that is right", ylim=(0, 1.03))
+    axes.set(xlim=(min(points["score"].min(), 0.5) - 0.03, 1.03), title="Reliability")
+    _legend_below(figure, *axes.get_legend_handles_labels())
+    _save(figure, path)
+
+
 def _points(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Return (epoch, value) of the entries with a finite value."""
     return [

@@ -16,7 +16,15 @@ OWN = {"shared", "recipes", "authors", *(path.stem for path in ROOT.glob("tests/
 OPTIONAL = {"setfit": "setfit", "iterstrat": "iterative-stratification"}
 # Peers that benchmarks measure if they are installed; each benchmark names their versions.
 PEERS = {"datasketch", "rensa", "skactiveml", "small_text"}
-EXTRAS = ["demo", "export", "generation", "llm", "ray", "search", "trackers"]  # what some recipes need
+EXTRAS = [
+    "demo",
+    "export",
+    "generation",
+    "llm",
+    "ray",
+    "search",
+    "trackers",
+]  # what some recipes need
 
 
 def normalized(name):

@@ -39,6 +39,7 @@ Modules:
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
+- `tables`: rows of numbers and categories with one class each.
 - `template_questions`: questions on the lines of a template, such as that of bug reports.
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
@@ -64,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "AnnotatorArguments",
             "DataArguments",
             "PseudoLabelArguments",
+            "SourceArguments",
             "SplitArguments",
             "TaggingArguments",
         ],
@@ -96,7 +98,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pairs": ["PairArguments", "Pairs", "load_pairs"],
         "preparation": ["is_pull_request"],
         "questions": ["Question", "QuestionArguments", "load_questions", "read_questions"],
-        "readers": ["open_data", "open_source"],
+        "readers": ["open_data", "open_rows", "open_source"],
         "resampling": [
             "EvaluationArguments",
             "Resampling",
@@ -105,6 +107,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "tables": ["TableArguments", "TableRows", "TableSchema", "load_table", "read_rows"],
         "template_questions": ["load_template_questions", "read_template"],
         "time_column": ["read_time_column"],
         "texts_to_label": ["TextToLabel", "load_texts_to_label"],

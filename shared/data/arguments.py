@@ -23,8 +23,8 @@ NEGATIVE_HINT = (
 
 
 @dataclass
-class DataArguments:
-    """Flags about the data. The arguments of every recipe inherit them."""
+class SourceArguments:
+    """Flags that name rows, and say how a file of rows is read."""
 
     data: str = flag(
         "sample",
@@ -65,6 +65,12 @@ class DataArguments:
         "before them), 'none' (marks are plain characters, each line is a row) or 'auto' (what "
         "fits the whole file; an error if two of them fit and differ in rows) (default: auto).",
     )
+
+
+@dataclass
+class DataArguments(SourceArguments):
+    """Flags about texts and their labels. The arguments of every recipe of texts inherit them."""
+
     text_columns: list[str] = flag(
         list(DEFAULT_TEXT_COLUMNS),
         "Columns that make up the text. They are joined by a blank line, without the empty ones "

@@ -170,7 +170,9 @@ def join_groups(*groupings: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1][:n_rows]
 
 
-def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int) -> np.ndarray:
+def assign_folds(
+    y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int, unit: str = "texts"
+) -> np.ndarray:
     """Assign each row to a fold, with labels spread evenly and each group inside one fold.
 
     Parameters
@@ -183,6 +185,8 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
         Rows of the same group get the same fold.
     seed : int
         The same seed gives the same folds.
+    unit : str, default "texts"
+        What rows are, in messages.
 
     Returns
     -------
@@ -209,7 +213,7 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
     n_groups = len(np.unique(groups))
     if n_groups < n_splits:
         raise UserError(
-            f"--folds {n_splits}: the {len(y):,} texts are in only {n_groups} groups, and a group "
+            f"--folds {n_splits}: the {len(y):,} {unit} are in only {n_groups} groups, and a group "
             "cannot be divided between folds; choose fewer folds, or smaller groups"
         )
     fold_of = np.empty(len(y), np.int64)
@@ -220,13 +224,15 @@ def assign_folds(y: np.ndarray, n_splits: int, *, groups: np.ndarray, seed: int)
     if not sizes.all():
         largest_group = np.unique(groups, return_counts=True)[1].max()
         raise UserError(
-            f"--folds {n_splits}: fold {sizes.argmin()} got no text, because the largest group has "
-            f"{largest_group:,} of {len(y):,} texts; choose fewer folds"
+            f"--folds {n_splits}: fold {sizes.argmin()} got no row, because the largest group has "
+            f"{largest_group:,} of {len(y):,} {unit}; choose fewer folds"
         )
     return fold_of
 
 
-def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str]) -> str:
+def describe_folds(
+    fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str], *, unit: str = "texts"
+) -> str:
     """Return the sizes of the folds, and which labels are missing from some of them, as text.
 
     Parameters
@@ -235,9 +241,11 @@ def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str
     y : array of shape (rows, labels)
         Multi-hot.
     label_names : sequence of str
+    unit : str, default "texts"
+        What rows are.
     """
-    sizes = np.bincount(fold_of)
-    lines = [f"folds: {', '.join(f'{size:,}' for size in sizes)} texts"]
+    sizes, one = np.bincount(fold_of), unit.removesuffix("s")
+    lines = [f"folds: {', '.join(f'{size:,}' for size in sizes)} {unit}"]
     for number in range(len(sizes)):
         missing = [
             name
@@ -245,11 +253,11 @@ def describe_folds(fold_of: np.ndarray, y: np.ndarray, label_names: Sequence[str
             if not count
         ]
         if missing:
-            lines.append(f"note: no text of fold {number} has the label {name_some(missing)}")
+            lines.append(f"note: no {one} of fold {number} has the label {name_some(missing)}")
     counts = zip(label_names, y.sum(axis=0), strict=True)
     rare = [f"{name} ({count})" for name, count in counts if count < len(sizes)]
     if rare:
-        lines.append(f"note: labels on fewer texts than the {len(sizes)} folds: {name_some(rare)}")
+        lines.append(f"note: labels on fewer {unit} than the {len(sizes)} folds: {name_some(rare)}")
     return "\n".join(lines)
 
 

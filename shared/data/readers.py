@@ -32,7 +32,7 @@ from shared.data.sources import ROWS_TO_FIND_COLUMNS, Source
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-    from shared.data.arguments import DataArguments
+    from shared.data.arguments import DataArguments, SourceArguments
 
 SAMPLE = ROOT / "recipes" / "data" / "issues.jsonl"
 USUAL_DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -121,14 +121,10 @@ def open_source(
     return _open_file(path, options)
 
 
-def open_data(args: DataArguments) -> Source:
-    """Open what the flags of a recipe name; see `open_source`.
-
-    The rows of annotation tools become rows with labels; see `shared.data.annotations`, and
-    `shared.data.annotators` for recipes that keep annotators apart.
-    """
-    source = open_source(
-        args.data,
+def open_rows(args: SourceArguments, data: str) -> Source:
+    """Open `data`, which is read as the flags of a recipe say; see `open_source`."""
+    return open_source(
+        data,
         column_names=args.column_names,
         delimiter=args.delimiter,
         quoting=args.quoting,
@@ -136,6 +132,15 @@ def open_data(args: DataArguments) -> Source:
         config=args.data_config,
         split=args.data_split,
     )
+
+
+def open_data(args: DataArguments) -> Source:
+    """Open what the flags of a recipe name; see `open_source`.
+
+    The rows of annotation tools become rows with labels; see `shared.data.annotations`, and
+    `shared.data.annotators` for recipes that keep annotators apart.
+    """
+    source = open_rows(args, args.data)
     return name_annotators(recognise_annotations(source, args.label_column), args)
 
 

@@ -4,6 +4,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 
 - `decisions`: from logits to scores, from scores to labels; tuning of thresholds.
 - `metrics`: metric functions for the Trainer, and per-label reports.
+- `importance`: which columns of a table a classifier relies on.
 - `label_errors`: rows that are likely to have a wrong label.
 - `thresholds`: the flag `--thresholds`: tuned thresholds, or one fixed number
 - `reliability`: how far scores are from probabilities
@@ -81,6 +82,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SubsetAccuracy",
         ],
         "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
+        "importance": ["permutation_importance"],
         "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],
         "metrics": [

@@ -32,6 +32,8 @@ trainer and the metrics of the rooms below.
 - `entailment`: sentence pairs that train a model for natural language inference
 - `text_generation`: how a model that writes a text from another one chooses its tokens
 - `text_sampling`: texts that a language model writes
+- `table_classifier`: a trained classifier of table rows, and its rows for the Trainer
+- `table_baselines`: logistic regression and trees on the folds of a table
 - `windows`: long documents as overlapping windows of tokens
 - `answer_windows`: questions with their contexts as overlapping windows of tokens
 - `answer_spans`: answers from the logits of windows, and when there is none
@@ -134,6 +136,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],
+        "table_baselines": ["TABLE_BASELINES", "score_table_baselines"],
+        "table_classifier": ["load_table_classifier", "one_hot", "table_dataset"],
         "titles": ["TitledEmbedder", "have_titles"],
         "trees": ["BoostedTrees"],
         "text_generation": ["GenerationArguments", "generation_settings"],

@@ -24,6 +24,9 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
+- `tabular_networks`: an ensemble of small networks over the columns of a table; needs `networks`
+  only.
+- `tabular`: the flags of these, and how they are built for training rows.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.
@@ -112,6 +115,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose_text_prefix",
             "resolve_model",
         ],
+        "tabular": ["TabularArguments", "build_tabular_model"],
+        "tabular_networks": ["TabularForSequenceClassification", "join_members"],
         "text_generators": ["TransformerForCausalLM", "TransformerForSeq2SeqLM"],
         "tokenizers": [
             "PADDING_MULTIPLE",

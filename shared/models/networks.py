@@ -89,7 +89,8 @@ class TextMLPConfig(PretrainedConfig):
     ----------
     hidden_size : width of the hidden layers.
     num_layers : number of hidden layers.
-    activation : function of the hidden layers, a name of ``transformers.activations.ACT2FN``.
+    activation : function of the hidden layers: "elu" or a name of
+        ``transformers.activations.ACT2FN``.
     normalization : "none", "batch" or "layer", between each linear layer and its activation.
     embedding_std : standard deviation of the token vectors at the start.
     dropout : dropout rate on the token vectors and after each hidden layer.
@@ -296,13 +297,17 @@ NORMALIZATIONS = {"none": nn.Identity, "batch": _BatchNorm, "layer": nn.LayerNor
 
 
 class HiddenLayer(nn.Module):
-    """A linear layer, a normalisation, and an activation function."""
+    """A linear layer, a normalisation, and an activation function.
 
-    def __init__(self, n_inputs: int, n_outputs: int, config: TextMLPConfig):
+    `config` has the last two by name, as `TextMLPConfig`.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, config: Any):
         super().__init__()
         self.linear = nn.Linear(n_inputs, n_outputs)
         self.normalization = NORMALIZATIONS[config.normalization](n_outputs)
-        self.activation = ACT2FN[config.activation]
+        # transformers has no ELU among its functions.
+        self.activation = nn.ELU() if config.activation == "elu" else ACT2FN[config.activation]
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the outputs (rows, outputs) of values (rows, inputs)."""

@@ -15,6 +15,7 @@
 - `label_errors`: rows that are likely to have a wrong label.
 - `search`: the trials of a hyper-parameter search.
 - `terms`: the terms that speak for and against each label.
+- `tables`: the results of a cross-validation on a table.
 - `techniques`: the figures of settings of training, and whether they agree with the sources.
 - `techniques_page`: report.html of these.
 - `verdict`: what the metrics of a run mean, in plain words.
@@ -94,6 +95,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_results",
         ],
         "search": ["write_nested_search", "write_search"],
+        "tables": ["write_table_results"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],

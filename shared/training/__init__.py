@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "NextTokenCollator",
             "PaddingCollator",
             "SoftLabelCollator",
+            "TableCollator",
             "with_soft_labels",
         ],
         "consistency": ["ConsistencyTrainer"],

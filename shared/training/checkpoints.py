@@ -28,7 +28,7 @@ _STATE_FILE = "trainer_state.json"
 _ROWS_FILE = "rows.json"
 _PROGRESS_FILE = "progress.json"
 _END_FILE = "end_of_training.json"
-_DIGESTED_COLUMNS = ("input_ids", "start", "labels", "label", "weight")
+_DIGESTED_COLUMNS = ("input_ids", "start", "numbers", "codes", "labels", "label", "weight")
 REFIT_FOLDER = ".refit"  # in the output folder: the checkpoints of a second training
 ROUNDS_FOLDER = ".rounds"  # the folders of several trainings
 
@@ -39,7 +39,7 @@ _COMPARED_SETTINGS = (
     *("embedding_size", "ngram_size", "buckets", "num_filters", "filter_widths", "pooling"),
     *("cell", "bidirectional", "num_attention_heads", "last_tokens", "n_layers", "layer_pooling"),
     *("head_sizes", "id2label", "problem_type", "context_size", "num_layers"),
-    *("num_decoder_layers", "copies_source"),
+    *("num_decoder_layers", "copies_source", "n_numbers", "category_counts", "members"),
     *("architecture", "input_size", "horizon", "columns", "targets", "mean", "scale"),
     *("individual", "patch_size", "patch_stride", "centring", "kernel_size"),
 )

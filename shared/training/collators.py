@@ -202,6 +202,24 @@ class NextTokenCollator:
         }
 
 
+class TableCollator:
+    """Make batches of table rows: ``numbers``, ``codes`` and ``labels``, a row of each per row.
+
+    Numbers and labels (a 1 for the class of the row) are floats; codes of categories are integers.
+    """
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch."""
+        import torch
+
+        types = {"numbers": torch.float32, "codes": torch.int64, "labels": torch.float32}
+        return {
+            name: torch.tensor([feature[name] for feature in features], dtype=dtype)
+            for name, dtype in types.items()
+            if name in features[0]
+        }
+
+
 class MaskingCollator(PaddingCollator):
     """Pad the rows of a batch and mask some of their tokens, for masked-language modelling.
 

@@ -59,7 +59,7 @@ def check_health(
     ----------
     trainer : Trainer
         Ready to train. Rows of texts must have their ``length`` in tokens; of a model that reads
-        something else (``main_input_name``) no length is checked. Without a tokenizer
+        something else no length is checked. Without a tokenizer
         (``processing_class``) unknown tokens are not counted.
     max_length : int, optional
         Number of tokens of a text that the model reads. None: all.
@@ -78,18 +78,18 @@ def check_health(
     """
     args = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
-    results = [parameters(model)]
-    if getattr(model, "main_input_name", "input_ids") == "input_ids":
-        if lengths is None:
-            lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-        results.insert(0, truncated_texts(lengths, max_length))
-    if (tokenizer := trainer.processing_class) is not None:
-        results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
-    if label_counts is not None:
-        results.insert(0, rare_labels(label_counts))
     batches = [
         _shorten(trainer, batch) for batch in islice(trainer.get_train_dataloader(), BATCHES)
     ]
+    results = [parameters(model)]
+    if (tokenizer := trainer.processing_class) is not None:
+        results.insert(0, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
+    if "input_ids" in batches[0]:  # texts
+        if lengths is None:
+            lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
+        results.insert(0, truncated_texts(lengths, max_length))
+    if label_counts is not None:
+        results.insert(0, rare_labels(label_counts))
     trial = _TrialTraining(trainer, model)
 
     # One pass without training: the initial loss, the activations, and the time of a step.

@@ -109,6 +109,12 @@ CASES = {
         "--save_steps 3 --logging_strategy steps --logging_steps 2",
         RESUME,
     ),
+    "tabular": Case(
+        "recipes/tabular.py",
+        f"--output_dir {{run}}/out {CPU} --folds 2 --members 2 --hidden_size 16 "
+        "--num_train_epochs 3 --baselines false",
+        RESUME,
+    ),
     "techniques": Case(
         "recipes/techniques.py",
         f"{OUT} {CPU} --vocab_size 300 --hidden_size 16 --max_steps 3 --num_seeds 1 "

@@ -13,7 +13,7 @@ RECIPES = (
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
     *("explore", "language_model", "pet", "prompts", "seq2seq", "series", "span_qa"),
-    "techniques",
+    *("tabular", "techniques"),
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -90,6 +90,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
             *("--data", folder / "series.csv", "--output_dir", folder / "out", "--use_cpu"),
             *("--architecture", "transformer", "--hidden_size", 16, "--input_size", 12),
             *("--horizon", 2, "--max_steps", 1),
+        ),
+        "tabular": (
+            *("--output_dir", folder / "out", "--use_cpu", "--max_steps", 1, "--folds", 2),
+            *("--members", 1, "--hidden_size", 16, "--baselines", "false"),
         ),
         "techniques": (
             *(*data, "--use_cpu", "--max_steps", 1, "--num_seeds", 1, "--techniques", "clipping"),

@@ -29,6 +29,7 @@ WITH_TORCH = {
         "models.networks",
         "models.recurrent_generators",
         "models.small_language_models",
+        "models.tabular_networks",
         "models.text_generators",
         "models.transformer",
     ),

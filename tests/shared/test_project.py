@@ -52,6 +52,7 @@ MOST_MODULES = {
     "series": 102,
     "serve": 88,
     "span_qa": 101,
+    "tabular": 107,
     "tag": 91,
     "techniques": 68,
     "train_nli": 102,
