@@ -46,7 +46,6 @@ MOST_MODULES = {
     "pet": 114,
     "prompts": 102,
     "search": 112,
-    "search": 112,
     "self_training": 113,
     "seq2seq": 107,
     "series": 102,
