@@ -39,6 +39,7 @@ Modules:
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
+- `tasks`: rows with several columns to predict, and columns beside the text.
 - `template_questions`: questions on the lines of a template, such as that of bug reports.
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
@@ -98,6 +99,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
+        "tasks": [
+            "TaskArguments",
+            "TaskData",
+            "load_tasks",
+            "task_columns",
+        ],
         "template_questions": ["load_template_questions", "read_template"],
         "time_column": ["read_time_column"],
         "texts_to_label": ["TextToLabel", "load_texts_to_label"],

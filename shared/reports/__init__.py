@@ -22,6 +22,7 @@
 - `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
 - `generated_texts`: scores and samples of a model that writes a text from another one.
+- `multi_task`: tables, pictures and predictions of several tasks, and how to use their model.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
 - `annotators`: how annotators agree, as tables, and the labels merged from theirs.
@@ -83,6 +84,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
+        "multi_task": [
+            "figures_of_tasks",
+            "join_scores",
+            "mean_scores",
+            "multi_task_usage",
+            "task_table",
+            "write_task_predictions",
+            "write_task_results",
+        ],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
         "results": [
