@@ -201,6 +201,8 @@ def main() -> None:
         # random.
         if checkpoint is None and not args.health_check:
             options = {"device": args.device, "bf16": args.bf16, "seed": run_args.seed}
+            # Numbers are fitted closely, so that the penalty is stronger than that of labels alone.
+            options["l2"] = 0.3
             fit_head(model, rows["train"], collator, loss, **options)
         trainer = LengthGroupedTrainer(
             model=model,
