@@ -529,6 +529,25 @@ def _named(column: str, read: Callable[[Any], Any], row: dict) -> Any:
         raise ValueError(f"column {column!r}: {error}") from error
 
 
+def numbers_of(table: TaskTable, name: str) -> np.ndarray:
+    """Return the numbers of a column that was read as a task: float, (rows,); NaN is missing.
+
+    Raises
+    ------
+    UserError
+        For a cell that holds something else.
+    """
+    numbers = np.full(len(table.texts), np.nan)
+    for i, cell in enumerate(table.cells[name]):
+        try:
+            number = read_number(cell)
+        except ValueError as error:
+            place = table.place(table.rows[i])
+            raise UserError(f"{place}: column {name!r}: {error}") from error
+        numbers[i] = np.nan if number is None else number
+    return numbers
+
+
 def read_number(cell: Any) -> float | None:
     """Return the number in a cell; None if it is blank.
 
@@ -602,16 +621,7 @@ def _targets(
     if problem is None:
         problem = _recognise_numbers(name, tables["train"])
     if problem == "regression":
-        values = {}
-        for part, table in tables.items():
-            values[part] = np.full((len(table.texts), 1), np.nan)
-            for i, cell in enumerate(table.cells[name]):
-                try:
-                    number = read_number(cell)
-                except ValueError as error:
-                    place = table.place(table.rows[i])
-                    raise UserError(f"{place}: column {name!r}: {error}") from error
-                values[part][i] = np.nan if number is None else number
+        values = {part: numbers_of(table, name)[:, None] for part, table in tables.items()}
         return Task(name, problem, (name,)), values, []
     labels = _labels(name, tables, args)
     counts = Counter(label for row in labels["train"] if row for label in set(row))
@@ -736,12 +746,20 @@ def _strata(targets: np.ndarray, tasks: Sequence[Task]) -> np.ndarray:
         values = targets[:, columns]
         missing = np.isnan(values).any(axis=1)
         if task.is_regression:
-            edges = np.quantile(values[~missing], np.linspace(0, 1, _BINS + 1)[1:-1])
-            bins = np.searchsorted(np.unique(edges), np.nan_to_num(values[:, 0]), side="right")
-            values = np.eye(_BINS)[bins]
+            values = number_bins(values[:, 0])
         strata += [np.where(missing[:, None], 0, values), missing[:, None]]
     joined = np.concatenate(strata, axis=1).astype(np.uint8)
     return joined[:, joined.any(axis=0)]
+
+
+def number_bins(numbers: np.ndarray) -> np.ndarray:
+    """Return the quintile of each number, one-hot: uint8 of (rows, 5). NaN is in none that counts.
+
+    Equal numbers are in the same bin, so that there may be fewer.
+    """
+    edges = np.quantile(numbers[~np.isnan(numbers)], np.linspace(0, 1, _BINS + 1)[1:-1])
+    bins = np.searchsorted(np.unique(edges), np.nan_to_num(numbers), side="right")
+    return np.eye(_BINS, dtype=np.uint8)[bins]
 
 
 def _without_repeats(texts: list[str], rows: np.ndarray, held_out: list[str]) -> np.ndarray:

@@ -135,7 +135,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
         "static_embeddings": ["StaticEncoder", "distil"],
-        "task_words": ["ridge_on_words", "words_of_tasks"],
+        "task_words": ["words_of_tasks"],
         "titles": ["TitledEmbedder", "have_titles"],
         "trees": ["BoostedTrees"],
         "text_generation": ["GenerationArguments", "generation_settings"],

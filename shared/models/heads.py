@@ -356,6 +356,12 @@ class PooledForSequenceClassification(PreTrainedModel):
         return self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))
 
     @torch.no_grad()
+    def rescale(self, mean: float, scale: float) -> None:
+        """Make each output ``mean + scale * output``: numbers that were scaled for training."""
+        self.classifier.weight.mul_(scale)
+        self.classifier.bias.mul_(scale).add_(mean)
+
+    @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
         # Equal scores: layers and tokens start with equal weights, so that both are plain means.

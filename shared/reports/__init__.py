@@ -19,6 +19,7 @@
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `fold_numbers`: the results of a cross-validation of a regression.
 - `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
 - `generated_texts`: scores and samples of a model that writes a text from another one.
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "word_figures",
         ],
         "explore_page": ["write_explore_page"],
+        "fold_numbers": ["write_out_of_fold_numbers"],
         "folder_engines": ["tag_folder"],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],

@@ -68,6 +68,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "LOSS_SETTINGS",
             "EntailmentLoss",
             "MultilabelLoss",
+            "RegressionLoss",
             "SequenceLoss",
             "SingleLabelLoss",
             "balanced_pos_weight",

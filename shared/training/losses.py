@@ -222,7 +222,18 @@ class RegressionLoss:
     """Squared error over all (row, quantity) pairs, for ``compute_loss_func``.
 
     It has the same scale for every split of an effective batch, as `MultilabelLoss`.
+
+    Parameters
+    ----------
+    mean, scale : float
+        The outputs are compared with ``(value - mean) / scale``, usually of the mean and standard
+        deviation of the training rows: bfloat16 has three digits, too few for numbers far from 0.
+        `shared.models.heads.PooledForSequenceClassification.rescale` turns the trained outputs
+        into values.
     """
+
+    def __init__(self, mean: float = 0.0, scale: float = 1.0):
+        self.mean, self.scale = mean, scale
 
     def __call__(
         self,
@@ -236,7 +247,8 @@ class RegressionLoss:
         """
         values = outputs["logits"].float()
         passes = len(values) // len(labels)
-        loss = (values - labels.float().repeat(passes, 1)).square().sum() / passes
+        targets = (labels.float() - self.mean) / self.scale
+        loss = (values - targets.repeat(passes, 1)).square().sum() / passes
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
