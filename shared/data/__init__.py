@@ -17,6 +17,7 @@ Modules:
 - `excel`: the rows of a workbook.
 - `folders`: folders of text files, one for each class.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
+- `folded_numbers`: the same for texts with a number each.
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_conflicts`: groups of near duplicates, and those whose labels contradict each other.
 - `label_noise`: plant wrong labels, to measure how well they are found.
@@ -78,12 +79,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_held_out",
         ],
         "documents": ["DocumentArguments", "Documents", "load_documents"],
+        "folded_numbers": ["load_and_fold_numbers"],
         "folds": [
             "assign_folds",
             "describe_folds",
             "join_groups",
             "load_and_fold",
-            "load_and_fold_numbers",
             "read_column",
         ],
         "labelled_rows": ["write_labelled_rows"],

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from transformers import Trainer
 
-    from shared.data.folds import FoldedData, FoldedNumbers
+    from shared.data.folded_numbers import FoldedNumbers
+    from shared.data.folds import FoldedData
     from shared.methods.windows import Windows
 
 

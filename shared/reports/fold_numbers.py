@@ -15,7 +15,7 @@ from shared.plots import plot_predicted_numbers
 from shared.reports.cards import write_model_card
 
 if TYPE_CHECKING:
-    from shared.data.folds import FoldedNumbers
+    from shared.data.folded_numbers import FoldedNumbers
 
 METRICS = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "spearman": "Spearman"}
 

@@ -12,7 +12,8 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "multi_task", "pet", "prompts", "seq2seq", "span_qa", "techniques"),
+    *("explore", "language_model", "multi_task", "pet", "prompts", "seq2seq", "span_qa"),
+    "techniques",
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")

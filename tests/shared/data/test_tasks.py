@@ -23,7 +23,7 @@ def row(i, **changes):
     text = " ".join(f"{WORDS[(i * k + k) % 9]}{i}" for k in range(1, 8))
     return {
         "text": text,
-        "kind": "bug" if i % 3 else "question",
+        "topic": "bug" if i % 3 else "question",
         "tags": [["a"], ["a", "b"], []][i % 3],
         "hours": None if i % 10 == 9 else i + 0.5,
         "comments": i % 7,
@@ -48,7 +48,7 @@ def mistake(*args, **flags):
 
 def test_types_are_those_of_the_cells_and_a_flag_decides(tmp_path):
     rows = [row(i) for i in range(60)]
-    data = load(tmp_path, rows, tasks=["kind", "tags", "hours"])
+    data = load(tmp_path, rows, tasks=["topic", "tags", "hours"])
     assert [task.problem for task in data.tasks] == ["single_label", "multi_label", "regression"]
     assert [task.labels for task in data.tasks] == [("bug", "question"), ("a", "b"), ("hours",)]
     assert "must" not in data.describe()
@@ -57,7 +57,7 @@ def test_types_are_those_of_the_cells_and_a_flag_decides(tmp_path):
     assert "--task_types comments=single_label" in error
     numbers = load(tmp_path, rows, tasks=["comments"], task_types=["comments=single_label"])
     assert numbers.tasks[0].labels == tuple("0123456")
-    multi = load(tmp_path, rows, tasks=["kind"], task_types=["kind=multi_label"])
+    multi = load(tmp_path, rows, tasks=["topic"], task_types=["topic=multi_label"])
     assert multi.tasks[0].problem == "multi_label"
     flags = load(tmp_path, [row(i, yes=i % 2) for i in range(60)], tasks=["yes"])
     assert flags.tasks[0].problem == "single_label"
@@ -65,14 +65,17 @@ def test_types_are_those_of_the_cells_and_a_flag_decides(tmp_path):
 
 def test_targets_follow_the_rows_and_missing_values_are_nan(tmp_path):
     rows = [row(i) for i in range(60)]
-    data = load(tmp_path, rows, tasks=["kind", "tags", "hours"])
-    kind, tags, hours = task_columns(data.tasks)
+    data = load(tmp_path, rows, tasks=["topic", "tags", "hours"])
+    topic, tags, hours = task_columns(data.tasks)
     seen = []
     for part in data.parts.values():
         for number, text, target in zip(part.rows, part.texts, part.targets, strict=True):
             original = rows[number - 1]
             assert original["text"] == text
-            assert target[kind].tolist() == [original["kind"] == "bug", original["kind"] != "bug"]
+            assert target[topic].tolist() == [
+                original["topic"] == "bug",
+                original["topic"] != "bug",
+            ]
             if original["tags"]:  # an empty list counts as unlabelled
                 assert target[tags].tolist() == [1, len(original["tags"]) == 2]
             else:
@@ -93,14 +96,14 @@ def test_targets_follow_the_rows_and_missing_values_are_nan(tmp_path):
 
 
 def test_one_task_has_the_rows_that_know_it(tmp_path):
-    data = load(tmp_path, [row(i) for i in range(60)], tasks=["kind", "hours"])
+    data = load(tmp_path, [row(i) for i in range(60)], tasks=["topic", "hours"])
     alone = data.only("hours")
     assert alone.parts["train"].targets.shape[1] == 1
     assert not np.isnan(alone.parts["train"].targets).any()
     total = sum(len(part.texts) for part in alone.parts.values())
     assert total == sum(data.known(part)[:, 1].sum() for part in data.parts) == 54
     assert data.only(None) is data
-    assert set(data.label_counts()) == {"kind: bug", "kind: question"}
+    assert set(data.label_counts()) == {"topic: bug", "topic: question"}
 
 
 def test_numbers_are_scaled_and_categories_coded_by_the_training_rows():
@@ -130,15 +133,15 @@ def test_a_number_that_does_not_vary_is_no_division_by_zero():
 def test_every_row_is_in_one_part_and_copies_are_never_divided(tmp_path_factory, data):
     n_rows = data.draw(st.integers(12, 50))
     rows = [
-        row(i, kind=data.draw(st.sampled_from(["bug", "question", None])), hours=float(i % 20))
+        row(i, topic=data.draw(st.sampled_from(["bug", "question", None])), hours=float(i % 20))
         for i in range(n_rows)
     ]
     for i in range(10):  # enough that both labels are in the training rows
-        rows[i]["kind"] = ("bug", "question")[i % 2]
+        rows[i]["topic"] = ("bug", "question")[i % 2]
     rows += [dict(rows[i]) for i in range(0, n_rows, 5)]
     folder = tmp_path_factory.mktemp("tasks")
     seed = data.draw(st.integers(0, 99))
-    loaded = load(folder, rows, tasks=["kind", "hours"], seed=seed)
+    loaded = load(folder, rows, tasks=["topic", "hours"], seed=seed)
     numbers = [number for part in loaded.parts.values() for number in part.rows]
     assert sorted(numbers) == list(range(1, len(rows) + 1))
     parts = {part: set(rows.texts) for part, rows in loaded.parts.items()}
@@ -148,9 +151,9 @@ def test_every_row_is_in_one_part_and_copies_are_never_divided(tmp_path_factory,
 
 
 def test_the_same_seed_gives_the_same_split_and_labels_are_spread(tmp_path):
-    rows = [row(i, kind="rare" if i % 10 == 0 else "bug") for i in range(100)]
+    rows = [row(i, topic="rare" if i % 10 == 0 else "bug") for i in range(100)]
     first, again, other = (
-        load(tmp_path, rows, tasks=["kind", "hours"], seed=seed) for seed in (1, 1, 2)
+        load(tmp_path, rows, tasks=["topic", "hours"], seed=seed) for seed in (1, 1, 2)
     )
     assert first.parts["test"].rows == again.parts["test"].rows
     assert first.parts["test"].rows != other.parts["test"].rows
@@ -162,13 +165,13 @@ def test_the_same_seed_gives_the_same_split_and_labels_are_spread(tmp_path):
 def test_held_out_files_have_the_columns_of_the_data(tmp_path):
     rows = [row(i) for i in range(40)]
     held_out = [row(i, author="nobody") for i in range(50, 60)]
-    held_out += [rows[3], row(61, kind="new"), row(62, kind="new")]
+    held_out += [rows[3], row(61, topic="new"), row(62, topic="new")]
     path = tmp_path / "test.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in held_out), encoding="utf-8")
     data = load(
         tmp_path,
         rows,
-        tasks=["kind", "hours"],
+        tasks=["topic", "hours"],
         category_columns=["author"],
         test_data=str(path),
     )
@@ -176,7 +179,7 @@ def test_held_out_files_have_the_columns_of_the_data(tmp_path):
     assert 4 not in data.parts["train"].rows + data.parts["valid"].rows  # in the test file
     text = data.describe()
     assert "1 train rows that repeat a held-out text" in text
-    assert "labels of kind that --data does not have are not measured: new 2" in text
+    assert "labels of topic that --data does not have are not measured: new 2" in text
     assert "column author: no value, or one that no training row has, in test 10 rows" in text
     assert np.isnan(data.parts["test"].targets[-2:, :2]).all()
 
@@ -185,33 +188,35 @@ def test_mistakes_name_the_flag_the_row_and_what_to_do(tmp_path):
     rows = [row(i) for i in range(40)]
     assert "--tasks" in mistake(tmp_path, rows)
     assert "did you mean 'hours'" in mistake(tmp_path, rows, tasks=["hour"])
-    assert "named twice" in mistake(tmp_path, rows, tasks=["kind"], number_columns=["kind"])
-    assert "named twice" in mistake(tmp_path, rows, tasks=["kind"], text_columns=["kind"])
-    assert "write COLUMN=TYPE" in mistake(tmp_path, rows, tasks=["kind"], task_types=["kind"])
-    assert "--label_column" in mistake(tmp_path, rows, tasks=["kind"], label_column="kind")
+    assert "named twice" in mistake(tmp_path, rows, tasks=["topic"], number_columns=["topic"])
+    assert "named twice" in mistake(tmp_path, rows, tasks=["topic"], text_columns=["topic"])
+    assert "write COLUMN=TYPE" in mistake(tmp_path, rows, tasks=["topic"], task_types=["topic"])
+    assert "--label_column" in mistake(tmp_path, rows, tasks=["topic"], label_column="topic")
     broken = [*rows, row(41, comments="many")]
-    error = mistake(tmp_path, broken, tasks=["kind"], number_columns=["comments"])
+    error = mistake(tmp_path, broken, tasks=["topic"], number_columns=["comments"])
     assert "row 41: column 'comments': 'many' is no number" in error
     error = mistake(tmp_path, broken, tasks=["comments"], task_types=["comments=regression"])
     assert "row 41: column 'comments': 'many' is no number" in error
     broken = [*rows, row(41, author=["a", "b"])]
-    error = mistake(tmp_path, broken, tasks=["kind"], category_columns=["author"])
+    error = mistake(tmp_path, broken, tasks=["topic"], category_columns=["author"])
     assert "row 41: column 'author': a list is no category" in error
-    one = [row(i, kind="bug", hours=1.0) for i in range(40)]
-    assert "nothing to learn" in mistake(tmp_path, one, tasks=["kind"])
+    one = [row(i, topic="bug", hours=1.0) for i in range(40)]
+    assert "nothing to learn" in mistake(tmp_path, one, tasks=["topic"])
     assert "one value only" in mistake(tmp_path, one, tasks=["hours"])
-    several = [*rows, row(41, kind=["bug", "question"])]
-    error = mistake(tmp_path, several, tasks=["kind"], task_types=["kind=single_label"])
-    assert "row 41: column 'kind' has no label or several" in error
+    several = [*rows, row(41, topic=["bug", "question"])]
+    error = mistake(tmp_path, several, tasks=["topic"], task_types=["topic=single_label"])
+    assert "row 41: column 'topic' has no label or several" in error
     assert "no row has a text" in mistake(
-        tmp_path, [row(i, text=" ") for i in range(5)], tasks=["kind"]
+        tmp_path, [row(i, text=" ") for i in range(5)], tasks=["topic"]
     )
     empty = [row(i, author=None, comments=None) for i in range(40)]
-    error = mistake(tmp_path, empty, tasks=["kind"], category_columns=["author"])
+    error = mistake(tmp_path, empty, tasks=["topic"], category_columns=["author"])
     assert "no training row has a value in column 'author'" in error
-    error = mistake(tmp_path, empty, tasks=["kind"], number_columns=["comments"])
+    error = mistake(tmp_path, empty, tasks=["topic"], number_columns=["comments"])
     assert "no training row has a number in column 'comments'" in error
-    assert "leave nothing" in mistake(tmp_path, rows, tasks=["kind"], valid_size=0.5, test_size=0.5)
+    assert "leave nothing" in mistake(
+        tmp_path, rows, tasks=["topic"], valid_size=0.5, test_size=0.5
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from shared.evaluation.task_metrics import (
     tune_task_thresholds,
 )
 
-KIND = Task("kind", "single_label", ("bug", "question", "feature"))
+TOPIC = Task("topic", "single_label", ("bug", "question", "feature"))
 TAGS = Task("tags", "multi_label", ("a", "b"))
 HOURS = Task("hours", "regression", ("hours",), 10.0, 4.0)
 
@@ -43,21 +43,21 @@ def test_numbers_that_do_not_vary_give_no_nan():
 def joined(n_rows=40):
     rng = np.random.default_rng(3)
     logits = rng.normal(size=(n_rows, 6)).astype(np.float32)
-    kind = rng.integers(0, 3, n_rows)
+    topic = rng.integers(0, 3, n_rows)
     targets = np.concatenate(
-        [np.eye(3)[kind], rng.integers(0, 2, (n_rows, 2)), rng.normal(size=(n_rows, 1))], axis=1
+        [np.eye(3)[topic], rng.integers(0, 2, (n_rows, 2)), rng.normal(size=(n_rows, 1))], axis=1
     )
     targets[:5, :3], targets[5:12, 3:5], targets[12:20, 5] = np.nan, np.nan, np.nan
-    return logits, targets, kind
+    return logits, targets, topic
 
 
 def test_each_task_is_measured_on_the_rows_that_have_it():
-    tasks = [KIND, TAGS, HOURS]
-    logits, targets, kind = joined()
+    tasks = [TOPIC, TAGS, HOURS]
+    logits, targets, topic = joined()
     scores = task_scores(tasks, logits, targets, {"tags": 0.4})
-    macro = f1_score(kind[5:], logits[5:, :3].argmax(1), average="macro")
-    assert scores["kind_macro_f1"] == pytest.approx(macro)
-    assert scores["kind_accuracy"] == np.mean(kind[5:] == logits[5:, :3].argmax(1))
+    macro = f1_score(topic[5:], logits[5:, :3].argmax(1), average="macro")
+    assert scores["topic_macro_f1"] == pytest.approx(macro)
+    assert scores["topic_accuracy"] == np.mean(topic[5:] == logits[5:, :3].argmax(1))
     known = ~np.isnan(targets[:, 3])
     chosen = 1 / (1 + np.exp(-logits[known, 3:5])) >= 0.4
     micro = f1_score(targets[known, 3:5].astype(int), chosen, average="micro")
@@ -65,16 +65,16 @@ def test_each_task_is_measured_on_the_rows_that_have_it():
     rows = ~np.isnan(targets[:, 5])
     errors = 4 * (logits[rows, 5] - targets[rows, 5])
     assert scores["hours_mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
-    main = [scores["kind_macro_f1"], scores["tags_micro_f1"], scores["hours_r2"]]
+    main = [scores["topic_macro_f1"], scores["tags_micro_f1"], scores["hours_r2"]]
     assert scores["mean_score"] == pytest.approx(np.mean(main))
 
 
 def test_a_task_without_rows_is_left_out():
     logits, targets, _ = joined()
     targets[:, :3] = np.nan
-    scores = task_scores([KIND, TAGS, HOURS], logits, targets, {"tags": 0.5})
-    assert not [name for name in scores if name.startswith("kind")]
-    assert task_scores([KIND], logits[:, :3], targets[:, :3], {}) == {}
+    scores = task_scores([TOPIC, TAGS, HOURS], logits, targets, {"tags": 0.5})
+    assert not [name for name in scores if name.startswith("topic")]
+    assert task_scores([TOPIC], logits[:, :3], targets[:, :3], {}) == {}
 
 
 def test_thresholds_are_tuned_on_the_known_rows():
@@ -90,6 +90,6 @@ def test_thresholds_are_tuned_on_the_known_rows():
 
 
 def test_outputs_are_probabilities_or_numbers_in_their_unit():
-    np.testing.assert_allclose(task_outputs(KIND, np.zeros((2, 3))), 1 / 3)
+    np.testing.assert_allclose(task_outputs(TOPIC, np.zeros((2, 3))), 1 / 3)
     np.testing.assert_allclose(task_outputs(TAGS, np.zeros((2, 2))), 0.5)
     np.testing.assert_allclose(task_outputs(HOURS, np.array([[0.0], [2.0]])), [[10], [18]])

@@ -7,7 +7,7 @@ from shared.models import load_encoder, load_multi_task_model, load_tokenizer
 from shared.models.multi_task import VARIANCE_RATE, MultiTaskModel
 
 TASKS = [
-    {"name": "kind", "problem": "single_label", "labels": ["bug", "question", "feature"]},
+    {"name": "topic", "problem": "single_label", "labels": ["bug", "question", "feature"]},
     {"name": "tags", "problem": "multi_label", "labels": ["a", "b"], "threshold": 0.4},
     {"name": "hours", "problem": "regression", "labels": ["hours"], "mean": 3.0, "scale": 2.0},
 ]

@@ -7,7 +7,7 @@ from shared.data.tasks import Task
 from shared.training.multi_task import MultiTaskLoss
 
 TASKS = [
-    Task("kind", "single_label", ("bug", "question", "feature")),
+    Task("topic", "single_label", ("bug", "question", "feature")),
     Task("tags", "multi_label", ("a", "b")),
     Task("hours", "regression", ("hours",)),
 ]
@@ -37,15 +37,15 @@ def logits(targets):
 def test_losses_are_those_of_torch_over_the_known_rows(targets, logits):
     loss = MultiTaskLoss(TASKS, targets, normalize=False)
     y = torch.from_numpy(targets).float()
-    kind, tags, hours = loss.task_losses(logits, y)
-    torch.testing.assert_close(kind, cross_entropy(logits[6:, :3], y[6:, :3]))
+    topic, tags, hours = loss.task_losses(logits, y)
+    torch.testing.assert_close(topic, cross_entropy(logits[6:, :3], y[6:, :3]))
     known = ~y[:, 3].isnan()
     expected = binary_cross_entropy_with_logits(logits[known, 3:5], y[known, 3:5])
     torch.testing.assert_close(tags, expected)
     torch.testing.assert_close(hours, (logits[:20, 5] - y[:20, 5]).square().mean())
-    torch.testing.assert_close(loss({"logits": logits}, y), (kind + tags + hours) / 3)
+    torch.testing.assert_close(loss({"logits": logits}, y), (topic + tags + hours) / 3)
     weighted = MultiTaskLoss(TASKS, targets, weights=[2, 1, 1], normalize=False)
-    torch.testing.assert_close(weighted({"logits": logits}, y), kind / 2 + tags / 4 + hours / 4)
+    torch.testing.assert_close(weighted({"logits": logits}, y), topic / 2 + tags / 4 + hours / 4)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -109,9 +109,9 @@ def test_passes_are_averaged(targets, logits):
 def test_uncertainty_weighs_as_in_the_paper(targets, logits):
     loss = MultiTaskLoss(TASKS, targets, normalize=False)
     y = torch.from_numpy(targets).float()
-    kind, tags, hours = loss.task_losses(logits, y)
+    topic, tags, hours = loss.task_losses(logits, y)
     s = torch.tensor([0.5, -1.0, 0.2])
-    expected = (-s[0]).exp() * kind + (-s[1]).exp() * tags + (-s[2]).exp() * hours / 2
+    expected = (-s[0]).exp() * topic + (-s[1]).exp() * tags + (-s[2]).exp() * hours / 2
     torch.testing.assert_close(
         loss({"logits": logits, "log_variances": s}, y), expected + s.sum() / 2
     )
