@@ -111,7 +111,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TaskArguments",
             "TaskData",
             "load_tasks",
-            "task_columns",
         ],
         "template_questions": ["load_template_questions", "read_template"],
         "time_column": ["read_time_column"],
