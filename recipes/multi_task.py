@@ -70,19 +70,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.plots import plot_training_curve
-from shared.reports import (
-    figures_of_tasks,
-    fit_metrics,
-    join_scores,
-    mean_scores,
-    multi_task_usage,
-    push_to_hub,
-    task_table,
-    write_model_card,
-    write_task_predictions,
-    write_task_results,
-)
+from shared.reports import join_scores, push_to_hub, write_task_results
 from shared.taggers import load_multi_task, save_multi_task
 from shared.training import (
     CheckpointOnSignal,
@@ -266,43 +254,18 @@ def main() -> None:
     if singles := [results.pop(name) for name in alone if name in names]:
         results["alone"] = [join_scores(scores) for scores in zip(*singles, strict=True)]
     results["words"] = [measure(own, words_of_tasks(own)) for own in data.values()]
-    trade_off = {weight: results[f"weight {weight:g}"] for weight in args.sweep}
-    write_task_results(output_dir, first.tasks, results, seeds, trade_off)
 
-    # Predictions of the saved model, the training curve, metrics and card.
-    logits = runs["joint", seeds[0]].scores()
-    write_task_predictions(output_dir, first, logits)
-    saved = json.loads((runs["joint", seeds[0]].folder / "history.json").read_text("utf-8"))
-    picture = output_dir / "plots" / "training_curve.png"
-    plot_training_curve(saved["history"], picture, metric="eval_mean_score")
-    fit = fit_metrics(saved["history"])
-    report = task_table(first.tasks, results) + "\n\njoint\n"
-    report += figures_of_tasks(first.tasks, results["joint"])
-    figures = mean_scores(results["joint"])
-    write_json(
-        output_dir / "metrics.json",
-        {f"test_{name}": value for name, value in figures.items()}
-        | {f"{model}_mean_score": mean_scores(s)["mean_score"] for model, s in results.items()}
-        | saved["training"]
-        | fit
-        | {"seed": args.seed, "num_seeds": args.num_seeds},
-    )
-    write_model_card(
+    # Write figures, pictures, the predictions of the saved model, and the card.
+    joint = runs["joint", seeds[0]]
+    report = write_task_results(
         output_dir,
-        title=f"Model of {len(args.tasks)} tasks: {', '.join(args.tasks)}",
+        first,
+        results,
+        seeds=seeds,
+        sweep={weight: results[f"weight {weight:g}"] for weight in args.sweep},
+        logits=joint.scores(),
+        log=json.loads((joint.folder / "history.json").read_text("utf-8")),
         base_model=args.model,
-        description="One encoder with an output layer for each task: "
-        + "; ".join(f"{task.name} ({task.problem.replace('_', ' ')})" for task in first.tasks),
-        data=first.describe(),
-        evaluation="Test rows"
-        + (f", mean over {len(seeds)} seeds" if len(seeds) > 1 else "")
-        + ".",
-        metrics=figures,
-        verdict=fit.get("fit_explained"),
-        report=report,
-        usage=multi_task_usage(output_dir, first),
-        limits="The figures are those of rows from the same source. `joint` is the saved model, "
-        "`alone` a model for each task, `words` a linear model on TF-IDF for each.",
         settings={"task_weighting": args.task_weighting, "task_weights": args.task_weights},
     )
     push_to_hub(output_dir, args)

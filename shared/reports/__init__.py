@@ -86,15 +86,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
-        "multi_task": [
-            "figures_of_tasks",
-            "join_scores",
-            "mean_scores",
-            "multi_task_usage",
-            "task_table",
-            "write_task_predictions",
-            "write_task_results",
-        ],
+        "multi_task": ["join_scores", "write_task_results"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
         "results": [

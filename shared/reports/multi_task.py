@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.cli.files import atomic_write, write_csv
+from shared.cli.files import atomic_write, write_csv, write_json
 from shared.data.tasks import task_columns
 from shared.data.writers import write_json_lines
 from shared.evaluation.task_metrics import MAIN_METRICS, task_outputs, tune_task_thresholds
-from shared.plots import plot_predicted_numbers, plot_task_scores, plot_trade_off
+from shared.plots import (
+    plot_predicted_numbers,
+    plot_task_scores,
+    plot_trade_off,
+    plot_training_curve,
+)
+from shared.reports.cards import write_model_card
+from shared.reports.verdict import fit_metrics
 from shared.taggers.multi_task import task_folders, task_records
 
 if TYPE_CHECKING:
@@ -80,23 +87,44 @@ def join_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def write_task_results(
     output_dir: Path,
-    tasks: Sequence[Task],
+    data: TaskData,
     results: Mapping[str, Scores],
+    *,
     seeds: Sequence[int],
-    trade_off: Mapping[float, Scores],
-) -> None:
-    """Write ``results.csv`` with all figures, and the pictures of the tasks.
+    sweep: Mapping[float, Scores],
+    logits: Mapping[str, np.ndarray],
+    log: Mapping[str, Any],
+    base_model: str,
+    settings: Mapping[str, Any],
+) -> str:
+    """Write the figures of all models, pictures, the predictions of the saved model, and its card.
+
+    ``results.csv``, ``metrics.json``, ``predictions.jsonl``, ``plots/`` and ``README.md``.
 
     Parameters
     ----------
     output_dir : Path
-    tasks : sequence of Task
+    data : TaskData
+        Of the first seed.
     results : mapping of model to its scores, in the order of `seeds`
-        A model of one task has the figures of this task only.
+        "joint" is the saved model. A model of one task has the figures of this task only.
     seeds : sequence of int
-    trade_off : mapping of the weight of the first task to scores
-        Empty: there is no picture of it.
+    sweep : mapping of the weight of the first task to scores
+        Empty: there is no picture of the trade-off.
+    logits : mapping of "valid" and "test" to array of shape (rows, outputs of all tasks)
+        Of the saved model.
+    log : mapping
+        ``history``, the log of its training, and ``training``, its figures.
+    base_model : str
+    settings : mapping
+        For the card.
+
+    Returns
+    -------
+    str
+        The table, and the figures of all tasks.
     """
+    tasks = data.tasks
     rows = [
         {"model": model, "seed": seed, "metric": name, "value": value}
         for model, scores in results.items()
@@ -104,30 +132,71 @@ def write_task_results(
         for name, value in figures.items()
     ]
     write_csv(output_dir / "results.csv", rows)
-    plots = output_dir / "plots"
-    plots.mkdir(exist_ok=True)
+    write_task_predictions(output_dir, data, logits)
+    pictures = _write_pictures(output_dir, tasks, results, sweep)
+    curve = output_dir / "plots" / "training_curve.png"
+    plot_training_curve(log["history"], curve, metric="eval_mean_score")
+    fit = fit_metrics(log["history"])
+    report = f"{task_table(tasks, results)}\n\njoint\n{figures_of_tasks(tasks, results['joint'])}"
+    figures = mean_scores(results["joint"])
+    write_json(
+        output_dir / "metrics.json",
+        {f"test_{name}": value for name, value in figures.items()}
+        | {f"{model}_mean_score": mean_scores(s).get("mean_score") for model, s in results.items()}
+        | log["training"]
+        | fit
+        | {"seed": seeds[0], "num_seeds": len(seeds)},
+    )
+    described = (f"{task.name} ({task.problem.replace('_', ' ')})" for task in tasks)
+    over_seeds = f", mean over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    write_model_card(
+        output_dir,
+        title=f"Model of {', '.join(task.name for task in tasks)}",
+        base_model=base_model,
+        description=f"One encoder with an output layer for each task: {'; '.join(described)}.",
+        data=data.describe(),
+        evaluation=f"Test rows{over_seeds}.\n\n" + "\n".join(f"![]({p})" for p in pictures),
+        metrics=figures,
+        verdict=fit.get("fit_explained"),
+        report=report,
+        usage=multi_task_usage(output_dir, data),
+        limits="The figures are those of rows from the same source. `joint` is the saved model, "
+        "`alone` a model for each task, `words` a linear model on TF-IDF for each.",
+        settings=settings,
+    )
+    return report
+
+
+def _write_pictures(
+    output_dir: Path,
+    tasks: Sequence[Task],
+    results: Mapping[str, Scores],
+    sweep: Mapping[float, Scores],
+) -> list[str]:
+    """Draw the main figures of all models, and the trade-off of two tasks; return the files."""
+    names = _main_names(tasks)
     of_tasks = {
         _title(task): {
             model: [figures[name] for figures in scores if name in figures]
             for model, scores in results.items()
         }
-        for task, name in zip(tasks, _main_names(tasks), strict=True)
+        for task, name in zip(tasks, names, strict=True)
     }
-    plot_task_scores(of_tasks, plots / "tasks.png", title="Test rows")
-    if trade_off:
-        names = _main_names(tasks)
+    plot_task_scores(of_tasks, output_dir / "plots" / "tasks.png", title="Test rows")
+    if not sweep:
+        return ["plots/tasks.png"]
 
-        def mean(scores: Scores) -> tuple[float, float]:
-            first, second = (float(np.mean([s[name] for s in scores])) for name in names)
-            return first, second
+    def mean(scores: Scores) -> tuple[float, float]:
+        first, second = (mean_scores(scores).get(name, 0.0) for name in names)
+        return first, second
 
-        alone = results.get("alone")
-        plot_trade_off(
-            {weight: mean(scores) for weight, scores in trade_off.items()},
-            mean(alone) if alone else None,
-            (_title(tasks[0]), _title(tasks[1])),
-            plots / "trade_off.png",
-        )
+    plot_trade_off(
+        {weight: mean(scores) for weight, scores in sweep.items()},
+        mean(results["alone"]) if "alone" in results else None,
+        (_title(tasks[0]), _title(tasks[1])),
+        output_dir / "plots" / "trade_off.png",
+    )
+    return ["plots/tasks.png", "plots/trade_off.png"]
 
 
 def write_task_predictions(
@@ -145,6 +214,8 @@ def write_task_predictions(
     tasks, rows = data.tasks, data.parts["test"]
     thresholds = tune_task_thresholds(tasks, logits["valid"], data.parts["valid"].targets)
     records = task_records(tasks, logits["test"], thresholds)
+    plots = output_dir / "plots"
+    plots.mkdir(exist_ok=True)
     for i, (task, columns) in enumerate(zip(tasks, task_columns(tasks), strict=True)):
         targets, known = rows.targets[:, columns], data.known("test")[:, i]
         for row in np.flatnonzero(known):
@@ -159,7 +230,7 @@ def write_task_predictions(
                 task_outputs(task, values[known, columns])[:, 0]
                 for values in (rows.targets, logits["test"])
             ]
-            picture = output_dir / "plots" / f"numbers_{i + 1}.png"
+            picture = plots / f"numbers_{i + 1}.png"
             plot_predicted_numbers(numbers[0], numbers[1], task.name, picture)
     with atomic_write(output_dir / "predictions.jsonl") as file:
         lines = zip(rows.rows, rows.texts, records, strict=True)
