@@ -28,7 +28,10 @@ continue a stopped run, repeat the command with --resume_from_checkpoint true.
 
 Without further columns, the folder also has a tagger for each classification, below taggers/.
 
-Expect: EXPECT
+Expect on NLBSE'24, with 64 tokens of a text and two epochs, macro F1 .765 of the class and .958 of
+the repository by one model, .773 and .959 by two, in six minutes of processor time. In the sample,
+state and number of comments do not depend on the text: there they show what nothing learned looks
+like (recipes/FIGURES.md).
 """
 
 import json
