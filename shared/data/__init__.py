@@ -40,6 +40,7 @@ Modules:
 - `split_columns`: the split that a column names, by part or by time.
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
+- `task_tables`: texts with further columns, as numbers: scaled, coded, or in bins.
 - `tasks`: rows with several columns to predict, and columns beside the text.
 - `template_questions`: questions on the lines of a template, such as that of bug reports.
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.

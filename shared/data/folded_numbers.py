@@ -12,7 +12,7 @@ from shared.cli.launch import print_once
 from shared.data.columns import recognise_text_columns
 from shared.data.folds import assign_folds, join_groups
 from shared.data.readers import open_data
-from shared.data.tasks import collect_rows, number_bins, numbers_of
+from shared.data.task_tables import collect_rows, number_bins, numbers_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

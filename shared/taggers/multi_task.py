@@ -12,14 +12,8 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.cli.launch import quiet_libraries
 from shared.data.sources import Source
-from shared.data.tasks import (
-    FurtherColumns,
-    Task,
-    TaskRows,
-    TaskTable,
-    collect_rows,
-    task_columns,
-)
+from shared.data.task_tables import FurtherColumns, TaskTable, collect_rows
+from shared.data.tasks import Task, TaskRows, task_columns
 from shared.evaluation.calibration import calibrate
 from shared.evaluation.rules import DecisionRule
 from shared.evaluation.task_metrics import task_outputs, tune_task_thresholds

@@ -7,14 +7,8 @@ from hypothesis import strategies as st
 
 from shared.cli.errors import UserError
 from shared.data.sources import Source
-from shared.data.tasks import (
-    FurtherColumns,
-    TaskArguments,
-    collect_rows,
-    load_tasks,
-    read_number,
-    task_columns,
-)
+from shared.data.task_tables import FurtherColumns, collect_rows, read_number
+from shared.data.tasks import TaskArguments, load_tasks, task_columns
 
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 
