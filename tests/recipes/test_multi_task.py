@@ -1,8 +1,6 @@
-import json
-
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, read_json, read_lines, write
 from safetensors.numpy import load_file
 
 from shared.taggers import load_multi_task, load_tagger
@@ -173,11 +171,3 @@ def test_health_check_trains_nothing(recipe, tmp_path):
     printed = recipe(*TASKS, "--health_check", "true")
     assert "the rarest of 8 labels" in printed
     assert not (tmp_path / "out" / "runs").exists()
-
-
-def test_it_runs_through_accelerate(recipe, tmp_path):
-    flags = [*recipe.flags, "--tasks", "first", "--max_steps", 1]
-    process = run(*LAUNCH, "recipes/multi_task.py", *flags)
-    assert "words" in process.stdout
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    assert "test_first_macro_f1" in metrics
