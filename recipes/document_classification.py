@@ -15,6 +15,8 @@ Which layers to train (--freeze, --from_scratch):
     accelerate launch recipes/document_classification.py
     accelerate launch recipes/document_classification.py --data reviews.csv --group_column author \\
         --folds 5 --freeze 3 --pooling attention --n_layers 4 --layer_decay 0.9
+    accelerate launch recipes/document_classification.py --data essays.csv --problem regression \\
+        --label_column score
     accelerate launch recipes/document_classification.py \\
         --config recipes/configs/documents_issues.yaml
 
@@ -22,7 +24,8 @@ Data: as described in README.md. Texts of --test_data get the mean score of all 
 trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
 is tuned on the scores of the other folds. Each --seed draws folds of its own: for a repeated
 cross-validation, run it with several seeds and take the mean of their metrics.json. To continue a
-stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept.
+stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept. With
+--problem regression, --label_column holds a number, and the figures are MAE, RMSE, R2 and Spearman.
 
 Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
 minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
@@ -34,6 +37,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from transformers import set_seed
 
 from shared.cli import (
@@ -53,6 +57,7 @@ from shared.data import (
     TaggingArguments,
     cache_folder,
     load_and_fold,
+    load_and_fold_numbers,
 )
 from shared.evaluation import (
     DecisionRule,
@@ -79,7 +84,13 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import push_to_hub, reading_metrics, tag_unlabelled, write_out_of_fold
+from shared.reports import (
+    push_to_hub,
+    reading_metrics,
+    tag_unlabelled,
+    write_out_of_fold,
+    write_out_of_fold_numbers,
+)
 from shared.taggers import save_mean, save_trained_model
 from shared.training import (
     CheckpointOnSignal,
@@ -87,6 +98,8 @@ from shared.training import (
     LengthGroupedTrainer,
     MultilabelCollator,
     ReadableProgress,
+    RegressionLoss,
+    SoftLabelCollator,
     TuningArguments,
     check_health,
     check_tuning,
@@ -114,6 +127,10 @@ class DocumentArguments(
     model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
     text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
     truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
+    problem: Literal["classification", "regression"] = flag(
+        "classification",
+        "What --label_column holds: labels, or a number to predict (default: classification).",
+    )
     folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
@@ -137,6 +154,10 @@ class DocumentArguments(
         if self.eval_strategy != "no" or self.load_best_model_at_end:
             raise UserError("--eval_strategy: must be no; every fold keeps its last epoch")
         check_tuning(self)
+        if self.problem == "regression":
+            for name in ("focus", "mixup", "label_smoothing_factor"):
+                if getattr(self, name):
+                    raise UserError(f"--{name}: for labels, not for --problem regression")
         if self.from_scratch and self.freeze != "none":
             raise UserError("--from_scratch: random weights cannot stay frozen; remove --freeze")
         self.head = head_settings(self)
@@ -150,8 +171,11 @@ def main() -> None:
 
     # Load and assign folds: near duplicates and groups stay together, labels are spread evenly.
     # Part "oof" (out of fold) is --data, "test" --test_data; y maps both to (documents, labels).
-    data = load_and_fold(args, folds=args.folds, group_column=args.group_column, seed=args.seed)
-    names, single_label = data.corpus.label_names, data.corpus.single_label
+    regression = args.problem == "regression"
+    load = load_and_fold_numbers if regression else load_and_fold
+    data = load(args, folds=args.folds, group_column=args.group_column, seed=args.seed)
+    names = [data.name] if regression else data.corpus.label_names
+    single_label = not regression and data.corpus.single_label
     documents, y, fold_of = data.documents, data.labels, data.fold_of
 
     # A fold that an earlier run has finished with the same flags, data and model is not repeated.
@@ -168,29 +192,36 @@ def main() -> None:
     encoder = load_encoder(model_folder, tokenizer=tokenizer)
     limit_windows(tokenizer, encoder, args)
     check_n_layers(args.n_layers, encoder)
-    check_unknown_tokens(tokenizer, data.corpus.dataset["text"])
+    check_unknown_tokens(tokenizer, documents["oof"]["text"][:])
     cutting = {"stride": args.stride, "max_windows": args.max_windows}
     with args.main_process_first(desc="tokenising"):
         windows = {k: Windows.of_texts(d, tokenizer, **cutting) for k, d in documents.items()}
     for part in windows:
         print_once(f"{part}: {len(windows[part].rows):,} windows of {len(y[part]):,} documents")
 
-    # With one label per document the loss is cross-entropy over classes, else that of each label.
+    # With one label per document the loss is cross-entropy over classes, else that of each label;
+    # of numbers it is the squared error.
     to_scores, task = (softmax, "single") if single_label else (sigmoid, "multi")
+    problem = "regression" if regression else f"{task}_label_classification"
     weighting = {"single_label": single_label, "balanced": args.class_weight == "balanced"}
     weighting |= {"focus": args.focus, "label_smoothing": args.label_smoothing_factor}
     weighting |= {"totals": y["oof"].sum(axis=0)}
     collator = MultilabelCollator(tokenizer, len(names))
+    if regression:
+        collator, to_scores = SoftLabelCollator(tokenizer), np.asarray
 
     # Train every fold that is not finished, always from the same encoder and the same seed.
     for fold in to_train:
         print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         train_labels = y["oof"][fold_of != fold.number]
-        loss = classification_loss(train_labels, names, **weighting)
+        if regression:
+            loss = RegressionLoss(float(train_labels.mean()), float(train_labels.std()) or 1.0)
+        else:
+            loss = classification_loss(train_labels, names, **weighting)
         base = type(encoder)(encoder.config) if args.from_scratch else deepcopy(encoder)
         model = PooledForSequenceClassification.from_encoder(
-            base, names, **args.head, problem_type=f"{task}_label_classification"
+            base, names, **args.head, problem_type=problem
         )
         model.config.one_label_each = single_label
         model.config.windows = {**cutting, "pooling": args.window_pooling}
@@ -215,10 +246,14 @@ def main() -> None:
         )
         if args.health_check:
             counts = dict(zip(names, train_labels.sum(axis=0), strict=True))
+            counts = None if regression else counts
             longest = args.max_windows and args.max_windows * tokenizer.model_max_length
             check_health(trainer, longest, lengths=windows["oof"].tokens, label_counts=counts)
             return
         trainer.train(resume_from_checkpoint=checkpoints[fold.number])
+
+        if regression:
+            model.rescale(loss.mean, loss.scale)
 
         # Score the documents of this fold, and all test documents; then keep the fold's model.
         to_score = windows | {"oof": windows["oof"].of(fold_of == fold.number)}
@@ -246,9 +281,22 @@ def main() -> None:
         cache_dir=cache_folder(args.cache_dir),
     )
     if args.process_index != 0:
-        tag_unlabelled(output_dir, data.corpus, args)
+        if not regression:
+            tag_unlabelled(output_dir, data.corpus, args)
         return
     scores = {"model": join_folds([fold.scores() for fold in folds], fold_of), **baselines}
+    reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
+    settings = {"folds": args.folds, "seed": args.seed} | reading
+    if regression:
+        for fold in folds:
+            remove_checkpoints(str(fold.folder))  # in case that a run was stopped while it did this
+        folders = [fold.folder.name for fold in folds]
+        report = write_out_of_fold_numbers(
+            output_dir, data, scores, base_model=args.model, settings=settings, folders=folders
+        )
+        print(f"\n{report}\n\nEverything is in {output_dir}.")
+        push_to_hub(output_dir, args)
+        return
 
     # For later use, save each model with the threshold that suits all out-of-fold scores best, and
     # the mean of all of them.
@@ -274,7 +322,6 @@ def main() -> None:
         raw = scores["model"]["test"]
         calibrated["test"] = calibration.apply(raw, rule.choose(raw))
     save_mean(output_dir, [fold.folder.name for fold in folds], names, rule, calibration)
-    reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
@@ -284,7 +331,7 @@ def main() -> None:
         scores=scores,
         calibrated=calibrated,
         rule=rule,
-        settings={"folds": args.folds, "seed": args.seed} | reading,
+        settings=settings,
         top_scores=args.top_scores,
         cache_dir=args.cache_dir,
     )

@@ -577,6 +577,40 @@ def plot_step_errors(errors: Sequence[Mapping[str, float]], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_task_scores(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path, *, title: str
+) -> None:
+    """Figures of several tasks: a group of dots for each task, one row for each model.
+
+    Parameters
+    ----------
+    scores : mapping of task to mapping of model to its figures, one for each seed
+        All tasks have the same models; a model without a figure has an empty sequence.
+    path : Path
+    title : str
+    """
+    models = list(next(iter(scores.values())))
+    figure, axes = _figure(7.0, 1.4 + len(scores) * (0.35 + 0.3 * len(models)))
+    for number, figures in enumerate(scores.values()):
+        for i, (model, values) in enumerate(figures.items()):
+            if not len(values):
+                continue
+            colour, marker = SERIES[i % len(SERIES)]
+            y = number + 0.7 * (i + 0.5) / len(models) - 0.35
+            mean = float(np.mean(values))
+            label = model if number == 0 else None
+            axes.plot(values, [y] * len(values), marker, color=colour, ms=4, alpha=0.4, lw=0)
+            axes.plot(mean, y, marker, color=colour, ms=8, lw=0, label=label)
+            axes.annotate(f"{mean:.3f}", (mean, y), (8, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(scores)), [_short(task).replace("$", r"\$") for task in scores])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.grid(alpha=0.25, axis="x")
+    axes.set(title=title)
+    _legend_below(figure, *axes.get_legend_handles_labels())
+    _save(figure, path)
+
+
 def plot_importance(importances: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Horizontal bars of the importance of each column: the mean over folds, and their range.
 
@@ -659,6 +693,60 @@ def plot_reliability(points: Mapping[str, np.ndarray], path: Path) -> None:
     axes.set(xlabel="score of the predicted class", ylabel="share that is right", ylim=(0, 1.03))
     axes.set(xlim=(min(points["score"].min(), 0.5) - 0.03, 1.03), title="Reliability")
     _legend_below(figure, *axes.get_legend_handles_labels())
+    _save(figure, path)
+
+
+def plot_trade_off(
+    points: Mapping[float, tuple[float, float]],
+    alone: tuple[float, float] | None,
+    names: tuple[str, str],
+    path: Path,
+) -> None:
+    """Two figures against each other, one point for each weight of the first task.
+
+    Parameters
+    ----------
+    points : mapping of weight to the figures of the first and of the second task
+    alone : pair of float, optional
+        Those of a model for each task, drawn as lines.
+    names : pair of str
+        What the figures are.
+    path : Path
+    """
+    figure, axes = _figure(6.0, 5.0)
+    weights = sorted(points)
+    x, y = np.array([points[weight] for weight in weights]).T
+    axes.plot(x, y, color=BLUE, marker="o", ms=6, lw=1, label="both tasks, by weight of the first")
+    for weight, point in points.items():
+        axes.annotate(f"{weight:g}", point, (7, 5), textcoords="offset points")
+    if alone is not None:
+        axes.axvline(alone[0], color=ORANGE, ls="--", lw=1.2, label="a model for each task")
+        axes.axhline(alone[1], color=ORANGE, ls="--", lw=1.2)
+    axes.margins(0.15)
+    axes.grid(alpha=0.25)
+    axes.set(xlabel=names[0], ylabel=names[1], title="Trade-off between two tasks")
+    _legend_below(figure, *axes.get_legend_handles_labels())
+    _save(figure, path)
+
+
+def plot_predicted_numbers(y_true: np.ndarray, y_pred: np.ndarray, name: str, path: Path) -> None:
+    """Predicted numbers against the true ones, with the line on which they are equal.
+
+    Parameters
+    ----------
+    y_true, y_pred : float arrays of shape (rows,)
+    name : str
+        What the numbers are.
+    path : Path
+    """
+    figure, axes = _figure(5.5, 5.0)
+    low = min(y_true.min(), y_pred.min())
+    high = max(y_true.max(), y_pred.max())
+    axes.plot([low, high], [low, high], color=GREY, lw=1)
+    axes.plot(y_true, y_pred, "o", color=BLUE, ms=4, alpha=0.4, lw=0)
+    shown = _short(name).replace("$", r"\$")
+    axes.set(xlabel=f"true {shown}", ylabel=f"predicted {shown}", title="Test rows")
+    axes.grid(alpha=0.25)
     _save(figure, path)
 
 

@@ -17,6 +17,7 @@ Modules:
 - `excel`: the rows of a workbook.
 - `folders`: folders of text files, one for each class.
 - `folds`: the documents of a cross-validation, and the fold that holds out each of them.
+- `folded_numbers`: the same for texts with a number each.
 - `json_rows`: the rows of JSON lines, arrays and objects.
 - `label_conflicts`: groups of near duplicates, and those whose labels contradict each other.
 - `label_noise`: plant wrong labels, to measure how well they are found.
@@ -40,6 +41,8 @@ Modules:
 - `splits`: `Split`, the training, validation and test set, and how the rows are divided.
 - `time_column`: the time of each text, from a column of its own.
 - `tables`: rows of numbers and categories with one class each.
+- `task_tables`: texts with further columns, as numbers: scaled, coded, or in bins.
+- `tasks`: rows with several columns to predict, and columns beside the text.
 - `template_questions`: questions on the lines of a template, such as that of bug reports.
 - `texts_to_label`: the texts that a person is asked to label, with a tagger's suggestions.
 - `times`: read the times in a column.
@@ -79,6 +82,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_held_out",
         ],
         "documents": ["DocumentArguments", "Documents", "load_documents"],
+        "folded_numbers": ["load_and_fold_numbers"],
         "folds": [
             "assign_folds",
             "describe_folds",
@@ -108,6 +112,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "shared_lines": ["SharedLines", "find_shared_lines"],
         "splits": ["Split", "load_and_split", "split_corpus"],
         "tables": ["TableArguments", "TableRows", "TableSchema", "load_table", "read_rows"],
+        "tasks": [
+            "TaskArguments",
+            "TaskData",
+            "load_tasks",
+        ],
         "template_questions": ["load_template_questions", "read_template"],
         "time_column": ["read_time_column"],
         "texts_to_label": ["TextToLabel", "load_texts_to_label"],

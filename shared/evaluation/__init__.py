@@ -16,6 +16,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `evaluate_base`: what the modules for that library have in common.
 - `meteor`: METEOR with a WordNet of any origin.
 - `likelihoods`: perplexity, and the log-likelihoods of a causal language model.
+- `task_metrics`: metrics of numbers, and of several tasks at once.
 - `calibration`: probabilities from scores; confidence in a row; thresholds that reach a precision.
 - `bootstrap`: confidence intervals, and paired comparison of two systems.
 - `agreement`: how far labels of a model agree with those of a person, or of another model;
@@ -56,6 +57,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration": ["Calibration", "calibrate", "fit_calibration"],
         "collapse": ["describe_collapse"],
         "cross_validation": [
+            "Fold",
             "join_folds",
             "make_folds",
             "score_folds",
@@ -93,6 +95,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "single_label_metrics",
         ],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
+        "task_metrics": [
+            "multi_task_metrics",
+            "regression_metrics",
+            "task_scores",
+            "tune_task_thresholds",
+        ],
         "text_modules": [
             "BitsPerByte",
             "BitsPerCharacter",

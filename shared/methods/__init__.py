@@ -8,6 +8,7 @@ trainer and the metrics of the rooms below.
 - `word_pipelines`: classic classifiers from flags: terms, classifier, strategy
 - `strategies`: several labels per text: binary relevance, label powerset, classifier chain
 - `trees`: fitted gradient-boosted trees, as plain arrays
+- `task_words`: a linear model of words for each of several tasks, also for numbers
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `mean_pooling`: an encoder whose output is one vector per text
 - `embeddings`: sentence embeddings, with a cache of vectors
@@ -138,6 +139,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "static_embeddings": ["StaticEncoder", "distil"],
         "table_baselines": ["TABLE_BASELINES", "score_table_baselines"],
         "table_classifier": ["load_table_classifier", "one_hot", "table_dataset"],
+        "task_words": ["words_of_tasks"],
         "titles": ["TitledEmbedder", "have_titles"],
         "trees": ["BoostedTrees"],
         "text_generation": ["GenerationArguments", "generation_settings"],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -109,6 +109,49 @@ def fit_words(
         return WordClassifier(WordFeatures([], {}, None), LinearClassifier.of_labels({}, always, 0))
     fitted = fit_strategy(classifier, counts, train_labels)
     return WordClassifier(WordFeatures.of(vectorizer), fitted)
+
+
+def fit_ridge_on_words(
+    train_texts: Sequence[str], values: np.ndarray
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Fit ridge regression on TF-IDF of words and word pairs.
+
+    The weights of the words are those of `tfidf_logistic_regression`. The strength of the penalty
+    is chosen by leave-one-out errors of the training texts.
+
+    Parameters
+    ----------
+    train_texts : sequence of str
+    values : float array of shape (train texts, quantities)
+
+    Returns
+    -------
+    callable
+        Maps texts to predictions, a float array of shape (texts, quantities).
+    """
+    vectorizer = tfidf_logistic_regression().steps[0][1]
+    try:
+        features = vectorizer.fit_transform(train_texts)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        return lambda texts: np.tile(np.mean(values, axis=0), (len(texts), 1))
+    predict = fit_ridge(features, values)
+
+    def predict_texts(texts: Sequence[str]) -> np.ndarray:
+        return (
+            predict(vectorizer.transform(texts)) if len(texts) else np.zeros((0, values.shape[1]))
+        )
+
+    return predict_texts
+
+
+def fit_ridge(vectors: Any, values: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """Fit ridge regression on vectors, (rows, width) or sparse, as `fit_ridge_on_words` does."""
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(alphas=np.geomspace(0.1, 100, 7)).fit(vectors, values)
+    return lambda rows: model.predict(rows).reshape(-1, values.shape[1])
 
 
 def fit_and_score(

@@ -10,7 +10,13 @@ import numpy as np
 
 from shared.cli.launch import is_main_process
 from shared.evaluation.cross_validation import join_folds, score_folds
-from shared.methods.baselines import fit_words, logistic_probe, tfidf_logistic_regression
+from shared.methods.baselines import (
+    fit_ridge,
+    fit_ridge_on_words,
+    fit_words,
+    logistic_probe,
+    tfidf_logistic_regression,
+)
 from shared.methods.strategies import fit_strategy
 
 if TYPE_CHECKING:
@@ -18,12 +24,13 @@ if TYPE_CHECKING:
 
     from transformers import Trainer
 
+    from shared.data.folded_numbers import FoldedNumbers
     from shared.data.folds import FoldedData
     from shared.methods.windows import Windows
 
 
 def fold_baselines(
-    data: FoldedData,
+    data: FoldedData | FoldedNumbers,
     windows: Mapping[str, Windows],
     embedder: Trainer,
     *,
@@ -35,7 +42,7 @@ def fold_baselines(
 
     Parameters
     ----------
-    data : FoldedData
+    data : FoldedData or FoldedNumbers
     windows : part to Windows
         The windows of the documents of each part.
     embedder : Trainer
@@ -48,7 +55,8 @@ def fold_baselines(
     dict of "tfidf" and "frozen" to part to array of shape (documents, labels)
         Probabilities, as `shared.evaluation.cross_validation.join_folds` returns them. "tfidf" is
         logistic regression on TF-IDF, "frozen" the same on the mean embedding of a document's
-        windows. All processes embed, the main one fits; the others get an empty dict.
+        windows; for numbers both are ridge regression, and the arrays hold numbers. All processes
+        embed, the main one fits; the others get an empty dict.
     """
     from shared.methods.embeddings import cached_vectors, normalized
 
@@ -66,6 +74,8 @@ def fold_baselines(
         "tfidf": (partial(fit_words, tfidf_logistic_regression()), texts),
         "frozen": (partial(fit_strategy, logistic_probe()), vectors),
     }
+    if data.labels["oof"].dtype.kind == "f":
+        baselines = {"tfidf": (fit_ridge_on_words, texts), "frozen": (fit_ridge, vectors)}
     for method, (fit, inputs) in baselines.items():
         scores[method] = join_folds(
             score_folds(fit, inputs, data.labels["oof"], data.fold_of), data.fold_of

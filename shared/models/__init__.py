@@ -21,6 +21,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what layers start from: a linear fit, mean pooling, random weights of a scheme.
+- `multi_task`: one encoder with the outputs of several tasks; needs `heads` only.
 - `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
@@ -82,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_classifier_to_adapt",
             "load_encoder",
             "load_masked_language_model",
+            "load_multi_task_model",
             "load_question_answerer",
             "load_sequence_classifier",
             "load_tokenizer",
@@ -92,6 +94,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "train_lossless_tokenizer",
             "train_pair_tokenizer",
         ],
+        "multi_task": ["MultiTaskModel"],
         "networks": [
             "TextCNNForSequenceClassification",
             "TextMLPConfig",

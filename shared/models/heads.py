@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 
 from .transformer import TransformerModel  # noqa: F401  (registers encoders from random weights)
 
@@ -169,6 +169,7 @@ class PooledClassifierConfig(PreTrainedConfig):
     dropout_samples : number of dropout masks per text in training; their losses are averaged (Inoue
         2019, "Multi-Sample Dropout for Accelerated Training and Better Generalization"). The
         encoder runs once, the head once per mask. 1 is plain dropout.
+    further_width : width of what a subclass puts beside the pooled vector of a text.
     """
 
     model_type = "pooled-classifier"
@@ -184,6 +185,7 @@ class PooledClassifierConfig(PreTrainedConfig):
     head_sizes: list[int] | tuple[int, ...] = ()
     head_dropout: float = 0.1
     dropout_samples: int = 1
+    further_width: int = 0
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what is saved: all but the place of the encoder on this machine."""
@@ -247,7 +249,7 @@ class PooledForSequenceClassification(PreTrainedModel):
         self.token_pooling = Pooling(config.pooling, width, config.last_tokens)
         self.dropout = torch.nn.Dropout(config.head_dropout)
         hidden: list[torch.nn.Module] = []
-        width = self.token_pooling.out_width
+        width = self.token_pooling.out_width + config.further_width
         for size in config.head_sizes:
             hidden += [torch.nn.Linear(width, size), torch.nn.GELU()]
             hidden.append(torch.nn.Dropout(config.head_dropout))
@@ -304,27 +306,14 @@ class PooledForSequenceClassification(PreTrainedModel):
         losses of `shared.training.losses` average them. Without an attention mask, all positions
         count as tokens. Further arguments go to the encoder.
         """
-        inputs = input_ids if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            assert inputs is not None, "input_ids or inputs_embeds are needed"
-            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
         return_hidden_states = kwargs.pop("output_hidden_states", False)
-        outputs = self.encoder(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            output_hidden_states=return_hidden_states or self.layer_pooling is not None,
-            **kwargs,
+        vectors, outputs = self.pool(
+            input_ids, attention_mask, inputs_embeds, return_hidden_states, **kwargs
         )
-        states = outputs.last_hidden_state
-        if self.layer_pooling is not None:
-            states = self.layer_pooling(outputs.hidden_states)
-        vectors = self.token_pooling(states, attention_mask)  # (rows, pooled width)
-        # Each repetition of the rows gets a dropout mask of its own.
-        samples = self.config.dropout_samples if self.training else 1
-        logits = self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))
+        logits = self.score(vectors)
         loss = None
         if labels is not None:
+            samples = len(logits) // len(labels)
             targets = labels.repeat(samples, *[1] * (labels.dim() - 1))
             loss = self.loss_function(targets, logits, self.config)
         return SequenceClassifierOutput(
@@ -335,6 +324,42 @@ class PooledForSequenceClassification(PreTrainedModel):
             hidden_states=outputs.hidden_states if return_hidden_states else None,
             attentions=outputs.get("attentions"),
         )
+
+    def pool(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+        return_hidden_states: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, ModelOutput]:
+        """Return the pooled vectors of texts, (rows, pooled width), and the encoder's outputs."""
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        if attention_mask is None:
+            assert inputs is not None, "input_ids or inputs_embeds are needed"
+            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        outputs = self.encoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=return_hidden_states or self.layer_pooling is not None,
+            **kwargs,
+        )
+        states = outputs.last_hidden_state
+        if self.layer_pooling is not None:
+            states = self.layer_pooling(outputs.hidden_states)
+        return self.token_pooling(states, attention_mask), outputs
+
+    def score(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the logits of vectors; in training, each repetition has its own dropout mask."""
+        samples = self.config.dropout_samples if self.training else 1
+        return self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))
+
+    @torch.no_grad()
+    def rescale(self, mean: float, scale: float) -> None:
+        """Make each output ``mean + scale * output``: numbers that were scaled for training."""
+        self.classifier.weight.mul_(scale)
+        self.classifier.bias.mul_(scale).add_(mean)
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:

@@ -362,6 +362,30 @@ def load_question_answerer(
     return model
 
 
+def load_multi_task_model(folder: str, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Load a `shared.models.multi_task.MultiTaskModel` that was trained.
+
+    Parameters
+    ----------
+    folder : str
+        What `resolve_model` returned.
+    tokenizer : PreTrainedTokenizerBase
+        As in `load_sequence_classifier`.
+
+    Raises
+    ------
+    UserError
+        For another architecture, or missing, truncated or mismatched weights.
+    """
+    from transformers import AutoModel
+
+    model, missing = _load(AutoModel, folder)
+    if model.config.model_type != "multi-task":
+        raise UserError(f"{folder}: no model of several tasks ({model.config.model_type})")
+    _check(model, missing, tokenizer, folder)
+    return model
+
+
 def load_translator(folder: str) -> PreTrainedModel:
     """Load a sequence-to-sequence model such as Marian, T5 or BART, ready to generate.
 
@@ -561,6 +585,8 @@ def _register_architecture(folder: str) -> None:
     match config.get("model_type"):
         case "pooled-classifier":
             import shared.models.heads
+        case "multi-task":
+            import shared.models.multi_task
         case "text-cnn" | "text-ngrams" | "text-rnn":
             import shared.models.networks
         case "transformer-parts":

@@ -21,9 +21,11 @@
 - `verdict`: what the metrics of a run mean, in plain words.
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
+- `fold_numbers`: the results of a cross-validation of a regression.
 - `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
 - `generated_texts`: scores and samples of a model that writes a text from another one.
+- `multi_task`: tables, pictures and predictions of several tasks, and how to use their model.
 - `llm_labels`: rows with the labels of a language model, and those for a person to look at.
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
 - `annotators`: how annotators agree, as tables, and the labels merged from theirs.
@@ -77,6 +79,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "word_figures",
         ],
         "explore_page": ["write_explore_page"],
+        "fold_numbers": ["write_out_of_fold_numbers"],
         "folder_engines": ["tag_folder"],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
@@ -85,6 +88,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
+        "multi_task": ["join_scores", "write_task_results"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
         "results": [

@@ -11,6 +11,7 @@
 - `trained_model`, `words`, `embeddings`, `zero_shot`, `language_model`: what computes the scores,
   by method
 - `known_labels`: data with the labels that a tagger knows
+- `multi_task`: a model of several tasks, applied to rows; a tagger for each task
 - `onnx_model`: models in the ONNX format, run by onnxruntime
 - `onnx_export`: turn the models of a tagger into ONNX files
 - `explanations`: why a text got its labels: the words that weigh most, the nearest labelled texts
@@ -31,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
         "language_model": ["LanguageModelScorer"],
         "known_labels": ["drop_rare_labels", "load_known_labels"],
+        "multi_task": ["load_multi_task", "save_multi_task"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],
         "loading": ["load_tagger", "load_taggers", "note_unknown_tokens"],

@@ -222,7 +222,18 @@ class RegressionLoss:
     """Squared error over all (row, quantity) pairs, for ``compute_loss_func``.
 
     It has the same scale for every split of an effective batch, as `MultilabelLoss`.
+
+    Parameters
+    ----------
+    mean, scale : float
+        The outputs are compared with ``(value - mean) / scale``, usually of the mean and standard
+        deviation of the training rows: bfloat16 has three digits, too few for numbers far from 0.
+        `shared.models.heads.PooledForSequenceClassification.rescale` turns the trained outputs
+        into values.
     """
+
+    def __init__(self, mean: float = 0.0, scale: float = 1.0):
+        self.mean, self.scale = mean, scale
 
     def __call__(
         self,
@@ -238,7 +249,7 @@ class RegressionLoss:
         values = outputs["logits"].float()
         passes = len(values) // len(labels)
         copies = labels.float().repeat(passes, *(1,) * (labels.ndim - 1))
-        loss = (values - copies).square().sum() / passes
+        loss = (values - (copies - self.mean) / self.scale).square().sum() / passes
         return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -90,6 +90,11 @@ CASES = {
         "--eval_steps 3 --logging_strategy steps --logging_steps 2 --samples 2 --sample_length 9",
         RESUME,
     ),
+    "multi_task": Case(
+        "recipes/multi_task.py",
+        f"{OUT} {MODEL} {CPU} {SHORT} --tasks labels",
+        RESUME,
+    ),
     "span_qa": Case(
         "recipes/span_qa.py",
         f"--data {{inputs}}/questions.jsonl --output_dir {{run}}/out {MODEL} {CPU} {SHORT} "

@@ -12,8 +12,8 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "pet", "prompts", "seq2seq", "series", "span_qa"),
-    *("tabular", "techniques"),
+    *("explore", "language_model", "multi_task", "pet", "prompts", "seq2seq", "series"),
+    *("span_qa", "tabular", "techniques"),
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -73,6 +73,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         # Nobody answers there.
         "llm_labels": (*data, "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"),
         "lora": (*data, *model, *once, "--methods", "head", "lora", "--rank", 2),
+        "multi_task": (*data, *model, "--max_steps", 1, "--tasks", "labels"),
         "naive_bayes": (*data, "--evaluate", "held_out"),
         "pet": (
             *(*data, *model, *once, "--loss", "adapet", "--masked_model", folder / "mlm"),

@@ -260,3 +260,45 @@ def test_two_processes_train_each_fold_together(recipe, flags, tmp_path):
     assert process.stdout.count("Everything is in") == 1
     one, two = (read_json(tmp_path / name / "metrics.json") for name in ("out", "two"))
     assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_regression_predicts_numbers_out_of_fold(recipe, tmp_path, tiny_issues):
+    rows = read_lines(tiny_issues)
+    for i, row in enumerate(rows):
+        row["hours"] = None if i == 5 else 1000 + 3 * ("speed" in row["labels"]) + i % 2 / 10
+        row["author"] = f"person {i % 9}"
+    held_out, data = write(tmp_path / "test.jsonl", rows[:20]), tmp_path / "rows.jsonl"
+    write(data, rows[10:])
+    flags = ("--problem", "regression", "--label_column", "hours", "--data", data)
+    flags += ("--test_data", held_out, "--group_column", "author", "--num_train_epochs", 8)
+    printed = recipe(*flags)
+    out = tmp_path / "out"
+    metrics, lines = read_json(out / "metrics.json"), read_lines(out / "oof_predictions.jsonl")
+    # The words tell the numbers, which are far from 0; the tiny model learns a part of them.
+    assert metrics["oof_r2"] > 0.1
+    assert metrics["tfidf_r2"] > 0.3
+    assert [line["true_value"] for line in lines] == [
+        rows[line["row"] + 9]["hours"] for line in lines
+    ]
+    # Those that repeat a test row are in no fold, and an author is in one fold.
+    assert {line["row"] for line in lines}.isdisjoint(range(1, 11))
+    fold_of = {}
+    for line in lines:
+        author = rows[line["row"] + 9]["author"]
+        assert fold_of.setdefault(author, line["fold"]) == line["fold"]
+    errors = [abs(line["value"] - line["true_value"]) for line in lines]
+    assert np.mean(errors) == metrics["oof_mae"]
+    assert "tfidf" in printed
+    assert len(read_lines(out / "test_predictions.jsonl")) == 19  # one has no number
+    from transformers import pipeline
+
+    import shared.models.heads  # noqa: F401
+
+    models = [pipeline("text-classification", str(out / f"fold_{n}")) for n in range(2)]
+    # The tiny texts have one window each if they are short.
+    line = min(read_lines(out / "test_predictions.jsonl"), key=lambda line: len(line["text"]))
+    options = {"function_to_apply": "none", "truncation": True}
+    values = [model(line["text"], **options)[0]["score"] for model in models]
+    assert np.mean(values) == pytest.approx(line["value"], abs=1e-2)
+    assert "is no number" in recipe.mistake(*flags, "--label_column", "labels")
+    assert "for labels, not" in recipe.mistake(*flags, "--focus", 1)
