@@ -22,10 +22,11 @@ Which layers to train (--freeze, --from_scratch):
 
 Data: as described in README.md. Texts of --test_data get the mean score of all folds. A fold
 trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
-is tuned on the scores of the other folds. Each --seed draws folds of its own: for a repeated
-cross-validation, run it with several seeds and take the mean of their metrics.json. To continue a
-stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept. With
---problem regression, --label_column holds a number, and the figures are MAE, RMSE, R2 and Spearman.
+is tuned on the scores of the other folds. --repeats 3 runs three cross-validations with folds of
+their own (seeds 42, 43, 44) and gives the mean and the spread of their figures; the tagger is that
+of the first. To continue a stopped run, repeat the command with --resume_from_checkpoint true;
+finished folds are kept. With --problem regression, --label_column holds a number, and the figures
+are MAE, RMSE, R2 and Spearman.
 
 Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
 minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
@@ -35,6 +36,7 @@ documents, train for four epochs or more (--num_train_epochs).
 import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -45,6 +47,7 @@ from shared.cli import (
     exit_on_user_error,
     flag,
     folder_fingerprint,
+    make_output_dir,
     parse_arguments,
     print_once,
     result_flags,
@@ -87,6 +90,7 @@ from shared.models import (
 from shared.reports import (
     push_to_hub,
     reading_metrics,
+    summarize_repeats,
     tag_unlabelled,
     write_out_of_fold,
     write_out_of_fold_numbers,
@@ -132,6 +136,9 @@ class DocumentArguments(
         "What --label_column holds: labels, or a number to predict (default: classification).",
     )
     folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
+    repeats: int = flag(
+        1, "Cross-validations, each with folds and a seed of its own (default: 1).", least=1
+    )
     group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
     unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
@@ -165,10 +172,26 @@ class DocumentArguments(
 
 
 def main() -> None:
-    """Load, assign folds, cut into windows, train each fold, compare with baselines, save."""
+    """Run the cross-validation, and its repeats with other seeds; summarise them."""
     args = parse_arguments(DocumentArguments, description=__doc__)
     output_dir = start_recipe(args)
+    cross_validate(args, output_dir)
+    if args.health_check:
+        return
+    folders = [output_dir]
+    for repeat in range(2, args.repeats + 1):
+        seed = args.seed + repeat - 1
+        print_once(f"\nRepeat {repeat} of {args.repeats}, seed {seed}")
+        folders.append(make_output_dir(str(output_dir / f"repeat_{repeat}")))
+        changed = {"seed": seed, "tag_unlabelled": 0}
+        cross_validate(replace(args, output_dir=str(folders[-1]), **changed), folders[-1])
+    if args.repeats > 1 and args.process_index == 0:
+        print(f"\n{summarize_repeats(folders)}\n\nmetrics.json and README.md have these, too.")
+    push_to_hub(output_dir, args)
 
+
+def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
+    """Load, assign folds, cut into windows, train each fold, compare with baselines, save."""
     # Load and assign folds: near duplicates and groups stay together, labels are spread evenly.
     # Part "oof" (out of fold) is --data, "test" --test_data; y maps both to (documents, labels).
     regression = args.problem == "regression"
@@ -181,7 +204,8 @@ def main() -> None:
     # A fold that an earlier run has finished with the same flags, data and model is not repeated.
     model_folder = resolve_model(args.model)
     fingerprints = [*data.fingerprints, folder_fingerprint(model_folder)]
-    folds = make_folds(output_dir, fold_of, result_flags(args, DocumentArguments), fingerprints)
+    flags = result_flags(args, DocumentArguments, "repeats")
+    folds = make_folds(output_dir, fold_of, flags, fingerprints)
     to_train = [fold for fold in folds if args.health_check or not fold.finished]
     resume = args.resume_from_checkpoint
     checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
@@ -295,7 +319,6 @@ def main() -> None:
             output_dir, data, scores, base_model=args.model, settings=settings, folders=folders
         )
         print(f"\n{report}\n\nEverything is in {output_dir}.")
-        push_to_hub(output_dir, args)
         return
 
     # For later use, save each model with the threshold that suits all out-of-fold scores best, and
@@ -337,7 +360,6 @@ def main() -> None:
     )
     print(f"\n{report}")
     tag_unlabelled(output_dir, data.corpus, args)
-    push_to_hub(output_dir, args)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@
 - `hub`: upload a tagger with its card, metrics and plots.
 - `cross_validation`: the results of a cross-validation.
 - `fold_numbers`: the results of a cross-validation of a regression.
+- `repeats`: the mean and the spread of a repeated cross-validation.
 - `answers`: the figures of answers to questions, and samples.
 - `language_models`: the figures of a language model, and how to use it.
 - `generated_texts`: scores and samples of a model that writes a text from another one.
@@ -91,6 +92,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "multi_task": ["join_scores", "write_task_results"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
+        "repeats": ["summarize_repeats"],
         "results": [
             "describe_output",
             "interval_metrics",

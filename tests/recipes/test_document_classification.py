@@ -117,6 +117,28 @@ def test_an_interrupted_fold_goes_on_from_its_checkpoint(recipe, monkeypatch, tm
     assert read_json(out / "metrics.json") == whole
 
 
+def test_repeats_have_folds_of_their_own_and_a_mean(recipe, trainings, tmp_path):
+    printed = recipe("--repeats", 2, "--seed", 7)
+    folders = [tmp_path / "out", tmp_path / "out" / "repeat_2"]
+    first, second = (read_json(folder / "metrics.json") for folder in folders)
+    assert (first["seed"], second["seed"], first["repeats"]) == (7, 8, 2)
+    folds = [
+        [line["fold"] for line in read_lines(folder / "oof_predictions.jsonl")]
+        for folder in folders
+    ]
+    assert folds[0] != folds[1]
+    for name in ("oof_micro_f1", "oof_macro_f1", "tfidf_micro_f1"):
+        values = first[name], second[name]
+        assert first[f"{name}_mean"] == pytest.approx(np.mean(values))
+        assert first[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+    assert "| oof_micro_f1 | " in printed
+    assert "## Repeated cross-validation" in (tmp_path / "out" / "README.md").read_text()
+    assert not (folders[1] / "unlabelled_predictions.jsonl").exists()
+    assert len(trainings) == 4
+    recipe("--repeats", 2, "--seed", 7)  # nothing is trained again
+    assert len(trainings) == 4
+
+
 def test_groups_are_held_out_whole(recipe, tmp_path, tiny_issues):
     authors = [{"login": f"user {number % 7}"} for number in range(132)]
     data = with_column(tiny_issues, tmp_path / "rows.jsonl", "user", lambda i: authors[i])
