@@ -265,8 +265,8 @@ def load_tasks(args: Any) -> TaskData:
     chosen = {part: np.flatnonzero(rows) for part, rows in usable.items()}
     if args.drop_repeated:
         for part, others in (("train", ("valid", "test")), ("valid", ("test",))):
-            held_out = [tables[other].texts[i] for other in others if other in tables
-                        for i in chosen[other]]  # fmt: skip
+            files_after = [other for other in others if other in tables]
+            held_out = [tables[other].texts[i] for other in files_after for i in chosen[other]]
             if part in tables and held_out:
                 kept = _without_repeats(tables[part].texts, chosen[part], held_out)
                 if n := len(chosen[part]) - len(kept):
@@ -438,8 +438,9 @@ def _targets(
                 f"{tables[part].source}: rows with labels of {name} that --data does not have are "
                 f"not measured: {name_some([f'{k} {v:,}' for k, v in unseen.most_common()])}"
             )
-    one_each = {part: (np.nan_to_num(values).sum(axis=1) == 1) | np.isnan(values[:, 0])
-                for part, values in targets.items()}  # fmt: skip
+    one_each = {
+        part: np.isnan(values[:, 0]) | (values.sum(axis=1) == 1) for part, values in targets.items()
+    }
     if problem is None:
         all_one = all(is_one.all() for is_one in one_each.values())
         problem = "single_label" if all_one else "multi_label"
