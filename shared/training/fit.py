@@ -109,14 +109,14 @@ def judge_fit(
             f"Overfit: the validation loss rose from {best.valid:.3f} (epoch {best.epoch:.3g}) to "
             f"{last.valid:.3f} (epoch {last.epoch:.3g}), while the training loss fell from "
             f"{best.train:.3f} to {last.train:.3f}. Try fewer epochs, more dropout or weight "
-            "decay, or more training texts.",
+            "decay, or more training data.",
         )
     is_gap = last.valid > GAP * last.train and last.valid - last.train > 0.1 * first.train
     if is_gap:
         return FitVerdict(
             "overfit",
             f"Overfit: {ends}, {last.valid / max(last.train, 1e-9):.1f} times as high, though it "
-            "has not risen. More training texts help most; dropout and weight decay may.",
+            "has not risen. More training data helps most; dropout and weight decay may.",
         )
     if last.train > (1 - FLAT) * first.train and last.valid > (1 - FLAT) * first.valid:
         return FitVerdict(
@@ -143,5 +143,5 @@ def judge_fit(
     return FitVerdict(
         "fits",
         f"Fits: {ends}; the validation loss no longer falls, and has not risen. If the scores are "
-        "too low, try a larger model, more training texts or a longer schedule.",
+        "too low, try a larger model, more training data or a longer schedule.",
     )

@@ -57,7 +57,7 @@ def test_the_sentence_has_the_figures_and_what_to_try():
     assert sentence == (
         "Overfit: the validation loss rose from 0.700 (epoch 2) to 0.950 (epoch 4), while the "
         "training loss fell from 0.600 to 0.100. Try fewer epochs, more dropout or weight decay, "
-        "or more training texts."
+        "or more training data."
     )
     still = judge_fit(log([1.0, 0.9, 0.8, 0.7], [1.0, 0.9, 0.81, 0.72])).sentence
     assert "from epoch 3 to the end (4)" in still
