@@ -310,7 +310,7 @@ class PooledForSequenceClassification(PreTrainedModel):
         vectors, outputs = self.pool(
             input_ids, attention_mask, inputs_embeds, return_hidden_states, **kwargs
         )
-        logits = self.score(vectors)
+        logits = self.head_logits(vectors)
         loss = None
         if labels is not None:
             samples = len(logits) // len(labels)
@@ -350,7 +350,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             states = self.layer_pooling(outputs.hidden_states)
         return self.token_pooling(states, attention_mask), outputs
 
-    def score(self, vectors: torch.Tensor) -> torch.Tensor:
+    def head_logits(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the logits of vectors; in training, each repetition has its own dropout mask."""
         samples = self.config.dropout_samples if self.training else 1
         return self.classifier(self.hidden_layers(self.dropout(vectors.repeat(samples, 1))))

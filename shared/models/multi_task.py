@@ -175,7 +175,7 @@ class MultiTaskModel(PooledForSequenceClassification):
             )
         for i, embedding in enumerate(self.category_embeddings):
             further.append(embedding(categories[:, i]).to(vectors.dtype))
-        logits = self.score(torch.cat(further, dim=1))
+        logits = self.head_logits(torch.cat(further, dim=1))
         variances = None
         # Not in an evaluation, where the Trainer collects all outputs.
         if self.training and self.log_variances is not None:

@@ -50,7 +50,7 @@ def make(tmp_path):
             folder=tmp_path / folder,
             n_trials=n_trials,
             seed=1,
-            **{"n_parallel": 1} | options,
+            **{"n_parallel": 1, "stop_early": False} | options,
         )
 
     def runs():
@@ -117,7 +117,7 @@ def test_equal_values_are_not_run_twice(make, capsys):
 def test_trials_that_are_worse_than_the_median_are_stopped(make):
     # Without a stop, the last one would never end.
     values = iter([*(0.3 + n / 100 for n in range(FIRST_TRIALS)), 0.95])
-    search = make(FIRST_TRIALS + 1, "--waits_above=0.94")
+    search = make(FIRST_TRIALS + 1, "--waits_above=0.94", stop_early=True)
     ask = search._study.ask
 
     def ask_for_the_next(ranges):
