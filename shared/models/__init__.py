@@ -23,8 +23,10 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
+- `image_networks`: convolutional networks that classify, segment and detect; needs no other module.
+- `images`: the flags of these, new ones, and image models of the hub.
 
-May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images`.
 """
 
 import lazy_loader
@@ -67,6 +69,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": [
             "PooledForSequenceClassification",
         ],
+        "image_networks": ["ImageTrunkForClassification", "ImageTrunkForDetection", "ImageTrunkForSegmentation"],
+        "images": ["ImageModelArguments", "build_image_model", "channel_statistics", "check_sizes", "image_inputs", "read_preprocessor", "write_preprocessor"],
         "language_models": ["DEFAULT_LANGUAGE_MODEL", "resolve_language_model"],
         "lengths": ["limit_length", "longest_input"],
         "loading": [

@@ -79,7 +79,9 @@ def check_health(
     model = trainer.accelerator.unwrap_model(trainer.model).to(args.device)
     if lengths is None:
         lengths = trainer.train_dataset.with_format("numpy")[args.length_column_name][:]
-    results = [truncated_texts(lengths, max_length), parameters(model)]
+    results = [parameters(model)]
+    if "input_ids" in trainer.train_dataset.column_names:  # images have none
+        results.insert(0, truncated_texts(lengths, max_length))
     if (tokenizer := trainer.processing_class) is not None:
         results.insert(1, unknown_tokens(unknown_token_share(trainer.train_dataset, tokenizer)))
     if label_counts is not None:
@@ -251,6 +253,8 @@ class ActivationMonitor:
         # PackedSequence, whose values are in `data`.
         values = output[0] if isinstance(output, tuple) else output
         values = (values if torch.is_tensor(values) else values.data).detach().float()
+        if values.ndim == 4:  # of an image, whose units are channels: (rows, units, height, width)
+            values = values.movedim(1, -1)
         if isinstance(module, self.rectifiers):
             highest = values.flatten(0, -2).amax(0)  # (units,)
             before = self.highest.get(module, highest)
@@ -391,6 +395,8 @@ class _TrialTraining:
 
 def _shorten(trainer: Trainer, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the first rows of a batch, and their tokens at the end that is not padded."""
+    if "input_ids" not in batch:  # images
+        return {name: value[:ROWS].to(trainer.args.device) for name, value in batch.items()}
     ids = batch["input_ids"]
     # Without a mask, padding is on the right.
     padded_left = "attention_mask" in batch and not batch["attention_mask"][:, 0].all()
