@@ -281,7 +281,8 @@ def main() -> None:
     shown = {
         k: v
         for k, v in metrics.items()
-        if k.removeprefix("test_") in ("baseline_accuracy", "map", "second_accuracy", "pixel_accuracy")
+        if k.removeprefix("test_")
+        in ("baseline_accuracy", "map", "second_accuracy", "pixel_accuracy")
         or k.removeprefix("test_") == BEST[args.task]
     }
     facts = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())

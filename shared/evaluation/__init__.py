@@ -72,7 +72,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "top_k",
             "tune_thresholds",
         ],
-        "detection": ["average_precisions", "detection_metrics", "kept_boxes", "true_boxes", "tune_score"],
+        "detection": [
+            "average_precisions",
+            "detection_metrics",
+            "kept_boxes",
+            "true_boxes",
+            "tune_score",
+        ],
         "evaluate_modules": [
             "Accuracy",
             "AveragePrecision",

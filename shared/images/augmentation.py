@@ -54,7 +54,9 @@ def draw_changes(
     height, width = size
     angle = np.deg2rad(settings.rotation) * centred[:, 0]
     zoom = np.exp(math.log1p(settings.zoom) * centred[:, 1])
-    flip_x = np.where(flips & (settings.flip in ("horizontal", "both")) & (draws[:, 2] < 0.5), -1, 1)
+    flip_x = np.where(
+        flips & (settings.flip in ("horizontal", "both")) & (draws[:, 2] < 0.5), -1, 1
+    )
     flip_y = np.where(flips & (settings.flip in ("vertical", "both")) & (draws[:, 3] < 0.5), -1, 1)
     # Whole pixels: without rotation and zoom, nothing is blurred.
     shift_x = np.round(settings.shift * width * centred[:, 4])

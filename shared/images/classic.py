@@ -43,11 +43,15 @@ def check_operations(operations: Sequence[str]) -> None:
 
 
 def _equalise(image: np.ndarray) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    luminance, *colours = Image.fromarray(image).convert("YCbCr").split()
-    merged = Image.merge("YCbCr", [ImageOps.equalize(luminance), *colours])
-    return np.array(merged.convert("RGB"))
+    values = np.array(Image.fromarray(image).convert("YCbCr"))
+    # PIL's own function leaves images of fewer than 256 pixels as they are.
+    ranks = np.bincount(values[..., 0].ravel(), minlength=256).cumsum()
+    lowest = ranks[ranks > 0][0]
+    table = (ranks - lowest).clip(0) * (255 / max(ranks[-1] - lowest, 1))
+    values[..., 0] = table.round()[values[..., 0]]
+    return np.array(Image.fromarray(values, "YCbCr").convert("RGB"))
 
 
 def _edges(image: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -161,7 +161,7 @@ def _draw_sample(args: Any, task: str) -> tuple[ImageData, list[str | None]]:
     drawings = draw_shapes(N_DRAWN, seed=0, several=task != "classify")
     size = _size(args, {drawings[0].mask.shape})
     images, masks = ([drawing[i] for drawing in drawings] for i in (0, 1))
-    data = _collect(args, task, size, (lambda image=image: image for image in images), N_DRAWN)
+    data = _collect(args, task, size, images, N_DRAWN)
     scale = scale_of(masks[0].shape, size)
     factors = np.array([scale, scale, scale, scale, 1])
     data.targets = {
@@ -186,7 +186,7 @@ def _read_folders(source: Source, args: Any) -> tuple[ImageData, list[str | None
             "folder for each class"
         )
     classes = sorted(set(folders))
-    data = _collect(args, "classify", None, *_openers(source, names, upright=True))
+    data = _collect_files(args, "classify", source, names)
     data.class_names, data.files, data.source = classes, names, str(source.path)
     numbers = {name: number for number, name in enumerate(classes)}
     data.targets = np.array([numbers[folder] for folder in folders])
@@ -205,12 +205,12 @@ def _read_masks(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
         has = "images" if lonely[0] in pairs["images"] else "masks"
         lacks = "mask" if has == "images" else "image"
         raise UserError(
-            f"{source.path}, {pairs[has][lonely[0]]}: has no {lacks} of the same name ({len(lonely)} "
-            "such files)"
+            f"{source.path}, {pairs[has][lonely[0]]}: has no {lacks} of the same name "
+            f"({len(lonely)} such files)"
         )
     keys = sorted(pairs["images"])
     names = [pairs["images"][key] for key in keys]
-    data = _collect(args, "segment", None, *_openers(source, names, upright=False))
+    data = _collect_files(args, "segment", source, names)
     size = data.images.shape[1:3]
     masks = []
     for key in progress(keys, "reading masks", unit="masks"):
@@ -299,7 +299,7 @@ def _read_boxes(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
             raise UserError(f"{source.path}, {file}: names {name}, which does not exist")
     if not names:
         raise UserError(f"{source.path}, {file}: names no image")
-    data = _collect(args, "detect", None, *_openers(source, names, upright=False))
+    data = _collect_files(args, "detect", source, names)
     data.class_names = sorted({label for a in annotations for label in a.labels})
     if not data.class_names:
         raise UserError(f"{source.path}, {file}: holds no box")
@@ -341,8 +341,9 @@ def _read_arrays(path: Path, args: Any) -> tuple[ImageData, list[str | None]]:
         top = images.max()
         images = (images * (255 if 0 < top <= 1 else 1)).clip(0, 255).round().astype(np.uint8)
     _check_numbers(labels, len(images), f"{path}, labels")
-    openers = (lambda image=image: np.repeat(image, 4 - image.shape[2], 2)[..., :3] for image in images)
-    data = _collect(args, "classify", _size(args, {images.shape[1:3]}), openers, len(images))
+    size = _size(args, {images.shape[1:3]})
+    coloured = (np.repeat(image, 4 - image.shape[2], axis=2)[..., :3] for image in images)
+    data = _collect(args, "classify", size, coloured, len(images))
     data.class_names, data.targets = _class_names(labels, arrays, args.label_array)
     data.files, data.source = [f"image {i}" for i in range(len(images))], str(path)
     for flag, array in (("second_input", "second_inputs"), ("second_output", "second_outputs")):
@@ -364,7 +365,8 @@ def _pick_arrays(
     """Return images, labels and the part of each row."""
     named = {"image_array", "label_array"} & named_flags(args)
     if "x_train" in arrays and not named:
-        images, labels, parts = [], [], list[str | None]()
+        images, labels = list[np.ndarray](), list[np.ndarray]()
+        parts = list[str | None]()
         for name, values in arrays.items():
             stem, _, suffix = name.partition("_")
             if stem == "x" and (part := part_name(suffix)):
@@ -379,8 +381,8 @@ def _pick_arrays(
     for flag in ("image_array", "label_array"):
         if getattr(args, flag) not in arrays:
             raise UserError(f"--{flag} {getattr(args, flag)}: {path} has {', '.join(arrays)}")
-    images = arrays[args.image_array]
-    return images, arrays[args.label_array], [None] * len(images)
+    labels_alone = arrays[args.label_array]
+    return arrays[args.image_array], labels_alone, [None] * len(arrays[args.image_array])
 
 
 def _check_numbers(values: np.ndarray, n: int, name: str) -> None:
@@ -404,24 +406,20 @@ def _class_names(
 
 # --- images of one size --------------------------------------------------------------------------
 
-Opener = Callable[[], Any]
 
+def _collect_files(args: Any, task: str, source: Source, names: Sequence[str]) -> ImageData:
+    """Read image files into one array, in the size of all; see `_collect`.
 
-def _openers(source: Source, names: Sequence[str], *, upright: bool) -> tuple[Iterator, int, dict]:
-    """Return what `_collect` reads of the files of a source."""
-
-    def openers() -> Iterator[Opener]:
-        for name in names:
-            where = f"{source.path}, {name}"
-            yield lambda name=name, where=where: to_array(
-                source.open(name), where, upright=upright
-            )
-
-    sizes = {}
-    if names:
-        for name in progress(names, "checking images", unit="images"):
-            sizes.setdefault(source.open(name).size[::-1], name)
-    return openers(), len(names), sizes
+    Photographs to classify are turned as their EXIF data says. Masks and boxes belong to the pixels
+    as they are stored.
+    """
+    headers = progress(names, "checking images", unit="images")
+    sizes = {source.open(name).size[::-1] for name in headers}
+    upright = task == "classify"
+    images = (
+        to_array(source.open(name), f"{source.path}, {name}", upright=upright) for name in names
+    )
+    return _collect(args, task, _size(args, sizes), images, len(names))
 
 
 def _size(args: Any, sizes: Any) -> tuple[int, int]:
@@ -436,28 +434,25 @@ def _size(args: Any, sizes: Any) -> tuple[int, int]:
 def _collect(
     args: Any,
     task: str,
-    size: tuple[int, int] | None,
-    openers: Iterator[Opener],
+    size: tuple[int, int],
+    images: Iterable[np.ndarray],
     n: int,
-    sizes: Any = (),
 ) -> ImageData:
     """Read images into one array, each preprocessed and in the size of all."""
-    size = size or _size(args, sizes)
     try:
-        images = np.empty((n, *size, 3), np.uint8)
+        array = np.empty((n, *size, 3), np.uint8)
     except MemoryError:
         raise UserError(
             f"--image_size: {n:,} images of {size[0]} x {size[1]} pixels do not fit into memory; "
             "lower it"
         ) from None
     first = None
-    for row, opener in enumerate(progress(openers, "reading images", unit="images", total=n)):
-        image = opener()
+    for row, image in enumerate(progress(images, "reading images", unit="images", total=n)):
         first = image if first is None else first
-        images[row] = fit_image(
+        array[row] = fit_image(
             preprocess(image, args.preprocess), size, keep_shape=task != "classify"
         )
-    return ImageData(task, images, [], None, [], "", first_image=first)
+    return ImageData(task, array, [], None, [], "", first_image=first)
 
 
 # --- the split -----------------------------------------------------------------------------------
@@ -529,7 +524,7 @@ def _check_classes(data: ImageData) -> None:
     present = data.classes_of_images()
     trained = present[data.parts["train"]].any(axis=0)
     held_out = np.concatenate([data.parts["valid"], data.parts["test"]])
-    unseen = Counter()
+    unseen = Counter[str]()
     for number in np.flatnonzero(~trained):
         unseen[data.class_names[number]] = int(present[held_out, number].sum())
     for name, count in unseen.items():

@@ -6,7 +6,7 @@ class of its largest shape, the class of each pixel, and a box for each shape.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _draw(rng: np.random.Generator, first: int, several: bool) -> Drawing:
     return Drawing(image, np.array(mask), np.array(boxes, dtype=np.float64))
 
 
-def _draw_shape(draw, shape: str, box: list[int], fill) -> None:
+def _draw_shape(draw: Any, shape: str, box: list[int], fill: Any) -> None:
     left, top, right, bottom = box
     if shape == "circle":
         draw.ellipse(box, fill=fill)

@@ -69,8 +69,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "heads": [
             "PooledForSequenceClassification",
         ],
-        "image_networks": ["ImageTrunkForClassification", "ImageTrunkForDetection", "ImageTrunkForSegmentation"],
-        "images": ["ImageModelArguments", "build_image_model", "channel_statistics", "check_sizes", "image_inputs", "read_preprocessor", "write_preprocessor"],
+        "image_networks": [
+            "ImageTrunkForClassification",
+            "ImageTrunkForDetection",
+            "ImageTrunkForSegmentation",
+        ],
+        "images": [
+            "ImageModelArguments",
+            "build_image_model",
+            "channel_statistics",
+            "check_sizes",
+            "image_inputs",
+            "read_preprocessor",
+            "write_preprocessor",
+        ],
         "language_models": ["DEFAULT_LANGUAGE_MODEL", "resolve_language_model"],
         "lengths": ["limit_length", "longest_input"],
         "loading": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +39,12 @@ class ImageModelArguments:
         "(default: residual).",
     )
     width: int = flag(
-        32, "Channels of the first level; each level doubles them (default: 32).", least=1, most=1024
+        32,
+        "Channels of the first level; each level doubles them (default: 32).",
+        least=1,
+        most=1024,
     )
-    num_levels: int = flag(
-        4, "Levels; each halves height and width (default: 4).", least=1, most=8
-    )
+    num_levels: int = flag(4, "Levels; each halves height and width (default: 4).", least=1, most=8)
     blocks_per_level: int = flag(1, "Blocks of each level (default: 1).", least=1, most=50)
     stem_stride: int = flag(
         1,
@@ -174,7 +174,9 @@ def _load(name: str, task: str, class_names: list[str], names: dict[str, Any]) -
 
 
 def read_preprocessor(name: str | None) -> dict[str, Any]:
-    """Return ``image_mean``, ``image_std`` and ``size`` (height, width) of a model, as far as known.
+    """Return what is known of the inputs of a model.
+
+    These are ``image_mean`` and ``image_std``, 0 to 1, and ``size``, height and width.
 
     Parameters
     ----------

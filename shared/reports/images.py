@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.cli.files import atomic_write, write_csv
-from shared.evaluation.detection import average_precisions, detection_report, match_boxes
-from shared.evaluation.metrics import classification_report, per_label_report
 from shared.evaluation.decisions import softmax
+from shared.evaluation.detection import detection_report, match_boxes
+from shared.evaluation.metrics import classification_report, per_label_report
 from shared.evaluation.segmentation import class_iou, segmentation_report
 from shared.images.classic import preprocess
 from shared.images.reading import IGNORED, ImageData
@@ -255,7 +255,9 @@ def training_sheet(
     if data.task == "classify":
         shares = labels[:, : len(names)]
         captions = [
-            "\n".join(f"{names[i]} {row[i]:.2f}" if row[i] < 1 else names[i] for i in np.flatnonzero(row))
+            "\n".join(
+                f"{names[i]} {row[i]:.2f}" if row[i] < 1 else names[i] for i in np.flatnonzero(row)
+            )
             for row in shares
         ]
     elif data.task == "segment":

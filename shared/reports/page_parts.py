@@ -23,9 +23,7 @@ _FOLDER = Path(__file__).parent
 _BASE, _STYLES, _SCRIPT = "page_base.html.j2", "page.css", "page_parts.js"
 
 
-def render_page(
-    template: str, script: str | None, cache_dir: str | None, **values: Any
-) -> str:
+def render_page(template: str, script: str | None, cache_dir: str | None, **values: Any) -> str:
     """Return the HTML of a page.
 
     Parameters

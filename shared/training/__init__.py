@@ -65,7 +65,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "consistency_losses": ["AnnealedLoss", "ConsistencyLoss", "LabelAlignment"],
         "fit": ["judge_fit"],
         "health": ["ActivationMonitor", "check_health"],
-        "images": ["BoxLoss", "ImageCollator", "PixelLoss", "TwoOutputLoss", "image_rows", "pixel_weights", "predict_masks"],
+        "images": [
+            "BoxLoss",
+            "ImageCollator",
+            "PixelLoss",
+            "TwoOutputLoss",
+            "image_rows",
+            "pixel_weights",
+            "predict_masks",
+        ],
         "losses": [
             "LOSS_SETTINGS",
             "EntailmentLoss",

@@ -187,12 +187,14 @@ class TwoOutputLoss:
     ) -> torch.Tensor:
         """Return the loss of ``outputs["logits"]`` and one-hot labels (rows, both classes)."""
         loss = SingleLabelLoss(label_smoothing=self.label_smoothing)
+        # The Trainer counts the elements of `labels`, that is rows * columns.
         n_items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        n_rows = n_items // labels.shape[1]
         losses = []
         for columns in (slice(None, self.n_classes), slice(self.n_classes, None)):
             part = labels[:, columns]
             logits = {"logits": outputs["logits"][:, columns]}
-            losses.append(loss(logits, part, n_items * part.shape[1] / labels.shape[1]))
+            losses.append(loss(logits, part, n_rows * part.shape[1]))
         return (1 - self.share) * losses[0] + self.share * losses[1]
 
 
@@ -219,7 +221,9 @@ class PixelLoss:
         logits = outputs["logits"]
         if logits.ndim == 2:
             return logits[:, -2].sum() / logits[:, -1].sum().clamp(min=1)
-        n_items = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+        n_items = (
+            (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+        )
         return self._losses(logits, labels).sum() / (n_items if n_items else 1)
 
     def measure(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -306,11 +310,10 @@ class BoxLoss:
         """Return the loss per box; in an evaluation ``logits`` are those of `measure`."""
         logits = outputs["logits"]
         if logits.ndim == 3:
-            n_boxes = (labels[:, :, 4] >= 0).sum().clamp(min=1)
-            return logits[:, -1, 0].sum() / n_boxes
-        if num_items_in_batch is None:
-            n_boxes = (labels[:, :, 4] >= 0).sum()
-        else:
+            return logits[:, -1, 0].sum() / (labels[:, :, 4] >= 0).sum().clamp(min=1)
+        n_boxes: Any = (labels[:, :, 4] >= 0).sum()
+        if num_items_in_batch is not None:
+            # The Trainer counts the numbers in `labels` that are no padding.
             n_boxes = num_items_in_batch / labels.shape[2]
         return self._losses(logits, labels).sum() / max(n_boxes, 1)
 
