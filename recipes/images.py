@@ -7,8 +7,8 @@ residual blocks (--block). A hub checkpoint (--model) is trained further in the 
 
     accelerate launch recipes/images.py
     accelerate launch recipes/images.py --data my_photos/ --image_size 128 --flip horizontal
-    accelerate launch recipes/images.py --task segment --config recipes/configs/images_camvid.yaml
-    accelerate launch recipes/images.py --task detect --config recipes/configs/images_bccd.yaml
+    accelerate launch recipes/images.py --task segment --data my_scenes.zip --class_weight balanced
+    accelerate launch recipes/images.py --config recipes/configs/images_bccd.yaml
 
 - classify: --data is a folder of images for each class, a .zip of that, or a .npz of arrays. A .npz
   can hold a second input (--second_input, a class number beside the image) and a second output
@@ -227,7 +227,11 @@ def main() -> None:
         trainer = build_trainer(run_args, weight)
         if args.health_check:
             trainer.args.output_dir = args.output_dir
-            check_health(trainer, None, label_counts=data.label_counts())
+            uninformed = None
+            if args.task == "detect":  # where logits of 0 would be a box in each cell
+                batch = collator([train[row] for row in range(min(16, len(train)))])
+                uninformed = trainer.compute_loss_func.uninformed(batch, len(names))
+            check_health(trainer, None, label_counts=data.label_counts(), uninformed=uninformed)
             return
         print_once(f"\nTraining ({trainer.model.num_parameters():,} weights)")
         if n_second:
@@ -304,6 +308,7 @@ def main() -> None:
             args.task,
             own_architecture=type(trainer.model).__module__.startswith("shared."),
             second_input=data.second_inputs is not None,
+            second_output=n_second > 0,
         ),
         limits="The figures are those of images from the same source, at this size.",
     )

@@ -322,9 +322,11 @@ def write_image_results(
         file.write(html)
 
 
-def image_usage(folder: Path, task: str, *, own_architecture: bool, second_input: bool) -> str:
+def image_usage(
+    folder: Path, task: str, *, own_architecture: bool, second_input: bool, second_output: bool
+) -> str:
     """Return how to load a model and use it on an image, as Markdown."""
-    if task == "classify" and not second_input:
+    if task == "classify" and not (second_input or second_output):
         option = ", trust_remote_code=True" if own_architecture else ""
         return f"""```python
 from transformers import pipeline
@@ -339,7 +341,8 @@ print(classify("image.jpg"))
         "detect": "AutoModelForObjectDetection",
     }[task]
     end = {
-        "classify": "print(model.config.id2label[int(logits.argmax())])",
+        "classify": "first = logits[0, : model.config.num_labels]  # without a second output\n"
+        "print(model.config.id2label[int(first.argmax())])",
         "segment": "mask = logits.argmax(1)[0]  # (height, width), class numbers",
         "detect": "boxes = find_boxes(logits, model.config.cell_size)[0].numpy()\n"
         "boxes = boxes[non_maximum_suppression(boxes[:, :4], boxes[:, 4], 0.5, boxes[:, 5])]\n"

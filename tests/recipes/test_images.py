@@ -162,7 +162,7 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert "was trained on other rows or labels" in line
 
 
-@pytest.mark.parametrize("task", ["classify", "segment", "detect"])
+@pytest.mark.parametrize("task", ["classify", "detect"])
 def test_health_is_checked_and_nothing_is_trained(task, recipe, shapes, tmp_path):
     printed = recipe("--task", task, "--data", shapes / task, "--health_check")
     assert "the range test suggests" in printed

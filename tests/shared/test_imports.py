@@ -25,6 +25,7 @@ WITH_TORCH = {
     *(
         "models.first_weights",
         "models.heads",
+        "models.image_networks",
         "models.networks",
         "models.recurrent_generators",
         "models.small_language_models",
