@@ -99,6 +99,7 @@ from shared.training import (
 )
 
 BEST = {"classify": "accuracy", "segment": "mean_iou", "detect": "map50"}
+FURTHER_FIGURES = ("test_second_accuracy", "test_pixel_accuracy", "test_map")
 HUB_TASKS = {
     "classify": "image-classification",
     "segment": "image-segmentation",
@@ -238,7 +239,7 @@ def main() -> None:
             print_once(f"share of {args.second_output} in the loss: {weight}")
         training = trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint).metrics
         trainers.append((trainer, training))
-        figures = trainer.evaluate() if len(valid) else {}
+        figures = trainer.evaluate() if n_second and len(args.second_weight) > 1 else {}
         sweep.append({"second_weight": weight, **figures})
     best = int(np.argmax([row.get(f"eval_{BEST[args.task]}", 0) for row in sweep]))
     trainer, training = trainers[best]
@@ -261,12 +262,13 @@ def main() -> None:
             data.images[rows], data.targets[rows], data.images[data.parts["test"]]
         )
         hits = nearest == data.targets[data.parts["test"]]
-        metrics["baseline_accuracy"] = float(hits.mean())
+        metrics["nearest_accuracy"] = float(hits.mean())
     elif args.task == "segment":
         counts = pixel_counts(output.predictions, len(names))
         results = mask_results(data, counts, lambda r: predict_masks(trainer.model, collator, r))
     else:
         results = box_results(data, kept_boxes(output.predictions), score)
+    metrics |= results.interval
 
     # Save the model before the pictures are drawn.
     trainer.save_model(args.output_dir)
@@ -278,18 +280,15 @@ def main() -> None:
     write_json(output_dir / "metrics.json", metrics | training | fit | extra | {"seed": args.seed})
     (output_dir / "plots").mkdir(exist_ok=True)
     plot_training_curve(history, output_dir / "plots" / "training_curve.png")
-    batch = collator([train[row] for row in range(min(12, len(train)))])
+    shown_rows = np.linspace(0, len(train) - 1, min(12, len(train))).astype(int)
+    batch = collator([train[int(row)] for row in shown_rows])
     sheets = [training_sheet(data, batch, mean, std)]
     if args.preprocess:
         sheets.append(preprocess_sheet(data.first_image, args.preprocess))
-    shown = {
-        k: v
-        for k, v in metrics.items()
-        if k.removeprefix("test_")
-        in ("baseline_accuracy", "map", "second_accuracy", "pixel_accuracy")
-        or k.removeprefix("test_") == BEST[args.task]
-    }
-    facts = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    figures = (f"test_{BEST[args.task]}", "nearest_accuracy", *FURTHER_FIGURES)
+    shown = {name: metrics[name] for name in figures if name in metrics}
+    facts = f"Test ({len(test):,} images): "
+    facts += ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
     write_image_results(output_dir, f"Images: {args.task}", facts, results, sheets)
     write_model_card(
         output_dir,
@@ -300,7 +299,8 @@ def main() -> None:
         f"{trainer.model.num_parameters():,} weights.",
         data=data.describe(),
         label_names=names,
-        metrics=shown,
+        metrics=shown | results.interval,
+        data_type="image",
         verdict=fit.get("fit_explained"),
         report=results.report,
         usage=image_usage(
@@ -310,11 +310,15 @@ def main() -> None:
             second_input=data.second_inputs is not None,
             second_output=n_second > 0,
         ),
-        limits="The figures are those of images from the same source, at this size.",
+        limits="The figures are those of images from the same source, at this size."
+        + (
+            f" It reads images after `shared.images.preprocess`: {args.preprocess}."
+            * bool(args.preprocess)
+        ),
     )
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)
-    print(f"\nTest ({len(test):,} images)\n\n{results.report}\n\n{facts}")
+    print(f"\n{facts}\n\n{results.report}")
     print(f"\nEverything is in {output_dir}.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -215,15 +214,16 @@ def image_inputs(folder: str | Path, image: np.ndarray, *, keep_shape: bool) -> 
     Parameters
     ----------
     folder : str or Path
-        The folder of the model.
+        The folder of the model, or its hub id.
     image : uint8 array of shape (height, width, 3)
         From `shared.images.read_image`, after the operations of ``--preprocess``.
     keep_shape : bool
         As in `shared.images.fit_image`: false to classify, true to segment or detect.
     """
     import torch
+    from transformers.image_processing_base import ImageProcessingMixin
 
-    settings = json.loads((Path(folder) / PREPROCESSOR).read_text("utf-8"))
+    settings, _ = ImageProcessingMixin.get_image_processor_dict(str(folder))
     size = settings["size"]["height"], settings["size"]["width"]
     mean, std = (np.array(settings[name], np.float32) for name in ("image_mean", "image_std"))
     pixels = fit_image(image, size, keep_shape=keep_shape).astype(np.float32) / 255

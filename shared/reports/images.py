@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.cli.files import atomic_write, write_csv
+from shared.evaluation.bootstrap import statistic_interval
 from shared.evaluation.decisions import softmax
 from shared.evaluation.detection import detection_report, match_boxes
 from shared.evaluation.metrics import classification_report, per_label_report
@@ -51,12 +52,14 @@ class ImageResults(NamedTuple):
     rows : figures of each class, for ``per_class.csv``
     predictions : an entry for each test image, for ``test_predictions.jsonl``
     worst : the worst images, to look at
+    interval : 95 % bootstrap interval over the test images, as metrics; empty for detection
     """
 
     report: str
     rows: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
     worst: Sheet
+    interval: dict[str, float]
 
 
 # --- results of the three tasks ------------------------------------------------------------------
@@ -97,6 +100,11 @@ def class_results(data: ImageData, logits: np.ndarray) -> ImageResults:
             [data.images[rows[at]] for at in shown],
             [f"{names[true[at]]}\n{names[predicted[at]]} {sure[at]:.2f}" for at in shown],
         ),
+        interval=_interval(
+            "test_accuracy",
+            np.stack([true == predicted, np.ones(len(rows))], axis=1),
+            lambda sums: sums[:, :1] / sums[:, 1:],
+        ),
     )
 
 
@@ -136,6 +144,13 @@ def mask_results(data: ImageData, counts: np.ndarray, masks_of: Any) -> ImageRes
             f"The images with the lowest mean IoU. {_legend(names)}",
             images,
             captions,
+        ),
+        interval=_interval(
+            "test_mean_iou",
+            counts.reshape(len(rows), -1),
+            lambda sums: np.nanmean(
+                class_iou(sums.reshape(-1, *counts.shape[1:])), axis=1, keepdims=True
+            ),
         ),
     )
 
@@ -189,7 +204,13 @@ def box_results(data: ImageData, predicted: list[np.ndarray], score: float) -> I
             [f"{Path(data.files[rows[at]]).name}\nF1 {f1[at]:.2f}" for at in worst],
             [drawn[at] for at in worst],
         ),
+        interval={},
     )
+
+
+def _interval(name: str, terms: np.ndarray, statistic: Callable) -> dict[str, float]:
+    low, high = statistic_interval(terms, statistic)
+    return {f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
 
 
 def _number(value: float) -> float | None:

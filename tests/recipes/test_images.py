@@ -72,7 +72,8 @@ def test_classes(recipe, metrics, tmp_path, shapes, capfd):
     rows = read_lines(out / "test_predictions.jsonl")
     hits = sum(row["label"] == row["true_label"] for row in rows)
     assert metrics()["test_accuracy"] == pytest.approx(hits / 12)
-    assert 0 <= metrics()["baseline_accuracy"] <= 1
+    assert 0 <= metrics()["nearest_accuracy"] <= 1
+    assert metrics()["test_accuracy_low"] <= hits / 12 <= metrics()["test_accuracy_high"]
     assert all(row["file"].startswith(row["true_label"]) for row in rows)
     assert (out / "per_class.csv").read_text().startswith("label,precision,recall,f1,support")
     pictures = {path.name for path in (out / "pictures").iterdir()}
