@@ -219,9 +219,9 @@ def _number(value: float) -> float | None:
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows with the same keys as an aligned table; the first column is the longest."""
-    width = max(len(str(next(iter(row.values())))) for row in rows)
-    lines = []
-    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
+    lines, header = [], dict(zip(rows[0], rows[0], strict=True))
+    width = max(len(str(next(iter(row.values())))) for row in [header, *rows])
+    for row in [header, *rows]:
         first, *others = row.values()
         cells = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in others]
         lines.append(f"{first!s:>{width}}" + "".join(f"{cell:>11}" for cell in cells))
