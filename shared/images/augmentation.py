@@ -33,9 +33,7 @@ class Changes(NamedTuple):
     offset: np.ndarray
 
 
-def draw_changes(
-    keys: list[tuple[int, ...]], size: tuple[int, int], settings: Any, flips: bool = True
-) -> Changes:
+def draw_changes(keys: list[tuple[int, ...]], size: tuple[int, int], settings: Any) -> Changes:
     """Draw the changes of some images.
 
     Parameters
@@ -45,8 +43,6 @@ def draw_changes(
     size : tuple of int
         Height and width in pixels.
     settings : AugmentationArguments
-    flips : bool, default True
-        Whether ``settings.flip`` applies.
     """
     # One generator for each image, and always the same number of draws from it.
     draws = np.array([np.random.default_rng(key).random(8) for key in keys])
@@ -54,10 +50,8 @@ def draw_changes(
     height, width = size
     angle = np.deg2rad(settings.rotation) * centred[:, 0]
     zoom = np.exp(math.log1p(settings.zoom) * centred[:, 1])
-    flip_x = np.where(
-        flips & (settings.flip in ("horizontal", "both")) & (draws[:, 2] < 0.5), -1, 1
-    )
-    flip_y = np.where(flips & (settings.flip in ("vertical", "both")) & (draws[:, 3] < 0.5), -1, 1)
+    flip_x = np.where((settings.flip in ("horizontal", "both")) & (draws[:, 2] < 0.5), -1, 1)
+    flip_y = np.where((settings.flip in ("vertical", "both")) & (draws[:, 3] < 0.5), -1, 1)
     # Whole pixels: without rotation and zoom, nothing is blurred.
     shift_x = np.round(settings.shift * width * centred[:, 4])
     shift_y = np.round(settings.shift * height * centred[:, 5])
