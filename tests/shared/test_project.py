@@ -37,7 +37,7 @@ MOST_MODULES = {
     "few_label_probe": 108,
     "github_tagger": 110,
     "goemotions": 111,
-    "images": 107,
+    "images": 108,
     "imdb_cnn_rnn": 109,
     "label_next": 95,
     "language_model": 97,
