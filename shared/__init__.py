@@ -6,6 +6,7 @@ A room imports only from the rooms below it. From the ground up:
 - `plots`: plots of arrays
 - `splitters`: stratified splits of multilabel data
 - `data`: from files to labelled texts, and to training, validation and test set
+- `images`: images with their classes, masks and boxes, and how they are changed
 - `models`: loading, classification heads, networks from scratch, tokenizers
 - `training`: the Trainer and its collators, losses, callbacks, checkpoints
 - `evaluation`: from logits to labels to metrics

@@ -750,6 +750,52 @@ def plot_predicted_numbers(y_true: np.ndarray, y_pred: np.ndarray, name: str, pa
     _save(figure, path)
 
 
+def plot_image_sheet(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    path: Path,
+    *,
+    boxes: Sequence[Sequence[tuple[Sequence[float], str, str]]] | None = None,
+    columns: int = 6,
+) -> None:
+    """Images side by side, each with a caption above it.
+
+    Parameters
+    ----------
+    images : sequence of uint8 arrays of shape (height, width, 3)
+    captions : sequence of str
+    path : Path
+    boxes : sequence, optional
+        For each image, what to draw: x1, y1, x2, y2 in pixels, a colour, and a word beside the box.
+    columns : int, default 6
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
+    lines = max(caption.count("\n") for caption in captions) + 1
+    side = 12 / columns
+    figure = Figure(
+        figsize=(12, rows * (side * height / width + 0.22 * lines)), layout="constrained"
+    )
+    fonts, _ = _fonts_for("".join(captions))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for number, axes in enumerate(grid):
+        axes.axis("off")
+        if number >= len(images):
+            continue
+        axes.imshow(images[number], interpolation="nearest")
+        axes.set_title(captions[number], fontsize=9, parse_math=False, fontfamily=fonts)
+        for (x1, y1, x2, y2), colour, word in boxes[number] if boxes is not None else ():
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2))
+            axes.annotate(
+                word, (x1, y1), (1, 1), textcoords="offset points", color=colour, fontsize=6
+            )
+    _save(figure, path)
+
+
 def _points(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Return (epoch, value) of the entries with a finite value."""
     return [

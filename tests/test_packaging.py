@@ -15,7 +15,7 @@ OWN = {"shared", "recipes", "authors", *(path.stem for path in ROOT.glob("tests/
 # Modules of distributions that are optional, so that they need not be installed.
 OPTIONAL = {"setfit": "setfit", "iterstrat": "iterative-stratification"}
 # Peers that benchmarks measure if they are installed; each benchmark names their versions.
-PEERS = {"datasketch", "rensa", "skactiveml", "small_text"}
+PEERS = {"datasketch", "rensa", "skactiveml", "small_text", "torchvision"}
 EXTRAS = [
     "demo",
     "export",

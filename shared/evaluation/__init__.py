@@ -26,6 +26,8 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `merging`: one set of labels from those of several annotators: majority, Dawid-Skene.
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
+- `detection`: mean average precision of boxes, as COCO defines it.
+- `segmentation`: intersection over union of classes of pixels.
 
 May import: `shared.training` and the rooms below it.
 """
@@ -73,6 +75,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "top_k",
             "tune_thresholds",
         ],
+        "detection": [
+            "average_precisions",
+            "detection_metrics",
+            "kept_boxes",
+            "true_boxes",
+            "tune_score",
+        ],
         "evaluate_modules": [
             "Accuracy",
             "AveragePrecision",
@@ -93,8 +102,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "multilabel_metrics",
             "per_label_report",
             "single_label_metrics",
+            "two_output_metrics",
         ],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
+        "segmentation": ["class_iou", "pixel_counts", "segmentation_metrics"],
         "task_metrics": [
             "multi_task_metrics",
             "regression_metrics",

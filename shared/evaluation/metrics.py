@@ -125,6 +125,36 @@ def single_label_metrics(label_names: Sequence[str]) -> Callable[[Any], dict[str
     return compute_metrics
 
 
+def two_output_metrics(n_classes: int, n_second: int = 0) -> Callable[[Any], dict[str, float]]:
+    """Build the `compute_metrics` of a task with one class per row, or two of two outputs.
+
+    Parameters
+    ----------
+    n_classes : int
+        Classes of the first output; its columns come first.
+    n_second : int, default 0
+        Classes of the second output. 0: there is none.
+
+    Returns
+    -------
+    compute_metrics : callable
+        Takes an `EvalPrediction` of logits and one-hot ``label_ids``, both of shape (rows, all
+        classes). Returns the metrics of `single_label_scores` for the first output, and
+        ``second_accuracy`` for the second.
+    """
+
+    def compute_metrics(eval_prediction: Any) -> dict[str, float]:
+        pair = (eval_prediction.label_ids, np.asarray(eval_prediction.predictions))
+        true, predicted = (values[:, :n_classes].argmax(axis=1) for values in pair)
+        metrics = single_label_scores(true, predicted, n_classes)
+        if n_second:
+            true, predicted = (values[:, n_classes:].argmax(axis=1) for values in pair)
+            metrics["second_accuracy"] = float((true == predicted).mean())
+        return metrics
+
+    return compute_metrics
+
+
 # --- averages over labels and rows ---------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ trainer and the metrics of the rooms below.
 - `word_augmentation`: synonyms, swapped and deleted words, errors of spelling and typing
 - `tfidf_augmentation`: words that say little about a text, replaced by others
 - `model_augmentation`: words from a masked language model; back translation
+- `image_neighbours`: the nearest image, a baseline of image classifiers
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,
 `shared.training` and `shared.evaluation`.
@@ -93,6 +94,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
+        "image_neighbours": ["nearest_image_classes"],
         "linear": [
             "LinearClassifier",
             "LinearEnsemble",

@@ -29,8 +29,10 @@ This room is for everything that has weights or a vocabulary. It does not train 
   only.
 - `tabular`: the flags of these, and how they are built for training rows.
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
+- `image_networks`: convolutional networks that classify, segment and detect; needs no other module.
+- `images`: the flags of these, new ones, and image models of the hub.
 
-May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`.
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images`.
 """
 
 import lazy_loader
@@ -74,6 +76,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "heads": [
             "PooledForSequenceClassification",
+        ],
+        "image_networks": [
+            "ImageTrunkForClassification",
+            "ImageTrunkForDetection",
+            "ImageTrunkForSegmentation",
+        ],
+        "images": [
+            "ImageModelArguments",
+            "build_image_model",
+            "channel_statistics",
+            "check_sizes",
+            "image_inputs",
+            "read_preprocessor",
+            "write_preprocessor",
         ],
         "language_models": ["DEFAULT_LANGUAGE_MODEL", "resolve_language_model"],
         "lengths": ["limit_length", "longest_input"],

@@ -38,6 +38,7 @@
 - `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
+- `images`: the figures and pictures of image models, and how to use them.
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -84,6 +85,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "folder_engines": ["tag_folder"],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
+        "images": [
+            "box_results",
+            "class_results",
+            "image_usage",
+            "mask_results",
+            "preprocess_sheet",
+            "training_sheet",
+            "write_image_results",
+        ],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
         "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],

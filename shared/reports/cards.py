@@ -300,6 +300,7 @@ def write_model_card(
     language: str | None = None,
     dataset: str | None = None,
     task: str = "text-classification",
+    data_type: str = "text",
     library: str = "transformers",
 ) -> None:
     """Write ``README.md`` with the metadata block of the Hugging Face Hub.
@@ -332,6 +333,8 @@ def write_model_card(
         As the hub spells them; for the metadata.
     task : str, default "text-classification"
         The hub's name of the task.
+    data_type : str, default "text"
+        What the data are, for the metadata.
     library : str, default "transformers"
         The hub's name of the library that loads the model.
     """
@@ -349,7 +352,7 @@ def write_model_card(
         eval_results=[
             EvalResult(
                 task_type=task,
-                dataset_type="text",
+                dataset_type=data_type,
                 dataset_name="test split",
                 metric_type=name,
                 metric_value=round(value, 4),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 _ROWS = re.compile(r'(<script type="application/json" id="rows">).*?(</script>)', re.DOTALL)
+# Of images.html.j2: pictures of the data.
+_PICTURES = re.compile(r'<figure class="data">.*?</figure>', re.DOTALL)
 
 
 def write_page(
@@ -141,5 +143,5 @@ def write_page(
 
 
 def without_texts(page: str) -> str:
-    """Return a page of `write_page` without the rows of the data, to publish it."""
-    return _ROWS.sub(r"\1null\2", page)
+    """Return a report.html without the rows and pictures of the data, to publish it."""
+    return _PICTURES.sub("", _ROWS.sub(r"\1null\2", page))

@@ -23,28 +23,33 @@ _FOLDER = Path(__file__).parent
 _BASE, _STYLES, _SCRIPT = "page_base.html.j2", "page.css", "page_parts.js"
 
 
-def render_page(template: str, script: str, cache_dir: str | None, **values: Any) -> str:
+def render_page(template: str, script: str | None, cache_dir: str | None, **values: Any) -> str:
     """Return the HTML of a page.
 
     Parameters
     ----------
-    template, script : str
-        Names of files of this folder: a template that extends ``base``, and the
-        JavaScript that runs after `page_parts.js`.
+    template : str
+        Name of a file of this folder that extends ``base``.
+    script : str, optional
+        Name of the file of the JavaScript that runs after `page_parts.js`. None: the page has no
+        charts and needs no JavaScript.
     cache_dir : str, optional
         Of `shared.data.corpus.cache_folder`, which keeps the JavaScript of the charts.
     **values
         For the template: ``title``, ``evaluation`` (a line below it), ``data`` (JSON values that
         the script reads) and what the template names.
     """
-    js = "\n".join((_FOLDER / name).read_text("utf-8") for name in (_SCRIPT, script))
+    js = library = ""
+    if script is not None:
+        js = "\n".join((_FOLDER / name).read_text("utf-8") for name in (_SCRIPT, script))
+        library = chart_library(cache_folder(cache_dir))
     return (
         _environment()
         .get_template(template)
         .render(
             base=_BASE,
             css=(_FOLDER / _STYLES).read_text("utf-8"),
-            library=chart_library(cache_folder(cache_dir)),
+            library=library,
             js=js,
             **values,
         )

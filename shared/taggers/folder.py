@@ -44,7 +44,14 @@ ADAPTER = "adapter_config.json"
 # project, for programs without it; `load_tagger` never runs it.
 _TRANSFORMERS_FILES = (
     *("*.py", "config.json", ADAPTER, "*.safetensors.index.json", "*.model"),
-    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *(
+        "preprocessor_config.json",
+        "tokenizer*",
+        "vocab*",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
 )
 
 

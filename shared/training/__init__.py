@@ -25,8 +25,10 @@ Modules:
 - `signals`: activations and gradients of layers;
 - `fit`: whether a training has underfit or overfit, from its log;
 - `techniques`: settings of training to compare, and what their sources say of them.
+- `images`: batches of images, and the losses of segmentation and detection;
 
-May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data` and `shared.models`.
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images` and
+`shared.models`.
 """
 
 import lazy_loader
@@ -66,6 +68,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "consistency_losses": ["AnnealedLoss", "ConsistencyLoss", "LabelAlignment"],
         "fit": ["judge_fit"],
         "health": ["ActivationMonitor", "check_health"],
+        "images": [
+            "BoxLoss",
+            "ImageCollator",
+            "PixelLoss",
+            "TwoOutputLoss",
+            "image_rows",
+            "pixel_weights",
+            "predict_masks",
+        ],
         "losses": [
             "LOSS_SETTINGS",
             "EntailmentLoss",

@@ -254,6 +254,8 @@ class ActivationMonitor:
         # PackedSequence, whose values are in `data`.
         values = output[0] if isinstance(output, tuple) else output
         values = (values if torch.is_tensor(values) else values.data).detach().float()
+        if values.ndim == 4:  # of an image, whose units are channels: (rows, units, height, width)
+            values = values.movedim(1, -1)
         if isinstance(module, self.rectifiers):
             highest = values.flatten(0, -2).amax(0)  # (units,)
             before = self.highest.get(module, highest)

@@ -83,6 +83,12 @@ CASES = {
         f"{MODEL} {CPU} {SHORT} --held_out_share 0.2",
         RESUME,
     ),
+    "images": Case(
+        "recipes/images.py",
+        f"--output_dir {{run}}/out {CPU} --width 4 --num_levels 3 --max_steps 6 --eval_strategy "
+        "steps --eval_steps 3 --logging_strategy steps --logging_steps 2",
+        RESUME,
+    ),
     "language_model": Case(
         "recipes/language_model.py",
         f"--data {{inputs}}/unlabelled.jsonl --cache_dir {{run}}/cache --output_dir {{run}}/out "

@@ -12,8 +12,8 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "language_model", "multi_task", "pet", "prompts", "seq2seq", "series"),
-    *("span_qa", "tabular", "techniques"),
+    *("explore", "images", "language_model", "multi_task", "pet", "prompts", "seq2seq"),
+    *("series", "span_qa", "tabular", "techniques"),
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 VALUES = ("nan", "inf", "0", "-1", "0.5", "1e30", "99999999999", "nonsense", "")
@@ -65,6 +65,7 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         "github_tagger": (*data, *model, *once),
         "goemotions": (*data, *model, *once, "--architecture", "scratch", *network),
         "imdb_cnn_rnn": (*data, "--use_cpu", "--bf16", "false", *once, *network),
+        "images": ("--use_cpu", "--bf16", "false", "--max_steps", 1, "--width", 4, *data[4:]),
         "label_next": (*data, "--encoder", tiny_model, *model[2:]),
         "language_model": (
             *(*data, "--use_cpu", "--architecture", "mlp", "--max_steps", 1, "--samples", 1),

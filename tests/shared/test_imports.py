@@ -26,6 +26,7 @@ WITH_TORCH = {
         "models.first_weights",
         "models.forecasters",
         "models.heads",
+        "models.image_networks",
         "models.multi_task",
         "models.networks",
         "models.recurrent_generators",

@@ -1,0 +1,327 @@
+"""Classify, segment or detect in your images, by a network from scratch or a checkpoint of the hub.
+
+Why: one trunk of convolutions serves three tasks. A class for each image, a class for each pixel
+(U-Net), or a box around each object (map of centres, without anchors). Trained from scratch on two
+cores it takes minutes, and its steps can be compared: plain convolutions, batch normalisation,
+residual blocks (--block). A hub checkpoint (--model) is trained further in the same way.
+
+    accelerate launch recipes/images.py
+    accelerate launch recipes/images.py --data my_photos/ --image_size 128 --flip horizontal
+    accelerate launch recipes/images.py --task segment --data my_scenes.zip --class_weight balanced
+    accelerate launch recipes/images.py --config recipes/configs/images_bccd.yaml
+
+- classify: --data is a folder of images for each class, a .zip of that, or a .npz of arrays. A .npz
+  can hold a second input (--second_input, a class number beside the image) and a second output
+  (--second_output). With several values of --second_weight, each is trained, and the one with the
+  best validation accuracy of the first output is kept.
+- segment: images/ and masks/ with files of the same names; a mask has one channel of class numbers,
+  named in classes.json. Masks that number objects of one class: --instance_class person.
+- detect: images and annotations.json: a list of {"file", "split", "objects": [{"label", "box"}]}
+  with boxes as x1, y1, x2, y2 in pixels, or COCO's form.
+
+Folders train, valid and test, or the key "split", are the parts; what is missing is drawn, with all
+classes spread evenly. Exact duplicates across the parts are left out of the training. All images
+get the same size (--image_size): to classify they are stretched, else they keep their proportions.
+They stay in memory, three bytes a pixel. Boxes and masks move with their image in the random
+changes (--flip, --shift, --zoom, --rotation); --preprocess applies classic operations to all images
+and shows them.
+
+Output: the model, metrics.json, per_class.csv, test_predictions.jsonl, report.html with the worst
+images. Test figures: accuracy beside that of the nearest training image; mean intersection over
+union; mean average precision as COCO defines it. They hold at the size of --image_size.
+
+Expect from scratch, in processor minutes (recipes/FIGURES.md):
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from transformers import set_seed
+
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+    write_json,
+)
+from shared.evaluation import (
+    detection_metrics,
+    kept_boxes,
+    pixel_counts,
+    segmentation_metrics,
+    true_boxes,
+    tune_score,
+    two_output_metrics,
+)
+from shared.images import AugmentationArguments, ImageArguments, load_images
+from shared.methods import nearest_image_classes
+from shared.models import (
+    ImageModelArguments,
+    build_image_model,
+    channel_statistics,
+    check_sizes,
+    read_preprocessor,
+    write_preprocessor,
+)
+from shared.plots import plot_training_curve
+from shared.reports import (
+    box_results,
+    class_results,
+    fit_metrics,
+    image_usage,
+    mask_results,
+    preprocess_sheet,
+    push_to_hub,
+    training_sheet,
+    write_image_results,
+    write_model_card,
+)
+from shared.training import (
+    BoxLoss,
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    ImageCollator,
+    LengthGroupedTrainer,
+    PixelLoss,
+    ReadableProgress,
+    SingleLabelLoss,
+    TwoOutputLoss,
+    check_health,
+    image_rows,
+    pixel_weights,
+    predict_masks,
+    remove_checkpoints,
+    round_arguments,
+)
+
+BEST = {"classify": "accuracy", "segment": "mean_iou", "detect": "map50"}
+FURTHER_FIGURES = ("test_second_accuracy", "test_pixel_accuracy", "test_map")
+HUB_TASKS = {
+    "classify": "image-classification",
+    "segment": "image-segmentation",
+    "detect": "object-detection",
+}
+
+
+@dataclass
+class ImageRecipeArguments(
+    ImageArguments, AugmentationArguments, ImageModelArguments, EpochTrainingArguments
+):
+    """The flags of this recipe, and the Trainer defaults that it changes."""
+
+    task: Literal["classify", "segment", "detect"] = flag(
+        "classify", "What to predict: a class of the image, of each pixel, or boxes."
+    )
+    class_weight: Literal["none", "balanced"] = flag(
+        "none",
+        "segment: weight of the classes in the loss, all equal, or higher if they have fewer "
+        "pixels (default: none).",
+    )
+    second_weight: list[float] = flag(
+        [0.3],
+        "Share of the second output in the loss; of several, the best is kept (default: .3).",
+        least=0,
+        most=1,
+    )
+    health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
+    output_dir: str = flag("outputs/images", "Output folder (default: outputs/images).")
+    num_train_epochs: float = flag(20, "Epochs (default: 20).")
+    learning_rate: float = flag(2e-3, "Peak learning rate (default: 2e-3).")
+    lr_scheduler_type: str = flag("cosine", "Course of the learning rate (default: cosine).")
+    weight_decay: float = flag(0.05, "Weight decay (default: .05).")
+    per_device_train_batch_size: int = flag(32, "Images per step and device (default: 32).")
+    per_device_eval_batch_size: int = flag(64, "Images per evaluation batch (default: 64).")
+    train_sampling_strategy: Literal["random", "sequential"] = flag(
+        "random", "Order of the training images (default: random)."
+    )
+    metric_for_best_model: str | None = flag(
+        None, "Metric of the best checkpoint (default: accuracy, mean_iou or map50, by --task)."
+    )
+    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
+
+    def __post_init__(self):
+        if self.remove_unused_columns:
+            raise UserError("--remove_unused_columns: the collator reads all columns")
+        if self.task != "classify" and (self.mixup or self.second_input or self.second_output):
+            raise UserError("--mixup, --second_input, --second_output: only with --task classify")
+        if self.task != "classify" and self.label_smoothing_factor:
+            raise UserError("--label_smoothing_factor: only with --task classify")
+        if len(self.second_weight) > 1 and not (self.second_output and self.valid_size):
+            raise UserError("--second_weight: several need --second_output and validation images")
+        check_sizes(self, self.task)
+        self.label_names = ["labels"]  # not all of the networks name it
+        self.metric_for_best_model = self.metric_for_best_model or BEST[self.task]
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load and split images, build the network, train, evaluate on the test set once, save."""
+    args = parse_arguments(ImageRecipeArguments, description=__doc__)
+    output_dir = start_recipe(args)
+
+    # Load and split. A checkpoint knows the size and the mean of the images that it has seen.
+    known = read_preprocessor(args.model)
+    args.image_size = args.image_size or known.get("size", [])
+    with args.main_process_first(desc="reading images"):
+        data = load_images(args, args.task)
+    print_once(f"\nData\n{data.describe()}")
+    names, size = data.class_names, data.images.shape[1:3]
+    mean, std = channel_statistics(data.images[data.parts["train"]])
+    mean, std = known.get("image_mean", mean), known.get("image_std", std)
+
+    # What the model reads and how it is judged.
+    if not len(data.parts["valid"]):
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    collator = ImageCollator(
+        data, mean, std, args, seed=args.seed, epoch=lambda: int(trainer.state.epoch or 0)
+    )
+    train = image_rows(data, "train", augment=True)
+    valid, test = (image_rows(data, part) for part in ("valid", "test"))
+    n_second = len(data.second_names)
+    compute_metrics = {
+        "classify": two_output_metrics(len(names), n_second),
+        "segment": segmentation_metrics(len(names)),
+        "detect": detection_metrics(len(names)),
+    }[args.task]
+
+    def build_trainer(run_args, second_weight):
+        """Return a Trainer of a new model; `second_weight` is the share of a second output."""
+        set_seed(args.seed)
+        model = build_image_model(
+            args,
+            args.task,
+            names,
+            n_second_inputs=data.n_second_inputs(),
+            n_second_outputs=n_second,
+        )
+        smoothing = args.label_smoothing_factor
+        if args.task == "segment":
+            balanced = args.class_weight == "balanced"
+            loss = PixelLoss(len(names), pixel_weights(data) if balanced else None)
+        elif args.task == "detect":
+            loss = BoxLoss(model.config.cell_size)
+        elif n_second:
+            loss = TwoOutputLoss(len(names), second_weight, label_smoothing=smoothing)
+        else:
+            loss = SingleLabelLoss(label_smoothing=smoothing)
+        return LengthGroupedTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=train,
+            eval_dataset=valid,
+            data_collator=collator,
+            compute_loss_func=loss,
+            compute_metrics=compute_metrics,
+            # Instead of a number for each pixel, the Trainer collects counts, or boxes.
+            preprocess_logits_for_metrics=getattr(loss, "measure", None),
+            callbacks=[CheckpointOnSignal(), ReadableProgress()],
+        )
+
+    # Train; with a second output, once for each weight. The best on validation is kept.
+    trainers, sweep = [], []
+    for number, weight in enumerate(args.second_weight if n_second else [0.0]):
+        run_args = round_arguments(args, number, num_train_epochs=args.num_train_epochs)
+        trainer = build_trainer(run_args, weight)
+        if args.health_check:
+            trainer.args.output_dir = args.output_dir
+            uninformed = None
+            if args.task == "detect":  # where logits of 0 would be a box in each cell
+                batch = collator([train[row] for row in range(min(16, len(train)))])
+                uninformed = trainer.compute_loss_func.uninformed(batch, len(names))
+            check_health(trainer, None, label_counts=data.label_counts(), uninformed=uninformed)
+            return
+        print_once(f"\nTraining ({trainer.model.num_parameters():,} weights)")
+        if n_second:
+            print_once(f"share of {args.second_output} in the loss: {weight}")
+        training = trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint).metrics
+        trainers.append((trainer, training))
+        figures = trainer.evaluate() if n_second and len(args.second_weight) > 1 else {}
+        sweep.append({"second_weight": weight, **figures})
+    best = int(np.argmax([row.get(f"eval_{BEST[args.task]}", 0) for row in sweep]))
+    trainer, training = trainers[best]
+    history = list(trainer.state.log_history)
+
+    # Evaluate on the test set, once.
+    score = None
+    if args.task == "detect":
+        score = 0.5
+        if len(valid):
+            output = trainer.predict(valid)
+            score = tune_score(kept_boxes(output.predictions), true_boxes(output.label_ids))
+        trainer.model.config.score_threshold = score
+    output = trainer.predict(test, metric_key_prefix="test")
+    metrics = output.metrics
+    if args.task == "classify":
+        results = class_results(data, output.predictions)
+        rows = data.parts["train"]
+        nearest = nearest_image_classes(
+            data.images[rows], data.targets[rows], data.images[data.parts["test"]]
+        )
+        hits = nearest == data.targets[data.parts["test"]]
+        metrics["nearest_accuracy"] = float(hits.mean())
+    elif args.task == "segment":
+        counts = pixel_counts(output.predictions, len(names))
+        results = mask_results(data, counts, lambda r: predict_masks(trainer.model, collator, r))
+    else:
+        results = box_results(data, kept_boxes(output.predictions), score)
+    metrics |= results.interval
+
+    # Save the model before the pictures are drawn.
+    trainer.save_model(args.output_dir)
+    if args.process_index != 0:
+        return
+    write_preprocessor(output_dir, size, mean, std)
+    fit = fit_metrics(history)
+    extra = {"second_weights": sweep} if len(sweep) > 1 else {}
+    write_json(output_dir / "metrics.json", metrics | training | fit | extra | {"seed": args.seed})
+    (output_dir / "plots").mkdir(exist_ok=True)
+    plot_training_curve(history, output_dir / "plots" / "training_curve.png")
+    shown_rows = np.linspace(0, len(train) - 1, min(12, len(train))).astype(int)
+    batch = collator([train[int(row)] for row in shown_rows])
+    sheets = [training_sheet(data, batch, mean, std)]
+    if args.preprocess:
+        sheets.append(preprocess_sheet(data.first_image, args.preprocess))
+    figures = (f"test_{BEST[args.task]}", "nearest_accuracy", *FURTHER_FIGURES)
+    shown = {name: metrics[name] for name in figures if name in metrics}
+    facts = f"Test ({len(test):,} images): "
+    facts += ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    write_image_results(output_dir, f"Images: {args.task}", facts, results, sheets)
+    write_model_card(
+        output_dir,
+        title=f"Image model ({args.task})",
+        base_model=args.model,
+        task=HUB_TASKS[args.task],
+        description=f"Trained to {args.task} images of {size[0]} x {size[1]} pixels; "
+        f"{trainer.model.num_parameters():,} weights.",
+        data=data.describe(),
+        label_names=names,
+        metrics=shown | results.interval,
+        data_type="image",
+        verdict=fit.get("fit_explained"),
+        report=results.report,
+        usage=image_usage(
+            output_dir,
+            args.task,
+            own_architecture=type(trainer.model).__module__.startswith("shared."),
+            second_input=data.second_inputs is not None,
+            second_output=n_second > 0,
+        ),
+        limits="The figures are those of images from the same source, at this size."
+        + (
+            f" It reads images after `shared.images.preprocess`: {args.preprocess}."
+            * bool(args.preprocess)
+        ),
+    )
+    remove_checkpoints(args.output_dir)
+    push_to_hub(output_dir, args)
+    print(f"\n{facts}\n\n{results.report}")
+    print(f"\nEverything is in {output_dir}.")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

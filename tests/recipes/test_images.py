@@ -1,0 +1,197 @@
+"""The recipe of images, from the command line."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from command_line import Recipe, read_json, read_lines
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from shared.images.shapes import SHAPES, draw_shapes
+
+CLASSES = {"0": "background", **{str(i): name for i, name in enumerate(SHAPES, 1)}}
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Folders of 60 small pictures of shapes, for each task."""
+    root = tmp_path_factory.mktemp("shapes")
+    for task in ("classify", "segment", "detect"):
+        entries = []
+        for i, drawing in enumerate(draw_shapes(60, seed=1, several=task == "detect")):
+            folder = SHAPES[i % 3] if task == "classify" else "images"
+            path = root / task / folder / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawing.image).save(path)
+            entries.append({"file": f"images/{i}.png", "objects": []})
+            for *box, number in drawing.boxes.tolist():
+                entries[-1]["objects"].append({"label": SHAPES[int(number)], "box": box})
+            if task == "segment":
+                path = root / task / "masks" / f"{i}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(drawing.mask).save(path)
+        if task == "detect":
+            (root / task / "annotations.json").write_text(json.dumps(entries))
+    (root / "segment" / "classes.json").write_text(json.dumps(list(CLASSES.values())))
+    return root
+
+
+@pytest.fixture
+def recipe(monkeypatch, capfd, tmp_path, shapes):
+    flags = [
+        *("--data", shapes / "classify", "--output_dir", tmp_path / "out", "--use_cpu"),
+        *("--bf16", "false", "--image_size", 24, "--width", 4, "--num_levels", 3),
+        *("--num_train_epochs", 2, "--per_device_train_batch_size", 10, "--learning_rate", 1e-2),
+    ]
+    return Recipe("images", monkeypatch, capfd, *flags)
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    return lambda: read_json(tmp_path / "out" / "metrics.json")
+
+
+def usage(folder, image):
+    """Run the example of a card on an image; return its variables."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    code = code.replace(", trust_remote_code=True", "").replace("image.jpg", str(image))
+    exec(code, variables := {})
+    return variables
+
+
+def test_classes(recipe, metrics, tmp_path, shapes, capfd):
+    changes = ("--flip", "both", "--shift", 0.1, "--mixup", 0.2, "--preprocess", "denoise", "edges")
+    printed = recipe(*changes, "--label_smoothing_factor", 0.1)
+    assert "train 42, valid 6, test 12" in printed
+    out = tmp_path / "out"
+    rows = read_lines(out / "test_predictions.jsonl")
+    hits = sum(row["label"] == row["true_label"] for row in rows)
+    assert metrics()["test_accuracy"] == pytest.approx(hits / 12)
+    assert 0 <= metrics()["nearest_accuracy"] <= 1
+    assert metrics()["test_accuracy_low"] <= hits / 12 <= metrics()["test_accuracy_high"]
+    assert all(row["file"].startswith(row["true_label"]) for row in rows)
+    assert (out / "per_class.csv").read_text().startswith("label,precision,recall,f1,support")
+    pictures = {path.name for path in (out / "pictures").iterdir()}
+    assert pictures >= {"training_images.png", "preprocessing.png"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert not list(out.glob("checkpoint-*"))
+    usage(out, shapes / "classify" / "circle" / "0.png")
+    assert any(f"'label': '{name}'" in capfd.readouterr().out for name in SHAPES)
+    # The folder as --model is trained further.
+    again = recipe("--model", out, "--output_dir", tmp_path / "more", "--num_train_epochs", 1)
+    assert "Everything is in" in again
+
+
+def test_pixels(recipe, metrics, tmp_path, shapes):
+    task = ("--task", "segment", "--data", shapes / "segment", "--class_weight", "balanced")
+    recipe(*task, "--zoom", 0.1, "--num_train_epochs", 6)
+    assert metrics()["test_mean_iou"] > 0.2  # all background: .2
+    assert metrics()["test_pixel_accuracy"] > 0.5
+    rows = read_lines(tmp_path / "out" / "test_predictions.jsonl")
+    assert set(rows[0]) == {"file", "mean_iou", *(f"iou_{name}" for name in CLASSES.values())}
+    actual = usage(tmp_path / "out", shapes / "segment" / "images" / "0.png")
+    assert actual["mask"].shape == (24, 24)
+
+
+def test_boxes(recipe, metrics, tmp_path, shapes):
+    task = ("--task", "detect", "--data", shapes / "detect", "--image_size", 48)
+    printed = recipe(*task, "--flip", "horizontal", "--num_train_epochs", 4)
+    assert {"test_map", "test_map50"} <= set(metrics())
+    assert "ap50" in printed
+    score = read_json(tmp_path / "out" / "config.json")["score_threshold"]
+    for row in read_lines(tmp_path / "out" / "test_predictions.jsonl"):
+        assert all(box["score"] >= score - 1e-4 for box in row["boxes"])
+        assert all(box["label"] in SHAPES for box in row["boxes"])
+    actual = usage(tmp_path / "out", shapes / "detect" / "images" / "0.png")
+    assert actual["boxes"].shape[1] == 6
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    drawings = draw_shapes(60, seed=2, several=False)
+    images = np.array([drawing.image for drawing in drawings])
+    path = tmp_path / "arrays.npz"
+    np.savez(path, images=images, labels=np.arange(60) % 3, half=np.arange(60) % 2)
+    return path
+
+
+def test_two_inputs_two_outputs_and_the_weights_of_their_losses(recipe, metrics, arrays, tmp_path):
+    two = ("--data", arrays, "--second_input", "half", "--second_output", "half")
+    recipe(*two, "--second_weight", 0.2, 1, "--num_train_epochs", 3)
+    sweep = metrics()["second_weights"]
+    assert [row["second_weight"] for row in sweep] == [0.2, 1]
+    # With all of the weight on the second output, which is also an input, it is soon right.
+    assert sweep[1]["eval_second_accuracy"] > 0.8
+    best = max(sweep, key=lambda row: row["eval_accuracy"])
+    assert best["eval_accuracy"] >= sweep[1]["eval_accuracy"]
+    assert 0 <= metrics()["test_second_accuracy"] <= 1
+    actual = usage(tmp_path / "out", next(tmp_path.glob("out/pictures/*.png")))
+    assert actual["logits"].shape == (1, 5)
+
+
+def test_a_network_of_the_hub(recipe, metrics, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+    ResNetForImageClassification(ResNetConfig(**sizes)).save_pretrained(tmp_path / "hub")
+    recipe("--model", tmp_path / "hub", "--num_train_epochs", 1)
+    assert read_json(tmp_path / "out" / "config.json")["model_type"] == "resnet"
+    assert 0 <= metrics()["test_accuracy"] <= 1
+
+
+def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeypatch):
+    flags = ["--flip", "both", "--shift", 0.2, "--rotation", 9, "--mixup", 0.4, "--dropout", 0.2]
+    flags += ["--save_strategy", "steps", "--save_steps", 7, "--save_total_limit", 9]
+    flags += ["--eval_strategy", "steps", "--eval_steps", 7]
+    monkeypatch.setattr(recipe.module, "remove_checkpoints", lambda folder: None)
+    recipe(*flags)
+    folder = tmp_path / "out" / ".rounds" / "0"
+    expected = load_file(tmp_path / "out" / "model.safetensors")
+    assert (folder / "checkpoint-7").is_dir()
+    for name in ("checkpoint-10", "checkpoint-14"):
+        for path in sorted((folder / name).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    recipe(*flags, "--resume_from_checkpoint", "true")
+    actual = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
+    line = recipe.mistake(*flags, "--seed", 7, "--resume_from_checkpoint", "true")
+    assert "was trained on other rows or labels" in line
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_health_is_checked_and_nothing_is_trained(task, recipe, shapes, tmp_path):
+    printed = recipe("--task", task, "--data", shapes / task, "--health_check")
+    assert "the range test suggests" in printed
+    assert "initial loss" in printed
+    assert "tokens" not in printed
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_mistakes(recipe, tmp_path, shapes, arrays):
+    for flags, expected in (
+        (("--data", tmp_path / "none"), "no such folder, .zip or .npz"),
+        (("--task", "detect"), "holds no annotations.json"),
+        (("--task", "segment"), "holds no folder named images"),
+        (("--preprocess", "blur"), "--preprocess blur: must be any of"),
+        (("--image_size", 8, 8, 8), "--image_size: must be one number, or height and width"),
+        (("--task", "segment", "--mixup", 0.2), "--mixup, --second_input"),
+        (("--second_weight", 0, 1), "--second_weight: several need --second_output"),
+        (("--data", arrays, "--second_input", "x"), "--second_input x: "),
+        (("--second_input", "x"), "name arrays of a .npz"),
+        (("--task", "detect", "--cell_size", 5), "--cell_size 5: must be the pixels of a level"),
+        (("--remove_unused_columns", "true"), "the collator reads all columns"),
+        (("--model", tmp_path / "x"), "no such folder"),
+        (("--metric_for_best_model", "f9"), "--metric_for_best_model f9: no such metric"),
+    ):
+        assert expected in recipe.mistake(*flags, "--num_train_epochs", 1), flags
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_without_validation_images(recipe, metrics):
+    recipe("--valid_size", 0, "--num_train_epochs", 1)
+    assert 0 <= metrics()["test_accuracy"] <= 1
