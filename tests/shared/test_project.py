@@ -37,7 +37,7 @@ MOST_MODULES = {
     "few_label_probe": 109,
     "github_tagger": 111,
     "goemotions": 112,
-    "images": 108,
+    "images": 109,
     "imdb_cnn_rnn": 110,
     "label_next": 96,
     "language_model": 98,
