@@ -25,8 +25,9 @@ Data: as described in README.md; for recipes with other data, flags in --recipe.
 stopped search, repeat the command; with more --trials it goes on. Every run has a folder with a
 log.
 
-Expect on two CPU cores: the default, twenty trials of naive Bayes on the sample, takes two to three
-minutes, and raises micro F1 on the test rows from .47 to .58.
+Expect on two CPU cores: the default, twenty trials of naive Bayes on the sample, takes about two
+minutes. On 1,500 real issues a search of fifteen trials raised the accuracy on rows that it had not
+seen from .604 to .710 (three outer folds, recipes/FIGURES.md).
 """
 
 import shlex
