@@ -4,7 +4,7 @@
 - `sources`: the files of a folder or a zip archive, and the images in them.
 - `annotations`: files of boxes, the list of this project and COCO's.
 - `reading`: read a data set, and split it.
-- `shapes`: the sample, pictures drawn by code.
+- `shapes`: the sample to segment and detect, pictures drawn by code.
 - `classic`: the operations of image processing before neural networks, `--preprocess`.
 - `augmentation`: random changes of a batch; masks and boxes move with their image.
 - `boxes`: overlap of boxes, non-maximum suppression.

@@ -17,10 +17,10 @@ class ImageArguments:
 
     data: str = flag(
         "sample",
-        "Data set: 'sample' (pictures of shapes, drawn by code, the default), a folder or a .zip "
-        "of it: a folder of images for each class (classify); images/ and masks/ (segment); images "
-        "and annotations.json (detect); or a .npz of arrays (classify). Folders named train, valid "
-        "and test, or ending so, are the parts.",
+        "Data set: 'sample' (the digits of scikit-learn, or shapes drawn by code; the default), a "
+        "folder or a .zip of it: a folder of images for each class (classify); images/ and masks/ "
+        "(segment); images and annotations.json (detect); or a .npz of arrays (classify). Folders "
+        "named train, valid and test, or ending so, are the parts.",
     )
     image_size: list[int] = flag(
         [],

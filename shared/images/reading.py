@@ -38,7 +38,7 @@ from shared.splitters import train_valid_test_split
 
 PARTS = ("train", "valid", "test")
 IGNORED = 255  # value of a mask where no class counts
-N_DRAWN = 480  # images of the sample
+N_DRAWN = 480  # images of the sample to segment and detect
 DEFAULT_SIZE = 128  # pixels, of images of different sizes
 ANNOTATIONS = "annotations.json"
 CLASSES = "classes.json"
@@ -135,7 +135,7 @@ def load_images(args: Any, task: str) -> ImageData:
     if len(args.image_size) > 2:
         raise UserError("--image_size: must be one number, or height and width")
     if args.data == "sample":
-        data, given = _draw_sample(args, task)
+        data, given = _sample(args, task)
     else:
         path = expand_path(args.data)
         if path.suffix == ".npz":
@@ -157,21 +157,37 @@ def load_images(args: Any, task: str) -> ImageData:
 # --- where images come from ----------------------------------------------------------------------
 
 
-def _draw_sample(args: Any, task: str) -> tuple[ImageData, list[str | None]]:
-    drawings = draw_shapes(N_DRAWN, seed=0, several=task != "classify")
+def _sample(args: Any, task: str) -> tuple[ImageData, list[str | None]]:
+    """Return the digits of scikit-learn to classify, and drawn shapes to segment or detect."""
+    if task == "classify":
+        return _digits(args)
+    drawings = draw_shapes(N_DRAWN, seed=0)
     size = _size(args, {drawings[0].mask.shape})
-    images, masks = ([drawing[i] for drawing in drawings] for i in (0, 1))
-    data = _collect(args, task, size, images, N_DRAWN)
-    scale = scale_of(masks[0].shape, size)
-    factors = np.array([scale, scale, scale, scale, 1])
-    data.targets = {
-        "classify": np.arange(N_DRAWN) % len(SHAPES),
-        "segment": [fit_image(m, size, keep_shape=True, nearest=True) for m in masks],
-        "detect": [drawing.boxes * factors for drawing in drawings],
-    }[task]
-    data.class_names = [*(["background"] if task == "segment" else []), *SHAPES]
+    data = _collect(args, task, size, [drawing.image for drawing in drawings], N_DRAWN)
+    if task == "segment":
+        masks = [drawing.mask for drawing in drawings]
+        data.targets = [fit_image(m, size, keep_shape=True, nearest=True) for m in masks]
+        data.class_names = ["background", *SHAPES]
+    else:
+        scale = scale_of(drawings[0].mask.shape, size)
+        data.targets = [drawing.boxes * [scale, scale, scale, scale, 1] for drawing in drawings]
+        data.class_names = list(SHAPES)
     data.source, data.files = "sample, drawn by code", [f"drawing {i}" for i in range(N_DRAWN)]
     return data, [None] * N_DRAWN
+
+
+def _digits(args: Any) -> tuple[ImageData, list[str | None]]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    n = len(digits.images)
+    grey = (digits.images * (255 / 16)).round().astype(np.uint8)  # from 0 to 16
+    images = np.repeat(grey[..., None], 3, axis=3)
+    data = _collect(args, "classify", _size(args, {images.shape[1:3]}), images, n)
+    data.targets, data.class_names = digits.target, [str(name) for name in digits.target_names]
+    data.source = "sample, the digits of scikit-learn"
+    data.files = [f"digit {i}" for i in range(n)]
+    return data, [None] * n
 
 
 def _read_folders(source: Source, args: Any) -> tuple[ImageData, list[str | None]]:

@@ -1,7 +1,7 @@
-"""The sample: pictures of circles, squares and triangles, drawn by code, so that no file is needed.
+"""The sample to segment and detect: circles, squares and triangles, drawn by code.
 
-The shapes have random colours, sizes and places on a noisy background. Each image comes with the
-class of its largest shape, the class of each pixel, and a box for each shape.
+The shapes have random colours, sizes and places on a noisy background. Each image comes with
+the class of each pixel and a box for each shape.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 SHAPES = ("circle", "square", "triangle")
 SIZE = 48  # pixels of a side
-_MOST_SHAPES = 3  # in a picture
+MOST_SHAPES = 3  # in a picture
 _LEAST_DISTANCE = 120  # sum of the differences of a shape's colour from its background
 
 
@@ -31,28 +31,28 @@ class Drawing(NamedTuple):
     boxes: np.ndarray
 
 
-def draw_shapes(n: int, *, seed: int, several: bool) -> list[Drawing]:
+def draw_shapes(n: int, *, seed: int, most: int = MOST_SHAPES) -> list[Drawing]:
     """Draw pictures.
 
     Parameters
     ----------
     n : int
     seed : int
-    several : bool
-        One to three shapes that do not overlap in a picture, or exactly one.
+    most : int, default 3
+        Shapes of a picture; at least one. They do not overlap.
     """
     rng = np.random.default_rng(seed)
-    return [_draw(rng, number % len(SHAPES), several) for number in range(n)]
+    return [_draw(rng, number % len(SHAPES), most) for number in range(n)]
 
 
-def _draw(rng: np.random.Generator, first: int, several: bool) -> Drawing:
+def _draw(rng: np.random.Generator, first: int, most: int) -> Drawing:
     from PIL import Image, ImageDraw
 
     background = rng.integers(0, 256, 3)
     canvas = Image.new("RGB", (SIZE, SIZE), tuple(background.tolist()))
     mask = Image.new("L", (SIZE, SIZE), 0)
     boxes: list[list[int]] = []
-    wanted = int(rng.integers(1, _MOST_SHAPES + 1)) if several else 1
+    wanted = int(rng.integers(1, most + 1))
     while len(boxes) < wanted:
         side = int(rng.integers(10, 22))
         x, y = (int(value) for value in rng.integers(1, SIZE - side - 1, 2))

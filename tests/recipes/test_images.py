@@ -22,7 +22,7 @@ def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes")
     for task in ("classify", "segment", "detect"):
         entries = []
-        for i, drawing in enumerate(draw_shapes(60, seed=1, several=task == "detect")):
+        for i, drawing in enumerate(draw_shapes(60, seed=1, most=3 if task == "detect" else 1)):
             folder = SHAPES[i % 3] if task == "classify" else "images"
             path = root / task / folder / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def test_boxes(recipe, metrics, tmp_path, shapes):
 
 @pytest.fixture
 def arrays(tmp_path):
-    drawings = draw_shapes(60, seed=2, several=False)
+    drawings = draw_shapes(60, seed=2, most=1)
     images = np.array([drawing.image for drawing in drawings])
     path = tmp_path / "arrays.npz"
     np.savez(path, images=images, labels=np.arange(60) % 3, half=np.arange(60) % 2)
