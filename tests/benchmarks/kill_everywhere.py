@@ -105,6 +105,7 @@ CASES = {
         "recipes/span_qa.py",
         f"--data {{inputs}}/questions.jsonl --output_dir {{run}}/out {MODEL} {CPU} {SHORT} "
         "--stride 4",
+        RESUME,
     ),
     "seq2seq": Case(
         "recipes/seq2seq.py",
