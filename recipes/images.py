@@ -30,7 +30,9 @@ Output: the model, metrics.json, per_class.csv, test_predictions.jsonl, report.h
 images. Test figures: accuracy beside that of the nearest training image; mean intersection over
 union; mean average precision as COCO defines it. They hold at the size of --image_size.
 
-Expect from scratch, in processor minutes (recipes/FIGURES.md):
+Expect from scratch, in three to nine minutes of processor time each (recipes/FIGURES.md): accuracy
+.695 on CIFAR-10 (9,000 training images) and .833 on seven types of clouds (422), mean IoU .410 on
+CamVid, IoU .720 on the pedestrians of Penn-Fudan, mAP50 .896 on blood cells.
 """
 
 from dataclasses import dataclass
