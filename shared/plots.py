@@ -796,6 +796,95 @@ def plot_image_sheet(
     _save(figure, path)
 
 
+def plot_adversarial_curve(
+    log_history: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "frechet_distance"
+) -> None:
+    """Losses of generator and discriminator, its accuracy, and a metric of the samples, by epoch.
+
+    Parameters
+    ----------
+    log_history : sequence of mappings
+        Of an `shared.training.adversarial.AdversarialTrainer`.
+    path : Path
+    metric : str
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    parts = {
+        "loss": {"generator_loss": BLUE, "discriminator_loss": ORANGE},
+        "accuracy of the discriminator": {"discriminator_accuracy": ORANGE},
+        metric.replace("_", " "): {f"eval_{metric}": BLUE},
+    }
+    for axes, (title, lines) in zip(figure.subplots(1, len(parts)), parts.items(), strict=True):
+        for key, colour in lines.items():
+            if points := _points(log_history, key):
+                marker = "o" if len(points) < 30 else None
+                label = key.removesuffix("_loss")
+                axes.plot(
+                    *zip(*points, strict=True), color=colour, marker=marker, ms=3, label=label
+                )
+        axes.set(xlabel="epoch", title=title)
+        if len(lines) > 1:
+            axes.legend(frameon=False)
+        if "accuracy" in title:
+            axes.set_ylim(0, 1)
+            axes.axhline(0.5, color=GREY, lw=1, ls="--")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def write_image_grid(
+    images: np.ndarray, path: Path, *, columns: int | None = None, side: int = 640
+) -> None:
+    """Write images as the tiles of one picture.
+
+    Parameters
+    ----------
+    images : uint8 array of shape (images, height, width, 3)
+    path : Path
+    columns : int, optional
+        Default: as many as rows.
+    side : int, default 640
+        Pixels of the width, about: each pixel is enlarged by a whole number.
+    """
+    from PIL import Image
+
+    n, height, width = images.shape[:3]
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 128, np.uint8)
+    for number, image in enumerate(images):
+        top, left = (
+            place * (size + 1) + 1
+            for place, size in zip(divmod(number, columns), (height, width), strict=True)
+        )
+        grid[top : top + height, left : left + width] = image
+    scale = max(1, round(side / grid.shape[1]))
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(grid.repeat(scale, axis=0).repeat(scale, axis=1)).save(file, "PNG")
+
+
+def write_animation(paths: Sequence[Path], path: Path, *, seconds: float = 6.0) -> None:
+    """Write pictures of one size as a GIF that repeats; the last one stays longer.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    path : Path
+    seconds : float, default 6
+        Of all but the last picture.
+    """
+    from PIL import Image
+
+    frames = [Image.open(file).convert("P", palette=Image.Palette.ADAPTIVE) for file in paths]
+    times = [max(40, int(1000 * seconds / len(frames)))] * len(frames)
+    times[-1] = 2000
+    with atomic_write(path, "wb") as file:
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+
+
 def _points(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Return (epoch, value) of the entries with a finite value."""
     return [

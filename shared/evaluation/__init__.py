@@ -26,6 +26,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `merging`: one set of labels from those of several annotators: majority, Dawid-Skene.
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
+- `image_samples`: Frechet distance, coverage and collapse of generated images.
 - `detection`: mean average precision of boxes, as COCO defines it.
 - `segmentation`: intersection over union of classes of pixels.
 
@@ -93,6 +94,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SubsetAccuracy",
         ],
         "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
+        "image_samples": [
+            "describe_sample_collapse",
+            "frechet_distance",
+            "gaussian_distance",
+            "nearest",
+            "sample_figures",
+        ],
         "importance": ["permutation_importance"],
         "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],

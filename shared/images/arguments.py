@@ -12,8 +12,8 @@ UNLABELLED = ("unlabelled", "unlabeled", "void", "ignore")
 
 
 @dataclass
-class ImageArguments:
-    """Flags of the data. `seed` is a flag of `TrainingArguments`."""
+class ImageFileArguments:
+    """Flags of the images and their parts. `seed` is a flag of `TrainingArguments`."""
 
     data: str = flag(
         "sample",
@@ -41,6 +41,19 @@ class ImageArguments:
         above=0,
         below=1,
     )
+    image_array: str = flag("images", "Array of the images in a .npz (default: images).")
+    label_array: str = flag("labels", "Array of the class numbers in a .npz (default: labels).")
+    preprocess: list[str] = flag(
+        [],
+        "Operations on all images, in this order: equalise, edges, denoise, dilate, erode, open, "
+        "close, grey, sharpen (default: none).",
+    )
+
+
+@dataclass
+class ImageArguments(ImageFileArguments):
+    """Flags of the images and of what a model is to say of them."""
+
     class_names: list[str] = flag(
         [],
         "segment: names of the mask values 0, 1, ... (default: the list in classes.json, else "
@@ -59,18 +72,11 @@ class ImageArguments:
     boxes_outside: Literal["error", "clip"] = flag(
         "error", "detect: what to do with boxes that reach out of their image (default: error)."
     )
-    image_array: str = flag("images", "Array of the images in a .npz (default: images).")
-    label_array: str = flag("labels", "Array of the class numbers in a .npz (default: labels).")
     second_input: str | None = flag(
         None, "Array of class numbers in a .npz that the model also reads (default: none)."
     )
     second_output: str | None = flag(
         None, "Array of class numbers in a .npz that the model also predicts (default: none)."
-    )
-    preprocess: list[str] = flag(
-        [],
-        "Operations on all images, in this order: equalise, edges, denoise, dilate, erode, open, "
-        "close, grey, sharpen (default: none).",
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,7 +52,7 @@ class ImageData:
 
     Attributes
     ----------
-    task : "classify", "segment" or "detect"
+    task : "classify", "segment", "detect" or "generate"
     images : uint8 array of shape (images, height, width, 3)
     class_names : names of the classes
     targets : of each image the class number; the mask, uint8 (height, width), `IGNORED` where no
@@ -123,7 +124,9 @@ def load_images(args: Any, task: str) -> ImageData:
     ----------
     args : ImageArguments
         With a flag `seed`: the same seed gives the same split.
-    task : {"classify", "segment", "detect"}
+    task : {"classify", "segment", "detect", "generate"}
+        To generate images no classes are needed: a folder or a .npz may have none, and all images
+        then count as one class. If they have different sizes, ``--image_size`` must be given.
 
     Raises
     ------
@@ -139,18 +142,24 @@ def load_images(args: Any, task: str) -> ImageData:
     else:
         path = expand_path(args.data)
         if path.suffix == ".npz":
-            if task != "classify":
+            if task not in ("classify", "generate"):
                 raise UserError(f"--data {path}: a .npz is read with --task classify only")
-            data, given = _read_arrays(path, args)
+            data, given = _read_arrays(path, args, needs_labels=task == "classify")
         elif path.is_dir() or path.suffix.lower() == ".zip":
-            if args.second_input or args.second_output:
+            if getattr(args, "second_input", None) or getattr(args, "second_output", None):
                 raise UserError("--second_input, --second_output: name arrays of a .npz")
-            reader = {"classify": _read_folders, "segment": _read_masks, "detect": _read_boxes}
+            reader: dict[str, Callable[..., tuple[ImageData, list[str | None]]]] = {
+                "classify": _read_folders,
+                "segment": _read_masks,
+                "detect": _read_boxes,
+                "generate": partial(_read_folders, needs_labels=False),
+            }
             data, given = reader[task](Source(path), args)
         else:
             raise UserError(f"--data {path}: no such folder, .zip or .npz")
     _split(data, given, args)
-    _check_classes(data)
+    if task != "generate":
+        _check_classes(data)
     return data
 
 
@@ -158,8 +167,8 @@ def load_images(args: Any, task: str) -> ImageData:
 
 
 def _sample(args: Any, task: str) -> tuple[ImageData, list[str | None]]:
-    """Return the digits of scikit-learn to classify, and drawn shapes to segment or detect."""
-    if task == "classify":
+    """Return the digits of scikit-learn, or drawn shapes to segment or detect."""
+    if task in ("classify", "generate"):
         return _digits(args)
     drawings = draw_shapes(N_DRAWN, seed=0)
     size = _size(args, {drawings[0].mask.shape})
@@ -190,23 +199,31 @@ def _digits(args: Any) -> tuple[ImageData, list[str | None]]:
     return data, [None] * n
 
 
-def _read_folders(source: Source, args: Any) -> tuple[ImageData, list[str | None]]:
-    """Read a folder of images for each class."""
+def _read_folders(
+    source: Source, args: Any, *, needs_labels: bool = True
+) -> tuple[ImageData, list[str | None]]:
+    """Read a folder of images for each class; without `needs_labels` they may lie in none."""
     names = source.images()
     if not names:
         raise UserError(f"--data {source.path}: holds no images ({', '.join(SUFFIXES)})")
     folders = [PurePosixPath(name).parent.name for name in names]
-    if "" in folders:
+    if "" in folders and needs_labels:
         raise UserError(
             f"{source.path}, {names[folders.index('')]}: lies in no folder of a class; make a "
             "folder for each class"
         )
     classes = sorted(set(folders))
-    data = _collect_files(args, "classify", source, names)
+    data = _collect_files(args, "classify" if needs_labels else "generate", source, names)
+    parts = [part_of(name, n_last=2) for name in names]
+    if not needs_labels:
+        # A folder of a part, or of all images, is no class.
+        parts = [part_of(name) for name in names]
+        if "" in folders or any(part_of(f"{folder}/x") for folder in classes):
+            classes, folders = ["image"], ["image"] * len(names)
     data.class_names, data.files, data.source = classes, names, str(source.path)
     numbers = {name: number for number, name in enumerate(classes)}
     data.targets = np.array([numbers[folder] for folder in folders])
-    return data, [part_of(name, n_last=2) for name in names]
+    return data, parts
 
 
 def _read_masks(source: Source, args: Any) -> tuple[ImageData, list[str | None]]:
@@ -336,14 +353,16 @@ def _read_boxes(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
     return data, parts
 
 
-def _read_arrays(path: Path, args: Any) -> tuple[ImageData, list[str | None]]:
+def _read_arrays(
+    path: Path, args: Any, *, needs_labels: bool
+) -> tuple[ImageData, list[str | None]]:
     """Read arrays of images and class numbers; parts by names such as ``x_train``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not a readable .npz: {first_line(error)}") from error
-    images, labels, given = _pick_arrays(arrays, path, args)
+    images, labels, given = _pick_arrays(arrays, path, args, needs_labels=needs_labels)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
@@ -363,7 +382,7 @@ def _read_arrays(path: Path, args: Any) -> tuple[ImageData, list[str | None]]:
     data.class_names, data.targets = _class_names(labels, arrays, args.label_array)
     data.files, data.source = [f"image {i}" for i in range(len(images))], str(path)
     for flag, array in (("second_input", "second_inputs"), ("second_output", "second_outputs")):
-        name = getattr(args, flag)
+        name = getattr(args, flag, None)
         if name:
             if name not in arrays:
                 raise UserError(f"--{flag} {name}: {path} has {', '.join(arrays)}")
@@ -376,9 +395,9 @@ def _read_arrays(path: Path, args: Any) -> tuple[ImageData, list[str | None]]:
 
 
 def _pick_arrays(
-    arrays: dict[str, np.ndarray], path: Path, args: Any
+    arrays: dict[str, np.ndarray], path: Path, args: Any, *, needs_labels: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Return images, labels and the part of each row."""
+    """Return images, labels and the part of each row; labels that are not needed may be all 0."""
     named = {"image_array", "label_array"} & named_flags(args)
     if "x_train" in arrays and not named:
         images, labels = list[np.ndarray](), list[np.ndarray]()
@@ -386,19 +405,21 @@ def _pick_arrays(
         for name, values in arrays.items():
             stem, _, suffix = name.partition("_")
             if stem == "x" and (part := part_name(suffix)):
-                if f"y_{suffix}" not in arrays:
+                if f"y_{suffix}" not in arrays and needs_labels:
                     raise UserError(f"{path}: has {name}, but no y_{suffix}")
                 images.append(values)
-                labels.append(arrays[f"y_{suffix}"])
+                labels.append(arrays.get(f"y_{suffix}", np.zeros(len(values), np.int64)))
                 parts += [part] * len(values)
         if len({values.shape[1:] for values in images}) > 1:
             raise UserError(f"{path}: the images of its parts have different sizes")
         return np.concatenate(images), np.concatenate(labels), parts
-    for flag in ("image_array", "label_array"):
+    wanted = {"image_array"} if not needs_labels and "label_array" not in named else set()
+    for flag in sorted(wanted or {"image_array", "label_array"}):
         if getattr(args, flag) not in arrays:
             raise UserError(f"--{flag} {getattr(args, flag)}: {path} has {', '.join(arrays)}")
-    labels_alone = arrays[args.label_array]
-    return arrays[args.image_array], labels_alone, [None] * len(arrays[args.image_array])
+    images_alone = arrays[args.image_array]
+    labels_alone = arrays.get(args.label_array, np.zeros(len(images_alone), np.int64))
+    return images_alone, labels_alone, [None] * len(images_alone)
 
 
 def _check_numbers(values: np.ndarray, n: int, name: str) -> None:
@@ -430,8 +451,14 @@ def _collect_files(args: Any, task: str, source: Source, names: Sequence[str]) -
     as they are stored.
     """
     headers = progress(names, "checking images", unit="images")
-    sizes = {source.open(name).size[::-1] for name in headers}
-    upright = task == "classify"
+    sizes = {source.open(name).size[::-1]: name for name in headers}
+    if task == "generate" and len(sizes) > 1 and not args.image_size:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise UserError(
+            f"{source.path}: {one} has {first[0]} x {first[1]} pixels, {other} {second[0]} x "
+            f"{second[1]}; set --image_size to stretch all to one size"
+        )
+    upright = task in ("classify", "generate")
     images = (
         to_array(source.open(name), f"{source.path}, {name}", upright=upright) for name in names
     )
@@ -466,7 +493,7 @@ def _collect(
     for row, image in enumerate(progress(images, "reading images", unit="images", total=n)):
         first = image if first is None else first
         array[row] = fit_image(
-            preprocess(image, args.preprocess), size, keep_shape=task != "classify"
+            preprocess(image, args.preprocess), size, keep_shape=task in ("segment", "detect")
         )
     return ImageData(task, array, [], None, [], "", first_image=first)
 

@@ -44,9 +44,11 @@ trainer and the metrics of the rooms below.
 - `tfidf_augmentation`: words that say little about a text, replaced by others
 - `model_augmentation`: words from a masked language model; back translation
 - `image_neighbours`: the nearest image, a baseline of image classifiers
+- `image_features`: features of images, in which generated and real ones are compared
+- `latents`: ways through the latent space of a generator
 
-May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.models`,
-`shared.training` and `shared.evaluation`.
+May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images`,
+`shared.models`, `shared.training` and `shared.evaluation`.
 """
 
 import lazy_loader
@@ -94,7 +96,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
+        "image_features": ["ImageFeatures", "load_feature_network"],
         "image_neighbours": ["nearest_image_classes"],
+        "latents": ["corner_grid", "slerp"],
         "linear": [
             "LinearClassifier",
             "LinearEnsemble",

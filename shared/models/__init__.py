@@ -31,6 +31,8 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `from_scratch`: build networks and transformers with random weights; read word vectors.
 - `image_networks`: convolutional networks that classify, segment and detect; needs no other module.
 - `images`: the flags of these, new ones, and image models of the hub.
+- `gan_networks`: a generator of images and its discriminator; needs no other module.
+- `gans`: the flags of these, and new ones.
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images`.
 """
@@ -69,6 +71,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "build_transformer",
             "read_word_vectors",
         ],
+        "gan_networks": ["GanModel"],
+        "gans": ["GanArguments", "build_gan"],
         "head_arguments": [
             "HeadArguments",
             "check_n_layers",

@@ -38,6 +38,7 @@
 - `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
+- `gans`: the figures and pictures of generators of images, and how to use them.
 - `images`: the figures and pictures of image models, and how to use them.
 
 May import: `shared.taggers` and the rooms below it.
@@ -83,6 +84,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "explore_page": ["write_explore_page"],
         "fold_numbers": ["write_out_of_fold_numbers"],
         "folder_engines": ["tag_folder"],
+        "gans": [
+            "GRID",
+            "GRIDS",
+            "class_shares",
+            "collapse_note",
+            "copying",
+            "count_channels",
+            "draw_samples",
+            "figures_table",
+            "generator_usage",
+            "reference_figures",
+            "sample_sheets",
+        ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
         "images": [
@@ -93,6 +107,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "preprocess_sheet",
             "training_sheet",
             "write_image_results",
+            "write_sheets",
         ],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],

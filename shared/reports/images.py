@@ -41,6 +41,7 @@ class Sheet(NamedTuple):
     images: list[np.ndarray]
     captions: list[str]
     boxes: list[list[tuple[Sequence[float], str, str]]] | None = None
+    columns: int = 6
 
 
 class ImageResults(NamedTuple):
@@ -319,14 +320,39 @@ def write_image_results(
     write_csv(output_dir / "per_class.csv", results.rows)
     with atomic_write(output_dir / "test_predictions.jsonl") as file:
         file.writelines(json.dumps(p, ensure_ascii=False) + "\n" for p in results.predictions)
+    write_sheets(output_dir, title, facts, results.report, [results.worst, *sheets])
+
+
+def write_sheets(
+    output_dir: Path,
+    title: str,
+    facts: str,
+    report: str,
+    sheets: Sequence[Sheet],
+    heading: str = "Classes",
+) -> None:
+    """Write ``pictures`` and ``report.html``, without the sheets that have no images.
+
+    Parameters
+    ----------
+    output_dir : Path
+    title, facts : str
+        Heading of the page, and a line below it.
+    report : str
+        A table, or lines, below `heading`.
+    sheets : sequence of Sheet
+    heading : str, default "Classes"
+    """
     folder = output_dir / PICTURES
     folder.mkdir(exist_ok=True)
     shown = []
-    for sheet in (results.worst, *sheets):
+    for sheet in sheets:
         if not sheet.images:
             continue
         path = folder / f"{sheet.title.lower().replace(' ', '_')}.png"
-        plot_image_sheet(sheet.images, sheet.captions, path, boxes=sheet.boxes)
+        plot_image_sheet(
+            sheet.images, sheet.captions, path, boxes=sheet.boxes, columns=sheet.columns
+        )
         picture = base64.b64encode(path.read_bytes()).decode()
         shown.append({"title": sheet.title, "note": sheet.note, "picture": picture})
     html = render_page(
@@ -335,7 +361,8 @@ def write_image_results(
         None,
         title=title,
         evaluation=facts,
-        report=results.report,
+        report=report,
+        heading=heading,
         sheets=shown,
         data=None,
     )

@@ -14,6 +14,7 @@ Modules:
 - `cloze`: fill-in-the-blank training: words that stand for labels, at the mask of a pattern;
 - `consistency`: training on unlabelled texts and changed copies of them; its losses are in
   `consistency_losses`;
+- `adversarial`: a generator and a discriminator that learn from each other;
 - `optimization`: learning rates per layer, frozen layers, adversarial training, mixup;
 - `adapters`: tuning methods that train few weights, such as LoRA;
 - `checkpoints`: find a checkpoint that a run can resume from, and check that it fits the run;
@@ -43,6 +44,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "add_adapter",
             "save_merged",
             "training_footprint",
+        ],
+        "adversarial": [
+            "AdversarialLoss",
+            "AdversarialOptimizer",
+            "AdversarialProgress",
+            "AdversarialTrainer",
+            "SampleGrids",
+            "judge_discriminator",
         ],
         "arguments": ["EpochTrainingArguments"],
         "callbacks": [

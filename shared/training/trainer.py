@@ -11,7 +11,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -493,7 +493,15 @@ class LengthGroupedTrainer(Trainer):
             progress = {"loss_sum": self._total_loss_scalar, "loss_since_log": loss}
             progress["logged_step"] = self._globalstep_last_logged
             seconds = self._progress.get("seconds", 0.0) + time.time() - self._started
-            record_progress(Path(output_dir), progress | {"seconds": seconds})
+            progress |= {"seconds": seconds}
+            record_progress(Path(output_dir), progress | self.own_progress())
+
+    def own_progress(self) -> dict[str, float]:
+        """Return further sums over the steps so far, of a subclass, for a checkpoint."""
+        return {}
+
+    def restore_own_progress(self, progress: Mapping[str, float]) -> None:
+        """Set the sums of `own_progress` that a checkpoint holds."""
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
         # The speed is that of all steps, so the time of the interrupted run counts, too.
@@ -519,6 +527,7 @@ class _RestoreProgress(TrainerCallback):
             trainer._total_loss_scalar = progress["loss_sum"]
             trainer._tr_loss += progress["loss_since_log"]
             trainer._globalstep_last_logged = int(progress["logged_step"])
+            trainer.restore_own_progress(progress)
 
 
 class _SaveAfterEpoch(TrainerCallback):

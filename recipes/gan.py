@@ -1,0 +1,359 @@
+"""Generate images like yours, by a generator that learns against a discriminator.
+
+Why: a generator that is trained from scratch makes new images of one kind (digits, letters,
+textures), small ones on a CPU in minutes. Its training is also the one that fails in the most ways:
+the samples repeat themselves, or the discriminator wins. Both are measured and said.
+
+    accelerate launch recipes/gan.py
+    accelerate launch recipes/gan.py --data my_photos/ --image_size 64 --flip horizontal
+    accelerate launch recipes/gan.py --config recipes/configs/gan_mnist.yaml
+    accelerate launch recipes/gan.py --data my_arrays.npz --features outputs/my_classifier
+
+- --architecture gan: fully connected layers (Goodfellow et al. 2014); dcgan: convolutions by the
+  rules of Radford et al. 2016.
+- Each step is one of the discriminator, then one of the generator, each with an Adam and a learning
+  rate of its own (--discriminator_learning_rate). --label_smoothing_factor lowers the target of
+  real images only (Salimans et al. 2016). --ema averages the generator's weights over the steps.
+- --data: a folder or .zip of images, a .npz of arrays; classes (a folder for each) are not needed.
+
+Figures: the Frechet distance of Heusel et al. 2017, but on the features of --features: a classifier
+of images that this project has trained (a folder), or one that is trained on the classes of these
+images first (the default, kept in the folder "features" of the output), or pixels, if there are no
+classes. Compare figures with the same features, test images and --n_samples only; those on
+Inception's features are others. Beside it: the figure of training images, which is the best to
+expect, and of noise; the share of test images with a sample near them (coverage); whether samples
+repeat themselves or training images. The best epoch is chosen on validation images.
+
+Output: the model (generator and discriminator), metrics.json, plots/ (samples, interpolation, a GIF
+over the epochs), samples/ (a grid of the same latent vectors for each epoch), report.html.
+
+Expect, in processor minutes of one core (recipes/FIGURES.md):
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from transformers import set_seed
+
+from shared.cli import (
+    UserError,
+    exit_on_user_error,
+    flag,
+    parse_arguments,
+    print_once,
+    start_recipe,
+    write_json,
+)
+from shared.evaluation import (
+    describe_sample_collapse,
+    nearest,
+    sample_figures,
+    two_output_metrics,
+)
+from shared.images import AugmentationArguments, ImageFileArguments, load_images
+from shared.methods import ImageFeatures, load_feature_network
+from shared.models import (
+    GanArguments,
+    ImageModelArguments,
+    build_gan,
+    build_image_model,
+    channel_statistics,
+    write_preprocessor,
+)
+from shared.plots import plot_adversarial_curve
+from shared.reports import (
+    GRID,
+    GRIDS,
+    class_shares,
+    collapse_note,
+    copying,
+    count_channels,
+    draw_samples,
+    figures_table,
+    generator_usage,
+    push_to_hub,
+    reference_figures,
+    sample_sheets,
+    write_model_card,
+    write_sheets,
+)
+from shared.training import (
+    AdversarialLoss,
+    AdversarialProgress,
+    AdversarialTrainer,
+    CheckpointOnSignal,
+    EpochTrainingArguments,
+    ImageCollator,
+    LengthGroupedTrainer,
+    ReadableProgress,
+    SampleGrids,
+    SingleLabelLoss,
+    check_health,
+    find_checkpoint,
+    image_rows,
+    judge_discriminator,
+    remove_checkpoints,
+)
+
+CENTRE = [0.5] * 3  # mean and deviation that bring pixels to the range of tanh, -1 to 1
+
+
+@dataclass
+class GanRecipeArguments(
+    ImageFileArguments, AugmentationArguments, GanArguments, EpochTrainingArguments
+):
+    """The flags of this recipe, and the Trainer defaults that it changes."""
+
+    data: str = flag(
+        "sample",
+        "Images: 'sample' (scikit-learn's handwritten digits, the default), a folder or a .zip of "
+        "it, with a folder for each class or without, or a .npz of arrays. Folders named train, "
+        "valid and test, or ending so, are the parts.",
+    )
+    colours: Literal["auto", "grey", "colour"] = flag(
+        "auto", "Channels: 1 (grey), 3, or what the images need (default: auto)."
+    )
+    loss: Literal["bce", "hinge", "least_squares"] = flag(
+        "bce", "Cross-entropy, hinge or squared differences (default: bce)."
+    )
+    features: str = flag(
+        "auto",
+        "Where the Frechet distance is measured: the folder of a classifier of images of this "
+        "project; 'auto' (train one, or pixels without classes); 'pixels' (default: auto).",
+    )
+    feature_size: int = flag(
+        32, "Features: so many principal components (default: 32).", least=1, most=4096
+    )
+    feature_epochs: float = flag(
+        5, "Epochs of the classifier of --features auto (default: 5).", above=0, most=1000
+    )
+    n_samples: int = flag(
+        2000, "Generated images that the figures are made of (default: 2000).", least=2, most=10**6
+    )
+    health_check: bool = flag(
+        False, "Only check images, networks and the discriminator's learning rate (default: false)."
+    )
+    output_dir: str = flag("outputs/gan", "Output folder (default: outputs/gan).")
+    num_train_epochs: float = flag(40, "Epochs (default: 40).")
+    learning_rate: float = flag(2e-4, "Learning rate of the generator (default: 2e-4).")
+    discriminator_learning_rate: float | None = flag(
+        None, "Learning rate of the discriminator (default: the same).", above=0
+    )
+    adam_beta1: float = flag(0.5, "First moment of both Adams (default: .5).")
+    lr_scheduler_type: str = flag("constant", "Course of both rates (default: constant).")
+    warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
+    max_grad_norm: float = flag(
+        0.0, "Largest norm of the generator's gradient; 0: any (default: 0)."
+    )
+    bf16: bool | None = flag(False, "Train in bfloat16 (default: false).")
+    per_device_train_batch_size: int = flag(64, "Images per step and device (default: 64).")
+    train_sampling_strategy: Literal["random", "sequential"] = flag(
+        "random", "Order of the training images (default: random)."
+    )
+    dataloader_drop_last: bool = flag(
+        True, "Leave out the last batch of an epoch if it is smaller (default: true)."
+    )
+    metric_for_best_model: str | None = flag(
+        "frechet_distance", "Metric of the best checkpoint (default: frechet_distance)."
+    )
+    greater_is_better: bool | None = flag(
+        None, "Whether a higher metric is better (default: only coverage and spread)."
+    )
+    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
+
+    def __post_init__(self):
+        if self.remove_unused_columns:
+            raise UserError("--remove_unused_columns: the collator reads all columns")
+        if self.mixup:
+            raise UserError("--mixup: the generator would learn mixtures; remove it")
+        if self.loss == "hinge" and self.label_smoothing_factor:
+            raise UserError("--label_smoothing_factor: the hinge loss has no targets to smooth")
+        if self.greater_is_better is None:
+            self.greater_is_better = self.metric_for_best_model in ("coverage", "spread")
+        self.label_names = ["labels"]
+        super().__post_init__()
+
+
+def main() -> None:
+    """Load and split images, build both networks, train, measure samples on the test set, save."""
+    args = parse_arguments(GanRecipeArguments, description=__doc__)
+    output_dir = start_recipe(args)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+
+    # Load and split.
+    with args.main_process_first(desc="reading images"):
+        data = load_images(args, "generate")
+    channels = count_channels(data, args.colours)
+    print_once(f"\nData\n{data.describe()}, {'grey' if channels == 1 else 'in colours'}")
+    images = {part: data.images[rows] for part, rows in data.parts.items()}
+    for part, n in (("train", args.per_device_train_batch_size), ("test", args.feature_size + 1)):
+        if len(images[part]) < n:
+            raise UserError(
+                f"--data {args.data}: has {len(images[part])} {part} images, and needs {n}; add "
+                "some, or lower --per_device_train_batch_size and --feature_size"
+            )
+
+    # The features of the figures, and what is measured of samples in each evaluation.
+    features, network = None, "pixels"
+    if not args.health_check:
+        features, network = load_features(args, data, is_resumed=checkpoint is not None)
+        print_once(f"Features of the figures: {features.n_features} components of {network}")
+        real = {part: features(images[part]) for part in ("valid", "test") if len(images[part])}
+        if 0 < len(images["valid"]) <= features.n_features:
+            raise UserError(
+                f"--valid_size: {len(images['valid'])} validation images are too few for "
+                f"{features.n_features} features; raise it, set it to 0, or lower --feature_size"
+            )
+
+    def measure(model):
+        samples = model.sample(args.n_samples, args.seed + 1).numpy()
+        return sample_figures(features(samples), real["valid"])
+
+    # The two networks.
+    set_seed(args.seed)
+    model = build_gan(args, images["train"].shape[1:3], channels)
+    if not len(images["valid"]):
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    loss = AdversarialLoss(args.loss, label_smoothing=args.label_smoothing_factor)
+    trainer = AdversarialTrainer(
+        model=model,
+        args=args,
+        train_dataset=image_rows(data, "train", augment=True),
+        eval_dataset=image_rows(data, "valid"),
+        data_collator=ImageCollator(
+            data, CENTRE, CENTRE, args, seed=args.seed, epoch=lambda: int(trainer.state.epoch or 0)
+        ),
+        compute_loss_func=loss,
+        discriminator_learning_rate=args.discriminator_learning_rate or args.learning_rate,
+        ema=args.ema,
+        measure=measure,
+        callbacks=[
+            CheckpointOnSignal(),
+            AdversarialProgress(),
+            SampleGrids(output_dir / GRIDS, GRID, args.seed),
+        ],
+    )
+    if args.health_check:
+        check_health(trainer, None, uninformed=loss.uninformed())
+        return
+
+    # Train.
+    n_weights = model.num_weights()
+    sizes = ", ".join(f"{name} {n:,}" for name, n in n_weights.items())
+    print_once(f"\nTraining (weights: {sizes})")
+    training = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    history = list(trainer.state.log_history)
+
+    # Save the model before it is measured.
+    trainer.save_model()
+    if args.process_index != 0:
+        return
+    (output_dir / "plots").mkdir(exist_ok=True)
+    plot_adversarial_curve(history, output_dir / "plots" / "training_curve.png")
+    draw_samples(model, output_dir, args.seed)
+
+    # Measure new samples against the test images, once.
+    samples = model.sample(args.n_samples, args.seed + 2).numpy()
+    seen = features(samples)
+    figures = {"generated images": sample_figures(seen, real["test"])}
+    figures |= reference_figures(features, data, args.n_samples, args.seed)
+    classes = [features.classes(part) for part in (samples, images["test"])]
+    collapse = describe_sample_collapse(figures["generated images"], *classes, data.class_names)
+    note = collapse_note(collapse, judge_discriminator(history))
+    known = features(images["train"])
+    copies = copying(*(float(np.median(nearest(f, known)[0])) for f in (seen, real["test"])))
+    report = f"{figures_table(figures)}\n\n{copies}"
+    if classes[0] is not None:
+        report += f"\n\n{class_shares(data.class_names, *classes)}"
+
+    # Save figures, page and card.
+    metrics = {f"test_{name}": value for name, value in figures["generated images"].items()}
+    metrics |= {
+        f"{name.replace(' ', '_')}_frechet_distance": row["frechet_distance"]
+        for name, row in figures.items()
+        if name != "generated images"
+    }
+    facts = {"features": network, "n_samples": args.n_samples, "seed": args.seed}
+    facts |= {"collapse": collapse, "note": note, "n_weights": n_weights}
+    write_json(output_dir / "metrics.json", metrics | training | facts)
+    setting = (
+        f"{args.n_samples:,} samples against {len(images['test']):,} test images, on "
+        f"{features.n_features} components of {network}. Figures on other features differ."
+    )
+    report = "\n\n".join([report, *([note] if note else [])])
+    sheets = sample_sheets(model, data, output_dir, args.seed)
+    write_sheets(output_dir, f"Generator ({args.architecture})", setting, report, sheets, "Figures")
+    write_model_card(
+        output_dir,
+        title=f"Generator of images ({args.architecture})",
+        base_model=None,
+        task="unconditional-image-generation",
+        description=f"Generates images of {model.config.height} x {model.config.width} pixels; "
+        f"weights: {sizes}.",
+        data=data.describe(),
+        metrics={k: v for k, v in metrics.items() if "frechet" in k or "coverage" in k},
+        evaluation=setting,
+        verdict=note,
+        report=report,
+        usage=generator_usage(output_dir),
+        limits="The images resemble those of the training, and whatever is wrong with these.",
+    )
+    remove_checkpoints(args.output_dir)
+    push_to_hub(output_dir, args)
+    print(f"\nTest: {setting}\n\n{report}\n\nEverything is in {output_dir}.")
+
+
+def load_features(args, data, *, is_resumed: bool) -> tuple[ImageFeatures, str]:
+    """Return the features of the figures, and what they are called; train a classifier if needed.
+
+    Parameters
+    ----------
+    args : GanRecipeArguments
+    data : ImageData
+    is_resumed : bool
+        The classifier that the run has trained before is used again.
+    """
+    train = data.images[data.parts["train"]]
+    folder = Path(args.output_dir, "features")
+    if args.features == "pixels" or (args.features == "auto" and len(data.class_names) < 2):
+        return ImageFeatures(train, args.feature_size), "pixels"
+    if args.features != "auto":
+        network = load_feature_network(args.features)
+        return ImageFeatures(train, args.feature_size, *network), f"the classifier {args.features}"
+
+    if not (is_resumed and (folder / "config.json").is_file()):
+        print_once("\nTraining the classifier that gives the features")
+        set_seed(args.seed)
+        mean, std = channel_statistics(train)
+        settings = copy.copy(args)
+        settings.output_dir, settings.num_train_epochs = str(folder), args.feature_epochs
+        settings.learning_rate, settings.adam_beta1 = 2e-3, 0.9
+        settings.eval_strategy = settings.save_strategy = "no"
+        settings.load_best_model_at_end, settings.label_smoothing_factor = False, 0.0
+        sizes = ImageModelArguments(width=16, num_levels=3)
+        trainer = LengthGroupedTrainer(
+            model=build_image_model(sizes, "classify", data.class_names),
+            args=settings,
+            train_dataset=image_rows(data, "train"),
+            data_collator=ImageCollator(data, mean, std, args, seed=args.seed),
+            compute_loss_func=SingleLabelLoss(),
+            compute_metrics=two_output_metrics(len(data.class_names)),
+            callbacks=[ReadableProgress()],
+        )
+        trainer.train()
+        accuracy = trainer.predict(image_rows(data, "test")).metrics["test_accuracy"]
+        print_once(f"  its test accuracy: {accuracy:.3f}")
+        trainer.save_model()
+        if args.process_index == 0:
+            write_preprocessor(folder, data.images.shape[1:3], mean, std)
+        trainer.accelerator.wait_for_everyone()
+    network = load_feature_network(str(folder))
+    return ImageFeatures(train, args.feature_size, *network), "a classifier of these images"
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

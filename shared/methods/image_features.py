@@ -1,0 +1,130 @@
+"""Features of images, to compare generated with real ones: of a classifier, or of the pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.cli.errors import UserError, first_line
+from shared.images.sources import fit_image
+from shared.models.checks import check_config, check_weight_files
+from shared.models.images import read_preprocessor
+from shared.models.sources import resolve_model
+
+if TYPE_CHECKING:
+    from shared.models.image_networks import ImageTrunkForClassification
+
+_BATCH = 256
+_CLASSIFIER = "image-trunk-classifier"
+
+
+def load_feature_network(name: str) -> tuple[ImageTrunkForClassification, dict[str, Any]]:
+    """Return a classifier of images of this project, and what is known of its inputs.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a hub id.
+
+    Returns
+    -------
+    model, preprocessor
+        The second as of `shared.models.read_preprocessor`.
+
+    Raises
+    ------
+    UserError
+        If it is another model, has a second input, or is damaged.
+    """
+    from transformers import PreTrainedConfig
+
+    from shared.models.image_networks import ImageTrunkForClassification
+
+    folder = resolve_model(name, flag="features")
+    config, _ = PreTrainedConfig.get_config_dict(folder)
+    check_config(config, folder)
+    check_weight_files(folder)
+    preprocessor = read_preprocessor(name)
+    known = {"image_mean", "image_std", "size"}
+    if config.get("model_type") != _CLASSIFIER or not known <= set(preprocessor):
+        raise UserError(
+            f"--features {name}: must be a classifier of images that a recipe of this project "
+            f"saved, not {config.get('model_type')}"
+        )
+    if config.get("num_contexts"):
+        raise UserError(f"--features {name}: has a second input; train one without")
+    try:
+        model = ImageTrunkForClassification.from_pretrained(folder, use_safetensors=True)
+    except Exception as error:  # whatever damaged files cause
+        raise UserError(f"--features {name}: cannot load it: {first_line(error)}") from error
+    return model.eval(), preprocessor
+
+
+class ImageFeatures:
+    """Features of images: principal components of what a network, or the pixels, say of them.
+
+    Parameters
+    ----------
+    train : uint8 array of shape (rows, height, width, 3)
+        The components are those of these images.
+    size : int
+        Features of an image; fewer if the network, or the pixels, have fewer.
+    model : ImageTrunkForClassification, optional
+        The features are the mean over the pixels of its last level. None: the pixels.
+    preprocessor : dict, optional
+        Of the model.
+
+    Attributes
+    ----------
+    n_features : int
+    """
+
+    def __init__(
+        self,
+        train: np.ndarray,
+        size: int,
+        model: ImageTrunkForClassification | None = None,
+        preprocessor: dict[str, Any] | None = None,
+    ):
+        from sklearn.decomposition import PCA
+
+        self._model, self._preprocessor = model, preprocessor
+        values = self._activations(train)
+        self.n_features = min(size, *values.shape)
+        self._components = PCA(self.n_features, random_state=0).fit(values)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of images, uint8 (rows, height, width, 3): float64 (rows, size)."""
+        return self._components.transform(self._activations(images)).astype(np.float64)
+
+    def classes(self, images: np.ndarray) -> np.ndarray | None:
+        """Return the class that the network gives each image, int (rows,); None without one."""
+        if self._model is None:
+            return None
+        return np.concatenate([logits.argmax(1) for _, logits in self._outputs(images)])
+
+    def _activations(self, images: np.ndarray) -> np.ndarray:
+        if self._model is None:
+            return images.reshape(len(images), -1).astype(np.float32) / 255
+        return np.concatenate([values for values, _ in self._outputs(images)])
+
+    def _outputs(self, images: np.ndarray) -> Any:
+        """Yield the features and the logits of batches of images."""
+        import torch
+
+        assert self._model is not None
+        assert self._preprocessor is not None
+        size = tuple(self._preprocessor["size"])
+        mean, std = (
+            np.array(self._preprocessor[name], np.float32) for name in ("image_mean", "image_std")
+        )
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            if batch.shape[1:3] != size:
+                batch = np.stack([fit_image(image, size, keep_shape=False) for image in batch])
+            pixels = torch.from_numpy((batch.astype(np.float32) / 255 - mean) / std)
+            with torch.no_grad():
+                pixels = pixels.permute(0, 3, 1, 2).to(self._model.device)
+                values = self._model.trunk(pixels)[-1].mean(dim=(2, 3))
+                yield values.cpu().numpy(), self._model.classifier(values).cpu().numpy()

@@ -1,0 +1,210 @@
+"""What a recipe says of a generator of images: figures, pictures, and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.evaluation.image_samples import sample_figures
+from shared.images.reading import ImageData
+from shared.methods.image_neighbours import nearest_image_classes
+from shared.methods.latents import corner_grid
+from shared.plots import write_animation, write_image_grid
+from shared.reports.images import Sheet, text_table
+
+if TYPE_CHECKING:
+    from shared.methods.image_features import ImageFeatures
+    from shared.models.gan_networks import GanModel
+
+GRID = 64  # images of a grid
+GRIDS = "samples"  # folder of the grids of the epochs
+SIDE = 8  # images of a side of the interpolation
+_OVER_EPOCHS = 10  # rows of the sheet over the epochs
+_IN_A_ROW = 12  # images of such a row
+_NEAREST = 12  # samples with their nearest training image
+COPIED = 0.5  # a sample is a copy if it is nearer than this share of a held-out image's distance
+_ADVICE = (
+    "lower --learning_rate, set --label_smoothing_factor .1, --dropout .3 or --loss hinge, or "
+    "try another --seed"
+)
+
+
+def count_channels(data: ImageData, colours: str) -> int:
+    """Return 1 if all images are grey, else 3.
+
+    Parameters
+    ----------
+    data : ImageData
+    colours : {"auto", "grey", "colour"}
+        "grey": a coloured image is a mistake; "colour": 3 in any case.
+
+    Raises
+    ------
+    UserError
+        For a coloured image, by its name.
+    """
+    from shared.cli.errors import UserError
+
+    if colours == "colour":
+        return 3
+    images = data.images
+    is_grey = np.array([(i == i[..., :1]).all() for i in images])
+    if is_grey.all():
+        return 1
+    if colours == "grey":
+        name = data.files[int(np.argmin(is_grey))]
+        raise UserError(
+            f"--colours grey: {data.source}, {name} has colours; add --preprocess grey, or choose "
+            "--colours auto"
+        )
+    return 3
+
+
+def reference_figures(
+    features: ImageFeatures, data: ImageData, n: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return the figures of images that a generator is compared with, by name.
+
+    The training images are the best that can be expected, noise and copies of the mean image the
+    worst.
+
+    Parameters
+    ----------
+    features : ImageFeatures
+    data : ImageData
+        Its test images are compared with `n` of the others (fewer, if there are fewer).
+    n, seed : int
+    """
+    rng = np.random.default_rng(seed)
+    train, test = (data.images[data.parts[part]] for part in ("train", "test"))
+    real = features(test)
+    chosen = rng.permutation(len(train))[:n]
+    noise = rng.integers(0, 256, (n, *test.shape[1:]), dtype=np.uint8)
+    mean = np.repeat(train.mean(axis=0).round().astype(np.uint8)[None], n, axis=0)
+    sets = {"training images": train[chosen], "noise": noise, "the mean image": mean}
+    return {name: sample_figures(features(images), real) for name, images in sets.items()}
+
+
+def figures_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a table of `sample_figures`, a row for each set of images."""
+    names = {"frechet_distance": "Frechet", "twin_distance": "twins"}
+    return text_table(
+        [
+            {"compared with test images": name}
+            | {names.get(key, key): float(value) for key, value in row.items()}
+            for name, row in figures.items()
+        ]
+    )
+
+
+def class_shares(names: Sequence[str], samples: np.ndarray, real: np.ndarray) -> str:
+    """Return a table: the share of each class among samples and test images."""
+    shares = [np.bincount(v, minlength=len(names)) / len(v) for v in (samples, real)]
+    return text_table(
+        [
+            {"class, as the features' network says": name, "samples": float(a), "real": float(b)}
+            for name, a, b in zip(names, *shares, strict=True)
+        ]
+    )
+
+
+def copying(samples: float, held_out: float) -> str:
+    """Return a sentence: whether a generator has copied training images.
+
+    Parameters
+    ----------
+    samples, held_out : float
+        Median distance of a sample, and of a held-out image, to the nearest training image.
+    """
+    ratio = samples / max(held_out, np.finfo(float).tiny)
+    verdict = "copies" if ratio < COPIED else "no copies"
+    return (
+        f"A sample is {ratio:.2f} times as far from its nearest training image as a test image is: "
+        f"{verdict}."
+    )
+
+
+def collapse_note(collapse: str | None, won: str | None) -> str | None:
+    """Return a line about a training that has failed, and what to do; None if it has not."""
+    parts = [f"collapse: {collapse}; {_ADVICE}"] if collapse else []
+    return "; ".join(parts + ([won] if won else [])) or None
+
+
+def draw_samples(model: GanModel, output_dir: Path, seed: int) -> None:
+    """Write ``samples.png``, ``interpolation.png`` and pictures over the epochs into ``plots``.
+
+    The interpolation is spherical, between latent vectors in the four corners. The pictures over
+    the epochs, ``samples_by_epoch.png`` and ``samples.gif``, are made of the grids of the epochs.
+    """
+    folder = output_dir / "plots"
+    folder.mkdir(exist_ok=True)
+    write_image_grid(model.sample(GRID, seed).numpy(), folder / "samples.png")
+    latents = corner_grid(model.draw_latents(4, seed), SIDE)
+    write_image_grid(model.images_of(latents).numpy(), folder / "interpolation.png")
+    grids = sorted((output_dir / GRIDS).glob("epoch_*.png"))
+    if grids:
+        write_animation(grids, folder / "samples.gif")
+
+
+def sample_sheets(model: GanModel, data: ImageData, output_dir: Path, seed: int) -> list[Sheet]:
+    """Return pictures for the report: grids, and samples beside their nearest training images."""
+    samples = model.sample(_NEAREST, seed).numpy()
+    train = data.parts["train"]
+    rows = nearest_image_classes(data.images[train], train, samples)
+    files = [Path(data.files[row]).name for row in rows]
+    grids = sorted((output_dir / GRIDS).glob("epoch_*.png"))
+    places = np.linspace(0, len(grids) - 1, min(_OVER_EPOCHS, len(grids)))
+    shown = [grids[round(place)] for place in places]
+    return [
+        picture_sheet(
+            "Samples", "Generated images, not chosen.", [output_dir / "plots/samples.png"]
+        ),
+        picture_sheet(
+            "Interpolation",
+            "Spherical interpolation between the latent vectors in the corners.",
+            [output_dir / "plots/interpolation.png"],
+        ),
+        picture_sheet(
+            "Over the epochs",
+            "Images of the same latent vectors after some of the epochs.",
+            shown,
+            columns=5,
+        ),
+        Sheet(
+            "Nearest training images",
+            "Samples, each before the training image with the most similar pixels.",
+            [image for i, row in enumerate(rows) for image in (samples[i], data.images[row])],
+            [word for file in files for word in ("sample", file)],
+        ),
+    ]
+
+
+def picture_sheet(title: str, note: str, paths: Sequence[Path], columns: int = 1) -> Sheet:
+    """Return a sheet of pictures in files, with the names of the files if there are several."""
+    from PIL import Image
+
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    names = [path.stem.replace("_", " ") for path in paths] if len(paths) > 1 else [""] * len(paths)
+    return Sheet(title, note, images, names, columns=columns)
+
+
+def generator_usage(folder: Path) -> str:
+    """Return how to load a generator and make images with it, as Markdown."""
+    return f"""```python
+from PIL import Image
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{folder}", trust_remote_code=True)
+for number, image in enumerate(model.sample(16, seed=1).numpy()):
+    Image.fromarray(image).save(f"generated_{{number}}.png")
+```
+
+`trust_remote_code=True` lets transformers run the Python file in this folder, the architecture of
+the model.
+
+![generated images](plots/samples.png)
+
+![spherical interpolation between four latent vectors](plots/interpolation.png)"""
