@@ -153,9 +153,6 @@ class GanRecipeArguments(
     train_sampling_strategy: Literal["random", "sequential"] = flag(
         "random", "Order of the training images (default: random)."
     )
-    dataloader_drop_last: bool = flag(
-        True, "Leave out the last batch of an epoch if it is smaller (default: true)."
-    )
     metric_for_best_model: str | None = flag(
         "frechet_distance", "Metric of the best checkpoint (default: frechet_distance)."
     )

@@ -20,7 +20,7 @@ from transformers import initialization as init
 
 SLOPE = 0.2  # of LeakyReLU below 0
 FIRST_DEVIATION = 0.02  # of the first weights of convolutions (Radford et al. 2016)
-SMALLEST_SIDE = 4  # pixels of the coarsest map of a DCGAN
+SMALLEST_SIDE = 4  # pixels of the coarsest map of a DCGAN; 2 for images below 16 pixels
 MOST_LEVELS = 4
 _SAMPLED = 256  # images at a time
 
@@ -55,9 +55,9 @@ class GanConfig(PreTrainedConfig):
 
     @property
     def num_levels(self) -> int:
-        """Steps of a DCGAN, each of which doubles the size: one to four."""
+        """Steps of a DCGAN, each of which doubles the size: two to four."""
         levels = (min(self.height, self.width) // SMALLEST_SIDE).bit_length() - 1
-        return max(1, min(levels, MOST_LEVELS))
+        return min(max(levels, 2), MOST_LEVELS)
 
 
 class DenseGenerator(nn.Sequential):

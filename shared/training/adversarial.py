@@ -182,7 +182,8 @@ class AdversarialTrainer(LengthGroupedTrainer):
         loss = self.compute_loss_func
         images = self._real(self._prepare_inputs(inputs))
         with self.compute_loss_context_manager():
-            generated = gan.generator(self._latents(len(images)))
+            # Batch normalisation needs two rows, which the last batch of an epoch may not have.
+            generated = gan.generator(self._latents(max(len(images), 2)))
             logits = gan.discriminator(images), gan.discriminator(generated.detach())
             discriminator_loss = loss.of_discriminator(*logits)
         self._stop_unless_finite("loss", self.accelerator.gather(discriminator_loss.detach()))
