@@ -137,8 +137,10 @@ class GanRecipeArguments(
         False, "Only check images, networks and the discriminator's learning rate (default: false)."
     )
     output_dir: str = flag("outputs/gan", "Output folder (default: outputs/gan).")
-    num_train_epochs: float = flag(40, "Epochs (default: 40).")
-    learning_rate: float = flag(2e-4, "Learning rate of the generator (default: 2e-4).")
+    num_train_epochs: float = flag(60, "Epochs (default: 60).")
+    learning_rate: float = flag(
+        1e-3, "Learning rate of the generator; lower it for many images (default: 1e-3)."
+    )
     discriminator_learning_rate: float | None = flag(
         None, "Learning rate of the discriminator (default: the same).", above=0
     )
@@ -149,7 +151,7 @@ class GanRecipeArguments(
         0.0, "Largest norm of the generator's gradient; 0: any (default: 0)."
     )
     bf16: bool | None = flag(False, "Train in bfloat16 (default: false).")
-    per_device_train_batch_size: int = flag(64, "Images per step and device (default: 64).")
+    per_device_train_batch_size: int = flag(32, "Images per step and device (default: 32).")
     train_sampling_strategy: Literal["random", "sequential"] = flag(
         "random", "Order of the training images (default: random)."
     )

@@ -41,9 +41,9 @@ class GanArguments:
     )
     dropout: float = flag(0.0, "Dropout rate of the discriminator (default: 0).", least=0, below=1)
     ema: float = flag(
-        0.0,
-        "Decay of a moving average of the generator's weights, which then makes the images, such "
-        "as .995; 0: none (default: 0).",
+        0.99,
+        "Decay of a moving average of the generator's weights, which then makes the images; 0: "
+        "none (default: .99).",
         least=0,
         below=1,
     )
