@@ -201,6 +201,11 @@ def main() -> None:
         features, network = load_features(args, data, is_resumed=checkpoint is not None)
         print_once(f"Features of the figures: {features.n_features} components of {network}")
         real = {part: features(images[part]) for part in ("valid", "test") if len(images[part])}
+        if args.n_samples <= features.n_features:
+            raise UserError(
+                f"--n_samples {args.n_samples}: a Frechet distance on {features.n_features} "
+                "features needs more; raise it, or lower --feature_size"
+            )
         if 0 < len(images["valid"]) <= features.n_features:
             raise UserError(
                 f"--valid_size: {len(images['valid'])} validation images are too few for "

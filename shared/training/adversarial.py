@@ -56,7 +56,7 @@ class AdversarialLoss:
 
     def uninformed(self) -> float:
         """Return the discriminator's loss if it says the same of all images, unsmoothed."""
-        return {"bce": float(np.log(2)), "hinge": 1.0, "least_squares": 0.5}[self.name]
+        return {"bce": float(np.log(2)), "hinge": 1.0, "least_squares": 0.25}[self.name]
 
     def _distance(self, logits: torch.Tensor, target: float) -> torch.Tensor:
         targets = torch.full_like(logits, target)
@@ -252,6 +252,7 @@ class AdversarialTrainer(LengthGroupedTrainer):
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Return the metrics of generated images."""
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.measure(self.model).items()}
+        self._check_best_metric(metrics)
         self.log(dict(metrics))
         control = self.control  # type: ignore[has-type]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)

@@ -401,13 +401,17 @@ class LengthGroupedTrainer(Trainer):
     ) -> dict[str, float]:
         """Evaluate; refuse a `metric_for_best_model` that is not among the metrics."""
         metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if metric_key_prefix == "eval":
+            self._check_best_metric(metrics)
+        return metrics
+
+    def _check_best_metric(self, metrics: Mapping[str, float]) -> None:
         best = self.args.metric_for_best_model
         names = [name.removeprefix("eval_") for name in metrics]
-        if metric_key_prefix == "eval" and best and best.removeprefix("eval_") not in names:
+        if best and best.removeprefix("eval_") not in names:
             raise UserError(
                 f"--metric_for_best_model {best}: no such metric; choose from {', '.join(names)}"
             )
-        return metrics
 
     def evaluation_loop(
         self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any

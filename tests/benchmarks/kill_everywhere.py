@@ -83,6 +83,13 @@ CASES = {
         f"{MODEL} {CPU} {SHORT} --held_out_share 0.2",
         RESUME,
     ),
+    "gan": Case(
+        "recipes/gan.py",
+        f"--output_dir {{run}}/out {CPU} --base_width 4 --features pixels --n_samples 99 "
+        "--max_steps 6 --eval_strategy steps --eval_steps 3 --logging_strategy steps "
+        "--logging_steps 2",
+        RESUME,
+    ),
     "images": Case(
         "recipes/images.py",
         f"--output_dir {{run}}/out {CPU} --width 4 --num_levels 3 --max_steps 6 --eval_strategy "

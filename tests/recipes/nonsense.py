@@ -12,7 +12,7 @@ RECIPES = (
     *("few_label_probe", "embedding_lookup", "naive_bayes", "zero_shot", "domain_adaptation"),
     *("train_tokenizer", "augmentation", "best", "few_label_benchmark", "llm_labels"),
     *("uda", "self_training", "co_training", "fetch_issues", "label_next", "agreement"),
-    *("explore", "images", "language_model", "multi_task", "pet", "prompts", "seq2seq"),
+    *("explore", "gan", "images", "language_model", "multi_task", "pet", "prompts", "seq2seq"),
     *("series", "span_qa", "tabular", "techniques"),
 )
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
@@ -62,6 +62,10 @@ def base_flags(name, tiny_model, tiny_issues, folder):
         ),
         "few_label_benchmark": (*data, "--methods", "naive_bayes", "--sizes", 8),
         "few_label_probe": (*data, *model, "--evaluate", "held_out"),
+        "gan": (
+            *("--use_cpu", "--max_steps", 1, "--base_width", 2, "--features", "pixels"),
+            *("--n_samples", 50, *data[4:]),
+        ),
         "github_tagger": (*data, *model, *once),
         "goemotions": (*data, *model, *once, "--architecture", "scratch", *network),
         "imdb_cnn_rnn": (*data, "--use_cpu", "--bf16", "false", *once, *network),

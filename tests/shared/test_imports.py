@@ -40,7 +40,7 @@ WITH_TORCH = {
     *("training.cloze", "training.consistency", "training.consistency_losses"),
     *("methods.uncertainty", "methods.pseudo_labels", "methods.co_training"),
     *("training.callbacks", "training.health", "training.optimization"),
-    "training.sequences",
+    *("models.gan_networks", "training.adversarial", "training.sequences"),
     "training.signals",
     *("training.trainer", "taggers.arguments", "taggers.zero_shot"),
 }

@@ -314,3 +314,38 @@ def test_the_sample_is_the_same_each_time_and_fits_its_targets(task, flags):
     assert min(data.label_counts().values()) > 50
     if task == "detect":
         assert all(((b[:, :4] >= 0) & (b[:, :4] <= 48)).all() for b in data.targets)
+
+
+# --- without classes, to generate images ---------------------------------------------------------
+
+
+def test_images_without_classes_can_be_generated(tmp_path, flags):
+    write(tmp_path / "flat", {f"{i}.png": noise(i) for i in range(10)})
+    data = load_images(flags(tmp_path / "flat"), "generate")
+    assert data.class_names == ["image"]
+    assert sum(map(len, data.parts.values())) == 10
+    write(
+        tmp_path / "parts", {f"{'test' if i < 3 else 'train'}/{i}.png": noise(i) for i in range(9)}
+    )
+    data = load_images(flags(tmp_path / "parts", valid_size=0), "generate")
+    assert [len(data.parts[part]) for part in ("train", "valid", "test")] == [6, 0, 3]
+    write(tmp_path / "classes", two_classes())
+    assert load_images(flags(tmp_path / "classes"), "generate").class_names == ["cat", "dog"]
+
+
+def test_arrays_without_classes_can_be_generated(tmp_path, flags):
+    images = np.array([noise(i) for i in range(10)])
+    np.savez(tmp_path / "one.npz", images=images)
+    assert len(load_images(flags(tmp_path / "one.npz"), "generate").images) == 10
+    np.savez(tmp_path / "two.npz", x_train=images[:7], x_test=images[7:])
+    data = load_images(flags(tmp_path / "two.npz", valid_size=0), "generate")
+    assert len(data.parts["test"]) == 3
+    assert "has x_train, but no y_train" in refusal(flags(tmp_path / "two.npz"), "classify")
+
+
+def test_images_to_generate_need_one_size(tmp_path, flags):
+    write(tmp_path, {"a.png": noise(1, (8, 8)), "b.png": noise(2, (9, 8)), "c.png": noise(3)})
+    line = refusal(flags(tmp_path), "generate")
+    assert "a.png has 8 x 8 pixels, b.png 9 x 8; set --image_size" in line
+    files = load_images(flags(tmp_path, image_size=[12], valid_size=0), "generate")
+    assert files.images.shape == (3, 12, 12, 3)
