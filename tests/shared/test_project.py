@@ -35,6 +35,7 @@ MOST_MODULES = {
     "fetch_issues": 119,
     "few_label_benchmark": 145,
     "few_label_probe": 109,
+    "gan": 115,
     "github_tagger": 111,
     "goemotions": 112,
     "images": 109,
