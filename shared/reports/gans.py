@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.cli.errors import UserError
 from shared.evaluation.image_samples import sample_figures
 from shared.images.reading import ImageData
 from shared.methods.image_neighbours import nearest_image_classes
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 GRID = 64  # images of a grid
 GRIDS = "samples"  # folder of the grids of the epochs
 SIDE = 8  # images of a side of the interpolation
-_OVER_EPOCHS = 10  # rows of the sheet over the epochs
-_IN_A_ROW = 12  # images of such a row
+_OVER_EPOCHS = 10  # grids of the sheet over the epochs
 _NEAREST = 12  # samples with their nearest training image
 COPIED = 0.5  # a sample is a copy if it is nearer than this share of a held-out image's distance
 _ADVICE = (
@@ -46,8 +46,6 @@ def count_channels(data: ImageData, colours: str) -> int:
     UserError
         For a coloured image, by its name.
     """
-    from shared.cli.errors import UserError
-
     if colours == "colour":
         return 3
     images = data.images
@@ -134,10 +132,10 @@ def collapse_note(collapse: str | None, won: str | None) -> str | None:
 
 
 def draw_samples(model: GanModel, output_dir: Path, seed: int) -> None:
-    """Write ``samples.png``, ``interpolation.png`` and pictures over the epochs into ``plots``.
+    """Write ``samples.png``, ``interpolation.png`` and ``samples.gif`` into ``plots``.
 
-    The interpolation is spherical, between latent vectors in the four corners. The pictures over
-    the epochs, ``samples_by_epoch.png`` and ``samples.gif``, are made of the grids of the epochs.
+    The interpolation is spherical, between latent vectors in the four corners. ``samples.gif``
+    shows the grids of the epochs.
     """
     folder = output_dir / "plots"
     folder.mkdir(exist_ok=True)
