@@ -27,7 +27,8 @@ repeat themselves or training images. The best epoch is chosen on validation ima
 Output: the model (generator and discriminator), metrics.json, plots/ (samples, interpolation, a GIF
 over the epochs), samples/ (a grid of the same latent vectors for each epoch), report.html.
 
-Expect, in processor minutes of one core (recipes/FIGURES.md):
+Expect, on one core (recipes/FIGURES.md): the sample in 1.5 minutes, Frechet distance 3.8 (training
+images .5); 7,000 digits of MNIST in 8 minutes, 4.3 (.14); Omniglot in 5 minutes, 6.5 (.10).
 """
 
 import copy
