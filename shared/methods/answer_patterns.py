@@ -11,9 +11,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from shared.data.questions import Question
-from shared.data.template_questions import TemplateLine
+if TYPE_CHECKING:
+    from shared.data.questions import Question
+    from shared.data.template_questions import TemplateLine
+
 
 _WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?]?")

@@ -14,12 +14,13 @@ import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
-from shared.data.questions import Question
 from shared.models.lengths import limit_length
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from shared.data.questions import Question
 
 # Columns of the targets of a window, in `labels`: the first and last token of the answer (0, 0:
 # none), the first token of the context and the one after its last, and the number of the window.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.data.questions import Question
 from shared.reports.excerpts import headline
+
+if TYPE_CHECKING:
+    from shared.data.questions import Question
 
 
 def answer_table(figures: Mapping[str, Mapping[str, float]]) -> str:

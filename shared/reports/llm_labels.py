@@ -12,12 +12,12 @@ import numpy as np
 from shared.cli.files import write_csv
 from shared.data.labelled_rows import write_labelled_rows
 from shared.evaluation.rules import scores_per_text
-from shared.llm.labelling import Labelling
 from shared.reports.excerpts import headline
 
 if TYPE_CHECKING:
     from shared.data.arguments import DataArguments
     from shared.data.corpus import Corpus
+    from shared.llm.labelling import Labelling
 
 # Columns of the output beside those of the texts.
 LABEL_COLUMNS = ("row", "labels", "confidence", "scores", "source", "flag")
