@@ -57,6 +57,7 @@ from shared.cli import (
 from shared.data import (
     UNKNOWN_LABELS_HELP,
     DataArguments,
+    FoldSplitArguments,
     TaggingArguments,
     cache_folder,
     load_and_fold,
@@ -123,6 +124,7 @@ class DocumentArguments(
     WindowArguments,
     HeadArguments,
     TuningArguments,
+    FoldSplitArguments,
     DataArguments,
     EpochTrainingArguments,
 ):
@@ -348,6 +350,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
+        method=data.method,
         documents=documents,
         labels=y,
         fold_of=fold_of,

@@ -168,10 +168,7 @@ def read_times(
     has_cell = np.array([text is not None for text in texts], bool)
     prefix = f"{source}: column {column!r} of --split_time"
     if (missing := np.flatnonzero(known & ~has_cell)).size:
-        raise UserError(
-            f"{prefix} has no time in row {_name_rows(rows[missing])}; every row that is used "
-            "needs one"
-        )
+        raise missing_value(source, column, "split_time", rows[missing])
     try:
         times = parse_times([text for text in texts if text is not None])
     except UserError as error:
@@ -184,6 +181,15 @@ def read_times(
             f"in row {_name_rows(rows[wrong])}; write ISO 8601, such as 2024-05-31T12:00:00Z"
         )
     return pa.array(stamps, mask=~readable), [f"times in {column!r} are read as {times.form}"]
+
+
+def missing_value(source: str, column: str, flag_name: str, rows: np.ndarray) -> UserError:
+    """Return the error for rows, by their numbers, that have no part or no time."""
+    return UserError(
+        f"{source}: column {column!r} of --{flag_name} has no "
+        f"{'time' if flag_name == 'split_time' else 'part'} in row {_name_rows(rows)}; every row "
+        "that is used needs one"
+    )
 
 
 def _name_rows(rows: Sequence[int] | np.ndarray) -> str:
@@ -216,7 +222,8 @@ def split_by_column(
         Share of the validation rows; 0: none, those of the column are not used.
     draw : callable, optional
         Divides the training rows of a column without validation rows: from their indices to
-        positions among them, to train on and to validate on. Needed with a `valid_size`.
+        positions among them, to train on and to validate on (more is ignored). Needed with a
+        `valid_size`.
 
     Returns
     -------
@@ -253,7 +260,7 @@ def split_by_column(
         )
     elif not len(valid) and valid_size:
         assert draw is not None
-        inner, drawn = draw(train)
+        inner, drawn, *_ = draw(train)
         train, valid = train[inner], train[drawn]
         note = "; the column has no validation rows: they are drawn from the training rows"
     return SplitMethod("column", args.split_by, note=note), (train, valid, test)
@@ -278,11 +285,20 @@ def hold_out_by_column(
     method : SplitMethod
         Its spans are those of all older rows ("train") and of the test rows.
     folded, test : int64 arrays of indices, sorted
+
+    Raises
+    ------
+    UserError
+        As `split_by_column`; or if all other rows repeat a test row.
     """
     if args.split_by:
         values = np.where(values == PARTS.index("valid"), PARTS.index("train"), values)
     method, (train, valid, test) = split_by_column(args, values, valid_size=0)
-    return method, drop_repeats(groups, train, valid, test)[0], test
+    folded, _ = drop_repeats(groups, train, valid, test)
+    if not len(folded):
+        column = args.split_by or args.split_time
+        raise UserError(f"column {column!r} leaves no row for the folds: all repeat a test row")
+    return method, folded, test
 
 
 def split_by_time(

@@ -311,7 +311,7 @@ def _split_by_column(
             test_size=0,
             groups=corpus.groups[labelled[train]],
             random_state=seed,
-        )[:2]
+        )
 
     values = corpus.split_values(args, labelled)
     return split_by_column(args, values, valid_size=args.valid_size, draw=draw)
