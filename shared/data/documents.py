@@ -135,13 +135,13 @@ def load_documents(args: Any) -> Documents:
         source = corpus.describe(brief=True)
         if column:
             values = corpus.split_values(args, np.arange(len(texts)))
-            method, parts, source_note = split_groups_by_column(
+            method, divided, note = split_groups_by_column(
                 args, values, groups, drop_repeated=args.keep_together
             )
             return Documents(
-                {name: [texts[row] for row in rows] for name, rows in parts.items()},
+                {name: [texts[row] for row in rows] for name, rows in divided.items()},
                 are_whole=True,
-                source="\n".join(filter(None, [source, source_note])),
+                source="\n".join(filter(None, [source, note])),
                 method=method,
             )
     if not texts:

@@ -60,9 +60,7 @@ class FoldedData:
     method: SplitMethod = field(default_factory=lambda: SplitMethod("cross_validation"))
 
 
-def load_and_fold(
-    args: Any, *, folds: int, group_column: str | None, seed: int
-) -> FoldedData:
+def load_and_fold(args: Any, *, folds: int, group_column: str | None, seed: int) -> FoldedData:
     """Read the data, assign a fold to each labelled row, and print a summary of both.
 
     Parameters

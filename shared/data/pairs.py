@@ -186,7 +186,7 @@ def _read(args: Any) -> _File:
     wanted += ["pull_request"] if "pull_request" in source.columns else []
     # Each pair, with its part or time as text, and its first row.
     pairs: dict[tuple[tuple[str, ...], str | None], int] = {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter(repeated=0)
     rows = progress(source.read(wanted, list(columns)), "reading pairs", unit="rows")
     n_rows, n_pairs = 0, 0
     for n_rows, row in enumerate(rows, 1):

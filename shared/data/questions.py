@@ -434,9 +434,7 @@ def split_questions(
         )
         notes += [note] * bool(note)
     else:
-        drawn = dict(
-            zip(PARTS, split_groups(groups(kept), sizes, seed=args.seed), strict=True)
-        )
+        drawn = dict(zip(PARTS, split_groups(groups(kept), sizes, seed=args.seed), strict=True))
     for part, indices in drawn.items():
         if part not in held_out:
             parts[part] = [kept[index] for index in indices]

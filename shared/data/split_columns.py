@@ -87,7 +87,7 @@ class SplitMethod:
 def split_values(
     args: SplitColumnArguments,
     cells: Sequence[str | None],
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     source: str,
     place: Callable[[int], str],
 ) -> tuple[np.ndarray, list[str]]:

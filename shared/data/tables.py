@@ -287,10 +287,9 @@ def load_table(args: TableArguments) -> Table:
     notes += _note_gaps(schema, parts["oof"])
     method = SplitMethod("cross_validation")
     if split_column:
-        texts = [split_cells[row] for row in rows]
-        values, more = split_values(args, texts, rows + 1, source.name, source.place)
-        every = parts["oof"]
-        method, folded, test = hold_out_by_column(args, values, _groups(every.features()))
+        every, of_rows = parts["oof"], [split_cells[row] for row in rows]
+        places, more = split_values(args, of_rows, rows + 1, source.name, source.place)
+        method, folded, test = hold_out_by_column(args, places, _groups(every.features()))
         parts = {"oof": every.of(folded), "test": every.of(test)}
         if len(np.unique(parts["oof"].labels)) < 2:
             raise UserError(f"column {split_column!r}: all rows before the test have one class")

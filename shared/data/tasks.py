@@ -294,7 +294,9 @@ def load_tasks(args: Any) -> TaskData:
         strata = _strata(joined["train"][rows], tasks)
         groups = near_duplicate_groups([train_table.texts[i] for i in rows])
 
-        def draw(own: np.ndarray, test_size: float = 0) -> tuple[np.ndarray, ...]:
+        def draw(
+            own: np.ndarray, test_size: float = 0
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             return train_valid_test_split(
                 strata[own],
                 valid_size=sizes["valid"],
@@ -310,14 +312,15 @@ def load_tasks(args: Any) -> TaskData:
                 args, cells, numbers_of_rows, train_table.source, train_table.place
             )
             notes += more
-            method, drawn = split_by_column(
+            method, (train, valid, test) = split_by_column(
                 args, values_of_rows, valid_size=args.valid_size, draw=draw
             )
             if args.drop_repeated:
-                train, valid = drop_repeats(groups, *drawn)
-                if n := len(drawn[0]) + len(drawn[1]) - len(train) - len(valid):
+                n_before = len(train) + len(valid)
+                train, valid = drop_repeats(groups, train, valid, test)
+                if n := n_before - len(train) - len(valid):
                     notes.append(f"left out: {n:,} rows that nearly repeat one of a later part")
-                drawn = (train, valid, drawn[2])
+            drawn = (train, valid, test)
         else:
             drawn = draw(np.arange(len(rows)), sizes["test"])
         parts |= {
