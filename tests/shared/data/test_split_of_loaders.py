@@ -21,12 +21,12 @@ N = 24
 PARTS = ("train", "valid", "test")
 WORDS = ("model", "label", "token", "server", "machine", "script", "example", "guide", "page")
 
-TEMPLATE = """lines:
-  Version:
-    pattern: "Version: "
-    questions: [Which version?]
-    forms: ["On version {} now."]
-    test_forms: ["It is v{} here."]
+TEMPLATE = """
+Version:
+  pattern: 'Version: (\\d+\\.\\d)'
+  questions: ["Which version?"]
+  forms: ["now on {}"]
+  test_forms: ["it is {} here"]
 """
 
 
