@@ -20,13 +20,13 @@ Which layers to train (--freeze, --from_scratch):
     accelerate launch recipes/document_classification.py \\
         --config recipes/configs/documents_issues.yaml
 
-Data: as described in README.md. Texts of --test_data get the mean score of all folds. A fold
-trains on the rows of all other folds for --num_train_epochs and keeps the last epoch. Its threshold
-is tuned on the scores of the other folds. --repeats 3 runs three cross-validations with folds of
-their own (seeds 42, 43, 44) and gives the mean and the spread of their figures; the tagger is that
-of the first. To continue a stopped run, repeat the command with --resume_from_checkpoint true;
-finished folds are kept. With --problem regression, --label_column holds a number, and the figures
-are MAE, RMSE, R2 and Spearman.
+Data: as described in README.md. Texts of --test_data, or those that --split_by or --split_time
+holds out, are in no fold and get the mean score of all folds. A fold trains on the rows of all
+other folds for --num_train_epochs and keeps the last epoch. Its threshold is tuned on the scores of
+the other folds. --repeats 3 runs three cross-validations with folds of their own (seeds 42, 43, 44)
+and gives the mean and the spread of their figures; the tagger is that of the first. To continue a
+stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept. With
+--problem regression, --label_column holds a number, and the figures are MAE, RMSE, R2 and Spearman.
 
 Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
 minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
@@ -57,6 +57,7 @@ from shared.cli import (
 from shared.data import (
     UNKNOWN_LABELS_HELP,
     DataArguments,
+    FoldSplitArguments,
     TaggingArguments,
     cache_folder,
     load_and_fold,
@@ -123,6 +124,7 @@ class DocumentArguments(
     WindowArguments,
     HeadArguments,
     TuningArguments,
+    FoldSplitArguments,
     DataArguments,
     EpochTrainingArguments,
 ):
@@ -348,6 +350,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
     report = write_out_of_fold(
         output_dir,
         corpus=data.corpus,
+        method=data.method,
         documents=documents,
         labels=y,
         fold_of=fold_of,

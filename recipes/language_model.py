@@ -323,7 +323,8 @@ def main() -> None:
     }
     sizes = {"n_weights": n_weights, "vocab_size": len(tokenizer), "seed": args.seed}
     fit = fit_metrics(history)
-    write_json(output_dir / "metrics.json", metrics | training | sizes | fit)
+    divided = documents.method.metrics()
+    write_json(output_dir / "metrics.json", metrics | training | sizes | fit | divided)
     write_model_card(
         output_dir,
         title=f"Language model ({args.architecture})",

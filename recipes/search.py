@@ -95,6 +95,8 @@ class SearchArguments(SplitArguments):
             raise UserError("--outer_folds 1: must be 2 or more, or 0 for none")
         if self.outer_folds and (self.test_data or self.valid_data):
             raise UserError("--outer_folds: take rows of --data; remove --test_data, --valid_data")
+        if self.outer_folds and (column := self.split_by or self.split_time):
+            raise UserError(f"--outer_folds: are drawn; remove --split_by, --split_time {column}")
         try:
             self.recipe_name, *self.recipe_flags = shlex.split(self.recipe)
         except ValueError:

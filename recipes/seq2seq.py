@@ -277,6 +277,7 @@ def main() -> None:
     report = ", ".join(f"{name} loss per token {loss:.4f}" for name, loss in losses.items())
     metrics = {f"{name}_loss": loss for name, loss in losses.items()} | training
     metrics |= {"n_weights": n_weights, "vocab_size": len(tokenizer), "seed": args.seed}
+    metrics |= pairs.method.metrics()
     card_metrics: dict[str, float] = {}
     if sources:
         with atomic_write(output_dir / "predictions.jsonl") as file:

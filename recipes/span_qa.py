@@ -279,7 +279,7 @@ def main() -> None:
         if name != args.model
         for key in ("exact_match", "f1")
     }
-    sizes = {"null_threshold": threshold, "seed": args.seed}
+    sizes = {"null_threshold": threshold, "seed": args.seed} | questions.method.metrics()
     write_json(output_dir / "metrics.json", test_metrics | others | training | sizes)
     rule = "It always answers."
     if threshold is not None:

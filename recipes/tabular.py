@@ -19,7 +19,8 @@ the same folds. The table of methods says which one to take.
 - Equal rows stay in one fold. Each fold trains until the loss of its validation rows (--valid_size,
   from the training rows) has not improved for --patience evaluations, and keeps the best epoch.
 - The model in the output folder has the networks of all folds, with their preprocessing, as
-  safetensors and JSON. Rows of --test_data get the mean score of all folds.
+  safetensors and JSON. Rows of --test_data, or those that --split_by or --split_time holds out, get
+  the mean score of all folds.
 
 To continue a stopped run, repeat the command with --resume_from_checkpoint true; finished folds are
 kept. The card shows the importance of each column (permutation), confusion and reliability.

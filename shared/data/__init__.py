@@ -67,6 +67,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "UNKNOWN_LABELS_HELP",
             "AnnotatorArguments",
             "DataArguments",
+            "FoldSplitArguments",
             "PseudoLabelArguments",
             "SourceArguments",
             "SplitArguments",

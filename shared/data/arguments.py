@@ -194,8 +194,8 @@ class TaggingArguments:
 
 
 @dataclass
-class SplitArguments(DataArguments):
-    """Flags of recipes that split the labelled rows into training, validation and test set."""
+class SplitColumnArguments:
+    """The two flags that divide the rows as a column says."""
 
     split_by: str | None = flag(
         None,
@@ -205,9 +205,29 @@ class SplitArguments(DataArguments):
     split_time: str | None = flag(
         None,
         "Column of --data with the time of each row, ISO 8601 or seconds or milliseconds since "
-        "1970: the last --test_size of the labelled rows are the test set, those before the "
-        "validation set, and training rows are older than both (default: the split is drawn).",
+        "1970: the last --test_size of the rows are the test set, those before it the validation "
+        "set if there is one, and training rows are older than both; of rows with labels, only "
+        "the labelled ones count (default: the split is drawn).",
     )
+
+
+@dataclass
+class FoldSplitArguments(SplitColumnArguments):
+    """Flags of recipes that draw folds, and hold out the test rows that a column says."""
+
+    test_size: float = flag(
+        0.25,
+        "With --split_time: share of the rows for the test set; the folds have the older ones "
+        "(default: .25).",
+        above=0,
+        below=1,
+    )
+
+
+@dataclass
+class SplitArguments(SplitColumnArguments, DataArguments):
+    """Flags of recipes that split the labelled rows into training, validation and test set."""
+
     valid_data: str | None = flag(None, "File with the validation set (default: a part of --data).")
     test_data: str | None = flag(None, "File with the test set (default: a part of --data).")
     unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
@@ -242,22 +262,25 @@ class SplitArguments(DataArguments):
 
 
 def check_split_flags(args: Any) -> None:
-    """Refuse flags that do not fit --split_by or --split_time, if one of them is given.
+    """Refuse flags that do not fit --split_by or --split_time.
 
     Raises
     ------
     UserError
-        Both are given; or one, and a file of held-out rows or a size that would not act.
+        Both are given; or one, and a file of held-out rows or a size that would not act; or neither
+        is, and a recipe that draws folds has a size of the test set.
     """
     flags = [name for name in ("split_by", "split_time") if getattr(args, name, None)]
     if not flags:
+        if isinstance(args, FoldSplitArguments) and args.test_size != type(args).test_size:
+            raise UserError("--test_size: only with --split_time; else all rows are in folds")
         return
     if len(flags) > 1:
         raise UserError("--split_by and --split_time: give one of them")
     for name in ("valid_data", "test_data"):
-        if getattr(args, name):
+        if getattr(args, name, None):
             raise UserError(f"--{flags[0]}: divides the rows of --data; remove --{name}")
-    if args.split_by and args.test_size != SplitArguments.test_size:
+    if args.split_by and args.test_size != type(args).test_size:
         raise UserError("--test_size: the test rows are those of --split_by")
     if args.split_time and not args.test_size:
         raise UserError("--test_size 0: --split_time needs test rows")

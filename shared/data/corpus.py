@@ -28,11 +28,14 @@ from shared.data.labels import name_some
 from shared.data.preparation import join_counts, prepare
 from shared.data.readers import open_data
 from shared.data.sources import Source
+from shared.data.split_columns import missing_value
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from datasets import Dataset
+
+    from shared.data.arguments import SplitColumnArguments
 
 
 MOST_ROWS_NAMED = 5  # of the blank rows
@@ -121,6 +124,24 @@ class Corpus:
     def groups(self) -> np.ndarray:
         """int64 array of shape (n,): near-duplicate group of each row, for splitters."""
         return self.dataset.data["group"].to_numpy()
+
+    def split_values(self, args: SplitColumnArguments, rows: np.ndarray) -> np.ndarray:
+        """Return the parts or times of rows, for `shared.data.split_columns.split_by_column`.
+
+        Raises
+        ------
+        UserError : one of the rows has none, which only unlabelled rows may lack.
+        """
+        import numpy as np
+
+        name = "split_time" if args.split_time else "split_by"
+        column = self.dataset.data["time" if args.split_time else "part"].take(rows)
+        values = column.fill_null(-1).to_numpy()
+        is_missing = column.is_null().to_numpy() if args.split_time else values < 0
+        if is_missing.any():
+            numbers = np.asarray(self.dataset[rows[is_missing]]["row"])
+            raise missing_value(self.report["source"], getattr(args, name), name, numbers)
+        return values
 
     @property
     def fingerprint(self) -> str:

@@ -17,17 +17,17 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path
-from shared.data.arguments import DataArguments
+from shared.data.arguments import DataArguments, SplitColumnArguments, check_split_flags
 from shared.data.corpus import load_data
 from shared.data.encodings import find_encoding, read_lines
+from shared.data.split_columns import PARTS, SplitMethod, drop_repeats, split_by_column
 from shared.data.unlabelled import without_labels
 
-PARTS = ("train", "valid", "test")
 _SUFFIXES = (".txt", ".txt.gz")
 
 
 @dataclass
-class DocumentArguments(DataArguments):
+class DocumentArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that read and split documents. `seed` is a flag of `TrainingArguments`."""
 
     documents: Literal["lines", "file"] = flag(
@@ -48,8 +48,9 @@ class DocumentArguments(DataArguments):
     )
     keep_together: bool = flag(
         True,
-        "Keep equal or nearly equal documents on one side of a random split. Use false only to "
-        "compare with published results whose splits do not (default: true).",
+        "Keep equal or nearly equal documents on one side of a random split; leave those out that "
+        "repeat one of a later part of --split_by or --split_time. Use false only to compare with "
+        "published results whose splits do not (default: true).",
     )
 
 
@@ -63,11 +64,13 @@ class Documents:
     are_whole : whether the texts are whole documents, with a beginning and an end. If not, each
         part is one piece of one document.
     source : what was read, in a line.
+    method : how the texts were divided.
     """
 
     parts: dict[str, list[str]]
     are_whole: bool
     source: str
+    method: SplitMethod
 
     def n_characters(self, part: str) -> int:
         """Return the number of characters of a part; the end of a document counts as one."""
@@ -75,12 +78,15 @@ class Documents:
         return sum(map(len, texts)) + self.are_whole * len(texts)
 
     def describe(self) -> str:
-        """Return the source and the sizes of the parts, in two lines."""
+        """Return the source, the sizes of the parts, and what a column says, a line each."""
         sizes = []
         for part in PARTS:
             texts = f"{len(self.parts[part]):,} texts, " if self.are_whole else ""
             sizes.append(f"{part} {texts}{sum(map(len, self.parts[part])):,} characters")
-        return f"{self.source}\n{'; '.join(sizes)}"
+        lines = [self.source, "; ".join(sizes)]
+        if self.method.column:
+            lines.append(self.method.describe({part: len(self.parts[part]) for part in PARTS}))
+        return "\n".join(lines)
 
 
 def load_documents(args: Any) -> Documents:
@@ -101,8 +107,17 @@ def load_documents(args: Any) -> Documents:
             f"--valid_size {args.valid_size}, --test_size {args.test_size}: leave nothing to learn "
             "from; lower them"
         )
+    check_split_flags(args)
+    column = args.split_by or args.split_time
+    if column and args.split == "contiguous":
+        raise UserError("--split contiguous: --split_by and --split_time divide in another way")
     paths = _text_files(args.data)
     if paths:
+        if column:
+            raise UserError(
+                f"--split_by, --split_time {column}: --data {args.data} is a text file, which has "
+                "no columns"
+            )
         texts = [text for path in paths for text in _read(path, args)]
         groups = np.arange(len(texts))
         if len(texts) > 1 and args.split == "random" and args.keep_together:
@@ -114,14 +129,27 @@ def load_documents(args: Any) -> Documents:
     else:
         if args.documents == "file":
             raise UserError(f"--documents file: --data {args.data} is not a text file (.txt)")
-        corpus = load_data(without_labels(args, args.data), labels_required=False)
+        own = without_labels(args, args.data, keep_split=True)
+        corpus = load_data(own, labels_required=False)
         texts, groups = list(corpus.dataset["text"]), corpus.groups
         source = corpus.describe(brief=True)
+        if column:
+            values = corpus.split_values(args, np.arange(len(texts)))
+            method, divided, note = split_groups_by_column(
+                args, values, groups, drop_repeated=args.keep_together
+            )
+            return Documents(
+                {name: [texts[row] for row in rows] for name, rows in divided.items()},
+                are_whole=True,
+                source="\n".join(filter(None, [source, note])),
+                method=method,
+            )
     if not texts:
         raise UserError(f"{args.data}: no text; all lines are blank")
     sizes = [args.valid_size, args.test_size]
     if len(texts) == 1:
-        return Documents(_cut(texts[0], sizes), are_whole=False, source=source)
+        cut = SplitMethod("contiguous")
+        return Documents(_cut(texts[0], sizes), are_whole=False, source=source, method=cut)
     if args.split == "contiguous" or not args.keep_together:
         groups = np.arange(len(texts))
     parts = split_groups(groups, sizes, seed=None if args.split == "contiguous" else args.seed)
@@ -129,7 +157,55 @@ def load_documents(args: Any) -> Documents:
         {name: [texts[row] for row in rows] for name, rows in zip(PARTS, parts, strict=True)},
         are_whole=True,
         source=source,
+        method=SplitMethod(args.split),
     )
+
+
+def split_groups_by_column(
+    args: Any, values: np.ndarray, groups: np.ndarray, *, drop_repeated: bool, unit: str = "texts"
+) -> tuple[SplitMethod, dict[str, np.ndarray], str]:
+    """Divide rows by ``--split_by`` or ``--split_time``.
+
+    Validation rows that a column lacks are drawn from its training rows, in groups.
+
+    Parameters
+    ----------
+    args : SplitColumnArguments
+        With `valid_size`, `test_size` and `seed`.
+    values : int array of shape (rows,)
+        As in `shared.data.split_columns.split_by_column`.
+    groups : int array of shape (rows,)
+        Of near duplicates.
+    drop_repeated : bool
+        Whether rows that nearly repeat one of a later part are left out.
+    unit : str, default "texts"
+        What rows are, in the note.
+
+    Returns
+    -------
+    method : SplitMethod
+    parts : dict of "train", "valid" and "test" to int arrays of indices
+    note : str
+        How many rows were left out; "" if none were.
+
+    Raises
+    ------
+    UserError
+        As `split_by_column` and `split_groups`; or if no training row is left.
+    """
+
+    def draw(train: np.ndarray) -> tuple[np.ndarray, ...]:
+        return split_groups(groups[train], [args.valid_size], seed=args.seed)
+
+    method, parts = split_by_column(args, values, valid_size=args.valid_size, draw=draw)
+    train, valid, test = parts
+    if drop_repeated:
+        train, valid = drop_repeats(groups, train, valid, test)
+    if not len(train):
+        raise UserError(f"{args.data}: no {unit} are left to learn from; all repeat a later part")
+    n_repeated = len(parts[0]) + len(parts[1]) - len(train) - len(valid)
+    note = f"left out: {n_repeated:,} {unit} that nearly repeat one of a later part"
+    return method, dict(zip(PARTS, (train, valid, test), strict=True)), note * (n_repeated > 0)
 
 
 def split_groups(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
-from shared.data.columns import recognise_text_columns
+from shared.data.arguments import check_split_flags
+from shared.data.columns import find_split_column, recognise_text_columns
 from shared.data.folds import assign_folds, join_groups
+from shared.data.preparation import cell_as_text
 from shared.data.readers import open_data
+from shared.data.split_columns import SplitMethod, hold_out_by_column, split_values
 from shared.data.task_tables import collect_rows, number_bins, numbers_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from shared.data.arguments import DataArguments
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class FoldedNumbers:
     fingerprints: list[str]
     name: str
     description: str
+    method: SplitMethod = field(default_factory=lambda: SplitMethod("cross_validation"))
 
 
 def load_and_fold_numbers(
-    args: DataArguments, *, folds: int, group_column: str | None, seed: int
+    args: Any, *, folds: int, group_column: str | None, seed: int
 ) -> FoldedNumbers:
     """Read texts with a number each, assign a fold to each, and print a summary.
 
@@ -59,7 +61,9 @@ def load_and_fold_numbers(
 
     from shared.data.near_duplicates import near_duplicate_groups, repeats
 
+    check_split_flags(args)
     column = args.label_column
+    split_column, values_of_column = None, None
     files = {"oof": args.data}
     if test_data := getattr(args, "test_data", None):
         files["test"] = test_data
@@ -69,11 +73,14 @@ def load_and_fold_numbers(
         source = open_data(replace(args, data=path))
         if text_columns is None:
             text_columns, _ = recognise_text_columns(source, args.text_columns)
+        if part == "oof":
+            split_column = find_split_column(source, args)
+        splitting = [split_column] if split_column else []
         grouping = [group_column] if group_column and part == "oof" else []
         table = collect_rows(
             source,
             text_columns,
-            tasks=[column],
+            tasks=[column, *splitting],
             category_columns=grouping,
             pull_requests=args.pull_requests,
         )
@@ -92,6 +99,13 @@ def load_and_fold_numbers(
                     f"{source.place(missing[0])}: no value in column {name!r}; every row needs one"
                 )
             groups = np.unique([table.categories[name][i] for i in kept], return_inverse=True)[1]
+        if split_column:
+            cells = [cell_as_text(table.cells[split_column][i]) for i in kept]
+            numbers_of_rows = np.array(table.rows)[kept]
+            values_of_column, more = split_values(
+                args, cells, numbers_of_rows, source.name, source.place
+            )
+            notes += more
         strings = pa.array([table.texts[i] for i in kept], pa.string())
         texts[part] = pa.chunked_array([strings])
         rows[part] = np.array(table.rows)[kept]
@@ -104,9 +118,19 @@ def load_and_fold_numbers(
         texts["oof"] = texts["oof"].filter(new)
         rows["oof"], values["oof"] = rows["oof"][new], values["oof"][new]
         groups = None if groups is None else groups[new]
+    method = SplitMethod("cross_validation")
+    near = near_duplicate_groups(texts["oof"])
+    if values_of_column is not None:
+        method, folded, test = hold_out_by_column(args, values_of_column, near)
+        if n_repeated := len(near) - len(folded) - len(test):
+            notes.append(f"left out: {n_repeated:,} texts that nearly repeat a test text")
+        notes.append(method.describe({"train": len(folded), "test": len(test)}))
+        texts = {"oof": texts["oof"].take(folded), "test": texts["oof"].take(test)}
+        rows = {"oof": rows["oof"][folded], "test": rows["oof"][test]}
+        values = {"oof": values["oof"][folded], "test": values["oof"][test]}
+        near, groups = near[folded], None if groups is None else groups[folded]
     if not len(values["oof"]) or np.ptp(values["oof"]) == 0:
         raise UserError(f"{args.data}: all numbers in column {column!r} are equal")
-    near = near_duplicate_groups(texts["oof"])
     bins = number_bins(values["oof"][:, 0])
     joined = near if groups is None else join_groups(near, groups)
     fold_of = assign_folds(bins, folds, groups=joined, seed=seed)
@@ -129,6 +153,6 @@ def load_and_fold_numbers(
                 "row": rows[part].tolist(),
             }
         )
-        for part in files
+        for part in texts
     }
-    return FoldedNumbers(documents, values, fold_of, versions, column, description)
+    return FoldedNumbers(documents, values, fold_of, versions, column, description, method)

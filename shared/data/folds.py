@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from shared.data.arguments import NEGATIVE_HINT
 from shared.data.corpus import load_corpus
 from shared.data.labels import name_some
 from shared.data.readers import open_data
+from shared.data.split_columns import SplitMethod, hold_out_by_column
 from shared.splitters.multilabel import MultilabelStratifiedKFold
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FoldedData:
     """The documents of a cross-validation, by part.
 
     "oof" (out of fold) are the labelled rows of `--data` that repeat no test row; "test", if there
-    is a file of test rows, are its labelled rows.
+    is a file of test rows, are its labelled rows, or those that a column says.
 
     Attributes
     ----------
@@ -47,6 +48,8 @@ class FoldedData:
         The fold that holds out each document, from 0.
     fingerprints : list of str
         One for each file of rows: of `--data`, then of the test rows.
+    method : SplitMethod
+        How the test rows were chosen.
     """
 
     corpus: Corpus
@@ -54,17 +57,16 @@ class FoldedData:
     labels: dict[str, np.ndarray]
     fold_of: np.ndarray
     fingerprints: list[str]
+    method: SplitMethod = field(default_factory=lambda: SplitMethod("cross_validation"))
 
 
-def load_and_fold(
-    args: DataArguments, *, folds: int, group_column: str | None, seed: int
-) -> FoldedData:
+def load_and_fold(args: Any, *, folds: int, group_column: str | None, seed: int) -> FoldedData:
     """Read the data, assign a fold to each labelled row, and print a summary of both.
 
     Parameters
     ----------
     args : DataArguments
-        May have a `test_data` in addition.
+        May have a `test_data`, and the flags of `FoldSplitArguments`, in addition.
     folds : int
         Number of folds.
     group_column : str, optional
@@ -75,13 +77,24 @@ def load_and_fold(
     Raises
     ------
     UserError
-        As `shared.data.corpus.load_corpus`, `read_column` and `assign_folds` do.
+        As `shared.data.corpus.load_corpus`, `hold_out_by_column`, `read_column` and `assign_folds`
+        do.
     """
     corpus, held_out = load_corpus(args)
     # Rows that repeat a test row are in no fold.
     rows = corpus.labelled[~corpus.repeats([*held_out.values()])[corpus.labelled]]
     sources = {"oof": (corpus, rows)}
     sources |= {part: (other, other.labelled) for part, other in held_out.items()}
+    method = SplitMethod("cross_validation")
+    if getattr(args, "split_by", None) or getattr(args, "split_time", None):
+        values = corpus.split_values(args, rows)
+        method, folded, test = hold_out_by_column(args, values, corpus.groups[rows])
+        if n_repeated := len(rows) - len(folded) - len(test):
+            print_once(f"left out: {n_repeated:,} texts that nearly repeat a test text")
+        print_once(method.describe({"train": len(folded), "test": len(test)}))
+        sources["test"] = (corpus, rows[test])
+        rows = rows[folded]
+        sources["oof"] = (corpus, rows)
     labels = {part: source.label_matrix(rows) for part, (source, rows) in sources.items()}
     groups = corpus.groups[rows]
     if group_column:
@@ -93,7 +106,8 @@ def load_and_fold(
         documents={part: source.dataset.select(rows) for part, (source, rows) in sources.items()},
         labels=labels,
         fold_of=fold_of,
-        fingerprints=[source.fingerprint for source, _ in sources.values()],
+        fingerprints=list(dict.fromkeys(source.fingerprint for source, _ in sources.values())),
+        method=method,
     )
 
 

@@ -15,18 +15,19 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
-from shared.data.arguments import DataArguments
-from shared.data.columns import missing_column
-from shared.data.documents import PARTS, split_groups
+from shared.data.arguments import DataArguments, SplitColumnArguments, check_split_flags
+from shared.data.columns import find_split_column, missing_column
+from shared.data.documents import split_groups, split_groups_by_column
 from shared.data.preparation import cell_as_text, is_pull_request, join_counts
 from shared.data.readers import open_data
+from shared.data.split_columns import PARTS, SplitMethod, split_values
 
 # Columns that are taken without a flag, the first pair that a file has.
 USUAL_COLUMNS = (("source", "target"), ("body", "title"))
 
 
 @dataclass
-class PairArguments(DataArguments):
+class PairArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that read and split pairs. `seed` is a flag of `TrainingArguments`."""
 
     source_column: str | None = flag(
@@ -51,9 +52,9 @@ class PairArguments(DataArguments):
     )
     drop_repeated: bool = flag(
         True,
-        "Leave out training pairs whose source nearly repeats one of --valid_data or --test_data, "
-        "and such validation pairs of --test_data. Use false only to compare with published "
-        "results (default: true).",
+        "Leave out training pairs whose source nearly repeats a validation or test pair, and such "
+        "validation pairs of test pairs. Use false only to compare with published results "
+        "(default: true).",
     )
 
 
@@ -68,6 +69,7 @@ class Pairs:
     source : what was read, in a line.
     columns : the names of the two columns.
     notes : what was left out, in a line each.
+    method : how the pairs were divided.
     """
 
     sources: dict[str, list[str]]
@@ -75,6 +77,7 @@ class Pairs:
     source: str
     columns: tuple[str, str]
     notes: list[str]
+    method: SplitMethod
 
     def targets(self, part: str) -> list[str]:
         """Return the text to write for each source of a part: its first reference."""
@@ -82,16 +85,21 @@ class Pairs:
 
     def describe(self) -> str:
         """Return the source, the sizes of the parts, and the notes, a line each."""
-        sizes = ", ".join(f"{part} {len(texts):,}" for part, texts in self.sources.items())
+        counts = {part: len(texts) for part, texts in self.sources.items()}
+        sizes = ", ".join(f"{part} {count:,}" for part, count in counts.items())
         of, to = self.columns
-        return "\n".join([f"{self.source}: {of} -> {to}; {sizes} pairs", *self.notes])
+        lines = [f"{self.source}: {of} -> {to}; {sizes} pairs", *self.notes]
+        if self.method.column:
+            lines.append(self.method.describe(counts, "pairs"))
+        return "\n".join(lines)
 
 
 def load_pairs(args: Any) -> Pairs:
     """Read and split the pairs that `args.data` names.
 
     Pairs that lack a text are left out, and so are repeated pairs. In a random split, pairs with
-    equal or nearly equal sources stay on one side.
+    equal or nearly equal sources stay on one side. Of a pair that a column of parts or times has
+    several times, the one of the latest part or time stays.
 
     Parameters
     ----------
@@ -103,6 +111,7 @@ def load_pairs(args: Any) -> Pairs:
     UserError
         If a file cannot be read or lacks a column, or there are too few pairs for all parts.
     """
+    check_split_flags(args)
     files = {"valid": args.valid_data, "test": args.test_data}
     sizes = [0.0 if files[part] else getattr(args, f"{part}_size") for part in ("valid", "test")]
     if sum(sizes) >= 1:
@@ -122,13 +131,21 @@ def load_pairs(args: Any) -> Pairs:
                 if n := len(parts[part]) - len(kept):
                     notes.append(f"left out: {n:,} {part} pairs that repeat a held-out source")
                 parts[part] = kept
+    method = SplitMethod("files" if any(files.values()) else "random")
+    rows = parts["train"]
     if any(sizes):
         from shared.data.near_duplicates import near_duplicate_groups
 
-        groups = near_duplicate_groups([row[0] for row in parts["train"]])
-        drawn = split_groups(groups, sizes, seed=args.seed)
-        rows = parts["train"]
-        for part, chosen in zip(PARTS, drawn, strict=True):
+        groups = near_duplicate_groups([row[0] for row in rows])
+        values = read["train"].values
+        if values is None:
+            drawn = dict(zip(PARTS, split_groups(groups, sizes, seed=args.seed), strict=True))
+        else:
+            method, drawn, note = split_groups_by_column(
+                args, values, groups, drop_repeated=args.drop_repeated, unit="pairs"
+            )
+            notes += [note] * bool(note)
+        for part, chosen in drawn.items():
             if part not in files or not files[part]:
                 parts[part] = [rows[i] for i in chosen]
     if not parts["train"]:
@@ -139,6 +156,7 @@ def load_pairs(args: Any) -> Pairs:
         "; ".join(pairs.source for pairs in read.values()),
         read["train"].columns,
         notes,
+        method,
     )
 
 
@@ -150,25 +168,28 @@ def replace_data(args: Any, path: str) -> Any:
 
 @dataclass(frozen=True)
 class _File:
-    """The pairs of a file: a source and its references each."""
+    """The pairs of a file: a source and its references each; and their parts or times, if any."""
 
     rows: list[tuple[str, list[str]]]
     columns: tuple[str, str]
     source: str
     notes: list[str]
+    values: np.ndarray | None
 
 
 def _read(args: Any) -> _File:
-    """Read the pairs of ``args.data`` in their order; the first of repeated pairs stays."""
+    """Read the pairs of ``args.data`` in their order, each once."""
     source = open_data(args)
     columns = _columns(args, source.columns, source.name)
-    wanted = [*columns, *(["pull_request"] if "pull_request" in source.columns else [])]
-    pairs: dict[tuple[str, ...], None] = {}
-    left_out: Counter[str] = Counter()
+    split_column = find_split_column(source, args)
+    wanted = [*columns, *([split_column] if split_column else [])]
+    wanted += ["pull_request"] if "pull_request" in source.columns else []
+    # Each pair, with its part or time as text, and its first row.
+    pairs: dict[tuple[tuple[str, ...], str | None], int] = {}
+    left_out: Counter[str] = Counter(repeated=0)
     rows = progress(source.read(wanted, list(columns)), "reading pairs", unit="rows")
-    n_rows = 0
-    for row in rows:
-        n_rows += 1
+    n_rows, n_pairs = 0, 0
+    for n_rows, row in enumerate(rows, 1):
         if not args.pull_requests and is_pull_request(row):
             left_out["pull requests"] += 1
             continue
@@ -179,19 +200,30 @@ def _read(args: Any) -> _File:
         if text is None or not references:
             left_out[f"without {columns[0] if text is None else columns[1]}"] += 1
             continue
-        pair = (text, *references)
-        left_out["repeated"] += pair in pairs
-        pairs[pair] = None
+        cell = cell_as_text(row.get(split_column)) if split_column else None
+        pairs.setdefault(((text, *references), cell), n_rows)
+        n_pairs += 1
     if not pairs:
         raise UserError(
             f"{source.name}: none of {n_rows:,} rows has a text in both columns, {columns[0]} and "
             f"{columns[1]}"
         )
-    notes = list(source.notes)
+    notes, values = list(source.notes), None
+    kept = list(range(len(pairs)))
+    if split_column:
+        cells = [cell for _, cell in pairs]
+        values, more = split_values(args, cells, [*pairs.values()], source.name, source.place)
+        notes += more
+        order = np.argsort(values, kind="stable").tolist()
+        texts = [pair for pair, _ in pairs]
+        kept = sorted({texts[i]: i for i in order}.values())  # the last one in this order
+        values = values[kept]
+    left_out["repeated"] = n_pairs - len(kept)
     if any(left_out.values()):
         notes.append(f"{source.name}: left out {join_counts(+left_out)}")
-    kept = [(text, list(references)) for text, *references in pairs]
-    return _File(kept, columns, f"{source.name}: {len(kept):,} of {n_rows:,} rows", notes)
+    every = [(text, list(references)) for (text, *references), _ in pairs]
+    about = f"{source.name}: {len(kept):,} of {n_rows:,} rows"
+    return _File([every[i] for i in kept], columns, about, notes, values)
 
 
 def _columns(args: Any, columns: Sequence[str], source: str) -> tuple[str, str]:

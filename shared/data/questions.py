@@ -16,16 +16,18 @@ import numpy as np
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.data.arguments import DataArguments
-from shared.data.columns import missing_column
-from shared.data.documents import PARTS, split_groups
+from shared.data.arguments import DataArguments, SplitColumnArguments, check_split_flags
+from shared.data.columns import find_split_column, missing_column
+from shared.data.documents import split_groups, split_groups_by_column
 from shared.data.labels import is_missing
+from shared.data.preparation import cell_as_text
 from shared.data.readers import open_source
 from shared.data.sources import Source
+from shared.data.split_columns import PARTS, SplitMethod, split_values
 
 
 @dataclass
-class QuestionArguments(DataArguments):
+class QuestionArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that read questions. `seed` is a flag of `TrainingArguments`."""
 
     context_column: str = flag("context", "Column of the texts that are asked (default: context).")
@@ -59,6 +61,8 @@ class Question:
         The character of the context with which each answer begins.
     id : str
         The column id of its row, or else the number of the row.
+    split_value : int
+        Its part or time, with ``--split_by`` or ``--split_time``.
     """
 
     text: str
@@ -66,6 +70,7 @@ class Question:
     answers: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
     id: str = ""
+    split_value: int = 0
 
     @property
     def references(self) -> list[str]:
@@ -82,11 +87,13 @@ class Questions:
     parts : dict of "train", "valid" and "test" to a list of `Question`
     source : what was read, in a line
     notes : what a user should know about the rows
+    method : how the questions were divided
     """
 
     parts: dict[str, list[Question]]
     source: str
     notes: list[str] = field(default_factory=list)
+    method: SplitMethod = field(default_factory=SplitMethod)
 
     def describe(self) -> str:
         """Return the source, the sizes of the parts, and the notes, a line each."""
@@ -96,7 +103,11 @@ class Questions:
             without = sum(not question.answers for question in questions)
             size = f"{part} {len(questions):,} questions on {n_contexts:,} contexts"
             sizes.append(size + (f" ({without:,} without an answer)" if without else ""))
-        return "\n".join([self.source, "; ".join(sizes), *(f"note: {note}" for note in self.notes)])
+        lines = [self.source, "; ".join(sizes)]
+        if self.method.column:
+            counts = {part: len(questions) for part, questions in self.parts.items()}
+            lines.append(self.method.describe(counts, "questions"))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -139,8 +150,11 @@ def read_questions(
         split=args.data_split,
     )
     columns = _Columns.of(source, args, answers_required)
+    column = find_split_column(source, args) if answers_required and not columns.is_squad else None
+    if columns.is_squad and (args.split_by or args.split_time):
+        raise UserError(f"{source.name}: SQuAD's format has no column for --split_by, --split_time")
     reader = _Answers()
-    questions = []
+    questions, cells, numbers = [], [], []
     for place, number, row in _rows(source, columns):
         context, text = (_text(row.get(name), name, place) for name in columns.texts)
         identity = row.get("id")
@@ -153,9 +167,19 @@ def read_questions(
                 question, answers=tuple(t for t, _ in answers), starts=tuple(s for _, s in answers)
             )
         questions.append(question)
+        if column:
+            cells.append(cell_as_text(row.get(column)))
+            numbers.append(number)
     notes = [*source.notes, *reader.notes()]
     if not questions:
         raise UserError("; ".join([f"{data}: no question to use", *reader.notes()]))
+    if column:
+        values, more = split_values(args, cells, numbers, source.name, source.place)
+        notes += more
+        questions = [
+            replace(question, split_value=value)
+            for question, value in zip(questions, values.tolist(), strict=True)
+        ]
     return questions, notes
 
 
@@ -402,11 +426,19 @@ def split_questions(
             f"--valid_size {args.valid_size}, --test_size {args.test_size}: leave nothing to learn "
             "from; lower them"
         )
-    drawn = split_groups(groups(kept), sizes, seed=args.seed)
-    for part, indices in zip(PARTS, drawn, strict=True):
+    method = SplitMethod("files" if held_out else "random")
+    if args.split_by or args.split_time:
+        values = np.array([question.split_value for question in kept], np.int64)
+        method, drawn, note = split_groups_by_column(
+            args, values, groups(kept), drop_repeated=True, unit="questions on contexts"
+        )
+        notes += [note] * bool(note)
+    else:
+        drawn = dict(zip(PARTS, split_groups(groups(kept), sizes, seed=args.seed), strict=True))
+    for part, indices in drawn.items():
         if part not in held_out:
             parts[part] = [kept[index] for index in indices]
-    return Questions({part: parts[part] for part in PARTS}, source, notes)
+    return Questions({part: parts[part] for part in PARTS}, source, notes, method)
 
 
 def load_questions(args: Any) -> Questions:
@@ -422,6 +454,7 @@ def load_questions(args: Any) -> Questions:
     UserError
         As `read_questions` and `split_questions`.
     """
+    check_split_flags(args)
     questions, notes = read_questions(args, args.data)
     held_out, more = read_held_out(args)
     source = f"{args.data}: {len(questions):,} questions"

@@ -1,7 +1,8 @@
 """The split that a column names: by part, or by time.
 
 ``--split_by`` reads a column with the part of each row, ``--split_time`` one with its time. Both
-need arrays only; `shared.data.splits` applies them to the labelled rows of a data set.
+need arrays only. `shared.data.splits` applies them to the labelled rows of a data set; loaders
+of other rows do so with `split_values` and `split_by_column`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from shared.data.times import parse_times
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from shared.data.arguments import FoldSplitArguments, SplitColumnArguments
+
 PARTS = ("train", "valid", "test")
 _NAMES = {
     **dict.fromkeys(("train", "training"), 0),
@@ -33,7 +36,8 @@ class SplitMethod:
 
     Attributes
     ----------
-    name : "random", "files" (held-out files), "cross_validation", "column" or "time".
+    name : "random", "contiguous" (the last rows are held out), "files" (held-out files),
+        "cross_validation", "column" or "time".
     column : of --split_by or --split_time.
     spans : for each part with rows, its first and its last time; only of "time".
     note : a sentence about a part that does not come from the column; "" if there is none.
@@ -44,8 +48,8 @@ class SplitMethod:
     spans: dict[str, tuple[str, str]] = field(default_factory=dict)
     note: str = ""
 
-    def describe(self, sizes: dict[str, int]) -> str:
-        """Return the number of texts of each part, and how they were chosen."""
+    def describe(self, sizes: dict[str, int], unit: str = "texts") -> str:
+        """Return the number of rows of each part, and how they were chosen; `unit` names rows."""
         by = {"column": f" by column ({self.column})", "time": f" by time ({self.column})"}
         parts = []
         for part, size in sizes.items():
@@ -53,12 +57,13 @@ class SplitMethod:
                 f" ({self.spans[part][0]} to {self.spans[part][1]})" if part in self.spans else ""
             )
             parts.append(f"{size:,} {part}{span}")
-        return f"split{by.get(self.name, '')}: {', '.join(parts)} texts{self.note}"
+        return f"split{by.get(self.name, '')}: {', '.join(parts)} {unit}{self.note}"
 
     def explain(self) -> str:
         """Return a sentence for a card."""
         return {
             "random": "Drawn at random, stratified by label; near duplicates are in one part.",
+            "contiguous": "The last texts are held out.",
             "files": "Validation or test texts come from files of their own; other parts are "
             "drawn at random, stratified by label.",
             "cross_validation": "Cross-validation: folds drawn at random, stratified by label; "
@@ -79,6 +84,28 @@ class SplitMethod:
 # --- what a column says --------------------------------------------------------------------------
 
 
+def split_values(
+    args: SplitColumnArguments,
+    cells: Sequence[str | None],
+    rows: Sequence[int] | np.ndarray,
+    source: str,
+    place: Callable[[int], str],
+) -> tuple[np.ndarray, list[str]]:
+    """Return the part or the time of each row, for `split_by_column`, and notes.
+
+    Parameters and errors are those of `read_parts` and `read_times`; every row needs a value.
+    """
+    import pyarrow as pa
+
+    column = pa.chunked_array([pa.array(cells, pa.string())])
+    known, numbers = np.ones(len(cells), bool), np.asarray(rows, int)
+    if args.split_by:
+        return read_parts(column, known, numbers, args.split_by, source, place), []
+    assert args.split_time is not None
+    times, notes = read_times(column, known, numbers, args.split_time, source)
+    return times.to_numpy(), notes
+
+
 def read_parts(
     cells: pa.ChunkedArray,
     known: np.ndarray,
@@ -92,7 +119,7 @@ def read_parts(
     Parameters
     ----------
     cells : n texts; null where the row has no value.
-    known : bool array of shape (n,): whether the row is labelled, so that it needs a part.
+    known : bool array of shape (n,): whether the row is used (labelled), so that it needs a part.
     rows : int array of shape (n,): the number of the row in the source.
     column, source : names for messages.
     place : the place of a row in the source.
@@ -100,7 +127,7 @@ def read_parts(
     Raises
     ------
     UserError
-        If a value is no name of a part, or a labelled row has none.
+        If a value is no name of a part, or a row that is used has none.
     """
     import pyarrow.compute as pc
 
@@ -118,7 +145,7 @@ def read_parts(
     if (missing := np.flatnonzero(known & (parts < 0))).size:
         raise UserError(
             f"{place(int(rows[missing[0]]))}: no value in column {column!r} of --split_by"
-            f"{_and_others(missing.size)}; every labelled row needs train, valid or test"
+            f"{_and_others(missing.size)}; every row that is used needs train, valid or test"
         )
     return parts
 
@@ -133,7 +160,7 @@ def read_times(
     Raises
     ------
     UserError
-        If a labelled row has no time, or one that cannot be read; the message has row numbers.
+        If a row that is used has no time, or one that cannot be read; the message has row numbers.
     """
     import pyarrow as pa
 
@@ -141,9 +168,7 @@ def read_times(
     has_cell = np.array([text is not None for text in texts], bool)
     prefix = f"{source}: column {column!r} of --split_time"
     if (missing := np.flatnonzero(known & ~has_cell)).size:
-        raise UserError(
-            f"{prefix} has no time in row {_name_rows(rows[missing])}; every labelled row needs one"
-        )
+        raise missing_value(source, column, "split_time", rows[missing])
     try:
         times = parse_times([text for text in texts if text is not None])
     except UserError as error:
@@ -158,6 +183,15 @@ def read_times(
     return pa.array(stamps, mask=~readable), [f"times in {column!r} are read as {times.form}"]
 
 
+def missing_value(source: str, column: str, flag_name: str, rows: np.ndarray) -> UserError:
+    """Return the error for rows, by their numbers, that have no part or no time."""
+    return UserError(
+        f"{source}: column {column!r} of --{flag_name} has no "
+        f"{'time' if flag_name == 'split_time' else 'part'} in row {_name_rows(rows)}; every row "
+        "that is used needs one"
+    )
+
+
 def _name_rows(rows: Sequence[int] | np.ndarray) -> str:
     names = ", ".join(str(row) for row in rows[:_MOST_ROWS])
     return names + (_and_others(len(rows) - _MOST_ROWS + 1) if len(rows) > _MOST_ROWS else "")
@@ -168,6 +202,103 @@ def _and_others(n: int) -> str:
 
 
 # --- the split -----------------------------------------------------------------------------------
+
+
+def split_by_column(
+    args: Any,
+    values: np.ndarray,
+    *,
+    valid_size: float,
+    draw: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None,
+) -> tuple[SplitMethod, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Divide rows by the parts of ``--split_by`` or the times of ``--split_time``.
+
+    Parameters
+    ----------
+    args : SplitColumnArguments with test_size
+    values : int array of shape (n,)
+        From `read_parts` or `read_times`, -1 and null excluded.
+    valid_size : float
+        Share of the validation rows; 0: none, those of the column are not used.
+    draw : callable, optional
+        Divides the training rows of a column without validation rows: from their indices to
+        positions among them, to train on and to validate on (more is ignored). Needed with a
+        `valid_size`.
+
+    Returns
+    -------
+    method : SplitMethod
+    train, valid, test : int64 arrays of indices, sorted
+
+    Raises
+    ------
+    UserError
+        If there are no training or no test rows, or fewer different times than parts; or for a
+        `valid_size` that is not the default one beside validation rows of the column.
+    """
+    if args.split_time:
+        split = split_by_time(
+            values, valid_size=valid_size, test_size=args.test_size, column=args.split_time
+        )
+        spans = time_spans({part: values[rows] for part, rows in zip(PARTS, split, strict=True)})
+        return SplitMethod("time", args.split_time, spans), split
+
+    train, valid, test = (np.flatnonzero(values == number) for number in range(len(PARTS)))
+    for part, rows in (("train", train), ("test", test)):
+        if not len(rows):
+            raise UserError(
+                f"--split_by {args.split_by}: no row to use is for {part}; name another column, "
+                "or leave the flag out so that the split is drawn"
+            )
+    note = ""
+    if len(valid) and not valid_size:
+        valid = valid[:0]
+        note = "; the validation rows of the column are not used (--valid_size 0)"
+    elif len(valid) and valid_size != type(args).valid_size:
+        raise UserError(
+            f"--valid_size: the validation rows are those of --split_by {args.split_by}"
+        )
+    elif not len(valid) and valid_size:
+        assert draw is not None
+        inner, drawn, *_ = draw(train)
+        train, valid = train[inner], train[drawn]
+        note = "; the column has no validation rows: they are drawn from the training rows"
+    return SplitMethod("column", args.split_by, note=note), (train, valid, test)
+
+
+def hold_out_by_column(
+    args: FoldSplitArguments, values: np.ndarray, groups: np.ndarray
+) -> tuple[SplitMethod, np.ndarray, np.ndarray]:
+    """Divide rows into those of a cross-validation and test rows.
+
+    Training and validation rows of a column are both in the folds. Rows that nearly repeat a test
+    row are in neither.
+
+    Parameters
+    ----------
+    values : int array of shape (n,), as in `split_by_column`
+    groups : int array of shape (n,)
+        Of near duplicates.
+
+    Returns
+    -------
+    method : SplitMethod
+        Its spans are those of all older rows ("train") and of the test rows.
+    folded, test : int64 arrays of indices, sorted
+
+    Raises
+    ------
+    UserError
+        As `split_by_column`; or if all other rows repeat a test row.
+    """
+    if args.split_by:
+        values = np.where(values == PARTS.index("valid"), PARTS.index("train"), values)
+    method, (train, valid, test) = split_by_column(args, values, valid_size=0)
+    folded, _ = drop_repeats(groups, train, valid, test)
+    if not len(folded):
+        column = args.split_by or args.split_time
+        raise UserError(f"column {column!r} leaves no row for the folds: all repeat a test row")
+    return method, folded, test
 
 
 def split_by_time(
@@ -201,7 +332,7 @@ def split_by_time(
     wanted = [size for size in (test_size, valid_size) if size]
     if len(borders) < len(wanted):
         raise UserError(
-            f"--split_time {column}: the labelled rows have only {len(borders) + 1} different "
+            f"--split_time {column}: the rows to divide have only {len(borders) + 1} different "
             f"times, too few for {len(wanted) + 1} parts"
         )
     ends, cuts = n, []

@@ -18,11 +18,9 @@ from shared.data.arguments import NEGATIVE_HINT, SplitArguments
 from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label_names
 from shared.data.labels import name_some
 from shared.data.split_columns import (
-    PARTS,
     SplitMethod,
     drop_repeats,
-    split_by_time,
-    time_spans,
+    split_by_column,
 )
 from shared.splitters.multilabel import nested_slice, train_valid_test_split
 
@@ -305,42 +303,18 @@ def _split_by_column(
     corpus: Corpus, labelled: np.ndarray, y: np.ndarray, args: SplitArguments, seed: int
 ) -> tuple[SplitMethod, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Divide the labelled rows as a column says; return positions in `labelled`."""
-    if args.split_time:
-        times = corpus.dataset.data["time"].take(labelled).to_numpy()
-        split = split_by_time(
-            times, valid_size=args.valid_size, test_size=args.test_size, column=args.split_time
-        )
-        spans = time_spans({part: times[rows] for part, rows in zip(PARTS, split, strict=True)})
-        return SplitMethod("time", args.split_time, spans), split
 
-    assert args.split_by is not None
-    part_of = corpus.dataset.data["part"].take(labelled).to_numpy()
-    train, valid, test = (np.flatnonzero(part_of == number) for number in range(len(PARTS)))
-    for part, rows in (("train", train), ("test", test)):
-        if not len(rows):
-            raise UserError(
-                f"--split_by {args.split_by}: no labelled row is for {part}; name another column, "
-                "or leave the flag out so that the split is drawn"
-            )
-    note = ""
-    if len(valid) and not args.valid_size:
-        valid = valid[:0]
-        note = "; the validation rows of the column are not used (--valid_size 0)"
-    elif len(valid) and args.valid_size != SplitArguments.valid_size:
-        raise UserError(
-            f"--valid_size: the validation rows are those of --split_by {args.split_by}"
-        )
-    elif not len(valid) and args.valid_size:
-        inner, drawn, _ = train_valid_test_split(
+    def draw(train: np.ndarray) -> tuple[np.ndarray, ...]:
+        return train_valid_test_split(
             y[train],
             valid_size=args.valid_size,
             test_size=0,
             groups=corpus.groups[labelled[train]],
             random_state=seed,
         )
-        train, valid = train[inner], train[drawn]
-        note = "; the column has no validation rows: they are drawn from the training rows"
-    return SplitMethod("column", args.split_by, note=note), (train, valid, test)
+
+    values = corpus.split_values(args, labelled)
+    return split_by_column(args, values, valid_size=args.valid_size, draw=draw)
 
 
 def _older(corpus: Corpus, rows: np.ndarray, held_out: np.ndarray) -> np.ndarray:

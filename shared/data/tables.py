@@ -18,11 +18,18 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
 from shared.cli.launch import progress
-from shared.data.arguments import DEFAULT_LABEL_COLUMN, SourceArguments
-from shared.data.columns import find_label_column, missing_column
+from shared.data.arguments import (
+    DEFAULT_LABEL_COLUMN,
+    FoldSplitArguments,
+    SourceArguments,
+    check_split_flags,
+)
+from shared.data.columns import find_label_column, find_split_column, missing_column
 from shared.data.labels import describe_value, is_missing, name_some
+from shared.data.preparation import cell_as_text
 from shared.data.readers import open_rows
 from shared.data.sources import Source
+from shared.data.split_columns import SplitMethod, hold_out_by_column, split_values
 
 UNSEEN = 0  # code of a category that the rows to learn from do not have
 _MISSING = ""  # the name of the category of missing cells
@@ -35,7 +42,7 @@ _LEAST_NUMBERS = 0.5  # share of numbers from which on a column with text is tak
 
 
 @dataclass
-class TableArguments(SourceArguments):
+class TableArguments(FoldSplitArguments, SourceArguments):
     """Flags of recipes that read a table of numbers and categories."""
 
     data: str = flag(
@@ -145,12 +152,14 @@ class Table:
     Attributes
     ----------
     schema : TableSchema
-    parts : "oof" (out of fold), the rows of `--data`, and "test", those of `--test_data` if any.
+    parts : "oof" (out of fold), the rows of `--data`, and "test", those of `--test_data`, or those
+        that a column says, if any.
     groups : int array of shape (rows of "oof",)
         Rows with the same cells have the same number.
     source : what was read, in a line.
     notes : what a user should know of the rows and columns.
     fingerprints : a text for each file that was read, which changes when it does.
+    method : how the test rows were chosen.
     """
 
     schema: TableSchema
@@ -159,6 +168,7 @@ class Table:
     source: str
     notes: list[str]
     fingerprints: list[str]
+    method: SplitMethod
 
     def describe(self) -> str:
         """Return source, columns, classes and notes, a line each."""
@@ -172,7 +182,10 @@ class Table:
             f"{len(schema.numeric)} numeric and {len(schema.categories)} categorical columns",
             f"{schema.label_column}: {name_some(named)}",
         ]
-        if "test" in self.parts:
+        if self.method.column:
+            sizes = {"train": len(rows), "test": len(self.parts["test"])}
+            lines.append(self.method.describe(sizes, "rows"))
+        elif "test" in self.parts:
             lines.append(f"test: {len(self.parts['test']):,} rows")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -194,7 +207,9 @@ def load_table(args: TableArguments) -> Table:
         nearly all have classes of their own, if a named column does not exist, or if a cell is not
         of its column.
     """
+    check_split_flags(args)
     source = _open(args, args.data)
+    split_column = find_split_column(source, args)
     label_column = _find_label_column(args, source)
     for name, columns in (
         ("drop_columns", args.drop_columns),
@@ -203,13 +218,16 @@ def load_table(args: TableArguments) -> Table:
         for column in columns:
             if column not in source.columns:
                 raise missing_column(column, source.columns, f"--{name}", source.name)
-    names = [name for name in source.columns if name not in (label_column, *args.drop_columns)]
-    cells = _read_cells(source, [label_column, *names])
+    no_inputs = (label_column, split_column, *args.drop_columns)
+    names = [name for name in source.columns if name not in no_inputs]
+    wanted = [label_column, *([split_column] if split_column else []), *names]
+    cells = _read_cells(source, list(dict.fromkeys(wanted)))
     n_rows = len(cells[label_column])
     if not n_rows:
         raise UserError(f"{source.name}: no rows")
 
     blank = {*args.missing_values}
+    split_cells = [cell_as_text(value) for value in cells[split_column]] if split_column else []
     classes = [_class_name(value, blank) for value in cells.pop(label_column)]
     labelled = np.array([name is not None for name in classes])
     label_names = _sort_names({name for name in classes if name is not None})
@@ -267,6 +285,17 @@ def load_table(args: TableArguments) -> Table:
     rows = np.flatnonzero(labelled)
     parts = {"oof": _encode(schema, cells, classes, source).of(rows)}
     notes += _note_gaps(schema, parts["oof"])
+    method = SplitMethod("cross_validation")
+    if split_column:
+        every, of_rows = parts["oof"], [split_cells[row] for row in rows]
+        places, more = split_values(args, of_rows, rows + 1, source.name, source.place)
+        method, folded, test = hold_out_by_column(args, places, _groups(every.features()))
+        parts = {"oof": every.of(folded), "test": every.of(test)}
+        if len(np.unique(parts["oof"].labels)) < 2:
+            raise UserError(f"column {split_column!r}: all rows before the test have one class")
+        notes += [*more, f"column {split_column!r} divides the rows, and is no input"]
+        if n_repeated := len(every) - len(folded) - len(test):
+            notes.append(f"{n_repeated:,} rows that repeat a test row are left out")
     fingerprints = [source.version]
     if args.test_data:
         test_source = _open(args, args.test_data)
@@ -283,7 +312,8 @@ def load_table(args: TableArguments) -> Table:
             parts["oof"] = parts["oof"].of(~repeats)
     groups = _groups(parts["oof"].features())
     notes += _note_repeats(groups, parts["oof"].labels)
-    return Table(schema, parts, groups, f"{source.name}: {n_rows:,} rows", notes, fingerprints)
+    about = f"{source.name}: {n_rows:,} rows"
+    return Table(schema, parts, groups, about, notes, fingerprints, method)
 
 
 def _open(args: TableArguments, data: str) -> Source:

@@ -16,12 +16,18 @@ import numpy as np
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.data.arguments import DataArguments
-from shared.data.columns import recognise_text_columns
-from shared.data.documents import PARTS
+from shared.data.arguments import DataArguments, SplitColumnArguments, check_split_flags
+from shared.data.columns import find_split_column, recognise_text_columns
 from shared.data.labels import LabelEncoder, name_some
-from shared.data.preparation import join_counts
+from shared.data.preparation import cell_as_text, join_counts
 from shared.data.readers import open_data
+from shared.data.split_columns import (
+    PARTS,
+    SplitMethod,
+    drop_repeats,
+    split_by_column,
+    split_values,
+)
 from shared.data.task_tables import (
     FurtherColumns,
     TaskTable,
@@ -38,7 +44,7 @@ _FEW_NUMBERS = range(3, 11)
 
 
 @dataclass
-class TaskArguments(DataArguments):
+class TaskArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that read and split tasks. `seed` is a flag of `TrainingArguments`."""
 
     tasks: list[str] = flag(
@@ -69,8 +75,8 @@ class TaskArguments(DataArguments):
     )
     drop_repeated: bool = flag(
         True,
-        "Leave out training rows whose text nearly repeats one of --valid_data or --test_data. "
-        "Use false only to compare with published results (default: true).",
+        "Leave out rows whose text nearly repeats one of a later part, where files or a column "
+        "divide the rows. Use false only to compare with published results (default: true).",
     )
 
 
@@ -156,6 +162,8 @@ class TaskData:
     versions : list of str
         One for each file; changes whenever its rows may have changed.
     notes : list of str
+    method : SplitMethod
+        How the rows were divided.
     """
 
     tasks: list[Task]
@@ -165,6 +173,7 @@ class TaskData:
     source: str
     versions: list[str]
     notes: list[str]
+    method: SplitMethod
 
     def known(self, part: str) -> np.ndarray:
         """Return which rows of a part have a value for each task: bool, (rows, tasks)."""
@@ -196,17 +205,20 @@ class TaskData:
 
     def describe(self) -> str:
         """Return the source, the tasks with their rows, the inputs, and the notes, a line each."""
-        sizes = ", ".join(f"{part} {len(rows.texts):,}" for part, rows in self.parts.items())
+        counts = {part: len(rows.texts) for part, rows in self.parts.items()}
+        sizes = ", ".join(f"{part} {count:,}" for part, count in counts.items())
         lines = [self.source, f"rows: {sizes}"]
+        if self.method.column:
+            lines.append(self.method.describe(counts, "rows"))
         known = {part: self.known(part) for part in self.parts}
         for number, task in enumerate(self.tasks):
-            counts = {part: int(values[:, number].sum()) for part, values in known.items()}
+            n_known = {part: int(values[:, number].sum()) for part, values in known.items()}
             outputs = f"{len(task.labels)} labels"
             if task.is_regression:
                 outputs = f"mean {task.mean:,.4g}, standard deviation {task.scale:,.4g}"
             lines.append(
                 f"task {task.name}: {task.problem.replace('_', ' ')}, {outputs}; known in "
-                f"{join_counts(counts)}"
+                f"{join_counts(n_known)}"
             )
         inputs = [f"text ({', '.join(self.text_columns)})", *self.further.numbers]
         inputs += [f"{name} ({len(v)} values)" for name, v in self.further.categories.items()]
@@ -230,6 +242,7 @@ def load_tasks(args: Any) -> TaskData:
         If a file cannot be read or lacks a column, a cell cannot be understood, it is not clear of
         which type a task is, or a task has one value only.
     """
+    check_split_flags(args)
     problems = _check_flags(args)
     files = {"valid": args.valid_data, "test": args.test_data}
     sizes = {part: 0.0 if files[part] else getattr(args, f"{part}_size") for part in files}
@@ -273,17 +286,43 @@ def load_tasks(args: Any) -> TaskData:
                     notes.append(f"left out: {n:,} {part} rows that repeat a held-out text")
                 chosen[part] = kept
     parts = {part: (part, rows) for part, rows in chosen.items()}
+    method = SplitMethod("files" if any(files.values()) else "random")
     if any(sizes.values()):
         from shared.data.near_duplicates import near_duplicate_groups
 
         rows = chosen["train"]
-        drawn = train_valid_test_split(
-            _strata(joined["train"][rows], tasks),
-            valid_size=sizes["valid"],
-            test_size=sizes["test"],
-            groups=near_duplicate_groups([train_table.texts[i] for i in rows]),
-            random_state=args.seed,
-        )
+        strata = _strata(joined["train"][rows], tasks)
+        groups = near_duplicate_groups([train_table.texts[i] for i in rows])
+
+        def draw(
+            own: np.ndarray, test_size: float = 0
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            return train_valid_test_split(
+                strata[own],
+                valid_size=sizes["valid"],
+                test_size=test_size,
+                groups=groups[own],
+                random_state=args.seed,
+            )
+
+        if split_column := args.split_by or args.split_time:
+            cells = [cell_as_text(train_table.cells[split_column][i]) for i in rows]
+            numbers_of_rows = [train_table.rows[i] for i in rows]
+            values_of_rows, more = split_values(
+                args, cells, numbers_of_rows, train_table.source, train_table.place
+            )
+            notes += more
+            method, (train, valid, test) = split_by_column(
+                args, values_of_rows, valid_size=args.valid_size, draw=draw
+            )
+            if args.drop_repeated:
+                n_before = len(train) + len(valid)
+                train, valid = drop_repeats(groups, train, valid, test)
+                if n := n_before - len(train) - len(valid):
+                    notes.append(f"left out: {n:,} rows that nearly repeat one of a later part")
+            drawn = (train, valid, test)
+        else:
+            drawn = draw(np.arange(len(rows)), sizes["test"])
         parts |= {
             part: ("train", rows[positions])
             for part, positions in zip(PARTS, drawn, strict=True)
@@ -318,6 +357,7 @@ def load_tasks(args: Any) -> TaskData:
         "; ".join(table.source for table in tables.values()),
         [table.version for table in tables.values()],
         notes,
+        method,
     )
     data.notes.extend(_unseen_notes(data))
     return data
@@ -346,12 +386,13 @@ def read_table(
         As `collect_rows`.
     """
     source = open_data(_with_data(args, path))
+    split_column = find_split_column(source, args)
     if text_columns is None:
         text_columns, _ = recognise_text_columns(source, args.text_columns)
     return collect_rows(
         source,
         text_columns,
-        tasks=args.tasks,
+        tasks=[*args.tasks, *([split_column] if split_column else [])],
         number_columns=args.number_columns,
         category_columns=args.category_columns,
         pull_requests=args.pull_requests,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.cli.files import expand_path
 from shared.cli.yaml_files import read_yaml
+from shared.data.arguments import check_split_flags
 from shared.data.corpus import load_data
 from shared.data.questions import Question, Questions, read_held_out, split_questions
 from shared.data.unlabelled import without_labels
@@ -208,12 +209,18 @@ def load_template_questions(args: Any) -> Questions:
     UserError
         As `read_template`, `load_data` and `split_questions`; or if no text has a line of it.
     """
+    check_split_flags(args)
     template = read_template(args.template)
-    corpus = load_data(without_labels(args, args.data), labels_required=False)
+    own = without_labels(args, args.data, keep_split=True)
+    corpus = load_data(own, labels_required=False)
+    texts, rows = corpus.dataset["text"][:], corpus.dataset["row"][:]
+    used = [i for i, text in enumerate(texts) if any(line.search(text) for line in template)]
+    values = np.zeros(len(used), np.int64)
+    if args.split_by or args.split_time:
+        values = corpus.split_values(args, np.array(used, np.int64))
     texts = [
-        Question("", text, id=str(row))
-        for text, row in zip(corpus.dataset["text"][:], corpus.dataset["row"][:], strict=True)
-        if any(line.search(text) for line in template)
+        Question("", texts[i], id=str(rows[i]), split_value=value)
+        for i, value in zip(used, values.tolist(), strict=True)
     ]
     if not texts:
         names = ", ".join(line.name for line in template)
@@ -234,4 +241,4 @@ def load_template_questions(args: Any) -> Questions:
         )
         for part, rows in split.parts.items()
     }
-    return Questions(parts, split.source, split.notes)
+    return replace(split, parts=parts)

@@ -118,10 +118,11 @@ def load_unlabelled(
     return unlabelled
 
 
-def without_labels(args: Any, path: str) -> Any:
+def without_labels(args: Any, path: str, *, keep_split: bool = False) -> Any:
     """Return the flags that read the texts of a file in the form of ``--data``, but no labels.
 
-    Its labels play no part, so the flags about labels do not apply.
+    Its labels play no part, so the flags about labels do not apply. With `keep_split`, those of the
+    split by a column do.
     """
     own = replace(
         args,
@@ -132,7 +133,7 @@ def without_labels(args: Any, path: str) -> Any:
         drop_labels=[],
         min_label_count=1,
     )
-    for name in ("weight_column", "split_by", "split_time"):
+    for name in ("weight_column", *(() if keep_split else ("split_by", "split_time"))):
         if hasattr(own, name):
             setattr(own, name, None)
     return own

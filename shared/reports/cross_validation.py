@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.data.corpus import Corpus
+    from shared.data.split_columns import SplitMethod
 
 _BASELINES = {
     "tfidf": "logistic regression on TF-IDF",
@@ -60,6 +61,7 @@ def write_out_of_fold(
     output_dir: Path,
     *,
     corpus: Corpus,
+    method: SplitMethod,
     documents: Mapping[str, Dataset],
     labels: Mapping[str, np.ndarray],
     fold_of: np.ndarray,
@@ -79,6 +81,8 @@ def write_out_of_fold(
         model card), ``label_errors.csv`` and ``report.html`` of the rows of "oof", ``plots/``, and
         ``test_predictions.jsonl`` if there is a test part.
     corpus : Corpus
+    method : SplitMethod
+        How the test rows were chosen.
     documents : mapping of part to Dataset with ``row`` and ``text``
         The parts are "oof" and, optionally, "test".
     labels : mapping of part to array of shape (rows, labels)
@@ -113,7 +117,8 @@ def write_out_of_fold(
     comparison, part_metrics, sentences = _compare_with_baselines(documents, labels, predicted)
     sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
-    metrics = {**settings, **n_samples, **method_metrics, **part_metrics}
+    metrics: dict[str, Any] = {**settings, **n_samples, **method_metrics, **part_metrics}
+    metrics |= method.metrics()
     of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"].scores
     figures = calibration_metrics(*of_scores, single_label=corpus.single_label)
     metrics |= {name.replace("test", "oof"): value for name, value in figures.items()}
@@ -161,7 +166,9 @@ def write_out_of_fold(
     report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)
     if len(label_names) > ALL_SCORES:
         report += f"All {len(label_names):,} labels are in per_label.csv.\n"
-    _write_card(output_dir, corpus, len(y), n_folds, summary, report)
+    divided = method.describe({"train": len(y), "test": len(labels.get("test", []))})
+    data = f"{corpus.describe()}\n{divided}" if method.column else corpus.describe()
+    _write_card(output_dir, corpus, data, len(y), n_folds, summary, report)
 
     lines = [
         f"Out-of-fold results\n\n{report}\n{summary}\n",
@@ -337,6 +344,7 @@ def _title(corpus: Corpus) -> str:
 def _write_card(
     output_dir: Path,
     corpus: Corpus,
+    data: str,
     n_texts: int,
     n_folds: int,
     summary: str,
@@ -376,7 +384,7 @@ architecture of the model. `load_tagger` does not run it."""
         "\nThe table compares methods on the same folds: mean ± standard deviation over the folds. "
         "`tfidf` is logistic regression on TF-IDF features. `frozen` is logistic regression on "
         f"embeddings from the encoder without fine-tuning.\n\n{summary}",
-        data=corpus.describe(),
+        data=data,
         label_names=corpus.label_names,
         metrics={},
         report=report,

@@ -88,7 +88,7 @@ def write_out_of_fold_numbers(
     (output_dir / "plots").mkdir(exist_ok=True)
     picture = output_dir / "plots" / "numbers.png"
     plot_predicted_numbers(true, model["oof"][:, 0], data.name, picture)
-    write_json(output_dir / "metrics.json", {**metrics, **settings})
+    write_json(output_dir / "metrics.json", {**metrics, **settings, **data.method.metrics()})
     write_model_card(
         output_dir,
         title=f"Regression of {data.name}",

@@ -145,7 +145,8 @@ def write_task_results(
         | {f"{model}_mean_score": mean_scores(s).get("mean_score") for model, s in results.items()}
         | log["training"]
         | fit
-        | {"seed": seeds[0], "num_seeds": len(seeds)},
+        | {"seed": seeds[0], "num_seeds": len(seeds)}
+        | data.method.metrics(),
     )
     described = (f"{task.name} ({task.problem.replace('_', ' ')})" for task in tasks)
     over_seeds = f", mean over {len(seeds)} seeds" if len(seeds) > 1 else ""

@@ -90,7 +90,8 @@ def write_table_results(
             ).items()
         }
         metrics |= {name.replace("micro_f1", "accuracy"): v for name, v in values.items()}
-    write_json(output_dir / "metrics.json", {**settings, **metrics})
+    divided = table.method.metrics()
+    write_json(output_dir / "metrics.json", {**settings, **metrics, **divided})
 
     y, y_pred = labels["oof"], predicted[model]["oof"]
     rows = per_label_report(y, y_pred, label_names, scores=scores[model]["oof"])

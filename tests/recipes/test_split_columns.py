@@ -66,8 +66,8 @@ def test_parts_from_the_command_line(recipe, dated, tmp_path):
             "the validation rows are",
         ),
         ("domain_adaptation", ["--split_time", "when"], "divides unlabelled texts at"),
-        ("best", ["--split_time", "when"], "this recipe draws folds, or does not split; use a rec"),
-        ("document_classification", ["--split_by", "part"], "a file of test rows (--test_data)"),
+        ("best", ["--split_time", "when"], "this recipe holds out no rows of --data; use one"),
+        ("document_classification", ["--test_size", 0.5], "only with --split_time; else all rows"),
     ],
 )
 def test_what_does_not_fit_is_one_line(recipe, name, flags, expected):

@@ -143,7 +143,7 @@ def test_missing_and_unreadable_times_are_named(split):
     rows[8] |= {"when": None, "labels": None}  # unlabelled: it needs none
     error = mistake(split, rows, split_time="when")
     assert error.endswith(
-        "column 'when' of --split_time has no time in row 4; every labelled row needs one"
+        "column 'when' of --split_time has no time in row 4; every row that is used needs one"
     )
     rows[3]["when"] = "soon"
     assert "holds 'soon', no time that is read as dates, in row 4; write ISO 8601" in mistake(
@@ -234,7 +234,7 @@ def test_values_that_name_no_part(split):
     error = mistake(split, rows, split_by="when")
     assert "row 3: no value in column 'when' of --split_by (and in 1 more); every" in error
     error = mistake(split, rows_of(["train"] * 9), split_by="when")
-    assert error.startswith("--split_by when: no labelled row is for test")
+    assert error.startswith("--split_by when: no row to use is for test")
 
 
 @pytest.mark.parametrize(
