@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass
+from statistics import multimode
 
 import numpy as np
 import pytest
@@ -254,6 +255,9 @@ def test_the_majority_is_that_of_the_other_recipes(load, tmp_path, answers):
     rows = [{"text": TEXTS[i], "labels": [label], "annotator": who} for i, who, label in answers]
     if len({i for i, _, _ in answers}) in (1, len(answers)):
         return  # one text, or nothing to compare
+    votes = [[label for i, _, label in answers if i == text] for text in range(4)]
+    if all(len(multimode(of_text)) != 1 for of_text in votes):
+        return  # a tie in every text, so that no label is left
     loaded = load(rows)
     merged = merge_by_majority(
         loaded.texts, loaded.labels, n_texts=len(loaded.rows), single_label=True
