@@ -3,7 +3,6 @@
 import csv
 import json
 from dataclasses import dataclass
-from statistics import multimode
 
 import numpy as np
 import pytest
@@ -256,8 +255,8 @@ def test_the_majority_is_that_of_the_other_recipes(load, tmp_path, answers):
     if len({i for i, _, _ in answers}) in (1, len(answers)):
         return  # one text, or nothing to compare
     votes = [[label for i, _, label in answers if i == text] for text in range(4)]
-    if all(len(multimode(of_text)) != 1 for of_text in votes):
-        return  # a tie in every text, so that no label is left
+    if not any(2 * max(map(of_text.count, of_text), default=0) > len(of_text) for of_text in votes):
+        return  # no text has a majority, so that no label is left
     loaded = load(rows)
     merged = merge_by_majority(
         loaded.texts, loaded.labels, n_texts=len(loaded.rows), single_label=True
