@@ -70,7 +70,7 @@ def metric_values(results: Sequence[Result], method: str, size: str, metric: str
 def curves(
     results: Sequence[Result], sizes: Sequence[str]
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Return the learning curves for `shared.plots.plot_learning_curves`.
+    """Return the learning curves for `shared.plots.learning_curves.plot_learning_curves`.
 
     Returns
     -------

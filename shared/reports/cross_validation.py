@@ -34,7 +34,7 @@ from shared.evaluation.metrics import (
 )
 from shared.evaluation.reliability import calibration_metrics
 from shared.evaluation.rules import ALL_SCORES, DecisionRule
-from shared.plots import plot_label_counts
+from shared.plots.texts import plot_label_counts
 from shared.reports.cards import SEE_PAGE, write_model_card
 from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
 from shared.reports.page import write_page

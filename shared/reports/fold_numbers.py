@@ -11,7 +11,7 @@ import numpy as np
 from shared.cli.files import atomic_write, write_json
 from shared.data.writers import write_json_lines
 from shared.evaluation.task_metrics import regression_metrics
-from shared.plots import plot_predicted_numbers
+from shared.plots.numbers import plot_predicted_numbers
 from shared.reports.cards import write_model_card
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from shared.evaluation.image_samples import sample_figures
 from shared.images.reading import ImageData
 from shared.methods.image_neighbours import nearest_image_classes
 from shared.methods.latents import corner_grid
-from shared.plots import write_animation, write_image_grid
+from shared.plots.images import write_animation, write_image_grid
 from shared.reports.images import Sheet, text_table
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from shared.evaluation.metrics import classification_report, per_label_report
 from shared.evaluation.segmentation import class_iou, segmentation_report
 from shared.images.classic import preprocess
 from shared.images.reading import IGNORED, ImageData
-from shared.plots import BLUE, ORANGE, SERIES, plot_image_sheet
+from shared.plots.figures import BLUE, ORANGE, SERIES
+from shared.plots.images import plot_image_sheet
 from shared.reports.page import PAGE
 from shared.reports.page_parts import render_page
 

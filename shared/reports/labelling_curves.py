@@ -36,7 +36,7 @@ def simulation_curves(
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Return the mean and the standard deviation over seeds of each strategy, as arrays (sizes,).
 
-    The form is that of `shared.plots.plot_learning_curves`.
+    The form is that of `shared.plots.learning_curves.plot_learning_curves`.
     """
     curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for strategy, by_seed in simulations.items():

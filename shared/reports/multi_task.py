@@ -12,12 +12,9 @@ from shared.cli.files import atomic_write, write_csv, write_json
 from shared.data.tasks import task_columns
 from shared.data.writers import write_json_lines
 from shared.evaluation.task_metrics import MAIN_METRICS, task_outputs, tune_task_thresholds
-from shared.plots import (
-    plot_predicted_numbers,
-    plot_task_scores,
-    plot_trade_off,
-    plot_training_curve,
-)
+from shared.plots.numbers import plot_predicted_numbers
+from shared.plots.tasks import plot_task_scores, plot_trade_off
+from shared.plots.training import plot_training_curve
 from shared.reports.cards import write_model_card
 from shared.reports.verdict import fit_metrics
 from shared.taggers.multi_task import task_folders, task_records

@@ -30,7 +30,8 @@ from shared.evaluation.metrics import (
 )
 from shared.evaluation.reliability import calibration_metrics
 from shared.evaluation.rules import ALL_SCORES, DecisionRule
-from shared.plots import plot_label_counts, plot_training_curve, plot_words_per_text
+from shared.plots.texts import plot_label_counts, plot_words_per_text
+from shared.plots.training import plot_training_curve
 from shared.reports.cards import TaggerCard
 from shared.reports.label_errors import LABEL_ERRORS_FILE, write_label_errors
 from shared.reports.page import write_page

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from shared.cli.files import atomic_write, write_csv
-from shared.plots import plot_search
+from shared.plots.search import plot_search
 from shared.reports.cards import command_line
 from shared.training.search_ranges import shown_value, value_flags
 

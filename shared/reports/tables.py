@@ -23,7 +23,8 @@ from shared.evaluation.metrics import (
 )
 from shared.evaluation.reliability import calibration_metrics, reliability
 from shared.evaluation.rules import prediction_records
-from shared.plots import plot_confusion, plot_importance, plot_reliability
+from shared.plots.classes import plot_confusion, plot_reliability
+from shared.plots.columns import plot_importance
 from shared.reports.cards import write_model_card
 from shared.reports.cross_validation import methods_table
 

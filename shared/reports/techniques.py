@@ -17,7 +17,7 @@ import numpy as np
 
 from shared.cli.files import atomic_write, write_csv
 from shared.cli.launch import machine
-from shared.plots import plot_layer_magnitudes, plot_setting_curves
+from shared.plots.techniques import plot_layer_magnitudes, plot_setting_curves
 from shared.reports.annotators import markdown_table
 from shared.reports.cards import command_line
 from shared.reports.techniques_page import write_techniques_page

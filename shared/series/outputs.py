@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared.cli.files import write_csv
-from shared.plots import plot_forecasts, plot_step_errors
+from shared.plots.series import plot_forecasts, plot_step_errors
 from shared.series.errors import column_errors, step_errors
 from shared.series.panels import MOST_TARGETS, end_panels, forecast_panels
 from shared.series.table import TimeSeries

@@ -22,7 +22,7 @@ def forecast_panels(
     input_size: int,
     targets: Sequence[str],
 ) -> list[Panel]:
-    """Return panels of some windows, for `shared.plots.plot_forecasts`.
+    """Return panels of some windows, for `shared.plots.series.plot_forecasts`.
 
     A long horizon has a panel for each of three windows and up to three columns. Of a short one,
     the last step ahead is drawn through many windows in the middle.

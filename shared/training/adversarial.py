@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, relu
 from transformers import Trainer, TrainerCallback
 
 from shared.cli.errors import UserError
-from shared.plots import write_image_grid
+from shared.plots.images import write_image_grid
 from shared.training.callbacks import ReadableProgress
 from shared.training.trainer import LengthGroupedTrainer
 

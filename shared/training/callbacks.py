@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, T
 from shared.cli.arguments import flag
 from shared.cli.files import write_json
 from shared.cli.launch import max_over_processes, progress_bar
-from shared.plots import plot_training_curve
+from shared.plots.training import plot_training_curve
 from shared.training.fit import judge_fit
 
 

@@ -22,7 +22,7 @@ from shared.models.tokenizers import (
     describe_unknown_tokens,
     unknown_token_share,
 )
-from shared.plots import plot_rate_test
+from shared.plots.training import plot_rate_test
 
 # Small numbers, which are enough for the checks: a small encoder needs a few seconds for them.
 ROWS, TOKENS, BATCHES, STEPS, SECONDS = 16, 64, 8, 50, 15.0
