@@ -35,22 +35,18 @@ from transformers import EvalPrediction, set_seed
 
 from shared.cli import (
     UserError,
-    atomic_write,
     exit_on_user_error,
     flag,
     parse_arguments,
     print_once,
     start_recipe,
-    write_json,
 )
 from shared.data import (
-    Question,
     QuestionArguments,
     load_questions,
     load_template_questions,
     read_questions,
     read_template,
-    write_json_lines,
 )
 from shared.evaluation import answer_figures, squad_scores
 from shared.methods import (
@@ -58,13 +54,11 @@ from shared.methods import (
     Answer,
     answer_record,
     answer_settings,
+    baseline_answers,
     best_answers,
     check_windows,
     choose_threshold,
-    context_frequencies,
-    pattern_answer,
     question_windows,
-    template_answers,
 )
 from shared.models import (
     DEFAULT_MODEL,
@@ -73,8 +67,7 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.plots import plot_training_curve
-from shared.reports import answer_samples, answer_table, push_to_hub, write_model_card
+from shared.reports import answer_samples, push_to_hub, write_answer_results, write_answers
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -86,21 +79,6 @@ from shared.training import (
     remove_checkpoints,
     span_loss,
 )
-
-USAGE = """In the folder of the project, or of a copy of the recipe (`./run.sh copy`):
-
-```python
-from shared.methods import load_answerer
-
-answerer = load_answerer("{folder}")
-answerer(["Which Python version?"], ["It fails on Python 3.10 only."])
-```
-
-For the questions of a file:
-
-```bash
-accelerate launch recipes/span_qa.py --model {folder} --predict FILE --output_dir answers
-```"""
 
 
 @dataclass
@@ -255,74 +233,30 @@ def main() -> None:
     if test:
         answers = answer(trainer.predict(windows["test"].rows).predictions, "test")
         records = [answer_record(a, threshold) for a in answers]
-        figures = {args.model: [record["answer"] for record in records]} | baselines(
-            args, train, test
-        )
+        texts = {args.model: [record["answer"] for record in records]}
+        template = read_template(args.template) if args.template else None
+        texts |= baseline_answers(train, test, template)
         figures = {
-            name: answer_figures(texts, references["test"], confidence=0.95)
-            for name, texts in figures.items()
+            name: answer_figures(of_system, references["test"], confidence=0.95)
+            for name, of_system in texts.items()
         }
     if args.process_index != 0:
         return
 
     # Save the answers, the figures and the card.
-    report = "no test questions"
-    if test:
-        write_answers(output_dir / "test_answers.jsonl", test, records)
-        report = f"{answer_table(figures)}\n\nSamples\n{answer_samples(test, records)}"
-    (output_dir / "plots").mkdir(exist_ok=True)
-    plot_training_curve(history, output_dir / "plots" / "training_curve.png", metric="eval_f1")
-    test_metrics = {f"test_{name}": v for name, v in figures.get(args.model, {}).items()}
-    others = {
-        f"{name.replace(' ', '_')}_{key}": row[key]
-        for name, row in figures.items()
-        if name != args.model
-        for key in ("exact_match", "f1")
-    }
-    sizes = {"null_threshold": threshold, "seed": args.seed} | questions.method.metrics()
-    write_json(output_dir / "metrics.json", test_metrics | others | training | sizes)
-    rule = "It always answers."
-    if threshold is not None:
-        rule = (
-            f'It says "no answer" where the score of that is more than {threshold:.2f} above that '
-            "of the best span."
-        )
-    write_model_card(
+    report = write_answer_results(
         output_dir,
-        title="Answers to questions on texts",
-        base_model=args.model,
-        task="question-answering",
-        description=f"Marks the piece of a text that answers a question. {rule}",
-        data=questions.describe(),
-        metrics={},
-        report=report,
-        usage=USAGE.format(folder=output_dir),
-        limits=f"Answers are pieces of the text of at most {args.max_answer_length} tokens, true "
-        "or not. The figures are those of questions from the same source.",
+        questions,
+        records,
+        figures,
+        training | {"null_threshold": threshold, "seed": args.seed},
+        model=args.model,
+        max_answer_length=args.max_answer_length,
+        log_history=history,
     )
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)
     print(f"\n{report}\n\nEverything is in {output_dir}.")
-
-
-def baselines(
-    args: SpanArguments, train: list[Question], test: list[Question]
-) -> dict[str, list[str]]:
-    """Return the answers of patterns by name: those of the template, or general ones."""
-    if args.template:
-        template = read_template(args.template)
-        return {
-            "template line": template_answers(test, template, strict=True),
-            "pattern": template_answers(test, template, strict=False),
-        }
-    contexts = list(dict.fromkeys(question.context for question in train))
-    counts = context_frequencies(contexts)
-    return {
-        "patterns": [
-            pattern_answer(question, frequencies=counts, n_contexts=len(contexts))
-            for question in test
-        ]
-    }
 
 
 def predict(args: SpanArguments, output_dir: Path) -> None:
@@ -359,20 +293,6 @@ def predict(args: SpanArguments, output_dir: Path) -> None:
     path = output_dir / "answers.jsonl"
     write_answers(path, rows, records)
     print(f"\n{answer_samples(rows, records, with_right=False)}\n\nThe answers are in {path}.")
-
-
-def write_answers(path: Path, rows: list[Question], records: list[dict]) -> None:
-    """Write a line of JSON for each question: its id, its text, the right answers, the record."""
-    with atomic_write(path) as file:
-        write_json_lines(
-            file,
-            (
-                {"id": row.id, "question": row.text}
-                | ({"right": row.references} if row.references != [""] else {})
-                | record
-                for row, record in zip(rows, records, strict=True)
-            ),
-        )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "acquisition": ["STRATEGIES", "Batch", "Pool", "choose_batch"],
         "active_learning": ["BatchProbe", "Round", "labels_to_reach", "simulate"],
-        "answer_patterns": ["context_frequencies", "pattern_answer", "template_answers"],
+        "answer_patterns": ["baseline_answers"],
         "answer_spans": [
             "Answer",
             "answer_record",

@@ -77,6 +77,37 @@ def pattern_answer(question: Question, *, frequencies: Counter[str], n_contexts:
     return _new_words(best, asked)
 
 
+def baseline_answers(
+    train: Sequence[Question],
+    test: Sequence[Question],
+    template: Sequence[TemplateLine] | None = None,
+) -> dict[str, list[str]]:
+    """Return the answers that patterns find, by the name of the baseline.
+
+    Parameters
+    ----------
+    train : sequence of Question
+        Their contexts say how frequent each word is.
+    test : sequence of Question
+    template : sequence of TemplateLine, optional
+        The lines that the questions are about: the baselines are then the line as the template
+        prints it, and the pattern of the line.
+    """
+    if template is not None:
+        return {
+            "template line": template_answers(test, template, strict=True),
+            "pattern": template_answers(test, template, strict=False),
+        }
+    contexts = list(dict.fromkeys(question.context for question in train))
+    counts = context_frequencies(contexts)
+    return {
+        "patterns": [
+            pattern_answer(question, frequencies=counts, n_contexts=len(contexts))
+            for question in test
+        ]
+    }
+
+
 def context_frequencies(contexts: Sequence[str]) -> Counter[str]:
     """Return in how many contexts each word occurs, in lower case."""
     counts: Counter[str] = Counter()

@@ -23,7 +23,7 @@
 - `cross_validation`: the results of a cross-validation.
 - `fold_numbers`: the results of a cross-validation of a regression.
 - `repeats`: the mean and the spread of a repeated cross-validation.
-- `answers`: the figures of answers to questions, and samples.
+- `answers`: the figures of answers to questions, samples, files and the model card.
 - `language_models`: the figures of a language model, and how to use it.
 - `generated_texts`: scores and samples of a model that writes a text from another one.
 - `multi_task`: tables, pictures and predictions of several tasks, and how to use their model.
@@ -64,7 +64,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "merged_records",
             "pair_rows",
         ],
-        "answers": ["answer_samples", "answer_table"],
+        "answers": ["answer_samples", "answer_table", "write_answer_results", "write_answers"],
         "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],

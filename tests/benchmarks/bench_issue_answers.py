@@ -19,7 +19,7 @@ from shared.cli.files import expand_path
 from shared.data.questions import Question
 from shared.data.template_questions import read_template
 from shared.evaluation.answers import answer_figures
-from shared.methods import load_answerer, template_answers
+from shared.methods import baseline_answers, load_answerer
 from shared.reports import answer_table
 
 ANSWERS = Path(__file__).with_name("issue_versions.csv")
@@ -59,8 +59,7 @@ def main():
             [row.text for row in rows], [row.context for row in rows]
         )
         answers[args.model] = [record["answer"] for record in records]
-    answers["template line"] = template_answers(rows, template, strict=True)
-    answers["pattern"] = template_answers(rows, template, strict=False)
+    answers |= baseline_answers([], rows, template)
     references = [row.references for row in rows]
     figures = {
         name: answer_figures(texts, references, confidence=0.95) for name, texts in answers.items()
