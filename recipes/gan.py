@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from transformers import set_seed
 
 from shared.cli import (
@@ -46,16 +45,10 @@ from shared.cli import (
     parse_arguments,
     print_once,
     start_recipe,
-    write_json,
 )
-from shared.evaluation import (
-    describe_sample_collapse,
-    nearest,
-    sample_figures,
-    two_output_metrics,
-)
+from shared.evaluation import sample_figures, two_output_metrics
 from shared.images import AugmentationArguments, ImageFileArguments, load_images
-from shared.methods import ImageFeatures, load_feature_network
+from shared.methods import ImageFeatures, check_sample_sizes, load_feature_network
 from shared.models import (
     GanArguments,
     ImageModelArguments,
@@ -64,22 +57,15 @@ from shared.models import (
     channel_statistics,
     write_preprocessor,
 )
-from shared.plots import plot_adversarial_curve
 from shared.reports import (
     GRID,
     GRIDS,
-    class_shares,
-    collapse_note,
-    copying,
     count_channels,
     draw_samples,
-    figures_table,
-    generator_usage,
+    generator_results,
     push_to_hub,
-    reference_figures,
-    sample_sheets,
-    write_model_card,
-    write_sheets,
+    weight_counts,
+    write_generator_results,
 )
 from shared.training import (
     AdversarialLoss,
@@ -95,7 +81,6 @@ from shared.training import (
     check_health,
     find_checkpoint,
     image_rows,
-    judge_discriminator,
     remove_checkpoints,
 )
 
@@ -201,21 +186,12 @@ def main() -> None:
     if not args.health_check:
         features, network = load_features(args, data, is_resumed=checkpoint is not None)
         print_once(f"Features of the figures: {features.n_features} components of {network}")
-        real = {part: features(images[part]) for part in ("valid", "test") if len(images[part])}
-        if args.n_samples <= features.n_features:
-            raise UserError(
-                f"--n_samples {args.n_samples}: a Frechet distance on {features.n_features} "
-                "features needs more; raise it, or lower --feature_size"
-            )
-        if 0 < len(images["valid"]) <= features.n_features:
-            raise UserError(
-                f"--valid_size: {len(images['valid'])} validation images are too few for "
-                f"{features.n_features} features; raise it, set it to 0, or lower --feature_size"
-            )
+        check_sample_sizes(features, n_samples=args.n_samples, n_valid=len(images["valid"]))
+        real = features(images["valid"]) if len(images["valid"]) else None
 
     def measure(model):
         samples = model.sample(args.n_samples, args.seed + 1).numpy()
-        return sample_figures(features(samples), real["valid"])
+        return sample_figures(features(samples), real)
 
     # The two networks.
     set_seed(args.seed)
@@ -246,9 +222,7 @@ def main() -> None:
         return
 
     # Train.
-    n_weights = model.num_weights()
-    sizes = ", ".join(f"{name} {n:,}" for name, n in n_weights.items())
-    print_once(f"\nTraining (weights: {sizes})")
+    print_once(f"\nTraining (weights: {weight_counts(model)})")
     training = trainer.train(resume_from_checkpoint=checkpoint).metrics
     history = list(trainer.state.log_history)
 
@@ -256,59 +230,28 @@ def main() -> None:
     trainer.save_model()
     if args.process_index != 0:
         return
-    (output_dir / "plots").mkdir(exist_ok=True)
-    plot_adversarial_curve(history, output_dir / "plots" / "training_curve.png")
-    draw_samples(model, output_dir, args.seed)
+    draw_samples(model, history, output_dir, args.seed)
 
-    # Measure new samples against the test images, once.
+    # Measure new samples against the test images, once. Save figures, page and card.
     samples = model.sample(args.n_samples, args.seed + 2).numpy()
-    seen = features(samples)
-    figures = {"generated images": sample_figures(seen, real["test"])}
-    figures |= reference_figures(features, data, args.n_samples, args.seed)
-    classes = [features.classes(part) for part in (samples, images["test"])]
-    collapse = describe_sample_collapse(figures["generated images"], *classes, data.class_names)
-    note = collapse_note(collapse, judge_discriminator(history))
-    known = features(images["train"])
-    copies = copying(*(float(np.median(nearest(f, known)[0])) for f in (seen, real["test"])))
-    report = f"{figures_table(figures)}\n\n{copies}"
-    if classes[0] is not None:
-        report += f"\n\n{class_shares(data.class_names, *classes)}"
-
-    # Save figures, page and card.
-    metrics = {f"test_{name}": value for name, value in figures["generated images"].items()}
-    metrics |= {
-        f"{name.replace(' ', '_')}_frechet_distance": row["frechet_distance"]
-        for name, row in figures.items()
-        if name != "generated images"
-    }
-    facts = {"features": network, "n_samples": args.n_samples, "seed": args.seed}
-    facts |= {"collapse": collapse, "note": note, "n_weights": n_weights}
-    write_json(output_dir / "metrics.json", metrics | training | facts)
+    results = generator_results(features, data, samples, history, seed=args.seed)
     setting = (
         f"{args.n_samples:,} samples against {len(images['test']):,} test images, on "
         f"{features.n_features} components of {network}. Figures on other features differ."
     )
-    report = "\n\n".join([report, *([note] if note else [])])
-    sheets = sample_sheets(model, data, output_dir, args.seed)
-    write_sheets(output_dir, f"Generator ({args.architecture})", setting, report, sheets, "Figures")
-    write_model_card(
+    write_generator_results(
         output_dir,
-        title=f"Generator of images ({args.architecture})",
-        base_model=None,
-        task="unconditional-image-generation",
-        description=f"Generates images of {model.config.height} x {model.config.width} pixels; "
-        f"weights: {sizes}.",
-        data=data.describe(),
-        metrics={k: metrics[k] for k in ("test_frechet_distance", "test_coverage")},
-        evaluation=setting,
-        verdict=note,
-        report=report,
-        usage=generator_usage(output_dir),
-        limits="The images resemble those of the training, and whatever is wrong with these.",
+        model,
+        data,
+        results,
+        training | {"features": network, "n_samples": args.n_samples, "seed": args.seed},
+        architecture=args.architecture,
+        setting=setting,
+        seed=args.seed,
     )
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)
-    print(f"\nTest: {setting}\n\n{report}\n\nEverything is in {output_dir}.")
+    print(f"\nTest: {setting}\n\n{results.report}\n\nEverything is in {output_dir}.")
 
 
 def load_features(args, data, *, is_resumed: bool) -> tuple[ImageFeatures, str]:

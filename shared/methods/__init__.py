@@ -96,7 +96,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "fold_baselines": ["fold_baselines"],
-        "image_features": ["ImageFeatures", "load_feature_network"],
+        "image_features": ["ImageFeatures", "check_sample_sizes", "load_feature_network"],
         "image_neighbours": ["nearest_image_classes"],
         "latents": ["corner_grid", "slerp"],
         "linear": [

@@ -128,3 +128,30 @@ class ImageFeatures:
                 pixels = pixels.permute(0, 3, 1, 2).to(self._model.device)
                 values = self._model.trunk(pixels)[-1].mean(dim=(2, 3))
                 yield values.cpu().numpy(), self._model.classifier(values).cpu().numpy()
+
+
+def check_sample_sizes(features: ImageFeatures, *, n_samples: int, n_valid: int) -> None:
+    """Check that there are enough images for a Frechet distance on some features.
+
+    Parameters
+    ----------
+    features : ImageFeatures
+    n_samples, n_valid : int
+        Generated images, and validation images; 0: no validation set.
+
+    Raises
+    ------
+    UserError
+        If one of them is not above the number of features.
+    """
+    n = features.n_features
+    if n_samples <= n:
+        raise UserError(
+            f"--n_samples {n_samples}: a Frechet distance on {n} features needs more; raise it, or "
+            "lower --feature_size"
+        )
+    if 0 < n_valid <= n:
+        raise UserError(
+            f"--valid_size: {n_valid} validation images are too few for {n} features; raise it, "
+            "set it to 0, or lower --feature_size"
+        )

@@ -38,7 +38,7 @@
 - `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
-- `gans`: the figures and pictures of generators of images, and how to use them.
+- `gans`: the figures, pictures and cards of generators of images.
 - `images`: the figures and pictures of image models, and how to use them.
 
 May import: `shared.taggers` and the rooms below it.
@@ -87,15 +87,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "gans": [
             "GRID",
             "GRIDS",
-            "class_shares",
-            "collapse_note",
-            "copying",
             "count_channels",
             "draw_samples",
-            "figures_table",
-            "generator_usage",
-            "reference_figures",
-            "sample_sheets",
+            "generator_results",
+            "weight_counts",
+            "write_generator_results",
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],

@@ -98,7 +98,7 @@ def write_answers(
             (
                 {"id": question.id, "question": question.text}
                 | ({"right": question.references} if question.references != [""] else {})
-                | record
+                | {**record}
                 for question, record in zip(questions, records, strict=True)
             ),
         )

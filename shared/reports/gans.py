@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.evaluation.image_samples import sample_figures
+from shared.cli.files import write_json
+from shared.evaluation.image_samples import describe_sample_collapse, nearest, sample_figures
 from shared.images.reading import ImageData
 from shared.methods.image_neighbours import nearest_image_classes
 from shared.methods.latents import corner_grid
+from shared.plots.gans import plot_adversarial_curve
 from shared.plots.images import write_animation, write_image_grid
-from shared.reports.images import Sheet, text_table
+from shared.reports.cards import write_model_card
+from shared.reports.images import Sheet, text_table, write_sheets
 
 if TYPE_CHECKING:
     from shared.methods.image_features import ImageFeatures
     from shared.models.gan_networks import GanModel
 
 GRID = 64  # images of a grid
+_SAMPLES = "generated images"  # name of their figures
 GRIDS = "samples"  # folder of the grids of the epochs
 SIDE = 8  # images of a side of the interpolation
 _OVER_EPOCHS = 10  # grids of the sheet over the epochs
@@ -59,6 +63,71 @@ def count_channels(data: ImageData, colours: str) -> int:
             "--colours auto"
         )
     return 3
+
+
+def weight_counts(model: GanModel) -> str:
+    """Return the number of weights of each network, as text."""
+    return ", ".join(f"{name} {n:,}" for name, n in model.num_weights().items())
+
+
+class GeneratorResults(NamedTuple):
+    """What is measured of a generator.
+
+    Attributes
+    ----------
+    figures : mapping of set of images to the figures of `sample_figures`
+        Of generated images, and of what they are compared with.
+    collapse : str or None
+        How the samples repeat themselves or leave out classes; None if they do not.
+    note : str or None
+        A line about a training that has failed.
+    report : str
+        All of it, as text.
+    """
+
+    figures: Mapping[str, Mapping[str, float]]
+    collapse: str | None
+    note: str | None
+    report: str
+
+
+def generator_results(
+    features: ImageFeatures,
+    data: ImageData,
+    samples: np.ndarray,
+    log_history: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
+) -> GeneratorResults:
+    """Measure samples on the test images, beside training images, noise and the mean image.
+
+    Parameters
+    ----------
+    features : ImageFeatures
+    data : ImageData
+    samples : uint8 array of shape (samples, height, width, 3)
+    log_history : sequence of mappings
+        Of an `shared.training.adversarial.AdversarialTrainer`.
+    seed : int
+        Of the images that the samples are compared with.
+    """
+    from shared.training.adversarial import judge_discriminator
+
+    test = data.images[data.parts["test"]]
+    seen, real = features(samples), features(test)
+    figures = {_SAMPLES: sample_figures(seen, real)}
+    figures |= reference_figures(features, data, len(samples), seed)
+    of_samples, of_test = features.classes(samples), features.classes(test)
+    names = data.class_names
+    collapse = describe_sample_collapse(figures[_SAMPLES], of_samples, of_test, names)
+    note = collapse_note(collapse, judge_discriminator(log_history))
+    known = features(data.images[data.parts["train"]])
+    distances = [float(np.median(nearest(rows, known)[0])) for rows in (seen, real)]
+    lines = [figures_table(figures), copying(*distances)]
+    if of_samples is not None and of_test is not None:
+        lines.append(class_shares(names, of_samples, of_test))
+    report = "\n\n".join(lines + ([note] if note else []))
+    return GeneratorResults(figures, collapse, note, report)
 
 
 def reference_figures(
@@ -131,14 +200,17 @@ def collapse_note(collapse: str | None, won: str | None) -> str | None:
     return "; ".join(parts + ([won] if won else [])) or None
 
 
-def draw_samples(model: GanModel, output_dir: Path, seed: int) -> None:
-    """Write ``samples.png``, ``interpolation.png`` and ``samples.gif`` into ``plots``.
+def draw_samples(
+    model: GanModel, log_history: Sequence[Mapping[str, Any]], output_dir: Path, seed: int
+) -> None:
+    """Write the training curve, a grid of samples, an interpolation and a GIF into ``plots``.
 
     The interpolation is spherical, between latent vectors in the four corners. ``samples.gif``
     shows the grids of the epochs.
     """
     folder = output_dir / "plots"
     folder.mkdir(exist_ok=True)
+    plot_adversarial_curve(log_history, folder / "training_curve.png")
     write_image_grid(model.sample(GRID, seed).numpy(), folder / "samples.png")
     latents = corner_grid(model.draw_latents(4, seed), SIDE)
     write_image_grid(model.images_of(latents).numpy(), folder / "interpolation.png")
@@ -206,3 +278,61 @@ the model.
 ![generated images](plots/samples.png)
 
 ![spherical interpolation between four latent vectors](plots/interpolation.png)"""
+
+
+def write_generator_results(
+    output_dir: Path,
+    model: GanModel,
+    data: ImageData,
+    results: GeneratorResults,
+    metrics: Mapping[str, Any],
+    *,
+    architecture: str,
+    setting: str,
+    seed: int,
+) -> None:
+    """Write ``metrics.json``, ``pictures``, ``report.html`` and the model card.
+
+    Parameters
+    ----------
+    output_dir : Path
+        With the pictures of `draw_samples`.
+    model : GanModel
+    data : ImageData
+    results : GeneratorResults
+    metrics : mapping
+        Those of the training, and further facts about the run.
+    architecture : str
+        That of the flag, for the headings.
+    setting : str
+        What the figures were measured on.
+    seed : int
+        Of the samples in the report.
+    """
+    of_samples = {f"test_{name}": value for name, value in results.figures[_SAMPLES].items()}
+    others = {
+        f"{name.replace(' ', '_')}_frechet_distance": row["frechet_distance"]
+        for name, row in results.figures.items()
+        if name != _SAMPLES
+    }
+    failures = {"collapse": results.collapse, "note": results.note}
+    facts = {**metrics, **failures, "n_weights": model.num_weights()}
+    write_json(output_dir / "metrics.json", of_samples | others | facts)
+    sheets = sample_sheets(model, data, output_dir, seed)
+    title = f"Generator ({architecture})"
+    write_sheets(output_dir, title, setting, results.report, sheets, "Figures")
+    write_model_card(
+        output_dir,
+        title=f"Generator of images ({architecture})",
+        base_model=None,
+        task="unconditional-image-generation",
+        description=f"Generates images of {model.config.height} x {model.config.width} pixels; "
+        f"weights: {weight_counts(model)}.",
+        data=data.describe(),
+        metrics={k: of_samples[k] for k in ("test_frechet_distance", "test_coverage")},
+        evaluation=setting,
+        verdict=results.note,
+        report=results.report,
+        usage=generator_usage(output_dir),
+        limits="The images resemble those of the training, and whatever is wrong with these.",
+    )
