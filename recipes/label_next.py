@@ -39,7 +39,6 @@ huggingface/datasets and 85 on GoEmotions gave the macro F1 of 200 that were dra
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,26 +48,27 @@ from transformers import TrainingArguments
 
 from shared.cli import (
     UserError,
-    atomic_write,
     choose_precision,
     exit_on_user_error,
     flag,
-    machine,
     parse_arguments,
     print_once,
     progress_bar,
     start_recipe,
-    write_csv,
 )
-from shared.data import LabellingPool, SplitArguments, cache_folder, load_corpus, split_corpus
+from shared.data import (
+    LabellingPool,
+    SplitArguments,
+    cache_folder,
+    load_corpus,
+    split_for_simulation,
+)
 from shared.methods import (
     STRATEGIES,
     BatchProbe,
     CachedEmbedder,
-    LatentSemanticAnalysis,
     MeanPooling,
-    flatten_phrases,
-    label_phrases,
+    embed_names,
     simulate,
 )
 from shared.models import (
@@ -82,16 +82,12 @@ from shared.models import (
     load_tokenizer,
     resolve_model,
 )
-from shared.plots import plot_learning_curves
 from shared.reports import (
     AgreementLog,
     batch_records,
-    command_line,
     show_batch,
-    simulation_curves,
-    simulation_rows,
-    simulation_table,
     write_batch,
+    write_simulation,
 )
 from shared.taggers import Tagger, load_known_labels, load_tagger, tagger_fingerprint
 from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
@@ -99,11 +95,6 @@ from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgr
 STRATEGY_NAMES = ", ".join(STRATEGIES)
 PASSES = 10  # with dropout, of `bald` with --model
 POOL_SHARE = 0.8  # of the training rows, from which a seed of --simulate chooses
-EXPLANATION = (
-    "`labels for` is where the mean curve of a strategy first reaches the F1 of random choice with "
-    "all labels; `saved` is the share of the labels that it does not need. `stable at` is where "
-    "successive models agreed (mean kappa of three rounds at least .99), with the number of seeds."
-)
 
 
 @dataclass
@@ -231,13 +222,11 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
     # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
     embed = load_embedder(args, pool.texts)
     vectors = np.concatenate([embed(part) for part in pool.parts if part])
-    phrases, label_of = name_phrases(names, args)
-    name_vectors = embed(phrases) if phrases else None
+    embedded_names = embed_names(names, embed, args.descriptions, weight=args.name_weight)
 
     # Score: by the tagger, or by a probe on embeddings and words.
-    probe = make_probe(
-        *(vectors, pool.texts, pool.texts),
-        *(name_vectors, phrases, label_of, len(names), not multilabel, args),
+    probe = BatchProbe.of_texts(
+        vectors, pool.texts, embedded_names, single_label=not multilabel, seed=args.seed
     )
     scores, rule = None, probe.rule
     if tagger is not None:
@@ -312,7 +301,11 @@ def compare_strategies(args: LabelNextArguments, output_dir: Path) -> None:
                     task.probe, choose, task.labels, task.pool, task.test, **options
                 )
     if args.process_index == 0:
-        write_simulation(output_dir, simulations, sizes, corpus.describe(), args)
+        setting = (
+            f"each with a random {POOL_SHARE:.0%} of the training rows to choose from. Batches of "
+            f"{args.batch}."
+        )
+        print(f"\n{write_simulation(output_dir, simulations, corpus.describe(), setting)}")
 
 
 class SimulationTask(NamedTuple):
@@ -326,59 +319,27 @@ class SimulationTask(NamedTuple):
 
 def simulation_tasks(args, corpus, held_out) -> Iterator[tuple[int, SimulationTask]]:
     """Yield each seed with its task: a split, and a part of its training rows to choose from."""
-    splits, pools = [], []
-    for seed in args.seeds:
-        split = split_corpus(corpus, held_out, args, seed=seed)
-        rows = split.sources["train"][1]
-        if len(rows) > args.max_unlabelled:
-            rng = np.random.default_rng(args.seed)  # the same rows for all seeds are embedded once
-            rows = rng.choice(rows, args.max_unlabelled, replace=False)
-        n_rows = round(POOL_SHARE * len(rows))
-        if n_rows < args.labels:
-            raise UserError(f"--labels {args.labels}: there are {n_rows:,} texts to choose from")
-        splits.append(split)
-        pools.append(np.sort(np.random.default_rng(seed).choice(rows, n_rows, replace=False)))
+    splits, pools = split_for_simulation(corpus, held_out, args, share=POOL_SHARE)
     embed = load_embedder(args, corpus.dataset["text"])
     tested = [rows for s in splits for source, rows in [s.sources["test"]] if source is corpus]
     used = corpus.dataset.select(np.unique(np.concatenate([*pools, *tested])))["text"][:]
     embed(used)  # all at once, so that they are cached
-    phrases, label_of = name_phrases(corpus.label_names, args)
-    name_vectors = embed(phrases) if phrases else None
+    names = embed_names(corpus.label_names, embed, args.descriptions, weight=args.name_weight)
     for seed, split, pool in zip(args.seeds, splits, pools, strict=True):
         texts, test_texts = corpus.dataset.select(pool)["text"][:], split.rows["test"]["text"][:]
         vectors = np.concatenate([embed(texts), embed(test_texts)])
         if args.process_index != 0:
             continue
-        probe = make_probe(
-            *(vectors, [*texts, *test_texts], texts, name_vectors, phrases, label_of),
-            *(len(corpus.label_names), corpus.single_label, args),
+        probe = BatchProbe.of_texts(
+            vectors,
+            [*texts, *test_texts],
+            names,
+            n_seen=len(texts),
+            single_label=corpus.single_label,
+            seed=args.seed,
         )
         y = np.concatenate([corpus.label_matrix(pool), split.labels["test"]])
         yield seed, SimulationTask(probe, y, *np.split(np.arange(len(y)), [len(texts)]))
-
-
-def write_simulation(output_dir, simulations, sizes, data: str, args) -> None:
-    """Write results.csv, learning_curves.png and README.md; print the table."""
-    write_csv(output_dir / "results.csv", simulation_rows(simulations))
-    curves = simulation_curves(simulations)
-    plot_learning_curves(curves, np.array(sizes), output_dir / "learning_curves.png")
-    tables = "\n\n".join(
-        f"{metric.replace('_f1', '').capitalize()} F1\n\n{simulation_table(simulations, metric)}"
-        for metric in ("macro_f1", "micro_f1")
-    )
-    with atomic_write(output_dir / "README.md") as file:
-        file.write(
-            f"# What to label next\n\n{date.today()}, {machine()}. Mean ± standard deviation over "
-            f"seeds {', '.join(map(str, args.seeds))}, each with a random {POOL_SHARE:.0%} of the "
-            f"training rows to choose from. Batches of {args.batch}.\n\n"
-            f"```bash\n{command_line()}\n```\n\n![F1 by labels](learning_curves.png)\n\n"
-            f"{tables}\n\n{EXPLANATION}\n\n## Data\n\n```\n{data}\n```\n"
-        )
-    print(f"\n{tables}\n\n{EXPLANATION}\n\nEverything is in {output_dir}:")
-    print("README.md (these tables), results.csv and learning_curves.png.")
-
-
-# --- parts of both -------------------------------------------------------------------------------
 
 
 def load_embedder(args: LabelNextArguments, texts: Sequence[str]) -> CachedEmbedder:
@@ -397,30 +358,6 @@ def load_embedder(args: LabelNextArguments, texts: Sequence[str]) -> CachedEmbed
         bf16_predictions=args.bf16,
     )
     return CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
-
-
-def name_phrases(names: Sequence[str], args: LabelNextArguments) -> tuple[list[str], np.ndarray]:
-    """Return the phrases that stand for the labels, and the label of each."""
-    if not args.name_weight or not names:
-        return [], np.zeros(0, int)
-    return flatten_phrases(label_phrases(names, args.descriptions))
-
-
-def make_probe(
-    vectors, texts, seen, name_vectors, phrases, label_of, n_labels, single_label, args
-) -> BatchProbe:
-    """Return the probe of embedded texts; it learns their words from those that may be `seen`."""
-    analysis = LatentSemanticAnalysis.fit(seen, seed=args.seed)
-    return BatchProbe(
-        vectors,
-        analysis(texts),
-        name_embeddings=vectors[:0] if name_vectors is None else name_vectors,
-        name_words=analysis(phrases),
-        label_of=label_of,
-        n_labels=n_labels,
-        single_label=single_label,
-        name_weight=args.name_weight,
-    )
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelled_rows": ["write_labelled_rows"],
         "label_conflicts": ["TextGroup", "text_groups"],
         "label_guide": ["GuideEntry", "read_label_guide"],
-        "labelling_pool": ["LabellingPool"],
+        "labelling_pool": ["LabellingPool", "split_for_simulation"],
         "labels": ["has_labels"],
         "languages": ["detect_languages"],
         "mapped_rows": ["add_column", "map_rows"],

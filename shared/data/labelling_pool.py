@@ -1,20 +1,23 @@
-"""The texts from which a person labels the next ones, and those with labels."""
+"""The texts from which a person labels the next ones, and those with labels; also simulated."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shared.cli.errors import UserError
 from shared.data.corpus import load_data
+from shared.data.splits import split_corpus
 from shared.data.unlabelled import without_labels
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from shared.data.corpus import Corpus
+    from shared.data.splits import Split
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,6 @@ class LabellingPool:
         UserError
             If there is no text to choose from, or the file cannot be read.
         """
-        import numpy as np
-
         source, labelled = corpus, corpus.labelled
         if args.unlabelled_data is not None:
             source = load_data(without_labels(args, args.unlabelled_data), labels_required=False)
@@ -111,3 +112,44 @@ class LabellingPool:
             corpus.label_matrix(labelled),
             candidates,
         )
+
+
+def split_for_simulation(
+    corpus: Corpus, held_out: Mapping[str, Corpus], args: Any, *, share: float
+) -> tuple[list[Split], list[np.ndarray]]:
+    """Split a labelled corpus for each seed; draw the training rows that a simulation labels.
+
+    Parameters
+    ----------
+    corpus, held_out
+        As of `load_corpus`.
+    args
+        With the flags of a split, ``seeds``, ``seed``, ``max_unlabelled`` and ``labels``, the
+        number of rows that are to be labelled.
+    share : float
+        Of the training rows (at most ``max_unlabelled``, the same for all seeds) to choose from.
+
+    Returns
+    -------
+    splits : list of Split
+    pools : list of int arrays
+        Row numbers of the corpus, in ascending order.
+
+    Raises
+    ------
+    UserError
+        If there are fewer rows to choose from than are to be labelled.
+    """
+    splits, pools = [], []
+    for seed in args.seeds:
+        split = split_corpus(corpus, held_out, args, seed=seed)
+        rows = split.sources["train"][1]
+        if len(rows) > args.max_unlabelled:
+            rng = np.random.default_rng(args.seed)  # the same rows for all seeds are embedded once
+            rows = rng.choice(rows, args.max_unlabelled, replace=False)
+        n_rows = round(share * len(rows))
+        if n_rows < args.labels:
+            raise UserError(f"--labels {args.labels}: there are {n_rows:,} texts to choose from")
+        splits.append(split)
+        pools.append(np.sort(np.random.default_rng(seed).choice(rows, n_rows, replace=False)))
+    return splits, pools

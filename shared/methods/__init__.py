@@ -58,7 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "acquisition": ["STRATEGIES", "Batch", "Pool", "choose_batch"],
-        "active_learning": ["BatchProbe", "Round", "labels_to_reach", "simulate"],
+        "active_learning": ["BatchProbe", "Round", "embed_names", "labels_to_reach", "simulate"],
         "answer_patterns": ["baseline_answers"],
         "answer_spans": [
             "Answer",

@@ -16,10 +16,61 @@ from shared.evaluation.agreement import decision_kappa, is_stable
 from shared.evaluation.metrics import f1_scores
 from shared.evaluation.rules import DecisionRule
 from shared.methods.acquisition import STRATEGIES, Batch, Pool, choose_batch
+from shared.methods.probe import LatentSemanticAnalysis
 from shared.methods.self_training import ProbeInputs
+from shared.methods.zero_shot import flatten_phrases, label_phrases
 
 COMMITTEE = 8  # models of `bald`
 STOP_TEXTS = 2000  # on which successive models are compared
+
+
+class EmbeddedNames(NamedTuple):
+    """The names of labels as labelled texts.
+
+    Attributes
+    ----------
+    phrases : list of str
+        Those that stand for the labels; may be empty.
+    vectors : float array of shape (phrases, width), or None
+        Their embeddings; None without phrases.
+    label_of : int array of shape (phrases,)
+        The label that each phrase names.
+    n_labels : int
+    weight : float
+        Total weight of the phrases of a label; a labelled text has weight 1.
+    """
+
+    phrases: list[str]
+    vectors: np.ndarray | None
+    label_of: np.ndarray
+    n_labels: int
+    weight: float
+
+
+def embed_names(
+    names: Sequence[str],
+    embed: Callable[[Sequence[str]], np.ndarray],
+    descriptions: str | None,
+    *,
+    weight: float,
+) -> EmbeddedNames:
+    """Embed the phrases that stand for labels, as `label_phrases` reads them from `descriptions`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all labels.
+    embed : callable
+        From texts to vectors.
+    descriptions : str, optional
+        YAML file: label to phrases that replace its name.
+    weight : float
+        As in `EmbeddedNames`; 0: the names have no meaning and are not embedded.
+    """
+    if not weight or not names:
+        return EmbeddedNames([], None, np.zeros(0, int), len(names), weight)
+    phrases, label_of = flatten_phrases(label_phrases(names, descriptions))
+    return EmbeddedNames(phrases, embed(phrases), label_of, len(names), weight)
 
 
 class BatchProbe:
@@ -72,6 +123,42 @@ class BatchProbe:
         self.embeddings, self.single_label = embeddings, single_label
         self.has_names = bool(len(label_of))
         self.rule = DecisionRule.of(0.5, n_labels, single_label=single_label, at_least_one=True)
+
+    @classmethod
+    def of_texts(
+        cls,
+        embeddings: np.ndarray,
+        texts: Sequence[str],
+        names: EmbeddedNames,
+        *,
+        single_label: bool,
+        seed: int,
+        n_seen: int | None = None,
+    ) -> BatchProbe:
+        """Return the probe of some texts, with vectors of their words by latent semantic analysis.
+
+        Parameters
+        ----------
+        embeddings : float array of shape (texts, width)
+        texts : sequence of str
+        names : EmbeddedNames
+        single_label : bool
+        seed : int
+            Of the analysis.
+        n_seen : int, optional
+            The analysis learns the words of the first texts only, so many; default: of all.
+        """
+        analysis = LatentSemanticAnalysis.fit(texts[:n_seen], seed=seed)
+        return cls(
+            embeddings,
+            analysis(texts),
+            name_embeddings=embeddings[:0] if names.vectors is None else names.vectors,
+            name_words=analysis(names.phrases),
+            label_of=names.label_of,
+            n_labels=names.n_labels,
+            single_label=single_label,
+            name_weight=names.weight,
+        )
 
     def can_fit(self, labels: np.ndarray) -> bool:
         """Return whether there is anything to learn from: labelled texts or names of labels."""

@@ -31,7 +31,7 @@
 - `to_label`: the texts to label next, as JSON lines, CSV and tasks of Label Studio.
 - `annotators`: how annotators agree, as tables, and the labels merged from theirs.
 - `agreement_log`: when labelling more no longer changes what a model says.
-- `labelling_curves`: what strategies of active learning save, as a table.
+- `labelling_curves`: what strategies of active learning save: curves, tables, files.
 - `tagged_file`: tagged rows as JSON lines, CSV or Parquet; survives an interruption.
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
@@ -107,7 +107,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "label_errors": ["report_simulation"],
         "input_parts": ["is_folder"],
-        "labelling_curves": ["simulation_curves", "simulation_rows", "simulation_table"],
+        "labelling_curves": [
+            "simulation_curves",
+            "simulation_rows",
+            "simulation_table",
+            "write_simulation",
+        ],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "multi_task": ["join_scores", "write_task_results"],

@@ -1,20 +1,66 @@
-"""What strategies of active learning save: learning curves, and a table beside random choice."""
+"""What strategies of active learning save: learning curves, and tables beside random choice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from shared.cli.files import atomic_write, write_csv
+from shared.cli.launch import machine
+from shared.plots.learning_curves import plot_learning_curves
+from shared.reports.cards import command_line
 
 if TYPE_CHECKING:
     from shared.methods.active_learning import Round
 
 BASELINE = "random"
 SIZES_SHOWN = 6  # columns of the table
+_EXPLANATION = (
+    "`labels for` is where the mean curve of a strategy first reaches the F1 of random choice with "
+    "all labels; `saved` is the share of the labels that it does not need. `stable at` is where "
+    "successive models agreed (mean kappa of three rounds at least .99), with the number of seeds."
+)
 
 # The rounds of each strategy and seed.
 Simulations = Mapping[str, Mapping[int, Sequence["Round"]]]
+
+
+def write_simulation(output_dir: Path, simulations: Simulations, data: str, setting: str) -> str:
+    """Write ``results.csv``, ``learning_curves.png`` and ``README.md``; return the text to print.
+
+    Parameters
+    ----------
+    output_dir : Path
+    simulations : Simulations
+    data : str
+        Description of the data.
+    setting : str
+        What the seeds share, the end of a sentence that names them.
+    """
+    write_csv(output_dir / "results.csv", simulation_rows(simulations))
+    by_seed = next(iter(simulations.values()))
+    sizes = np.array([r.n_labels for r in next(iter(by_seed.values()))])
+    curves = simulation_curves(simulations)
+    plot_learning_curves(curves, sizes, output_dir / "learning_curves.png")
+    tables = "\n\n".join(
+        f"{metric.replace('_f1', '').capitalize()} F1\n\n{simulation_table(simulations, metric)}"
+        for metric in ("macro_f1", "micro_f1")
+    )
+    with atomic_write(output_dir / "README.md") as file:
+        file.write(
+            f"# What to label next\n\n{date.today()}, {machine()}. Mean ± standard deviation over "
+            f"seeds {', '.join(map(str, by_seed))}, {setting}\n\n"
+            f"```bash\n{command_line()}\n```\n\n![F1 by labels](learning_curves.png)\n\n"
+            f"{tables}\n\n{_EXPLANATION}\n\n## Data\n\n```\n{data}\n```\n"
+        )
+    return (
+        f"{tables}\n\n{_EXPLANATION}\n\nEverything is in {output_dir}:\n"
+        "README.md (these tables), results.csv and learning_curves.png."
+    )
 
 
 def simulation_rows(simulations: Simulations) -> list[dict[str, Any]]:
