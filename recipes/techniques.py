@@ -36,29 +36,23 @@ News (techniques_ag_news.yaml) 10 of 23 claims agree with their source, 4 contra
 no clear difference; on the test file the defaults have accuracy .798, the best setting .844.
 """
 
-import copy
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import SchedulerType
-from transformers.training_args import OptimizerNames
 
 from shared.cli import (
     UserError,
     exit_on_user_error,
     flag,
+    kept_record,
     parse_arguments,
     progress,
     result_flags,
     start_recipe,
-    write_json,
 )
 from shared.data import SplitArguments, load_and_split
 from shared.evaluation import (
@@ -86,9 +80,12 @@ from shared.training import (
     LengthGroupedTrainer,
     MultilabelCollator,
     NotFiniteError,
+    best_rate,
     check_health,
     classification_loss,
+    departures,
     layer_signals,
+    run_arguments,
 )
 
 SIGNAL_ROWS = 256  # training rows whose activations and gradients are drawn
@@ -175,37 +172,6 @@ class TechniquesArguments(SplitArguments, EpochTrainingArguments):
         if self.bf16 is None:
             self.bf16 = False  # the network is too small to gain
         super().__post_init__()
-
-
-def run_arguments(
-    args: TechniquesArguments, changes: dict[str, Any], seed: int
-) -> TechniquesArguments:
-    """Return the flags of one run: the defaults with the changes of a setting."""
-    changes, run_args = dict(changes), copy.copy(args)
-    run_args.learning_rate *= changes.pop("rate_factor", 1.0)
-    run_args.hidden_size *= changes.pop("width_factor", 1)
-    factor = changes.pop("step_factor", 1.0)
-    for name, value in changes.items():
-        setattr(run_args, name, value)
-    # Runs with other batches see as many texts.
-    run_args.num_train_epochs *= factor
-    if args.max_steps > 0:
-        sizes = args.per_device_train_batch_size / run_args.per_device_train_batch_size
-        run_args.max_steps = max(round(factor * sizes * args.max_steps), 1)
-    run_args.seed = seed
-    run_args.optim = OptimizerNames(run_args.optim)
-    run_args.lr_scheduler_type = SchedulerType(run_args.lr_scheduler_type)
-    return run_args
-
-
-def departures(args: TechniquesArguments, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the changes that change something, so that equal runs are recognised as such."""
-    factors = {"rate_factor": 1.0, "step_factor": 1.0, "width_factor": 1}
-    return {
-        name: value
-        for name, value in changes.items()
-        if value != (factors[name] if name in factors else getattr(args, name))
-    }
 
 
 def main() -> None:
@@ -316,21 +282,11 @@ def main() -> None:
     common = [*result_flags(args, TechniquesArguments, *ignored), *split.fingerprints]
     common += [f"{name}={getattr(args, name)}" for name in sorted(own)]
 
-    def path_of(changes: dict[str, Any], seed: int, tests: bool) -> Path:
-        identity = json.dumps([common, changes, seed, tests], sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        return output_dir / "runs" / f"{digest}.json"
-
     def run(changes: dict[str, Any], seed: int, *, tests: bool = False) -> dict[str, Any]:
         """Return the record of a run, of an earlier call if there is one."""
         changes = departures(args, changes)
-        path = path_of(changes, seed, tests)
-        try:
-            return json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):  # not run yet, or a damaged file
-            record = train(changes, seed, tests=tests)
-            write_json(path, record)
-            return record
+        identity = [common, changes, seed, tests]
+        return kept_record(output_dir / "runs", identity, lambda: train(changes, seed, tests=tests))
 
     # Train each setting of each technique, with each seed.
     seeds = [args.seed + number for number in range(args.num_seeds)]
@@ -348,11 +304,7 @@ def main() -> None:
                     factor: run(changes | {"rate_factor": factor}, seeds[0]).get("valid_loss")
                     for factor in factors
                 }
-                factor = min(factors, key=lambda f: math.inf if losses[f] is None else losses[f])
-                changes["rate_factor"] = factor
-                note = f"rate {factor * args.learning_rate:.2g}"
-                if factor in (min(factors), max(factors)):
-                    note += f", {'lowest' if factor == min(factors) else 'highest'} tried"
+                changes["rate_factor"], note = best_rate(losses, args.learning_rate)
             chosen[technique, name] = changes
             records = [run(changes, seed) for seed in seeds]
             results[technique].append(SettingResult(technique, name, records, note))

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "atomic_write",
             "expand_path",
             "folder_fingerprint",
+            "kept_record",
             "make_output_dir",
             "temporary_folder",
             "write_csv",

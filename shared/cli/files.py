@@ -1,13 +1,14 @@
 """Files of a run: written as a whole or not at all, so that no reader gets half a file."""
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -137,6 +138,27 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+
+
+def kept_record(folder: Path, identity: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the record that an earlier call has kept in a folder, or make it and keep it.
+
+    Parameters
+    ----------
+    folder : Path
+    identity : JSON value
+        Everything that decides about the record; its hash is the name of the file.
+    make : callable
+        Called without arguments if there is no file, or a damaged one.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        record = make()
+        write_json(path, record)
+        return record
 
 
 def write_csv(

@@ -122,7 +122,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "search": ["Objective", "Search"],
         "search_ranges": ["read_ranges"],
         "signals": ["layer_signals"],
-        "techniques": ["BASES", "CLAIMS", "TECHNIQUES"],
+        "techniques": ["BASES", "CLAIMS", "TECHNIQUES", "best_rate", "departures", "run_arguments"],
         "token_blocks": ["token_blocks", "token_stream"],
         "trainer": ["LengthGroupedTrainer", "NotFiniteError"],
     },

@@ -1,12 +1,15 @@
 """Techniques of training to compare on one small network, and what their sources say of them.
 
-`TECHNIQUES` has the settings of each technique, `CLAIMS` the sentences to check. All settings of a
+`TECHNIQUES` has the settings of each technique, `run_arguments` makes them flags of a run, `CLAIMS`
+has the sentences to check. All settings of a
 technique differ in it alone, from the same defaults (and from `BASES`, where a technique shows only
 away from the defaults).
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -108,6 +111,67 @@ TECHNIQUES: dict[str, dict[str, Changes]] = {
 BASES: dict[str, Changes] = {
     "clipping": {"optim": "sgd", "optim_args": "momentum=0.9", "rate_factor": 300.0},
 }
+
+
+def run_arguments(args: Any, changes: Changes, seed: int) -> Any:
+    """Return the flags of one run: the defaults with the changes of a setting.
+
+    Parameters
+    ----------
+    args : TrainingArguments
+        The defaults, with ``hidden_size``. They are not changed.
+    changes : Changes
+    seed : int
+
+    Returns
+    -------
+    object of the class of `args`
+        A run with other batches has other ``max_steps``, so that it sees as many texts.
+    """
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    values, run_args = dict(changes), copy.copy(args)
+    run_args.learning_rate *= values.pop("rate_factor", 1.0)
+    run_args.hidden_size *= values.pop("width_factor", 1)
+    factor = values.pop("step_factor", 1.0)
+    for name, value in values.items():
+        setattr(run_args, name, value)
+    run_args.num_train_epochs *= factor
+    if args.max_steps > 0:
+        sizes = args.per_device_train_batch_size / run_args.per_device_train_batch_size
+        run_args.max_steps = max(round(factor * sizes * args.max_steps), 1)
+    run_args.seed = seed
+    run_args.optim = OptimizerNames(run_args.optim)
+    run_args.lr_scheduler_type = SchedulerType(run_args.lr_scheduler_type)
+    return run_args
+
+
+def departures(args: Any, changes: Changes) -> dict[str, Any]:
+    """Return the changes that change something, so that equal runs are recognised as such."""
+    factors = {"rate_factor": 1.0, "step_factor": 1.0, "width_factor": 1}
+    return {
+        name: value
+        for name, value in changes.items()
+        if value != (factors[name] if name in factors else getattr(args, name))
+    }
+
+
+def best_rate(losses: Mapping[float, float | None], learning_rate: float) -> tuple[float, str]:
+    """Return the factor of the learning rate with the lowest loss, and a note about it.
+
+    Parameters
+    ----------
+    losses : mapping of factor to validation loss
+        None: the training diverged.
+    learning_rate : float
+        The rate that the factors multiply.
+    """
+    factor = min(losses, key=lambda f: math.inf if (loss := losses[f]) is None else loss)
+    note = f"rate {factor * learning_rate:.2g}"
+    if factor in (min(losses), max(losses)):
+        note += f", {'lowest' if factor == min(losses) else 'highest'} tried"
+    return factor, note
 
 
 class Claim(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 from command_line import Recipe, read_json, write
 
 from shared.cli.arguments import parse_arguments
-from shared.training.techniques import BASES, TECHNIQUES
+from shared.training.techniques import BASES, TECHNIQUES, departures, run_arguments
 
 WORDS = {"bug": "crash error fails broken", "docs": "typo manual page wording"}
 
@@ -95,8 +95,7 @@ def test_schedules_and_decay_with_several_labels_per_text(recipe, tmp_path):
 
 
 def test_every_setting_changes_flags_of_the_recipe(recipe, flags):
-    module = recipe.module
-    args = parse_arguments(module.TechniquesArguments, [*map(str, flags)])
+    args = parse_arguments(recipe.module.TechniquesArguments, [*map(str, flags)])
     for technique, settings in TECHNIQUES.items():
         seen = []
         for setting in settings.values():
@@ -104,13 +103,13 @@ def test_every_setting_changes_flags_of_the_recipe(recipe, flags):
             rates = changes.get("rate_factor")
             if isinstance(rates, tuple):
                 changes["rate_factor"] = rates[0]
-            run_args = module.run_arguments(args, changes, seed=7)
+            run_args = run_arguments(args, changes, seed=7)
             values = {f.name: getattr(run_args, f.name) for f in dataclasses.fields(args)}
             assert values not in seen, technique  # each differs from the others
             seen.append(values)
-            departed = module.departures(args, changes)
-            assert module.departures(args, departed) == departed
-    large = module.run_arguments(args, TECHNIQUES["batch_size"]["256"], seed=1)
+            departed = departures(args, changes)
+            assert departures(args, departed) == departed
+    large = run_arguments(args, TECHNIQUES["batch_size"]["256"], seed=1)
     assert (large.max_steps, large.per_device_train_batch_size) == (1, 256)
     assert args.max_steps == 4  # unchanged
 

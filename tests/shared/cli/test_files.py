@@ -14,6 +14,7 @@ from shared.cli.files import (
     ROOT,
     atomic_write,
     expand_path,
+    kept_record,
     make_output_dir,
     remove_abandoned,
     temporary_folder,
@@ -134,6 +135,23 @@ def test_write_json_refuses_what_json_cannot_hold(tmp_path, value):
         write_json(tmp_path / "a.json", {"loss": value})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.0}
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_record_is_made_once_and_again_if_it_is_damaged(tmp_path):
+    made = []
+
+    def make():
+        made.append(len(made))
+        return {"number": made[-1]}
+
+    for _ in range(2):
+        assert kept_record(tmp_path, [{"b": 1, "a": 2}, 3], make) == {"number": 0}
+    assert kept_record(tmp_path, [{"a": 2, "b": 1}, 3], make) == {"number": 0}  # the same
+    (path,) = tmp_path.iterdir()
+    path.write_text('{"half')
+    assert kept_record(tmp_path, [{"b": 1, "a": 2}, 3], make) == {"number": 1}
+    assert kept_record(tmp_path, [{"b": 1, "a": 2}, 4], make) == {"number": 2}
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_write_csv_quotes_what_needs_it(tmp_path):
