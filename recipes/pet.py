@@ -53,7 +53,6 @@ from shared.cli import (
     parse_arguments,
     print_once,
     start_recipe,
-    write_csv,
 )
 from shared.data import TaggingArguments, UnlabelledArguments, load_and_split, load_unlabelled
 from shared.evaluation import (
@@ -96,21 +95,20 @@ from shared.reports import (
     save_trained_tagger,
     split_metrics,
     tag_unlabelled,
+    write_patterns,
 )
 from shared.training import (
     CheckpointOnSignal,
     ClozeCollator,
     ClozeTrainer,
-    DecoupledLabelLoss,
     EpochTrainingArguments,
     LabelWords,
     LengthGroupedTrainer,
-    MultilabelLoss,
     ReadableProgress,
-    SingleLabelLoss,
     SoftLabelCollator,
     check_health,
     classification_loss,
+    cloze_objective,
     remove_checkpoints,
     round_arguments,
     score_masked_tokens_only,
@@ -123,7 +121,6 @@ TEMPLATES = [
     "[ Topic: {mask} ] {text}",
     "{text} ({mask})",
 ]
-MASKED_WEIGHTS = {"pet": 1e-4, "adapet": 1.0}  # those of the papers
 CHECKED_TOKENS = 64  # of a row, in the health check
 
 
@@ -224,20 +221,7 @@ def main() -> None:
     unlabelled = load_unlabelled(split, args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     rows, y = split.rows | {"unlabelled": unlabelled.rows}, split.labels
-    loss_name = args.loss
-    if loss_name == "auto":
-        loss_name = "pet" if single_label else "adapet"
-    if loss_name == "pet" and not single_label:
-        raise UserError(
-            "--loss pet: takes one label per text, and the data has texts with another number; use "
-            "--loss adapet"
-        )
-    masked_weight = args.masked_weight
-    if masked_weight is None:
-        masked_weight = MASKED_WEIGHTS[loss_name]
-    label_loss = SingleLabelLoss
-    if loss_name == "adapet":
-        label_loss = DecoupledLabelLoss if single_label else MultilabelLoss
+    objective = cloze_objective(args.loss, args.masked_weight, single_label=single_label)
 
     # Patterns, and the words of the labels in the vocabulary of the masked language model.
     prompts = read_prompt_templates(args.prompts, label_names, "{mask}", TEMPLATES)
@@ -281,7 +265,7 @@ def main() -> None:
         train = with_soft_labels(tokens["train"], y["train"])
         train = train.add_column("place", tokens["train"]["place"][:])
         train = train.add_column("sample", np.arange(len(train)))
-        masks = masked_weight > 0 and not args.health_check
+        masks = objective.masked_weight > 0 and not args.health_check
         masked_model = load_masked()
         score_masked_tokens_only(masked_model, label_words)
         trainer = ClozeTrainer(
@@ -293,30 +277,26 @@ def main() -> None:
                 masked_tokenizer,
                 seed=run_args.seed,
                 epoch=lambda: int(trainer.state.epoch or 0),
-                texts=tokens["unlabelled"] if masks and loss_name == "pet" else None,
-                label_words=label_words if masks and loss_name == "adapet" else None,
+                texts=tokens["unlabelled"] if masks and objective.loss == "pet" else None,
+                label_words=label_words if masks and objective.loss == "adapet" else None,
             ),
-            compute_loss_func=label_loss(label_smoothing=args.label_smoothing_factor),
-            masked_weight=masked_weight,
+            compute_loss_func=objective.label_loss(label_smoothing=args.label_smoothing_factor),
+            masked_weight=objective.masked_weight,
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
             bf16_predictions=args.bf16,
         )
         return trainer
 
-    def build_rule(valid_scores=None):
-        """Return the rule for scores from 0 to 1, with thresholds tuned on those of valid rows."""
-        tuned = valid_scores is not None and len(valid_scores) > 0
-        return DecisionRule.of(
-            tune_thresholds(valid_scores, y["valid"], tolerance=2) if tuned else 0.5,
-            len(label_names),
-            single_label=single_label,
-            at_least_one=corpus.empty_labels == "unlabelled" and not tuned,
-        )
+    half_rule = DecisionRule.of(
+        *(0.5, len(label_names)),
+        single_label=single_label,
+        at_least_one=corpus.empty_labels == "unlabelled",
+    )
 
     def test_f1(logits):
         """Return the F1 scores of logits on the test texts, at a threshold of .5."""
-        scores = soft_labels(logits, 1.0, single_label=single_label)
-        return f1_scores(*split.with_unknown_labels("test", build_rule().choose(scores)))
+        predicted = half_rule.choose(soft_labels(logits, 1.0, single_label=single_label))
+        return f1_scores(*split.with_unknown_labels("test", predicted))
 
     # Fine-tune one or more models for each pattern, and let them score the labels of texts.
     started = perf_counter()
@@ -328,7 +308,7 @@ def main() -> None:
         run_args.seed = args.seed + repetition
         if args.health_check:
             trainer = build_cloze(args, in_pattern(template, ["train"]))
-            uninformed = None if loss_name == "pet" else np.log(vocab_size) * y["train"].mean()
+            uninformed = None if objective.loss == "pet" else np.log(vocab_size) * y["train"].mean()
             counts = split.label_counts()
             check_health(trainer, length, label_counts=counts, uninformed=uninformed)
             return
@@ -393,7 +373,10 @@ def main() -> None:
     test = student.predict(tokens["test"], metric_key_prefix="test")
     scores = {"test": to_scores(test.predictions)}
     scores["valid"] = to_scores(student.predict(tokens["valid"]).predictions)
-    rule = build_rule(scores["valid"])
+    rule = half_rule
+    if len(y["valid"]):
+        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
+        rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
     calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
     mean_f1 = test_f1(ensemble_scores(logits["test"], weights))
@@ -424,23 +407,15 @@ def main() -> None:
             truncation_side=tokenizer.truncation_side,
             evaluation=split.explain(None),
             note=f"It learned the labels that {len(runs)} fine-tuned masked language models gave "
-            f"{len(targets):,} unlabelled texts ({loss_name}); patterns.csv has their figures.",
+            f"{len(targets):,} unlabelled texts ({objective.loss}); patterns.csv has their "
+            "figures.",
         ),
         log_history=student.state.log_history,
         top_scores=args.top_scores,
     )
     if args.process_index == 0:
-        write_csv(output_dir / "patterns.csv", table)
-    print_once(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n")
-    for row in table:
-        print_once(
-            f"{row['pattern']!r}: accuracy before training {row['accuracy_before']:.3f}, test "
-            f"micro F1 {row['test_micro_f1']:.3f}"
-        )
-    print_once(
-        f"mean of the patterns: micro F1 {mean_f1['micro_f1']:.3f}, macro F1 "
-        f"{mean_f1['macro_f1']:.3f}"
-    )
+        of_patterns = write_patterns(output_dir, table, mean_f1)
+        print(f"\nTest ({len(y['test']):,} texts)\n\n{report}\n\n{of_patterns}")
     remove_checkpoints(args.output_dir)
     tag_unlabelled(output_dir, corpus, args)
     push_to_hub(output_dir, args)

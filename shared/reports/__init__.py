@@ -3,6 +3,7 @@
 - `results`: metrics, predictions, plots and the model card of one classifier.
 - `trained_tagger`: a model that was trained, saved with its results.
 - `predictions`: predictions as JSON lines and as text to print; tags of the unlabelled rows.
+- `patterns`: what each pattern of pattern-exploiting training scores, and their mean.
 - `page_parts`: pages that need no network: styles, scripts and charts that they share.
 - `page`: report.html, one page that shows where a classifier is wrong.
 - `page_data`: what report.html shows, from arrays to JSON values.
@@ -116,6 +117,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
         "multi_task": ["join_scores", "write_task_results"],
+        "patterns": ["write_patterns"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
         "repeats": ["summarize_repeats"],

@@ -62,7 +62,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "early_stopping",
         ],
         "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
-        "cloze": ["ClozeCollator", "ClozeTrainer", "DecoupledLabelLoss", "LabelWords"],
+        "cloze": [
+            "ClozeCollator",
+            "ClozeTrainer",
+            "DecoupledLabelLoss",
+            "LabelWords",
+            "cloze_objective",
+        ],
         "collators": [
             "AugmentingCollator",
             "MaskingCollator",

@@ -9,20 +9,22 @@ Training" (ADAPET). In the order of a step: `ClozeCollator` makes batches of row
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from shared.cli.errors import UserError
 from shared.training.collators import IGNORE_INDEX, MaskingCollator, SoftLabelCollator
-from shared.training.losses import MultilabelLoss, masked_token_loss
+from shared.training.losses import MultilabelLoss, SingleLabelLoss, masked_token_loss
 from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+_MASKED_WEIGHTS = {"pet": 1e-4, "adapet": 1.0}  # those of the papers
 MASKED_SHARE = 0.15  # of the tokens of a text (Devlin et al. 2019)
 
 # --- scores and losses ---------------------------------------------------------------------------
@@ -67,6 +69,56 @@ class DecoupledLabelLoss(MultilabelLoss):
         """Return the scalar loss of the scores of `LabelWords`, (rows, labels)."""
         scores = outputs["logits"].float()
         return super().__call__({"logits": against_all_words(scores)}, labels, *args, **kwargs)
+
+
+class ClozeObjective(NamedTuple):
+    """What a masked language model learns from texts in a pattern.
+
+    Attributes
+    ----------
+    loss : {"pet", "adapet"}
+    masked_weight : float
+        Weight of the loss of masked tokens.
+    label_loss : type
+        Class of the loss of the labels.
+    """
+
+    loss: str
+    masked_weight: float
+    label_loss: type[SingleLabelLoss | MultilabelLoss]
+
+
+def cloze_objective(
+    loss: str, masked_weight: float | None, *, single_label: bool
+) -> ClozeObjective:
+    """Return the objective that flags name.
+
+    Parameters
+    ----------
+    loss : {"auto", "pet", "adapet"}
+        "auto": that of PET if each text has one label.
+    masked_weight : float, optional
+        None: that of the paper.
+    single_label : bool
+        Whether each text has exactly one label.
+
+    Raises
+    ------
+    UserError
+        For the loss of PET where texts have another number of labels.
+    """
+    if loss == "auto":
+        loss = "pet" if single_label else "adapet"
+    if loss == "pet" and not single_label:
+        raise UserError(
+            "--loss pet: takes one label per text, and the data has texts with another number; use "
+            "--loss adapet"
+        )
+    label_loss: type[SingleLabelLoss | MultilabelLoss] = SingleLabelLoss
+    if loss == "adapet":
+        label_loss = DecoupledLabelLoss if single_label else MultilabelLoss
+    weight = _MASKED_WEIGHTS[loss] if masked_weight is None else masked_weight
+    return ClozeObjective(loss, weight, label_loss)
 
 
 def against_all_words(scores: torch.Tensor) -> torch.Tensor:
