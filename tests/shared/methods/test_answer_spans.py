@@ -92,7 +92,7 @@ def test_windows_cover_the_context_and_lead_back_to_the_answer(tokenizer, rows, 
             best = answer.spans[0]
             assert row.answers[0].strip() in best.text
             assert row.context[best.start : best.start + len(best.text)] == best.text
-            assert best.score > 0.3
+            assert best.score > 0.9 / is_target.sum()  # windows that hold it share it
         if not is_target.any():
             assert answer.text(0.0) == ""
             assert answer.no_answer_score > 0.99
