@@ -287,6 +287,13 @@ def main() -> None:
         )
         return trainer
 
+    if args.health_check:
+        trainer = build_cloze(args, in_pattern(prompts.templates[0], ["train"]))
+        uninformed = None if objective.loss == "pet" else np.log(vocab_size) * y["train"].mean()
+        counts = split.label_counts()
+        check_health(trainer, length, label_counts=counts, uninformed=uninformed)
+        return
+
     half_rule = DecisionRule.of(
         *(0.5, len(label_names)),
         single_label=single_label,
@@ -306,12 +313,6 @@ def main() -> None:
         run_args = round_arguments(args, number, num_train_epochs=args.num_train_epochs)
         run_args.eval_strategy, run_args.load_best_model_at_end = "no", False
         run_args.seed = args.seed + repetition
-        if args.health_check:
-            trainer = build_cloze(args, in_pattern(template, ["train"]))
-            uninformed = None if objective.loss == "pet" else np.log(vocab_size) * y["train"].mean()
-            counts = split.label_counts()
-            check_health(trainer, length, label_counts=counts, uninformed=uninformed)
-            return
         print_once(f"\nPattern {number + 1} of {len(runs)}: {template!r}")
         tokens = in_pattern(template, ["train", "unlabelled", "test"])
         # A Trainer of its own: a prediction before a training keeps processes from sharing
