@@ -14,8 +14,10 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Else each of the hundreds of recipes that tests start would compile all modules anew.
+# Else each of the hundreds of recipes that tests start would compile all modules anew, and each run
+# of the tests would rewrite their assertions anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure.
 settings.register_profile("without_deadline", deadline=None)

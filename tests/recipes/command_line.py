@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import run_script
 
 from shared.cli.errors import exit_on_user_error
 
@@ -39,6 +40,14 @@ def run(*command, check=True, cwd=ROOT, **environment):
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+def launch(*words):
+    """Run a recipe by ``accelerate launch`` in forks; return the finished process.
+
+    `run` with `LAUNCH` does the same in processes that import the libraries themselves.
+    """
+    return run_script(*LAUNCH[1:], *words)
 
 
 def load_recipe(name):

@@ -1,7 +1,7 @@
 """A tagger trained once for all tests."""
 
 import pytest
-from command_line import LAUNCH, run
+from command_line import launch
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,4 @@ def tagger_flags(tiny_model, tiny_issues, tmp_path_factory):
 def trained(tagger_flags, tmp_path_factory):
     """A finished run through ``accelerate launch``: its folder, and the process with its output."""
     folder = tmp_path_factory.mktemp("trained") / "tagger"
-    process = run(
-        *(*LAUNCH, "recipes/github_tagger.py", *tagger_flags, "--output_dir", folder),
-    )
-    return folder, process
+    return folder, launch("recipes/github_tagger.py", *tagger_flags, "--output_dir", folder)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 
 from shared.data.arguments import DataArguments
 from shared.data.corpus import load_data
@@ -156,10 +156,7 @@ def test_ids_in_place_of_texts_through_accelerate(tmp_path):
     lines = ["row,annotator,labels", "7,a,bug", "7,b,bug", "8,a,docs", "8,b,bug"]
     data = write(tmp_path / "ids.csv", "\n".join(lines) + "\n")
     flags = ("--text_columns", "row", "--output_dir", tmp_path / "out")
-    run(
-        *(*LAUNCH, "recipes/agreement.py", "--data", data, *flags),
-        *("--cache_dir", tmp_path / "cache"),
-    )
+    launch("recipes/agreement.py", "--data", data, *flags, "--cache_dir", tmp_path / "cache")
     merged = read_lines(tmp_path / "out" / "labelled.jsonl")
     assert [(row["row"], row["labels"]) for row in merged] == [("7", ["bug"]), ("8", None)]
 

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 
 from shared.evaluation.metrics import f1_scores
 from shared.training.callbacks import CheckpointOnSignal
@@ -192,9 +192,7 @@ def test_a_stopped_comparison_goes_on_and_a_folder_named_plain_is_nobodys_busine
 
 
 def test_through_accelerate_launch(flags):
-    process = run(
-        *(*LAUNCH, SCRIPT, *flags),
-    )
+    process = launch(SCRIPT, *flags)
     assert "Everything is in" in process.stdout
     assert "Warning" not in process.stderr
 

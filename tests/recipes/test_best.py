@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run
+from command_line import Recipe, launch, read_json, read_lines
+from forks import run_script
 
 from shared.taggers import load_tagger
 
@@ -22,9 +23,7 @@ def flags(tiny_model, tiny_issues, tmp_path_factory):
 def finished(flags, tmp_path_factory):
     """A finished run through ``accelerate launch``: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("best") / "out"
-    process = run(
-        *(*LAUNCH, "recipes/best.py", *flags, *FAST, "--output_dir", folder),
-    )
+    process = launch("recipes/best.py", *flags, *FAST, "--output_dir", folder)
     return folder, process.stdout
 
 
@@ -115,8 +114,10 @@ def test_the_candidates_with_an_encoder_truncate_texts_alike(flags, monkeypatch,
     assert passed == {"naive_bayes": False, "tfidf": False} | encoder
 
 
-def test_fine_tuning_is_a_candidate(flags, monkeypatch, capfd, tmp_path):
-    recipe = Recipe("best", monkeypatch, capfd, *flags, "--output_dir", tmp_path / "out")
-    printed = recipe("--candidates", "tfidf", "fine_tuning", "--folds", 2)
-    assert "mean of tfidf and fine_tuning" in printed
+def test_fine_tuning_is_a_candidate(flags, tmp_path):
+    process = run_script(
+        *("recipes/best.py", *flags, "--output_dir", tmp_path / "out"),
+        *("--candidates", "tfidf", "fine_tuning", "--folds", 2),
+    )
+    assert "mean of tfidf and fine_tuning" in process.stdout
     assert load_tagger(tmp_path / "out")("the memory is too slow")["scores"]

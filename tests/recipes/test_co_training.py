@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, report_rows, run, write
+from command_line import Recipe, launch, read_json, read_lines, report_rows, write
 
 from shared.taggers import load_tagger
 
@@ -122,6 +122,6 @@ def test_unlabelled_texts_of_another_file_through_accelerate(flags, tmp_path, ti
     labelled = write(tmp_path / "labelled.jsonl", rows[:60])
     more = write(tmp_path / "more.jsonl", [r | {"labels": []} for r in rows[60:]])
     flags = [*flags, "--data", labelled, "--unlabelled_data", more]
-    printed = run(*LAUNCH, SCRIPT, *flags).stdout
+    printed = launch(SCRIPT, *flags).stdout
     assert "unlabelled: 72 of 72 texts" in printed
     check_saved(tmp_path / "out")

@@ -21,7 +21,7 @@ TESTS = (
 )
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
 # Some tests of the copied file; what the others test is the same for the template.
-SELECTED = "test_configs or mistakes or two_runs or every_labelled"
+SELECTED = "test_configs or mistakes or every_labelled"
 
 
 def five_steps():

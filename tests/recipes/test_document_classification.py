@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
@@ -267,9 +267,7 @@ def test_a_health_check_leaves_no_fold(recipe, tmp_path):
 
 
 def test_through_accelerate_launch(flags):
-    process = run(
-        *(*LAUNCH, SCRIPT, *flags),
-    )
+    process = launch(SCRIPT, *flags)
     assert "Everything is in" in process.stdout
     assert process.stderr == ""
 

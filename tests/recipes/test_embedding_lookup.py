@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from forks import run_script
 from transformers import PreTrainedTokenizerBase
 
@@ -225,7 +225,7 @@ def test_a_file_of_test_rows_of_its_own(recipe, tiny_issues, tmp_path):
 
 
 def test_two_processes_give_the_figures_of_one(flags, tmp_path):
-    process = run(*LAUNCH, SCRIPT, *flags)
+    process = launch(SCRIPT, *flags)
     assert "best on validation: a label applies if" in process.stdout
     assert "Warning" not in process.stderr
     one = read_json(tmp_path / "out" / "metrics.json")

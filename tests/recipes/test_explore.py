@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from conftest import KEYWORDS
 
 LONG = (
@@ -165,8 +165,8 @@ def test_mistakes_are_one_line(recipe, tmp_path):
 
 
 def test_through_accelerate(flags, tmp_path):
-    command = (*LAUNCH, "recipes/explore.py", *flags, "--max_map", 30)
-    assert "What to do next" in run(*command).stdout
+    process = launch("recipes/explore.py", *flags, "--max_map", 30)
+    assert "What to do next" in process.stdout
     page, data = page_of(tmp_path / "out")
     assert len(data["points"]) == 30
     assert "http://" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)

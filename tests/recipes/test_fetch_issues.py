@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import Reply
-from command_line import LAUNCH, Recipe, run
+from command_line import Recipe, launch
 from forks import run_script
 from github_server import DROP, comment, github_server, issue
 
@@ -141,7 +141,7 @@ def test_the_same_rows_are_the_same_bytes(recipe, flags, tmp_path):
 
 
 def test_through_accelerate_launch(server, flags):
-    result = run(*LAUNCH, "recipes/fetch_issues.py", *flags)
+    result = launch("recipes/fetch_issues.py", *flags)
     assert rows_of(flags) == server.issues
     assert result.stderr == ""
     assert SECRET not in result.stdout

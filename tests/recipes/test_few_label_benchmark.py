@@ -3,6 +3,7 @@ import shlex
 
 import pytest
 from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 
 from shared.cli.errors import UserError
 
@@ -256,13 +257,13 @@ def test_mistakes(wrong, expected, recipe):
     assert recipe.runs() == []
 
 
-def test_the_recipes_themselves(recipe, tiny_model, tmp_path):
+def test_the_recipes_themselves(flags, tiny_model, tmp_path):
     methods = ["augmented_naive_bayes", "embedding_probe"]
-    printed = recipe(
-        *("--methods", *methods, "--sizes", 8, "--seeds", 1, "--model", tiny_model),
-        *("--max_length", 48),
+    process = run_script(
+        *("recipes/few_label_benchmark.py", *flags, "--methods", *methods),
+        *("--sizes", 8, "--seeds", 1, "--model", tiny_model, "--max_length", 48),
     )
-    assert "Everything is in" in printed
+    assert "Everything is in" in process.stdout
     assert [row["method"] for row in results(tmp_path)] == methods
     for row in results(tmp_path):
         folder = tmp_path / "out" / "cells" / row["method"] / "8" / "1"

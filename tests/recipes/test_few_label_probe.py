@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
@@ -225,7 +225,7 @@ def test_two_runs_and_two_processes_give_the_same_figures(recipe, flags, tmp_pat
     for name in ("one", "two"):
         folders = ["--cache_dir", tmp_path / name / "cache", "--output_dir", tmp_path / name]
         words = (SCRIPT, *flags, *folders)
-        process = run(*LAUNCH, *words) if name == "one" else run_script(*words, processes=2)
+        process = launch(*words) if name == "one" else run_script(*words, processes=2)
         assert process.stdout.count("Everything is in") == 1
         assert "Warning" not in process.stderr
         figures.append(read_json(tmp_path / name / "metrics.json"))

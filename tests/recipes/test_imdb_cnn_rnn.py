@@ -6,7 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 import torch
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -146,9 +146,7 @@ def test_several_labels_per_text(recipe, tmp_path):
 
 
 def test_through_accelerate_launch(flags, tmp_path, tiny_classes):
-    process = run(
-        *(*LAUNCH, SCRIPT, *flags, "--data", tiny_classes),
-    )
+    process = launch(SCRIPT, *flags, "--data", tiny_classes)
     assert process.stderr == ""
     assert "cnn: " in process.stdout
     assert "accuracy 0." in process.stdout.split("Training")[1]

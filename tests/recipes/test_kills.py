@@ -3,14 +3,14 @@
 import sys
 
 import pytest
-from command_line import PYTHON, run
+from forks import run_script
 from kills import differences
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 def test_killed_runs_end_as_one_that_nobody_killed():
     script, recipes = "tests/benchmarks/kill_everywhere.py", ("github_tagger", "tag")
-    result = run(PYTHON, script, *recipes, "--first", 40, "--every", 110, check=False)
+    result = run_script(script, *recipes, "--first", 40, "--every", 110, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [*recipes]

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from conftest import FILLER, KEYWORDS
 from tiny_models import save_tiny_model
 
@@ -112,8 +112,7 @@ def test_an_export_of_label_studio_is_data(recipe, tmp_path, tiny_issues, data):
 
 def test_from_no_label_at_all_through_accelerate(flags, tmp_path, rows):
     write(tmp_path / "none.jsonl", [row | {"labels": []} for row in rows])
-    command = (*LAUNCH, "recipes/label_next.py", *flags, "--data", tmp_path / "none.jsonl")
-    printed = run(*command).stdout
+    printed = launch("recipes/label_next.py", *flags, "--data", tmp_path / "none.jsonl").stdout
     records = batch_of(tmp_path / "out")
     assert {record["strategy"] for record in records} == {"coverage"}
     assert all(record["suggested"] == [] for record in records)

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, report_rows, run, write
+from command_line import Recipe, launch, read_json, read_lines, report_rows, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
@@ -273,7 +273,7 @@ def test_labels_that_only_the_test_file_has_count_as_misses(recipe, tiny_issues,
 def test_through_accelerate_launch_and_by_two_processes(tiny_issues, tmp_path):
     words = ["recipes/naive_bayes.py", "--data", tiny_issues, "--cache_dir", tmp_path / "cache"]
     words += ["--output_dir", tmp_path / "out"]
-    for process in (run(*LAUNCH, *words), run_script(*words, processes=2)):
+    for process in (launch(*words), run_script(*words, processes=2)):
         assert process.stdout.count("Everything is in") == 1
         assert "Warning" not in process.stderr
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ROOT, Recipe, read_json, read_lines, write
+from forks import run_script
 
 # Stands for a recipe: its score is the share of its rows that have the label "a".
 STUB = """
@@ -102,12 +103,12 @@ def test_mistakes(flags, message, recipe):
     assert message in recipe.mistake(*flags)
 
 
-def test_naive_bayes_is_searched_out_of_fold(tiny_issues, monkeypatch, capfd, tmp_path):
+def test_naive_bayes_is_searched_out_of_fold(tiny_issues, tmp_path):
     ranges = write(tmp_path / "ranges.yaml", 'min_df: ["1", "3"]')
-    recipe = Recipe("search", monkeypatch, capfd, "--data", tiny_issues, "--ranges", ranges)
-    printed = recipe(
+    process = run_script(
+        *("recipes/search.py", "--data", tiny_issues, "--ranges", ranges),
         *("--trials", 1, "--jobs", 2, "--recipe", "naive_bayes --folds 2"),
         *("--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out"),
     )
-    assert "| trial | micro_f1 | min_df |" in printed
+    assert "| trial | micro_f1 | min_df |" in process.stdout
     assert (tmp_path / "out" / "winner" / "tagger.json").exists()

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, run, write
+from command_line import Recipe, launch, read_json, write
 
 WORDS = ["crash", "error", "docs", "typo", "support", "option", "slow", "memory", "file", "label"]
 
@@ -163,9 +163,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(recipe, tmp_path):
 
 
 def test_through_accelerate_launch(flags):
-    process = run(
-        *(*LAUNCH, "recipes/train_nli.py", *flags, "--max_steps", 2),
-    )
+    process = launch("recipes/train_nli.py", *flags, "--max_steps", 2)
     assert "Everything is in" in process.stdout
     assert "Warning" not in process.stderr
 

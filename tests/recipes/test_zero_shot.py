@@ -2,7 +2,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from command_line import LAUNCH, Recipe, read_json, read_lines, run, write
+from command_line import Recipe, launch, read_json, read_lines, write
 from forks import run_script
 
 from shared.evaluation.metrics import f1_scores
@@ -202,7 +202,7 @@ def test_two_processes_give_the_same_figures(flags, tmp_path):
     figures = []
     words = (SCRIPT, *flags, "--output_dir")
     for name, process in (
-        ("one", run(*LAUNCH, *words, tmp_path / "one")),
+        ("one", launch(*words, tmp_path / "one")),
         ("two", run_script(*words, tmp_path / "two", processes=2)),
     ):
         assert process.stdout.count("Everything is in") == 1
