@@ -970,7 +970,7 @@ def test_a_loss_that_explodes_stops_the_run(tagger, tagger_flags, tmp_path, monk
 
 
 def test_a_mistake_is_one_line_and_exit_code_2():
-    process = run(PYTHON, SCRIPT, "--data", "nowhere.jsonl", check=False)
+    process = run_script(SCRIPT, "--data", "nowhere.jsonl", check=False)
     assert process.returncode == 2
     assert the_line(process.stderr) == "nowhere.jsonl: no such file"
     assert process.stdout == ""

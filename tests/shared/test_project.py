@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import run_script
 
 from shared.cli.errors import UserError
 from shared.evaluation import DecisionRule
@@ -340,12 +341,7 @@ def test_a_copy_of_tag_applies_a_tagger(tmp_path):
     folder = tmp_path / "copy"
     copy_recipe(ROOT, "tag", folder)
     flags = ("--model", "../tagger", "--data", "../new.csv", "--output", "tagged.csv")
-    subprocess.run(
-        [sys.executable, "recipes/tag.py", *flags],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        check=True,
-    )
+    run_script("recipes/tag.py", *flags, cwd=folder)
     assert (folder / "tagged.csv").read_text().splitlines()[1].startswith('"a crash","bug",')
 
 

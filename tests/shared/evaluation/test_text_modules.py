@@ -1,14 +1,13 @@
 import builtins
 import re
 import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
+from forks import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu import corpus_bleu, corpus_chrf
@@ -140,7 +139,8 @@ def test_bleu_and_chrf_are_those_of_sacrebleu(rows):
 def test_a_redirected_output_stays_open():
     """absl, which rouge_score imports, closes the output that it was imported with."""
     program = """
-import contextlib, io, logging
+import contextlib, io, logging, sys
+assert "absl" not in sys.modules
 output = io.StringIO()
 with contextlib.redirect_stderr(output):
     from shared.evaluation import Rouge
@@ -148,7 +148,7 @@ with contextlib.redirect_stderr(output):
 logging.shutdown()
 assert not output.closed
 """
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    run_script("-c", program)
 
 
 @given(pairs, st.booleans())

@@ -1,13 +1,11 @@
 """Models of architectures of this project load in a program that does not have the project."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forks import run_script
 from tiny_training import LABELS
 from transformers import AutoModelForSequenceClassification, BertConfig, pipeline
 
@@ -31,6 +29,19 @@ classify = pipeline("text-classification", model=sys.argv[1], top_k=None, trust_
 (scores,) = classify([sys.argv[2]], truncation=True)
 print(json.dumps({score["label"]: score["score"] for score in scores}))
 """
+
+
+# transformers reads the variable HF_MODULES_CACHE when it is imported, before the fork.
+CACHE = """
+import transformers.dynamic_module_utils
+transformers.dynamic_module_utils.HF_MODULES_CACHE = {!r}
+"""
+
+
+def run_elsewhere(program, folder, *words):
+    """Run a program in a folder, where the code of models is cached; return what it printed."""
+    code = CACHE.format(str(folder / "modules")) + program
+    return run_script("-c", code, *words, cwd=folder).stdout
 
 
 def save_pooled(tiny_model, tokenizer, folder):
@@ -65,15 +76,8 @@ def test_the_folder_works_without_this_project(save, tiny_model, tmp_path):
     folder = tmp_path / "model"
     save(tiny_model, tokenizer, folder)
     tokenizer.save_pretrained(folder)
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder, TEXT],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    elsewhere = json.loads(run.stdout.splitlines()[-1])
+    printed = run_elsewhere(PROGRAM, tmp_path, folder, TEXT)
+    elsewhere = json.loads(printed.splitlines()[-1])
 
     # Within this project, no code of the folder runs.
     model = load_sequence_classifier(str(folder), tokenizer=tokenizer)
@@ -118,17 +122,10 @@ def test_a_language_model_writes_without_this_project(save, tmp_path):
     folder = tmp_path / "model"
     model = save(tokenizer, folder)
     tokenizer.save_pretrained(folder)
-    run = subprocess.run(
-        [sys.executable, "-c", WRITER, folder, "the t"],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = run_elsewhere(WRITER, tmp_path, folder, "the t")
     start = tokenizer(tokenizer.bos_token + "the t", return_tensors="pt")
     own = model.eval().generate(**start, max_new_tokens=9, do_sample=False)
-    assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
+    assert json.loads(printed.splitlines()[-1]) == own[0].tolist()
 
 
 TRANSLATOR = """
@@ -159,17 +156,10 @@ def test_an_encoder_decoder_writes_without_this_project(encoder, tmp_path):
     folder = tmp_path / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    run = subprocess.run(
-        [sys.executable, "-c", TRANSLATOR, folder, TEXT],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = run_elsewhere(TRANSLATOR, tmp_path, folder, TEXT)
     batch = tokenizer([TEXT], return_tensors="pt")
     own = model.eval().generate(**batch, max_new_tokens=9, num_beams=2)
-    assert json.loads(run.stdout.splitlines()[-1]) == own[0].tolist()
+    assert json.loads(printed.splitlines()[-1]) == own[0].tolist()
 
 
 FORECASTER = """
@@ -188,16 +178,9 @@ def test_a_forecaster_works_without_this_project(tmp_path):
     model = Forecaster(ForecasterConfig(architecture="transformer", patch_size=4, **sizes)).eval()
     folder = tmp_path / "model"
     model.save_pretrained(folder)
-    run = subprocess.run(
-        [sys.executable, "-c", FORECASTER, folder],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = run_elsewhere(FORECASTER, tmp_path, folder)
     forecast = model.forecast(np.arange(12.0)[:, None])
-    np.testing.assert_allclose(json.loads(run.stdout.splitlines()[-1]), forecast, rtol=1e-5)
+    np.testing.assert_allclose(json.loads(printed.splitlines()[-1]), forecast, rtol=1e-5)
 
 
 def test_code_in_a_folder_is_not_run_by_default(tiny_model, tmp_path):
