@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from forks import run_script
 
+from shared import plots
 from shared.cli.errors import exit_on_user_error
+from shared.cli.files import atomic_write
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable
@@ -61,12 +64,17 @@ def load_recipe(name):
 class Recipe:
     """A recipe's ``main()``, called in this process to save the seconds of a start.
 
-    `flags` come before those of each call, which override them.
+    `flags` come before those of each call, which override them. A plot is drawn once: the next time
+    that the recipe draws one of this name, it gets the same picture. Drawing takes a quarter of the
+    time of a run; tests/shared/test_plots.py draws the plots of all kinds of figures.
     """
+
+    pictures: ClassVar[dict[tuple[str, str], bytes]] = {}  # by the names of recipe and plot
 
     def __init__(self, name, monkeypatch, capfd, *flags):
         self.module = load_recipe(name)
         self.monkeypatch, self.capfd, self.flags = monkeypatch, capfd, flags
+        monkeypatch.setattr(plots, "_save", self._save_plot)
 
     def __call__(self, *flags):
         """Run it; return what it printed."""
@@ -81,6 +89,14 @@ class Recipe:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return self.capfd.readouterr().out
+
+    def _save_plot(self, figure, path, draw=plots._save):
+        key = (self.module.__name__, path.name)
+        if key not in self.pictures:
+            draw(figure, path)
+            self.pictures[key] = path.read_bytes()
+        with atomic_write(path, "wb") as file:
+            file.write(self.pictures[key])
 
     def mistake(self, *flags, code=2):
         """Run it with a mistake: an exit code and one line, which is returned."""

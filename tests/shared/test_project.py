@@ -192,15 +192,27 @@ def defined_names(path):
     return names
 
 
+@pytest.fixture(scope="module")
+def copy_of(tmp_path_factory):
+    """Call with the name of a recipe of this project; return its copy and the files written."""
+
+    @cache
+    def copy(name):
+        folder = tmp_path_factory.mktemp("copies") / "a copy"
+        return folder, copy_recipe(ROOT, name, folder)
+
+    return copy
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_copy_has_every_name_that_it_imports(name, tmp_path):
-    copy_recipe(ROOT, name, tmp_path / "copy")
-    defined = cache(defined_names)
-    for path in [*tmp_path.rglob("shared/**/*.py"), *tmp_path.rglob("recipes/*.py")]:
+def test_a_copy_has_every_name_that_it_imports(name, copy_of):
+    folder, _ = copy_of(name)
+    defined, exported_names = cache(defined_names), cache(exports)
+    for path in [*folder.rglob("shared/**/*.py"), *folder.rglob("recipes/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("shared."):
-                target = (tmp_path / "copy").joinpath(*node.module.split("."))
-                table = exports(target) if target.is_dir() else {}
+                target = folder.joinpath(*node.module.split("."))
+                table = exported_names(target) if target.is_dir() else {}
                 homes = {exported: home for home, names in table.items() for exported in names}
                 for alias in node.names:
                     if target.is_dir() and alias.name in homes:
@@ -294,9 +306,8 @@ def test_an_unknown_recipe_is_refused(project, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_copy_of_a_real_recipe_is_complete(name, tmp_path):
-    folder = tmp_path / "a copy"
-    written = copy_recipe(ROOT, name, folder)
+def test_a_copy_of_a_real_recipe_is_complete(name, copy_of):
+    folder, written = copy_of(name)
     assert f"main_recipe=({name}" in (folder / "run.sh").read_text()
     subprocess.run(["bash", "-n", folder / "run.sh"], check=True)
     assert not (folder / "recipes" / "pictures").exists()
