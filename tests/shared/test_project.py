@@ -180,16 +180,28 @@ def test_the_table_of_a_copied_package_names_what_was_copied(project, tmp_path):
     assert copied == (TABLE[:start] + TABLE[end:]).replace("- `files`: files\n", "")
 
 
-def defined_names(path):
+# Most files are the same in all copies; each content is parsed once.
+@cache
+def defined_names(text):
     """Return the names that a module defines or imports at its top."""
     names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(text).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         else:
             names.add(getattr(node, "name", None))
     return names
+
+
+@cache
+def imports_of_shared(text):
+    """Return the statements of a module that import names from modules of `shared`."""
+    return [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("shared.")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -207,21 +219,19 @@ def copy_of(tmp_path_factory):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_copy_has_every_name_that_it_imports(name, copy_of):
     folder, _ = copy_of(name)
-    defined, exported_names = cache(defined_names), cache(exports)
+    exported_names = cache(exports)
     for path in [*folder.rglob("shared/**/*.py"), *folder.rglob("recipes/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("shared."):
-                target = folder.joinpath(*node.module.split("."))
-                table = exported_names(target) if target.is_dir() else {}
-                homes = {exported: home for home, names in table.items() for exported in names}
-                for alias in node.names:
-                    if target.is_dir() and alias.name in homes:
-                        file = target / f"{homes[alias.name]}.py"
-                        assert alias.name in defined(file)
-                    elif target.is_dir():
-                        assert (target / f"{alias.name}.py").is_file()
-                    else:
-                        assert alias.name in defined(target.with_suffix(".py"))
+        for node in imports_of_shared(path.read_text(encoding="utf-8")):
+            target = folder.joinpath(*node.module.split("."))
+            table = exported_names(target) if target.is_dir() else {}
+            homes = {exported: home for home, names in table.items() for exported in names}
+            for alias in node.names:
+                if target.is_dir() and alias.name not in homes:
+                    assert (target / f"{alias.name}.py").is_file()
+                else:
+                    file = target / homes[alias.name] if target.is_dir() else target
+                    text = file.with_suffix(".py").read_text(encoding="utf-8")
+                    assert alias.name in defined_names(text)
 
 
 def test_what_a_recipe_launches_comes_along_with_its_modules(project, tmp_path):
