@@ -106,12 +106,13 @@ class Popen(subprocess.Popen):
             os.getcwd() if cwd is None else cwd,
             dict(enumerate([files[0], files[3], files[5]])),
             close={files[1], files[2], files[4]} - {-1},
+            new_session=True,
         )
         self._child_created = True
         self._close_pipe_fds(*files)
 
 
-def fork(words, environment, cwd, files, close=()):
+def fork(words, environment, cwd, files, close=(), new_session=False):
     """Start a process that does what ``python WORDS`` does; return its id.
 
     Parameters
@@ -123,6 +124,8 @@ def fork(words, environment, cwd, files, close=()):
         What takes the place of the standard files, by number; -1 leaves a file as it is.
     close : iterable of int
         Files that the process does not inherit.
+    new_session : bool
+        Whether signals from the terminal do not reach the process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -130,11 +133,11 @@ def fork(words, environment, cwd, files, close=()):
         return pid
     code = 1
     try:
-        os.setsid()
+        if new_session:
+            os.setsid()
         signal.alarm(TIMEOUT)  # ends a process that hangs
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         atexit._clear()
         os.environ.clear()
         os.environ.update(environment)
@@ -165,8 +168,6 @@ def fork(words, environment, cwd, files, close=()):
 
 def run(words):
     """Run a script, or the code after -c, or the module after -m, with its arguments."""
-    if words[0] == "-u":
-        words = words[1:]
     option = words[0] if words[0] in ("-c", "-m") else ""
     first = "" if option else str(Path(words[0]).resolve().parent)
     # The folder of this file, or of the script of the parent, gives way to that of the script.
