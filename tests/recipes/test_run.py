@@ -246,8 +246,8 @@ def test_an_accelerate_config_that_is_not_there_is_named(run_sh):
 # --- a project of one recipe ---------------------------------------------------------------------
 
 
-# Recipes whose copies have between them every module that a recipe imports. tests/shared/test_project.py looks up the
-# imports of the copies of all recipes.
+# Recipes whose copies have between them every module that a recipe imports.
+# tests/shared/test_project.py looks up the imports of the copies of all recipes.
 COPIED = (
     *("annotate", "best", "demo", "explore", "export", "fetch_issues", "few_label_benchmark"),
     *("gan", "github_tagger", "label_next", "language_model", "llm_labels", "multi_task"),
