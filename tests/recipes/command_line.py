@@ -1,6 +1,7 @@
 """Run recipes as a person does, from the command line, and read what they leave."""
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -13,9 +14,7 @@ from typing import ClassVar
 import pytest
 from forks import run_script
 
-from shared import plots
 from shared.cli.errors import exit_on_user_error
-from shared.cli.files import atomic_write
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable
@@ -65,8 +64,8 @@ class Recipe:
     """A recipe's ``main()``, called in this process to save the seconds of a start.
 
     `flags` come before those of each call, which override them. A plot is drawn once: the next time
-    that the recipe draws one of this name, it gets the same picture. Drawing takes a quarter of the
-    time of a run; tests/shared/test_plots.py draws the plots of all kinds of figures.
+    that the recipe draws one of this name, it gets the same picture. Drawing takes a good part of
+    the time of a run; the tests of shared/plots draw plots of all kinds of figures.
     """
 
     pictures: ClassVar[dict[tuple[str, str], bytes]] = {}  # by the names of recipe and plot
@@ -74,7 +73,7 @@ class Recipe:
     def __init__(self, name, monkeypatch, capfd, *flags):
         self.module = load_recipe(name)
         self.monkeypatch, self.capfd, self.flags = monkeypatch, capfd, flags
-        monkeypatch.setattr(plots, "_save", self._save_plot)
+        self._draw_once()
 
     def __call__(self, *flags):
         """Run it; return what it printed."""
@@ -90,13 +89,20 @@ class Recipe:
                 signal.signal(number, handler)
         return self.capfd.readouterr().out
 
-    def _save_plot(self, figure, path, draw=plots._save):
-        key = (self.module.__name__, path.name)
-        if key not in self.pictures:
-            draw(figure, path)
-            self.pictures[key] = path.read_bytes()
-        with atomic_write(path, "wb") as file:
+    def _draw_once(self):
+        from matplotlib.figure import Figure
+
+        draw = Figure.savefig
+
+        def save(figure, file, **options):
+            key = (self.module.__name__, Path(file.name).name)
+            if key not in self.pictures:
+                picture = io.BytesIO()
+                draw(figure, picture, **options)
+                self.pictures[key] = picture.getvalue()
             file.write(self.pictures[key])
+
+        self.monkeypatch.setattr(Figure, "savefig", save)
 
     def mistake(self, *flags, code=2):
         """Run it with a mistake: an exit code and one line, which is returned."""
