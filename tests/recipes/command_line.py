@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 from forks import run_script
+from matplotlib.figure import Figure
 
 from shared.cli.errors import exit_on_user_error
 
@@ -24,6 +25,7 @@ LAUNCH = (
 )
 # On CPUs, `accelerate launch --num_processes 2` starts one process.
 TWO_PROCESSES = (PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
+DRAW = Figure.savefig
 
 
 def run(*command, check=True, cwd=ROOT, **environment):
@@ -90,15 +92,11 @@ class Recipe:
         return self.capfd.readouterr().out
 
     def _draw_once(self):
-        from matplotlib.figure import Figure
-
-        draw = Figure.savefig
-
         def save(figure, file, **options):
             key = (self.module.__name__, Path(file.name).name)
             if key not in self.pictures:
                 picture = io.BytesIO()
-                draw(figure, picture, **options)
+                DRAW(figure, picture, **options)
                 self.pictures[key] = picture.getvalue()
             file.write(self.pictures[key])
 
