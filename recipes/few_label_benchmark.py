@@ -63,10 +63,10 @@ class Method(NamedTuple):
 
     `encoder`: it accepts --model and --max_length. `embeds`: its first cell caches the embeddings
     that the others need, so they wait for it. `uses_labels`: if false, one cell per seed serves
-    all sizes. `prepare`: a command that runs once before the cells; {prepared} in the flags is its
-    output folder. `package`: an optional package that it needs. `unlabelled`: it trains on
-    unlabelled texts. `slow`: it reads each text with a large model. These three run only if they
-    are named.
+    all sizes. `prepare`: a command that runs once before the cells and leaves a model, which the
+    flag `prepared` names; with that flag among --method_flags nothing is prepared. `package`: an
+    optional package that it needs. `unlabelled`: it trains on unlabelled texts. `slow`: it reads
+    each text with a large model. These three run only if they are named.
     """
 
     script: str
@@ -75,6 +75,7 @@ class Method(NamedTuple):
     embeds: bool = False
     uses_labels: bool = True
     prepare: str = ""
+    prepared: str = "--model"
     package: str = ""
     unlabelled: bool = False
     slow: bool = False
@@ -104,17 +105,15 @@ METHODS = {
     "fine_tuning": Method("recipes/github_tagger.py"),
     "augmented_fine_tuning": Method("recipes/augmentation.py"),
     "adapted_fine_tuning": Method(
-        "recipes/github_tagger.py",
-        "--model {prepared}",
-        prepare="recipes/domain_adaptation.py",
+        "recipes/github_tagger.py", prepare="recipes/domain_adaptation.py"
     ),
     "co_training": Method("recipes/co_training.py", embeds=True, unlabelled=True),
     "uda": Method("recipes/uda.py", unlabelled=True),
     "self_training": Method("recipes/self_training.py", unlabelled=True),
     "pet": Method(
         "recipes/pet.py",
-        "--masked_model {prepared}",
         prepare="recipes/domain_adaptation.py",
+        prepared="--masked_model",
         unlabelled=True,
     ),
     "setfit": Method("tests/benchmarks/setfit_peer.py", package="setfit"),
@@ -208,10 +207,18 @@ def main() -> None:
         if size != "all" and not 0 < int(size) <= min(pools):
             raise UserError(f"--sizes {size}: the pool has {min(pools)} training rows")
     for name in args.methods.copy():
-        # Rows that a smaller training set leaves out count as unlabelled.
-        unlabelled = METHODS[name].unlabelled and "all" in args.sizes
-        if (METHODS[name].prepare or unlabelled) and not len(corpus.unlabelled):
-            print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to train on")
+        if len(corpus.unlabelled):
+            break
+        method, purpose = METHODS[name], ""
+        if is_prepared(name, args):
+            purpose = (
+                f"adapt a model to; name one: --method_flags '{name}: {method.prepared} MODEL'"
+            )
+        elif method.unlabelled and "all" in args.sizes:
+            # Rows that a smaller training set leaves out count as unlabelled.
+            purpose = "train on"
+        if purpose:
+            print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to {purpose}")
             args.methods.remove(name)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
@@ -243,6 +250,12 @@ def main() -> None:
         )
 
 
+def is_prepared(name: str, args: BenchmarkArguments) -> bool:
+    """Return whether a method needs its preparation: further flags may name another model."""
+    method, words = METHODS[name], args.more_flags.get(name, [])
+    return bool(method.prepare) and method.prepared not in [w.split("=")[0] for w in words]
+
+
 def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Job]:
     """Return the cell of every (method, size, seed), in the order to run them."""
     cells, first_to_embed, embedding_method = {}, None, None
@@ -254,13 +267,13 @@ def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str,
             common += [f"--max_length={args.max_length}"] if args.max_length else []
         if method.unlabelled:
             common.append(f"--valid_size={args.valid_size}")  # its own default is 0
-        if method.prepare:
+        if is_prepared(name, args):
             command = (*shlex.split(method.prepare), *common)
             preparation = Job(f"{name}, preparation", folder / name / "prepared", command, data)
-        flags = method.flags.replace("{prepared}", shlex.quote(str(folder / name / "prepared")))
         if not method.package:  # a recipe, not a peer
             common.append("--tag_unlabelled=0")
-        common += [*shlex.split(flags), *args.more_flags.get(name, [])]
+        common += [method.prepared, str(preparation.folder)] if preparation else []
+        common += [*shlex.split(method.flags), *args.more_flags.get(name, [])]
         for size, seed in product(args.sizes, args.seeds):
             subset = size if method.uses_labels else "no_labels"
             command = [method.script, *common, f"--seed={seed}"]

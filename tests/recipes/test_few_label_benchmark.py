@@ -169,13 +169,13 @@ def test_a_preparation_runs_once_before_its_cells(recipe, tmp_path):
     script, notes = tmp_path / "stub.py", tmp_path / "notes"
     prepare = f"{shlex.quote(str(script))} --prepares=1 --right=0 --seed=0"
     prepare += f" --notes={shlex.quote(str(notes))}"
-    recipe.method("good", 0.75, prepare=prepare, flags="--model={prepared}")
+    recipe.method("good", 0.75, prepare=prepare)
     recipe("--methods", "good")
     first, *others = recipe.runs()
     assert "--prepares=1" in first
     assert len(others) == 4
     folder = tmp_path / "out" / "cells" / "good" / "prepared"
-    assert all(f"--model={folder}" in words for words in others)
+    assert all(words[words.index("--model") + 1] == str(folder) for words in others)
     assert len(results(tmp_path)) == 4
     recipe.method("good", 0.75, prepare=f"{prepare} --fail=all/0")
     assert recipe.mistake("--methods", "good").startswith("5 of 5 cells failed")
@@ -186,9 +186,25 @@ def test_without_unlabelled_texts_nothing_adapts_to_them(recipe, tmp_path, tiny_
     recipe.method("good", 0.75, prepare="no_such_script.py")
     data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
     printed = recipe("--data", data)
-    assert f"note: good is left out: {data} has no unlabelled texts to train on" in printed
+    assert f"note: good is left out: {data} has no unlabelled texts to adapt a model to" in printed
     assert {row["method"] for row in results(tmp_path)} == {"bad"}
     assert "no cell is finished" in recipe("--data", data, "--methods", "good")
+
+
+def test_flags_that_name_a_model_take_the_place_of_the_preparation(recipe, tmp_path, tiny_issues):
+    options = {"prepare": "no_such_script.py", "prepared": "--masked_model"}
+    recipe.method("good", 0.75, unlabelled=True, **options)
+    data = write(tmp_path / "labelled.jsonl", read_lines(tiny_issues)[:120])
+    words = ("--data", data, "--methods", "good", "--sizes", 8)
+    printed = recipe(*words)
+    assert f"note: good is left out: {data} has no unlabelled texts to adapt a model to" in printed
+    assert "name one: --method_flags 'good: --masked_model MODEL'" in printed
+    for flag in ("--masked_model mine", "--masked_model=mine"):
+        recipe(*words, "--method_flags", f"good: {flag}")
+        runs = recipe.runs()
+        assert len(runs) == 2
+        assert all("/prepared" not in " ".join(run[:-1]) for run in runs)
+        assert len(results(tmp_path)) == 2
 
 
 def test_a_method_that_trains_on_unlabelled_texts_needs_some(recipe, tmp_path, tiny_issues):
