@@ -500,6 +500,12 @@ class LengthGroupedTrainer(Trainer):
             progress |= {"seconds": seconds}
             record_progress(Path(output_dir), progress | self.own_progress())
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A checkpoint holds weights that several layers share once; the others are not missing.
+        shared = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in shared]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def own_progress(self) -> dict[str, float]:
         """Return further sums over the steps so far, of a subclass, for a checkpoint."""
         return {}

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conftest import (  # noqa: E402
+    FILLER,
+    KEYWORDS,
     TINY_PROMPTS,
     save_tiny_mlm,
     save_tiny_model,
@@ -26,6 +28,7 @@ from conftest import (  # noqa: E402
     write_tiny_issues,
 )
 from kills import Case, prepare_process, report  # noqa: E402
+from tiny_models import save_tiny_model as save_tiny_architecture  # noqa: E402
 
 DATA = "--data {inputs}/issues.jsonl --cache_dir {run}/cache"
 OUT = f"{DATA} --output_dir {{run}}/out"
@@ -157,6 +160,20 @@ CASES = {
     "zero_shot": Case(
         "recipes/zero_shot.py", f"{OUT} --model {{inputs}}/nli {CPU} --max_length 32"
     ),
+    "prompts": Case(
+        "recipes/prompts.py",
+        f"{OUT} --model {{inputs}}/causal --embedding_model {{inputs}}/model --max_length 24 {CPU} "
+        "--method few_shot --choose nearest --demonstrations 2 --train_size 24 --test_size 0.2",
+    ),
+    "label_next": Case(
+        "recipes/label_next.py",
+        f"--data {{inputs}}/unlabelled.jsonl --cache_dir {{run}}/cache --output_dir {{run}}/out "
+        f"--encoder {{inputs}}/model --max_length 32 --batch 10 {CPU}",
+    ),
+    "agreement": Case(
+        "recipes/agreement.py",
+        "--data {inputs}/answers.jsonl --cache_dir {run}/cache --output_dir {run}/out",
+    ),
     "naive_bayes": Case("recipes/naive_bayes.py", OUT),
     "train_tokenizer": Case(
         "recipes/train_tokenizer.py", f"{OUT} {MODEL} --vocab_size 90 --held_out_share 0.25"
@@ -187,8 +204,19 @@ def make_inputs(folder):
     save_tiny_model(folder / "model")
     save_tiny_nli(folder / "model", folder / "nli")
     save_tiny_mlm(folder / "model", folder / "mlm")
+    words = [*FILLER.split(), *" ".join([*KEYWORDS, *KEYWORDS.values()]).split()]
+    words += ["this", "text", "is", "about"]
+    sizes = {"max_position_embeddings": 512}
+    save_tiny_architecture(folder / "causal", "llama", words, "AutoModelForCausalLM", **sizes)
     (folder / "prompts.yaml").write_text(TINY_PROMPTS, "utf-8")
     rows = [json.loads(line) for line in issues.read_text("utf-8").splitlines()]
+    answers = [
+        {"text": row["title"], "labels": row["labels"][:1], "annotator": who}
+        for i, row in enumerate(rows[:60])
+        for who in ("anna", "ben", "carla")[: 2 + i % 2]
+    ]
+    lines = [json.dumps(answer) + "\n" for answer in answers]
+    (folder / "answers.jsonl").write_text("".join(lines), "utf-8")
     for row in rows[30:]:
         row["labels"] = []
     lines = [json.dumps(row) + "\n" for row in rows]

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model
 from tiny_training import (
     COLLATOR,
@@ -14,7 +15,12 @@ from tiny_training import (
     weighted_rows,
     weights,
 )
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForMaskedLM,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from shared.cli.errors import UserError
 from shared.models.heads import PooledForSequenceClassification
@@ -387,3 +393,19 @@ def test_label_smoothing_is_applied_by_the_loss_or_refused(tiny_model, tmp_path)
     assert losses[0.0] != losses[0.5]
     with pytest.raises(UserError, match="--label_smoothing_factor: the loss of this recipe cannot"):
         make_trainer(tiny_model, tmp_path, label_smoothing_factor=0.1)
+
+
+def test_weights_that_layers_share_are_not_reported_as_missing(tiny_mlm, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", warnings.append)
+    model = AutoModelForMaskedLM.from_pretrained(tiny_mlm)
+    args = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    trainer = LengthGroupedTrainer(model=model, args=args)
+    trainer.save_model(tmp_path / "checkpoint-1")
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    assert warnings == []
+    weights = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    del weights["cls.predictions.transform.dense.bias"]
+    save_file(weights, tmp_path / "checkpoint-1" / "model.safetensors", {"format": "pt"})
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    assert "['cls.predictions.transform.dense.bias']" in warnings[0]
