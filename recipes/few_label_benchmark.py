@@ -12,6 +12,8 @@ significance test of the differences (a paired bootstrap over the test rows).
     accelerate launch recipes/few_label_benchmark.py --data issues.jsonl --sizes 8 64 --seeds 1 2
     accelerate launch recipes/few_label_benchmark.py --methods naive_bayes fine_tuning \\
         --method_flags "fine_tuning: --num_train_epochs 4"
+    accelerate launch recipes/few_label_benchmark.py --data issues.jsonl --methods tfidf pet \\
+        --method_flags "pet: --masked_model outputs/domain_adaptation --prompts my_prompts.yaml"
 
 Data: as described in README.md; every method gets the same data flags. To continue a stopped
 run, repeat the command: a finished cell (method, size, seed) is computed again only if its flags or
@@ -148,7 +150,9 @@ class BenchmarkArguments(SplitArguments):
         [1, 2, 3], "Seeds of split, subsets and methods (default: 1 2 3).", least=0, below=2**32
     )
     method_flags: list[str] = flag(
-        [], "Further flags of a method, each as 'METHOD: flags' (default: none)."
+        [],
+        "Further flags of a method, each as 'METHOD: flags'; a model of pet or adapted_fine_tuning "
+        "takes the place of the one that they would adapt (default: none).",
     )
     model: str | None = flag(None, "Encoder of all methods that use one (default: their own).")
     max_length: int | None = flag(
