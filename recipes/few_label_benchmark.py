@@ -34,6 +34,7 @@ Expect on two CPU cores: most cells take a few seconds, a cell of fine-tuning on
 
 import importlib.util
 import shlex
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -56,6 +57,8 @@ from shared.cli import (
     write_csv,
 )
 from shared.data import SplitArguments, load_corpus, split_corpus
+from shared.methods import label_word_ids, read_prompt_templates
+from shared.models import DEFAULT_MODEL, load_tokenizer, resolve_model
 from shared.plots import plot_learning_curves
 from shared.reports import Result, command_line, curves, report, result_rows
 
@@ -224,6 +227,8 @@ def main() -> None:
         if purpose:
             print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to {purpose}")
             args.methods.remove(name)
+    if "pet" in args.methods:
+        check_pet_words(args, corpus.label_names)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
     # One cell per method, size and seed. Preparations run first; finished cells are not run again.
@@ -258,6 +263,20 @@ def is_prepared(name: str, args: BenchmarkArguments) -> bool:
     """Return whether a method needs its preparation: further flags may name another model."""
     method, words = METHODS[name], args.more_flags.get(name, [])
     return bool(method.prepare) and method.prepared not in [w.split("=")[0] for w in words]
+
+
+def check_pet_words(args: BenchmarkArguments, label_names: Sequence[str]) -> None:
+    """Raise a UserError for words that pet would refuse, but only after its preparation."""
+    parser = ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--masked_model", default=args.model or DEFAULT_MODEL)
+    parser.add_argument("--prompts")
+    flags, _ = parser.parse_known_args(args.more_flags.get("pet", []))
+    try:
+        prompts = read_prompt_templates(flags.prompts, label_names, "{mask}", ["{text} {mask}"])
+        tokenizer = load_tokenizer(resolve_model(flags.masked_model, flag="masked_model"))
+        label_word_ids(tokenizer, prompts, label_names)
+    except UserError as error:
+        raise UserError(f"--method_flags 'pet: --prompts FILE': {error}") from error
 
 
 def grid(args: BenchmarkArguments, folder: Path, data: tuple) -> dict[tuple[str, str, int], Job]:

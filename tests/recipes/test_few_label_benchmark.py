@@ -3,6 +3,7 @@ import shlex
 
 import pytest
 from command_line import Recipe, read_json, read_lines, write
+from conftest import TINY_PROMPTS
 from forks import run_script
 
 from shared.cli.errors import UserError
@@ -205,6 +206,19 @@ def test_flags_that_name_a_model_take_the_place_of_the_preparation(recipe, tmp_p
         assert len(runs) == 2
         assert all("/prepared" not in " ".join(run[:-1]) for run in runs)
         assert len(results(tmp_path)) == 2
+
+
+def test_words_that_do_not_fit_are_refused_before_a_model_is_adapted(
+    recipe, tiny_model, tmp_path, monkeypatch
+):
+    pet = recipe.module.METHODS["pet"]._replace(script=str(tmp_path / "stub.py"), prepare="none.py")
+    monkeypatch.setitem(recipe.module.METHODS, "pet", pet)
+    flags = ("--methods", "pet", "--model", tiny_model)
+    line = recipe.mistake(*flags)
+    assert line.startswith("--method_flags 'pet: --prompts FILE': label 'bug': 'bug' has 3 tokens ")
+    prompts = write(tmp_path / "prompts.yaml", TINY_PROMPTS)
+    line = recipe.mistake(*flags, "--method_flags", f"pet: --prompts {prompts}")
+    assert line.startswith("5 of 5 cells failed")  # the preparation was tried
 
 
 def test_a_method_that_trains_on_unlabelled_texts_needs_some(recipe, tmp_path, tiny_issues):
