@@ -227,7 +227,7 @@ def main() -> None:
         if purpose:
             print(f"\nnote: {name} is left out: {args.data} has no unlabelled texts to {purpose}")
             args.methods.remove(name)
-    if "pet" in args.methods:
+    if "pet" in args.methods and args.jobs != 0:
         check_pet_words(args, corpus.label_names)
     data = tuple(source.fingerprint for source in (corpus, *held_out.values()))
 
@@ -268,8 +268,9 @@ def is_prepared(name: str, args: BenchmarkArguments) -> bool:
 def check_pet_words(args: BenchmarkArguments, label_names: Sequence[str]) -> None:
     """Raise a UserError for words that pet would refuse, but only after its preparation."""
     parser = ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--masked_model", default=args.model or DEFAULT_MODEL)
-    parser.add_argument("--prompts")
+    model = args.model or DEFAULT_MODEL
+    parser.add_argument("--masked_model", nargs="?", default=model, const=model)
+    parser.add_argument("--prompts", nargs="?")
     flags, _ = parser.parse_known_args(args.more_flags.get("pet", []))
     try:
         prompts = read_prompt_templates(flags.prompts, label_names, "{mask}", ["{text} {mask}"])
