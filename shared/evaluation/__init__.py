@@ -80,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "average_precisions",
             "detection_metrics",
             "kept_boxes",
+            "suppress_boxes",
             "true_boxes",
             "tune_score",
         ],

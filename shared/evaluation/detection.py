@@ -114,11 +114,18 @@ def kept_boxes(predictions: np.ndarray) -> list[np.ndarray]:
     predictions : array of shape (images, boxes + 1, 6)
         From `shared.training.BoxLoss.measure`.
     """
-    result = []
-    for boxes in predictions[:, :-1]:
-        rows = non_maximum_suppression(boxes[:, :4], boxes[:, 4], OVERLAP, boxes[:, 5])
-        result.append(boxes[rows])
-    return result
+    return [suppress_boxes(boxes) for boxes in predictions[:, :-1]]
+
+
+def suppress_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Return the boxes of an image after non-maximum suppression within each class.
+
+    Parameters
+    ----------
+    boxes : array of shape (boxes, 6)
+        From `shared.models.image_networks.find_boxes`.
+    """
+    return boxes[non_maximum_suppression(boxes[:, :4], boxes[:, 4], OVERLAP, boxes[:, 5])]
 
 
 def true_boxes(labels: np.ndarray) -> list[np.ndarray]:

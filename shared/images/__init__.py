@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "augmentation": ["augment_batch"],
         "boxes": ["box_iou", "non_maximum_suppression"],
         "classic": ["preprocess"],
-        "reading": ["IGNORED", "ImageData", "load_images"],
-        "sources": ["fit_image", "read_image"],
+        "reading": ["IGNORED", "ImageData", "load_images", "load_new_images"],
+        "sources": ["fit_image", "read_image", "restore_boxes", "restore_mask"],
     },
 )

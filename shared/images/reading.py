@@ -57,10 +57,11 @@ class ImageData:
     class_names : names of the classes
     targets : of each image the class number; the mask, uint8 (height, width), `IGNORED` where no
         class counts; or the boxes, float64 (boxes, 5), x1, y1, x2, y2 in pixels and class number.
+        None: not known.
     files : path or number of each image
     parts : rows of "train", "valid" and "test"
     second_inputs, second_outputs : class numbers of each image; None: there is none
-    second_names : names of the classes of the second output
+    context_names, second_names : what the class numbers of second inputs and outputs mean
     first_image : the first image before ``--preprocess``
     source, notes : what was read, and what was left out
     """
@@ -74,6 +75,7 @@ class ImageData:
     parts: dict[str, np.ndarray] = field(default_factory=dict)
     second_inputs: np.ndarray | None = None
     second_outputs: np.ndarray | None = None
+    context_names: list[str] = field(default_factory=list)
     second_names: list[str] = field(default_factory=list)
     first_image: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
@@ -89,14 +91,10 @@ class ImageData:
                 present[row, numbers[numbers != IGNORED] if self.task == "segment" else numbers] = 1
         return present
 
-    def n_second_inputs(self) -> int:
-        """Return the number of values of the second input; 0: there is none."""
-        return 0 if self.second_inputs is None else int(self.second_inputs.max()) + 1
-
     def fingerprints(self) -> np.ndarray:
         """Return a number for each image and its target, which tells changed data: int64."""
-        targets = [np.ascontiguousarray(target) for target in self.targets]
-        pairs = zip(self.images, targets, strict=True)
+        targets = [()] * len(self.images) if self.targets is None else self.targets
+        pairs = zip(self.images, map(np.ascontiguousarray, targets), strict=True)
         return np.array([_hash(image, target) for image, target in pairs])
 
     def label_counts(self) -> dict[str, int]:
@@ -163,6 +161,73 @@ def load_images(args: Any, task: str) -> ImageData:
     return data
 
 
+def load_new_images(
+    args: Any, task: str, context_names: Sequence[str] = ()
+) -> tuple[ImageData, Callable[[int], np.ndarray]]:
+    """Read the images that ``args.predict`` names, to apply a model to them.
+
+    Parameters
+    ----------
+    args : ImageArguments
+        ``image_size`` and ``preprocess`` are those of the model. ``predict`` is a folder, a .zip,
+        an image, or a .npz with the arrays ``image_array`` and, for a model that reads it,
+        ``second_input``.
+    task : {"classify", "segment", "detect"}
+    context_names : sequence of str
+        The values of the second input that the model knows.
+
+    Returns
+    -------
+    data : ImageData
+        Without targets; all images are in the part "new".
+    original : callable
+        Returns the image of a row in its own size, uint8 (height, width, 3).
+
+    Raises
+    ------
+    UserError
+        As `load_images`; for a value of the second input that the model does not know.
+    """
+    path = expand_path(args.predict)
+    if context_names and not (path.suffix == ".npz" and args.second_input):
+        raise UserError(
+            f"--predict {path}: the model reads a second input; give a .npz, and the name of its "
+            "array by --second_input"
+        )
+    if path.suffix == ".npz":
+        arrays = _load_arrays(path)
+        for flag in ("image_array", *(["second_input"] if context_names else [])):
+            if getattr(args, flag) not in arrays:
+                raise UserError(f"--{flag} {getattr(args, flag)}: {path} has {', '.join(arrays)}")
+        images = _as_bytes(arrays[args.image_array], path)
+        data = _collect(args, task, _size(args, {images.shape[1:3]}), images, len(images))
+        data.files, data.source = [f"image {i}" for i in range(len(images))], str(path)
+        if context_names:
+            values = arrays[args.second_input]
+            _check_numbers(values, len(images), f"--second_input {args.second_input}")
+            names, codes = _class_names(values, arrays, args.second_input)
+            if unknown := [name for name in names if name not in context_names]:
+                raise UserError(
+                    f"--second_input {args.second_input}: the value {unknown[0]} was in no "
+                    f"training image; known are {', '.join(context_names)}"
+                )
+            data.second_inputs = np.array([context_names.index(name) for name in names])[codes]
+        data.parts = {"new": np.arange(len(images))}
+        return data, images.__getitem__
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"--predict {path}: no such folder, .zip, .npz or image")
+    source = Source(path)
+    data = _collect_files(args, task, source, _image_names(source, "predict"))
+    data.source, data.parts = str(path), {"new": np.arange(len(data.files))}
+    upright = task == "classify"
+
+    def original(row: int) -> np.ndarray:
+        name = data.files[row]
+        return to_array(source.open(name), f"{source.path}, {name}", upright=upright)
+
+    return data, original
+
+
 # --- where images come from ----------------------------------------------------------------------
 
 
@@ -203,9 +268,7 @@ def _read_folders(
     source: Source, args: Any, *, needs_labels: bool = True
 ) -> tuple[ImageData, list[str | None]]:
     """Read a folder of images for each class; without `needs_labels` they may lie in none."""
-    names = source.images()
-    if not names:
-        raise UserError(f"--data {source.path}: holds no images ({', '.join(SUFFIXES)})")
+    names = _image_names(source, "data")
     folders = [PurePosixPath(name).parent.name for name in names]
     if "" in folders and needs_labels:
         raise UserError(
@@ -220,10 +283,16 @@ def _read_folders(
         parts = [part_of(name) for name in names]
         if "" in folders or any(part_of(f"{folder}/x") for folder in classes):
             classes, folders = ["image"], ["image"] * len(names)
-    data.class_names, data.files, data.source = classes, names, str(source.path)
+    data.class_names, data.source = classes, str(source.path)
     numbers = {name: number for number, name in enumerate(classes)}
     data.targets = np.array([numbers[folder] for folder in folders])
     return data, parts
+
+
+def _image_names(source: Source, flag: str) -> list[str]:
+    if not (names := source.images()):
+        raise UserError(f"--{flag} {source.path}: holds no images ({', '.join(SUFFIXES)})")
+    return names
 
 
 def _read_masks(source: Source, args: Any) -> tuple[ImageData, list[str | None]]:
@@ -265,7 +334,7 @@ def _read_masks(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
         # The rest of an image that keeps its proportions has no class.
         raised = fit_image((mask.astype(np.uint8) + 1), size, keep_shape=True, nearest=True)
         masks.append(raised - np.uint8(1))
-    data.targets, data.files, data.source = masks, names, str(source.path)
+    data.targets, data.source = masks, str(source.path)
     _name_mask_classes(data, source, args)
     return data, [part_of(name) for name in names]
 
@@ -348,7 +417,7 @@ def _read_boxes(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
         data.targets.append(boxes[has_area])
     if n_empty:
         data.notes.append(f"{n_empty} boxes without area are left out")
-    data.files, data.source = names, str(source.path)
+    data.source = str(source.path)
     parts = [a.part or part_of(name) for a, name in zip(annotations, names, strict=True)]
     return data, parts
 
@@ -357,12 +426,36 @@ def _read_arrays(
     path: Path, args: Any, *, needs_labels: bool
 ) -> tuple[ImageData, list[str | None]]:
     """Read arrays of images and class numbers; parts by names such as ``x_train``."""
+    arrays = _load_arrays(path)
+    images, labels, given = _pick_arrays(arrays, path, args, needs_labels=needs_labels)
+    images = _as_bytes(images, path)
+    _check_numbers(labels, len(images), f"{path}, labels")
+    size = _size(args, {images.shape[1:3]})
+    data = _collect(args, "classify", size, images, len(images))
+    data.class_names, data.targets = _class_names(labels, arrays, args.label_array)
+    data.files, data.source = [f"image {i}" for i in range(len(images))], str(path)
+    for flag, array in (("second_input", "second_inputs"), ("second_output", "second_outputs")):
+        name = getattr(args, flag, None)
+        if name:
+            if name not in arrays:
+                raise UserError(f"--{flag} {name}: {path} has {', '.join(arrays)}")
+            _check_numbers(arrays[name], len(images), f"--{flag} {name}")
+            names, numbers = _class_names(arrays[name], arrays, name)
+            setattr(data, array, numbers)
+            setattr(data, "context_names" if flag == "second_input" else "second_names", names)
+    return data, given
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not a readable .npz: {first_line(error)}") from error
-    images, labels, given = _pick_arrays(arrays, path, args, needs_labels=needs_labels)
+
+
+def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
+    """Return the images of an array as uint8 of shape (images, height, width, 3)."""
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
@@ -375,23 +468,7 @@ def _read_arrays(
             raise UserError(f"{path}: an image has a value that is not finite")
         top = images.max()
         images = (images * (255 if 0 < top <= 1 else 1)).clip(0, 255).round().astype(np.uint8)
-    _check_numbers(labels, len(images), f"{path}, labels")
-    size = _size(args, {images.shape[1:3]})
-    coloured = (np.repeat(image, 4 - image.shape[2], axis=2)[..., :3] for image in images)
-    data = _collect(args, "classify", size, coloured, len(images))
-    data.class_names, data.targets = _class_names(labels, arrays, args.label_array)
-    data.files, data.source = [f"image {i}" for i in range(len(images))], str(path)
-    for flag, array in (("second_input", "second_inputs"), ("second_output", "second_outputs")):
-        name = getattr(args, flag, None)
-        if name:
-            if name not in arrays:
-                raise UserError(f"--{flag} {name}: {path} has {', '.join(arrays)}")
-            _check_numbers(arrays[name], len(images), f"--{flag} {name}")
-            names, numbers = _class_names(arrays[name], arrays, name)
-            setattr(data, array, numbers)
-            if flag == "second_output":
-                data.second_names = names
-    return data, given
+    return np.broadcast_to(images, (*images.shape[:3], 3))
 
 
 def _pick_arrays(
@@ -462,7 +539,9 @@ def _collect_files(args: Any, task: str, source: Source, names: Sequence[str]) -
     images = (
         to_array(source.open(name), f"{source.path}, {name}", upright=upright) for name in names
     )
-    return _collect(args, task, _size(args, sizes), images, len(names))
+    data = _collect(args, task, _size(args, sizes), images, len(names))
+    data.files = list(names)
+    return data
 
 
 def _size(args: Any, sizes: Any) -> tuple[int, int]:

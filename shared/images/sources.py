@@ -22,7 +22,7 @@ _PARTS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "t
 
 
 class Source:
-    """The files below a folder or in a zip archive, by their path there with ``/``.
+    """The files below a folder or in a zip archive, by their path there with ``/``; or one image.
 
     Parameters
     ----------
@@ -42,7 +42,9 @@ class Source:
     def __init__(self, path: Path):
         self.path = path
         self._archive: zipfile.ZipFile | None = None
-        if path.is_dir():
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            self.path, names = path.parent, [path.name]
+        elif path.is_dir():
             files = (file for file in path.rglob("*") if file.is_file())
             names = [file.relative_to(path).as_posix() for file in files]
         else:
@@ -221,6 +223,37 @@ def fit_image(
     result = np.zeros((*size, *image.shape[2:]), image.dtype)
     result[:new_height, :new_width] = resized
     return result
+
+
+def restore_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a mask in the size that its image had before `fit_image` with `keep_shape`.
+
+    Parameters
+    ----------
+    mask : uint8 array of shape (height, width)
+    size : tuple of int
+        Height and width of the image.
+    """
+    from PIL import Image
+
+    scale = scale_of(size, (mask.shape[0], mask.shape[1]))
+    height, width = (max(round(side * scale), 1) for side in size)
+    inner = Image.fromarray(mask[:height, :width])
+    return np.asarray(inner.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def restore_boxes(boxes: np.ndarray, size: tuple[int, int], fitted: tuple[int, int]) -> np.ndarray:
+    """Return boxes in pixels of the image before `fit_image` with `keep_shape`, cut at its sides.
+
+    Parameters
+    ----------
+    boxes : array of shape (boxes, 4)
+        x1, y1, x2, y2 in pixels of the fitted image.
+    size, fitted : tuples of int
+        Height and width of the image, before and after.
+    """
+    limits = np.array([size[1], size[0], size[1], size[0]])
+    return np.clip(boxes / scale_of(size, fitted), 0, limits)
 
 
 def scale_of(size: tuple[int, int], new: tuple[int, int]) -> float:

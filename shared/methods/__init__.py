@@ -33,6 +33,7 @@ trainer and the metrics of the rooms below.
 - `entailment`: sentence pairs that train a model for natural language inference
 - `text_generation`: how a model that writes a text from another one chooses its tokens
 - `text_sampling`: texts that a language model writes
+- `image_predictor`: a trained model of images, applied to images of any size
 - `table_classifier`: a trained classifier of table rows, and its rows for the Trainer
 - `table_baselines`: logistic regression and trees on the folds of a table
 - `windows`: long documents as overlapping windows of tokens
@@ -98,6 +99,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fold_baselines": ["fold_baselines"],
         "image_features": ["ImageFeatures", "check_sample_sizes", "load_feature_network"],
         "image_neighbours": ["nearest_image_classes"],
+        "image_predictor": ["load_image_predictor"],
         "latents": ["corner_grid", "slerp"],
         "linear": [
             "LinearClassifier",

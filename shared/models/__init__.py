@@ -91,7 +91,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "build_image_model",
             "channel_statistics",
             "check_sizes",
-            "image_inputs",
+            "load_image_model",
             "read_preprocessor",
             "write_preprocessor",
         ],

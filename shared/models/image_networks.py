@@ -72,12 +72,15 @@ class ImageClassifierConfig(ImageTrunkConfig):
     ----------
     num_contexts : values of the second input, a class number; 0: there is none.
     num_second_labels : classes of the second output; 0: there is none.
+    context_names, second_names : what their numbers mean.
     """
 
     model_type = "image-trunk-classifier"
 
     num_contexts: int = 0
     num_second_labels: int = 0
+    context_names: list[str] | None = None
+    second_names: list[str] | None = None
 
 
 class ImageSegmenterConfig(ImageTrunkConfig):

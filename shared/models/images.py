@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,15 +12,21 @@ import numpy as np
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError, first_line
 from shared.cli.files import write_json
-from shared.images.sources import fit_image
 from shared.models.checks import check_config, check_weight_files
 from shared.models.sources import resolve_model
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 PREPROCESSOR = "preprocessor_config.json"
+# By the end of the name of an architecture.
+_TASK_OF = {
+    "ForImageClassification": "classify",
+    "ImageTrunkForClassification": "classify",
+    "ForSemanticSegmentation": "segment",
+    "ImageTrunkForSegmentation": "segment",
+    "ImageTrunkForDetection": "detect",
+}
 _MOST_PIXELS = 50_000_000  # enough for the mean and the deviation of the channels
 
 
@@ -80,8 +87,8 @@ def build_image_model(
     task: str,
     class_names: list[str],
     *,
-    n_second_inputs: int = 0,
-    n_second_outputs: int = 0,
+    context_names: Sequence[str] = (),
+    second_names: Sequence[str] = (),
 ) -> PreTrainedModel:
     """Return a new network with random weights, or that of ``args.model`` with a new head.
 
@@ -92,7 +99,7 @@ def build_image_model(
     args : ImageModelArguments
     task : {"classify", "segment", "detect"}
     class_names : list of str
-    n_second_inputs, n_second_outputs : int, default 0
+    context_names, second_names : sequences of str
         Values of the second input, and classes of the second output, of a new classifier.
 
     Raises
@@ -107,7 +114,7 @@ def build_image_model(
         "label2id": {name: number for number, name in enumerate(class_names)},
     }
     if args.model is not None:
-        if n_second_inputs or n_second_outputs:
+        if context_names or second_names:
             raise UserError("--model: a second input or output needs a new network; remove it")
         return _load(args.model, task, class_names, names)
     sizes = {
@@ -122,51 +129,98 @@ def build_image_model(
         config = networks.ImageDetectorConfig(**sizes, **names, cell_size=args.cell_size)
         return networks.ImageTrunkForDetection(config)
     config = networks.ImageClassifierConfig(
-        **sizes, **names, num_contexts=n_second_inputs, num_second_labels=n_second_outputs
+        **sizes,
+        **names,
+        num_contexts=len(context_names),
+        num_second_labels=len(second_names),
+        context_names=list(context_names),
+        second_names=list(second_names),
     )
     return networks.ImageTrunkForClassification(config)
 
 
 def _load(name: str, task: str, class_names: list[str], names: dict[str, Any]) -> PreTrainedModel:
     """Load a network of the hub or of a folder, with a head for these classes."""
-    import transformers
-
-    folder = resolve_model(name)
-    auto = {
-        "classify": transformers.AutoModelForImageClassification,
-        "segment": transformers.AutoModelForSemanticSegmentation,
-        "detect": transformers.AutoModelForObjectDetection,
-    }[task]
-    config, _ = transformers.PreTrainedConfig.get_config_dict(folder)
-    check_config(config, folder)
-    check_weight_files(folder)
+    folder, config = _read_config(name)
     if task == "detect" and config.get("model_type") != "image-trunk-detector":
         raise UserError(
             f"--model {name}: detect trains the networks of this recipe only, not "
             f"{config.get('model_type')}"
         )
+    model, new = _load_weights(name, folder, task, **names, ignore_mismatched_sizes=True)
+    # The head may be new; without the rest, the weights belong to another architecture.
+    _check_complete(name, [key for key in new if key.startswith(f"{model.base_model_prefix}.")])
+    if getattr(model.config, "num_contexts", 0) or getattr(model.config, "num_second_labels", 0):
+        raise UserError(f"--model {name}: has a second input or output; train a new one")
+    return model
+
+
+def load_image_model(name: str) -> tuple[PreTrainedModel, str]:
+    """Return a trained network, to apply it, and its task: "classify", "segment" or "detect".
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a hub id.
+
+    Raises
+    ------
+    UserError
+        If it is no network of images, is damaged, or has no trained head.
+    """
+    folder, config = _read_config(name)
+    architecture = str((config.get("architectures") or [config.get("model_type")])[0])
+    task = next((task for end, task in _TASK_OF.items() if architecture.endswith(end)), None)
+    if task is None:
+        raise UserError(f"--model {name}: {architecture} neither classifies, segments nor detects")
+    model, new = _load_weights(name, folder, task)
+    _check_complete(name, new)
+    return model.eval(), task
+
+
+def _read_config(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the folder, or the hub id, of a model, and its config."""
+    from transformers import PreTrainedConfig
+
+    folder = resolve_model(name)
+    config, _ = PreTrainedConfig.get_config_dict(folder)
+    check_config(config, folder)
+    check_weight_files(folder)
+    return folder, config
+
+
+def _load_weights(
+    name: str, folder: str, task: str, **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return a network, and the names of the tensors that its files lack."""
+    import transformers
+
+    from shared.models import image_networks  # noqa: F401 (registers our own architectures)
+
+    auto = {
+        "classify": transformers.AutoModelForImageClassification,
+        "segment": transformers.AutoModelForSemanticSegmentation,
+        "detect": transformers.AutoModelForObjectDetection,
+    }[task]
     try:
         model, info = auto.from_pretrained(
             folder,
-            **names,
-            ignore_mismatched_sizes=True,
+            **options,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
     except Exception as error:  # whatever damaged files cause
         raise UserError(f"--model {name}: cannot load it to {task}: {first_line(error)}") from error
-    # The head may be new; without the rest, the weights belong to another architecture.
-    prefix = f"{model.base_model_prefix}."
-    new = [*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])]
-    if lost := [key for key in new if key.startswith(prefix)]:
+    return model, [*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])]
+
+
+def _check_complete(name: str, lost: list[str]) -> None:
+    if lost:
         raise UserError(
             f"--model {name}: the weights lack {len(lost)} tensors of the network, first "
             f"{min(lost)}; they belong to another architecture or are incomplete"
         )
-    if getattr(model.config, "num_contexts", 0) or getattr(model.config, "num_second_labels", 0):
-        raise UserError(f"--model {name}: has a second input or output; train a new one")
-    return model
 
 
 # --- how pixels become inputs --------------------------------------------------------------------
@@ -175,7 +229,8 @@ def _load(name: str, task: str, class_names: list[str], names: dict[str, Any]) -
 def read_preprocessor(name: str | None) -> dict[str, Any]:
     """Return what is known of the inputs of a model.
 
-    These are ``image_mean`` and ``image_std``, 0 to 1, and ``size``, height and width.
+    These are ``image_mean`` and ``image_std``, 0 to 1, ``size``, height and width, and
+    ``operations``, of ``--preprocess``.
 
     Parameters
     ----------
@@ -190,7 +245,8 @@ def read_preprocessor(name: str | None) -> dict[str, Any]:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(resolve_model(name))
     except (OSError, ValueError):  # the model comes without that file
         return {}
-    known = {k: settings[k] for k in ("image_mean", "image_std") if settings.get(k)}
+    names = ("image_mean", "image_std", "operations")
+    known = {name: settings[name] for name in names if settings.get(name)}
     size = settings.get("size")
     if isinstance(size, dict) and {"height", "width"} <= set(size):
         known["size"] = [size["height"], size["width"]]
@@ -208,32 +264,17 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     return mean.tolist(), np.maximum(std, 1e-3).tolist()
 
 
-def image_inputs(folder: str | Path, image: np.ndarray, *, keep_shape: bool) -> torch.Tensor:
-    """Return what a saved model reads of an image: float32 (1, 3, height, width).
-
-    Parameters
-    ----------
-    folder : str or Path
-        The folder of the model, or its hub id.
-    image : uint8 array of shape (height, width, 3)
-        From `shared.images.read_image`, after the operations of ``--preprocess``.
-    keep_shape : bool
-        As in `shared.images.fit_image`: false to classify, true to segment or detect.
-    """
-    import torch
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    settings, _ = ImageProcessingMixin.get_image_processor_dict(str(folder))
-    size = settings["size"]["height"], settings["size"]["width"]
-    mean, std = (np.array(settings[name], np.float32) for name in ("image_mean", "image_std"))
-    pixels = fit_image(image, size, keep_shape=keep_shape).astype(np.float32) / 255
-    return torch.from_numpy((pixels - mean) / std).permute(2, 0, 1)[None]
-
-
 def write_preprocessor(
-    folder: Path, size: tuple[int, int], mean: list[float], std: list[float]
+    folder: Path,
+    size: tuple[int, int],
+    mean: list[float],
+    std: list[float],
+    operations: Sequence[str] = (),
 ) -> None:
-    """Write how pixels become inputs, as image processors of transformers read it."""
+    """Write how pixels become inputs, as image processors of transformers read it.
+
+    They do not know the operations of ``--preprocess``; `read_preprocessor` returns them.
+    """
     write_json(
         folder / PREPROCESSOR,
         {
@@ -246,5 +287,6 @@ def write_preprocessor(
             "do_normalize": True,
             "image_mean": mean,
             "image_std": std,
+            "operations": list(operations),
         },
     )

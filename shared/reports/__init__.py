@@ -41,6 +41,7 @@
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
 - `images`: the figures and pictures of image models, and how to use them.
+- `image_predictions`: what a trained model says of new images, and pictures of it.
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -96,6 +97,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
+        "image_predictions": ["write_image_predictions"],
         "images": [
             "box_results",
             "class_results",

@@ -143,7 +143,7 @@ def mask_results(data: ImageData, counts: np.ndarray, masks_of: Any) -> ImageRes
         ],
         worst=Sheet(
             "Worst images",
-            f"The images with the lowest mean IoU. {_legend(names)}",
+            f"The images with the lowest mean IoU. {legend(names)}",
             images,
             captions,
         ),
@@ -252,7 +252,8 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (0.45 * image + 0.55 * colours[mask]).astype(np.uint8)
 
 
-def _legend(names: Sequence[str]) -> str:
+def legend(names: Sequence[str]) -> str:
+    """Return the colours of the classes in overlays, as a sentence."""
     colours = [f"{name} #{bytes(colour(number)).hex()}" for number, name in enumerate(names)]
     return "Colours: " + ", ".join(colours) + "."
 
@@ -372,50 +373,49 @@ def write_sheets(
 
 
 def image_usage(
-    folder: Path, task: str, *, own_architecture: bool, second_input: bool, second_output: bool
+    folder: Path, *, has_pipeline: bool, own_architecture: bool, second_input: bool
 ) -> str:
-    """Return how to load a model and use it on an image, as Markdown."""
-    if task == "classify" and not (second_input or second_output):
+    """Return how to load a model and use it on images, as Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    has_pipeline : bool
+        Whether a pipeline of transformers reads images as the model does: it classifies them, and
+        has no operations of ``--preprocess``, second input or second output.
+    own_architecture : bool
+    second_input : bool
+    """
+    contexts, arrays = "", ""
+    if second_input:
+        contexts, arrays = ', ["VALUE"]', " --second_input ARRAY"
+    usage = f"""In the folder of the project, or of a copy of the recipe (`./run.sh copy`), with
+images of any size:
+
+```python
+from shared.methods import load_image_predictor
+
+predict = load_image_predictor("{folder}")
+print(predict(["image.jpg"]{contexts})[0])
+```
+
+Or from the command line, all images of a folder:
+
+```bash
+accelerate launch recipes/images.py --model {folder} --predict FOLDER{arrays} \\
+    --output_dir predicted
+```"""
+    if has_pipeline:
         option = ", trust_remote_code=True" if own_architecture else ""
-        return f"""```python
+        usage += f"""
+
+Without the project:
+
+```python
 from transformers import pipeline
 
 classify = pipeline("image-classification", model="{folder}"{option})
 print(classify("image.jpg"))
 ```"""
-    call = ", context=torch.tensor([0])" if second_input else ""
-    auto = {
-        "classify": "AutoModelForImageClassification",
-        "segment": "AutoModelForSemanticSegmentation",
-        "detect": "AutoModelForObjectDetection",
-    }[task]
-    end = {
-        "classify": "first = logits[0, : model.config.num_labels]  # without a second output\n"
-        "print(model.config.id2label[int(first.argmax())])",
-        "segment": "mask = logits.argmax(1)[0]  # (height, width), class numbers",
-        "detect": "boxes = find_boxes(logits, model.config.cell_size)[0].numpy()\n"
-        "boxes = boxes[non_maximum_suppression(boxes[:, :4], boxes[:, 4], 0.5, boxes[:, 5])]\n"
-        "print(boxes[boxes[:, 4] >= model.config.score_threshold])  # x1 y1 x2 y2 score class",
-    }[task]
-    imports = "non_maximum_suppression, read_image" if task == "detect" else "read_image"
-    more = ""
-    if task == "detect":
-        more = "from shared.models.image_networks import find_boxes\n"
-    elif own_architecture:
-        more = "import shared.models.image_networks  # registers the architecture\n"
-    keep = str(task != "classify")
-    return f"""In the folder of the project, or of a copy of the recipe (`./run.sh copy`):
-
-```python
-import torch
-from transformers import {auto}
-
-from shared.images import {imports}
-from shared.models import image_inputs
-{more}
-model = {auto}.from_pretrained("{folder}")
-pixels = image_inputs("{folder}", read_image("image.jpg"), keep_shape={keep})
-with torch.no_grad():
-    logits = model(pixels{call}).logits
-{end}
-```"""
+    return usage

@@ -29,7 +29,7 @@ def image_rows(data: ImageData, part: str, *, augment: bool = False) -> Dataset:
     Parameters
     ----------
     data : ImageData
-    part : {"train", "valid", "test"}
+    part : {"train", "valid", "test", "new"}
     augment : bool, default False
         Whether the collator changes them at random.
     """
@@ -65,8 +65,8 @@ class ImageCollator:
     A batch holds ``pixel_values``, float32 (rows, 3, height, width), and ``labels``: one-hot
     float32 (rows, classes) to classify, those of a second output beside them; int64 (rows, height,
     width), `IGNORE_INDEX` where no class counts, to segment; float32 (rows, boxes, 5), x1, y1, x2,
-    y2 in pixels and the class number, padded with `IGNORE_INDEX`, to detect. ``context``, int64
-    (rows,), is the second input.
+    y2 in pixels and the class number, padded with `IGNORE_INDEX`, to detect. New images have none.
+    ``context``, int64 (rows,), is the second input.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class ImageCollator:
         if augment:
             changes = draw_changes([(self.seed, epoch, row) for row in rows], size, settings)
         masks = None
-        if data.task == "segment":
+        is_known = data.targets is not None
+        if is_known and data.task == "segment":
             masks = torch.from_numpy(np.stack([data.targets[row] for row in rows])).long()
             masks[masks == IGNORED] = IGNORE_INDEX
         if augment:
@@ -104,7 +105,7 @@ class ImageCollator:
         batch = {"pixel_values": pixels.contiguous()}
         if masks is not None:
             batch["labels"] = masks
-        elif data.task == "detect":
+        elif is_known and data.task == "detect":
             boxes = [data.targets[row] for row in rows]
             if augment:
                 boxes = [move_boxes(b, m, size) for b, m in zip(boxes, changes.maps, strict=True)]
@@ -114,7 +115,7 @@ class ImageCollator:
             for label, values in zip(labels, boxes, strict=True):
                 label[: len(values)] = torch.from_numpy(values)
             batch["labels"] = labels
-        else:
+        elif is_known:
             batch["labels"] = self._class_labels(rows)
             if augment and settings.mixup:
                 rng = np.random.default_rng((self.seed, epoch, *rows))
@@ -123,8 +124,8 @@ class ImageCollator:
                 for name, values in batch.items():
                     batch[name] = share * values + (1 - share) * values[order]
                 batch = {name: values.float() for name, values in batch.items()}
-            if data.second_inputs is not None:
-                batch["context"] = torch.from_numpy(data.second_inputs[rows])
+        if data.second_inputs is not None:
+            batch["context"] = torch.from_numpy(data.second_inputs[rows])
         return batch
 
     def _class_labels(self, rows: np.ndarray) -> torch.Tensor:

@@ -277,7 +277,7 @@ def test_arrays_with_parts_names_and_a_second_input(tmp_path, flags):
     args = flags(path, label_array="kind", second_input="group", second_output="group")
     data = load_images(args, "classify")
     assert data.class_names == ["a", "b", "c", "d"]
-    assert data.n_second_inputs() == 2
+    assert data.context_names == ["0", "1"]
     assert data.second_names == ["0", "1"]
     assert np.array_equal(data.images[3][..., 2], images[3])
     floats = tmp_path / "b.npz"

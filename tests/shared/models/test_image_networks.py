@@ -2,17 +2,14 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import (
     AutoModelForImageClassification,
     AutoModelForObjectDetection,
     AutoModelForSemanticSegmentation,
     ResNetConfig,
     ResNetForImageClassification,
-    pipeline,
 )
 
 from shared.cli.errors import UserError
@@ -20,7 +17,6 @@ from shared.models.image_networks import BLOCKS, DISTANCE_SCALE, boxes_of_cells,
 from shared.models.images import (
     build_image_model,
     check_sizes,
-    image_inputs,
     read_preprocessor,
     write_preprocessor,
 )
@@ -79,7 +75,7 @@ def test_a_saved_network_loads_with_the_same_outputs(task, tmp_path):
 
 
 def test_a_second_input_and_output():
-    args = {"n_second_inputs": 5, "n_second_outputs": 2}
+    args = {"context_names": list("vwxyz"), "second_names": ["p", "q"]}
     model = build_image_model(sizes(), "classify", ["a", "b", "c"], **args).eval()
     pixels = torch.randn(2, 3, 16, 16)
     first = model(pixels, context=torch.tensor([0, 1])).logits
@@ -147,16 +143,3 @@ def test_a_network_of_the_hub_gets_a_new_head(hub_model):
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(UserError, match="cannot load it to classify"):
         build_image_model(sizes(model=str(hub_model)), "classify", ["a", "b"])
-
-
-def test_a_pipeline_reads_pixels_as_the_training_did(tmp_path):
-    model = build("classify")
-    model.save_pretrained(tmp_path)
-    write_preprocessor(tmp_path, (16, 16), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    with torch.no_grad():
-        logits = model(image_inputs(tmp_path, image, keep_shape=False)).logits
-    expected = dict(zip("abc", logits.softmax(1)[0].tolist(), strict=True))
-    classify = pipeline("image-classification", model=str(tmp_path), device="cpu")
-    actual = {row["label"]: row["score"] for row in classify(Image.fromarray(image))}
-    assert actual == pytest.approx(expected, abs=2e-3)
