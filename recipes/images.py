@@ -171,6 +171,8 @@ class ImageRecipeArguments(
             raise UserError("--predict: name the trained model by --model")
         if self.predict and self.resume_from_checkpoint:
             raise UserError("--resume_from_checkpoint: --predict trains nothing; remove it")
+        if self.predict:
+            self.eval_strategy, self.load_best_model_at_end = "no", False
         check_sizes(self, self.task)
         self.label_names = ["labels"]  # not all of the networks name it
         self.metric_for_best_model = self.metric_for_best_model or BEST[self.task]

@@ -35,7 +35,7 @@ def load_image_predictor(folder: str | Path) -> ImagePredictor:
     """
     model, task = load_image_model(str(folder))
     settings = read_preprocessor(str(folder))
-    if missing := {"size", "image_mean", "image_std"} - set(settings):
+    if missing := [name for name in ("size", "image_mean", "image_std") if name not in settings]:
         raise UserError(
             f"--model {folder}: its preprocessor_config.json does not say {', '.join(missing)}"
         )

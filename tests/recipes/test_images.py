@@ -102,6 +102,12 @@ def test_classes(recipe, metrics, tmp_path, shapes, capfd):
     assert "Everything is in" in again
     settings = read_json(tmp_path / "more" / "preprocessor_config.json")
     assert settings["operations"] == ["denoise", "edges"]
+    # New images, here those of the test, get the labels that the test gave them.
+    new = {row["file"]: row for row in predictions(recipe, out, shapes / "classify")}
+    assert len(new) == 60
+    for row in rows:
+        assert new[row["file"]]["label"] == row["label"]
+        assert new[row["file"]]["score"] == pytest.approx(row["score"], abs=2e-3)
 
 
 def test_pixels(recipe, metrics, tmp_path, shapes):
@@ -113,6 +119,14 @@ def test_pixels(recipe, metrics, tmp_path, shapes):
     assert set(rows[0]) == {"file", "mean_iou", *(f"iou_{name}" for name in CLASSES.values())}
     (actual,) = apply(tmp_path / "out", shapes / "segment" / "images" / "0.png")
     assert actual["mask"].shape == (48, 48)
+    # The masks of new images have the size of the images.
+    (row,) = predictions(recipe, tmp_path / "out", shapes / "segment" / "images" / "0.png")
+    assert row["file"] == "0.png"
+    assert row["shares"] == actual["shares"]
+    assert sum(row["shares"].values()) == pytest.approx(1, abs=1e-3)
+    mask = np.asarray(Image.open(tmp_path / "predicted" / row["mask"]))
+    np.testing.assert_array_equal(mask, actual["mask"])
+    assert Image.open(tmp_path / "predicted" / "overlays" / "0.png").size == (48, 48)
 
 
 def test_boxes(recipe, metrics, tmp_path, shapes):
@@ -126,6 +140,18 @@ def test_boxes(recipe, metrics, tmp_path, shapes):
         assert all(box["label"] in SHAPES for box in row["boxes"])
     (actual,) = apply(tmp_path / "out", shapes / "detect" / "images" / "0.png")
     assert all(0 <= side <= 48 for box in actual["boxes"] for side in box["box"])
+    new = {
+        row["file"]: row for row in predictions(recipe, tmp_path / "out", shapes / "detect/images")
+    }
+    for row in read_lines(tmp_path / "out" / "test_predictions.jsonl"):
+        boxes = new[row["file"].removeprefix("images/")]["boxes"]
+        assert len(boxes) == len(row["boxes"])
+        for box, expected in zip(boxes, row["boxes"], strict=True):
+            assert box["label"] == expected["label"]
+            assert box["box"] == pytest.approx(np.clip(expected["box"], 0, 48), abs=0.2)
+    assert Image.open(tmp_path / "predicted" / "overlays" / "0.png").size == (48, 48)
+    page = (tmp_path / "predicted" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1
 
 
 @pytest.fixture
@@ -149,6 +175,17 @@ def test_two_inputs_two_outputs_and_the_weights_of_their_losses(recipe, metrics,
     assert 0 <= metrics()["test_second_accuracy"] <= 1
     (actual,) = apply(tmp_path / "out", next(tmp_path.glob("out/pictures/*.png")))
     assert actual["second_label"] in ("0", "1")
+    # Both outputs of new images; values of the second input that no training image had are named.
+    rows = predictions(recipe, tmp_path / "out", arrays, "--second_input", "half")
+    assert {row["label"] for row in rows} <= {"0", "1", "2"}
+    hits = [int(row["second_label"]) == i % 2 for i, row in enumerate(rows)]
+    assert np.mean(hits) > 0.7
+    new = ("--model", tmp_path / "out", "--predict")
+    line = recipe.mistake(*new, arrays, "--second_input", "labels")
+    assert "--second_input labels: the value 2 was in no training image; known are 0, 1" in line
+    assert "--second_input nothing: " in recipe.mistake(*new, arrays, "--second_input", "nothing")
+    line = recipe.mistake(*new, next(tmp_path.glob("out/pictures/*.png")))
+    assert "the model reads a second input; give a .npz" in line
 
 
 def test_a_network_of_the_hub(recipe, metrics, tmp_path):
@@ -206,6 +243,38 @@ def test_mistakes(recipe, tmp_path, shapes, arrays):
     ):
         assert expected in recipe.mistake(*flags, "--num_train_epochs", 1), flags
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_mistakes_with_new_images(recipe, tmp_path, shapes):
+    recipe("--num_train_epochs", 1)
+    model = ("--model", tmp_path / "out", "--output_dir", tmp_path / "predicted", "--predict")
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken" / "more" / "0.png"
+    broken.parent.mkdir(parents=True)
+    content = (shapes / "classify" / "circle" / "0.png").read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.txt").write_text("text")
+    np.savez(tmp_path / "new.npz", pictures=np.zeros((2, 8, 8), np.uint8))
+    for flags, expected in (
+        ((tmp_path / "none",), "none: no such folder, .zip, .npz or image"),
+        ((tmp_path / "empty",), "empty: holds no images"),
+        ((tmp_path / "broken",), "broken, more/0.png: unreadable image"),
+        ((broken,), "more, 0.png: unreadable image"),
+        ((tmp_path / "text.txt",), "text.txt: not a readable zip"),
+        ((tmp_path / "new.npz",), "--image_array images: "),
+        ((tmp_path, "--resume_from_checkpoint", "true"), "--predict trains nothing"),
+    ):
+        assert expected in recipe.mistake(*model, *flags), flags
+    assert not (tmp_path / "predicted" / "predictions.jsonl").exists()
+    assert "--predict: name the trained model" in recipe.mistake("--predict", tmp_path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "config.json").write_text('{"architectures": ["BertModel"]}')
+    (tmp_path / "text" / "model.safetensors").write_bytes(b"")
+    line = recipe.mistake(*model, shapes, "--model", tmp_path / "text")
+    assert "BertModel neither classifies, segments nor detects" in line
+    (tmp_path / "out" / "preprocessor_config.json").unlink()
+    line = recipe.mistake(*model, shapes)
+    assert "its preprocessor_config.json does not say size, image_mean, image_std" in line
 
 
 def test_without_validation_images(recipe, metrics):
