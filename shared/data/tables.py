@@ -266,7 +266,7 @@ def load_table(args: TableArguments) -> Table:
         else:
             categories[name] = _sort_names(distinct)
     if not numeric and not categories:
-        raise UserError(f"{source.name}: no column to learn from; {'; '.join(notes)}")
+        raise UserError("; ".join([f"{source.name}: no column to learn from", *notes]))
 
     offsets, units = [], []
     for name, numbers in numeric.items():

@@ -258,15 +258,13 @@ def _find_value_columns(
     rows = source.first_rows()
     if not rows:
         raise UserError(f"{source.name}: no rows")
-    names = [
-        name
-        for name in others
-        if name in args.target_columns
-        or (
-            any(cell_as_text(row.get(name)) for row in rows)
-            and all(_is_number(cell_as_text(row.get(name))) for row in rows)
-        )
-    ]
+    names = []
+    for name in others:
+        cells = [text for row in rows if (text := cell_as_text(row.get(name))) is not None]
+        # A column with a wrong cell is not left out: `_number` says where the cell is.
+        n_numbers = sum(map(_is_number, cells))
+        if name in args.target_columns or 2 * n_numbers > len(cells):
+            names.append(name)
     if not names:
         raise UserError(
             f"{source.name}: no column of numbers (found: {', '.join(source.columns)}); write "

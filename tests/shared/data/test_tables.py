@@ -160,6 +160,11 @@ def test_mistakes(rows, flags, message, load):
         load(rows, **flags)
 
 
+def test_a_table_of_classes_alone_is_a_mistake(load):
+    with pytest.raises(UserError, match=r"rows\.csv: no column to learn from$"):
+        load([("y",), ("n",)] * 9, header=("label",))
+
+
 def test_the_sample():
     table = load_table(TableArguments())
     assert len(table.parts["oof"]) == 569

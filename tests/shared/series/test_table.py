@@ -95,6 +95,12 @@ def test_a_mistake_is_named_with_its_place(load, rows, message):
         load("date,a\n" + rows + "\n")
 
 
+@pytest.mark.parametrize("cell", ["abc", "inf", "2;5"])
+def test_a_column_of_numbers_is_not_left_out_for_one_wrong_cell(load, cell):
+    with pytest.raises(UserError, match=r"table\.csv, row 2: column 'a' holds .*, not a number"):
+        load(table(HOURS, [1, cell, 3, "", 5, 6], range(6), header="date,a,b"))
+
+
 def test_a_cell_of_a_named_column_must_be_a_number(load):
     text = table(HOURS, [1, 2, "2;5", 4, 5, 6])
     with pytest.raises(UserError, match=r"'a' holds '2;5', not a number; write numbers as 1234\.5"):
