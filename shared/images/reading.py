@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -450,7 +452,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not a readable .npz: {first_line(error)}") from error
 
 
@@ -591,7 +593,7 @@ def _split(data: ImageData, given: Sequence[str | None], args: Any) -> None:
         # All images that are in no part, or in the training part.
         pool = np.sort(np.concatenate([unassigned, rows["train"]]))
         valid_size = 0 if len(rows["valid"]) else args.valid_size
-        drawn = _draw(present, groups, pool, valid_size, args.test_size, args.seed)
+        drawn = _draw(data.source, present, groups, pool, valid_size, args.test_size, args.seed)
         rows["train"], valid, rows["test"] = drawn
     else:
         if len(unassigned):
@@ -603,7 +605,9 @@ def _split(data: ImageData, given: Sequence[str | None], args: Any) -> None:
             raise UserError(f"--data {args.data}: has a part for the test, but none to train on")
         valid = rows["valid"]
         if not len(valid) and args.valid_size:
-            drawn = _draw(present, groups, rows["train"], args.valid_size, 0, args.seed)
+            drawn = _draw(
+                data.source, present, groups, rows["train"], args.valid_size, 0, args.seed
+            )
             rows["train"], valid, _ = drawn
     rows["valid"] = valid if len(valid) else rows["valid"]
     # An exact duplicate of an image that is held out would be learned by heart.
@@ -622,6 +626,7 @@ def _split(data: ImageData, given: Sequence[str | None], args: Any) -> None:
 
 
 def _draw(
+    source: str,
     present: np.ndarray,
     groups: np.ndarray,
     pool: np.ndarray,
@@ -630,13 +635,20 @@ def _draw(
     seed: int,
 ) -> list[np.ndarray]:
     """Draw train, valid and test rows from a pool; duplicates stay in one part."""
-    parts = train_valid_test_split(
-        present[pool].astype(np.int8),
-        valid_size=valid_size,
-        test_size=test_size,
-        groups=groups[pool],
-        random_state=seed,
-    )
+    try:
+        parts = train_valid_test_split(
+            present[pool].astype(np.int8),
+            valid_size=valid_size,
+            test_size=test_size,
+            groups=groups[pool],
+            random_state=seed,
+        )
+    except UserError as error:
+        raise UserError(
+            f"{source}: {len(pool)} images, {len(np.unique(groups[pool]))} of them different, "
+            f"cannot be divided into train, valid and test ({error}); add some, or lower "
+            "--valid_size and --test_size"
+        ) from error
     return [pool[part] for part in parts]
 
 

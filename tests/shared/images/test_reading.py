@@ -289,6 +289,14 @@ def test_arrays_with_parts_names_and_a_second_input(tmp_path, flags):
     assert np.abs(data.images[5][..., 0].astype(int) - images[5]).max() <= 1
 
 
+def test_too_few_images_to_divide(tmp_path, flags):
+    np.savez(tmp_path / "few.npz", images=np.zeros((9, 4, 4), np.uint8), labels=np.arange(9) % 2)
+    line = refusal(flags(tmp_path / "few.npz"), "classify")
+    assert "few.npz: 9 images, 1 of them different, cannot be divided into train" in line
+    line = refusal(flags("sample", valid_size=0.5, test_size=0.6), "classify")
+    assert "lower --valid_size and --test_size" in line
+
+
 def test_mistakes_of_arrays(tmp_path, flags):
     images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
     for name, arrays, expected in (
@@ -301,8 +309,11 @@ def test_mistakes_of_arrays(tmp_path, flags):
         path = tmp_path / f"{name}.npz"
         np.savez(path, **arrays)
         assert expected in refusal(flags(path), "classify"), name
-    (tmp_path / "bad.npz").write_bytes(b"PK")
-    assert "bad.npz: not a readable .npz" in refusal(flags(tmp_path / "bad.npz"), "classify")
+    np.savez_compressed(tmp_path / "good.npz", images=images + labels[:, None, None], labels=labels)
+    good = (tmp_path / "good.npz").read_bytes()
+    for content in (b"", b"PK", good[: len(good) // 2], good[:150] + bytes(50) + good[200:]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        assert "bad.npz: not a readable .npz" in refusal(flags(tmp_path / "bad.npz"), "classify")
     assert "a .npz is read with --task classify" in refusal(flags(tmp_path / "bad.npz"), "detect")
 
 
