@@ -72,7 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_word_vectors",
         ],
         "gan_networks": ["GanModel"],
-        "gans": ["GanArguments", "build_gan"],
+        "gans": ["GanArguments", "build_gan", "load_gan"],
         "head_arguments": [
             "HeadArguments",
             "check_n_layers",

@@ -1,4 +1,4 @@
-"""Generators of images: the flags of their sizes, and new ones."""
+"""Generators of images: the flags of their sizes, new ones, and trained ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from shared.cli.arguments import flag
-from shared.cli.errors import UserError
+from shared.cli.errors import UserError, first_line
+from shared.models.checks import check_config, check_weight_files
+from shared.models.sources import resolve_model
 
 if TYPE_CHECKING:
     from shared.models.gan_networks import GanModel
@@ -79,3 +81,42 @@ def build_gan(args: GanArguments, size: tuple[int, int], channels: int) -> GanMo
         **sizes, height=height, width=width, channels=channels, has_average=args.ema > 0
     )
     return GanModel(config)
+
+
+def load_gan(name: str) -> GanModel:
+    """Return a trained generator and its discriminator, to make images.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a hub id.
+
+    Raises
+    ------
+    UserError
+        If it is no generator of images, or its weights are missing or damaged.
+    """
+    from transformers import PreTrainedConfig
+
+    from shared.models.gan_networks import GanConfig, GanModel
+
+    folder = resolve_model(name)
+    config, _ = PreTrainedConfig.get_config_dict(folder)
+    if config.get("model_type") != GanConfig.model_type:
+        raise UserError(
+            f"--model {name}: a model of the type {config.get('model_type')}, no generator of "
+            "images; train one with recipes/gan.py"
+        )
+    check_config(config, folder)
+    check_weight_files(folder)
+    try:
+        model, info = GanModel.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever damaged files cause
+        raise UserError(f"--model {name}: cannot load it: {first_line(error)}") from error
+    if info["missing_keys"]:
+        raise UserError(
+            f"--model {name}: the weights lack {min(info['missing_keys'])}; they are incomplete"
+        )
+    return model.eval()

@@ -94,6 +94,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "generator_results",
             "weight_counts",
             "write_generator_results",
+            "write_samples",
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],

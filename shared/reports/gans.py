@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shared.cli.errors import UserError
-from shared.cli.files import write_json
+from shared.cli.files import atomic_write, write_json
+from shared.cli.launch import progress
 from shared.evaluation.image_samples import describe_sample_collapse, nearest, sample_figures
 from shared.images.reading import ImageData
 from shared.methods.image_neighbours import nearest_image_classes
@@ -219,6 +220,23 @@ def draw_samples(
         write_animation(grids, folder / "samples.gif")
 
 
+def write_samples(model: GanModel, output_dir: Path, n: int, seed: int) -> None:
+    """Write `n` generated images into ``images``, and the first of them as ``samples.png``.
+
+    The same seed gives the same images, and a larger `n` the same first ones.
+    """
+    from PIL import Image
+
+    folder = output_dir / "images"
+    folder.mkdir(exist_ok=True)
+    latents = model.draw_latents(n, seed)
+    write_image_grid(model.images_of(latents[:GRID]).numpy(), output_dir / "samples.png")
+    for start in progress(range(0, n, GRID), "generating", unit="batches"):
+        for number, image in enumerate(model.images_of(latents[start : start + GRID]), start):
+            with atomic_write(folder / f"{number:06}.png", "wb") as file:
+                Image.fromarray(image.numpy()).save(file, format="PNG")
+
+
 def sample_sheets(model: GanModel, data: ImageData, output_dir: Path, seed: int) -> list[Sheet]:
     """Return pictures for the report: grids, and samples beside their nearest training images."""
     samples = model.sample(_NEAREST, seed).numpy()
@@ -273,7 +291,11 @@ for number, image in enumerate(model.sample(16, seed=1).numpy()):
 ```
 
 `trust_remote_code=True` lets transformers run the Python file in this folder, the architecture of
-the model.
+the model. Or from the command line:
+
+```bash
+accelerate launch recipes/gan.py --model {folder} --generate 100 --output_dir generated
+```
 
 ![generated images](plots/samples.png)
 

@@ -55,6 +55,16 @@ def test_images_are_generated_and_measured(recipe, metrics, tmp_path, monkeypatc
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 4
     assert not list(out.glob("checkpoint-*"))
+    # New images: the same for the same seed, also if there are more of them.
+    new = ("--model", out, "--output_dir", tmp_path / "new", "--seed", 1)
+    assert "70 images are in" in recipe(*new, "--generate", 70)
+    seventh = (tmp_path / "new" / "images" / "000007.png").read_bytes()
+    assert len(list((tmp_path / "new" / "images").iterdir())) == 70
+    recipe(*new, "--generate", 8)
+    assert (tmp_path / "new" / "images" / "000007.png").read_bytes() == seventh
+    assert (tmp_path / "new" / "samples.png").is_file()
+    line = recipe.mistake(*new, "--generate", 8, "--model", out / "features")
+    assert "a model of the type image-trunk-classifier, no generator of images" in line
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "![generated images](plots/samples.png)" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
@@ -65,6 +75,9 @@ def test_images_are_generated_and_measured(recipe, metrics, tmp_path, monkeypatc
     again = ("--features", out / "features", "--output_dir", tmp_path / "more")
     assert f"the classifier {out / 'features'}" in recipe(*again, "--architecture", "gan")
     assert "must be a classifier of images" in recipe.mistake(*again[:1], out)
+    weights = out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    assert "cannot load it" in recipe.mistake(*new, "--generate", 8)
 
 
 def test_a_generator_that_ignores_its_latent_vectors_has_collapsed(recipe, metrics, monkeypatch):
@@ -138,6 +151,7 @@ def test_mistakes(recipe, tmp_path, arrays):
         (("--mixup", 0.2), "--mixup: the generator would learn mixtures"),
         (("--loss", "hinge", "--label_smoothing_factor", 0.1), "no targets to smooth"),
         (("--features", tmp_path / "x"), "no such folder"),
+        (("--generate", 3), "--model, --generate: give both"),
         (("--metric_for_best_model", "f9"), "--metric_for_best_model f9: no such metric"),
     ):
         assert expected in recipe.mistake(*flags, "--num_train_epochs", 1), flags
