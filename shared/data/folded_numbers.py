@@ -10,7 +10,7 @@ import numpy as np
 from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import check_split_flags
-from shared.data.columns import find_split_column, recognise_text_columns
+from shared.data.columns import find_split_column, missing_column, recognise_text_columns
 from shared.data.folds import assign_folds, join_groups
 from shared.data.preparation import cell_as_text
 from shared.data.readers import open_data
@@ -75,6 +75,8 @@ def load_and_fold_numbers(
             text_columns, _ = recognise_text_columns(source, args.text_columns)
         if part == "oof":
             split_column = find_split_column(source, args)
+        if column not in source.columns:
+            raise missing_column(column, source.columns, "--label_column", source.name)
         splitting = [split_column] if split_column else []
         grouping = [group_column] if group_column and part == "oof" else []
         table = collect_rows(

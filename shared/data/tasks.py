@@ -287,6 +287,9 @@ def load_tasks(args: Any) -> TaskData:
                 chosen[part] = kept
     parts = {part: (part, rows) for part, rows in chosen.items()}
     method = SplitMethod("files" if any(files.values()) else "random")
+    for part in tables:
+        if not len(chosen[part]):
+            raise UserError("; ".join([f"{tables[part].source}: no {part} row is left", *notes]))
     if any(sizes.values()):
         from shared.data.near_duplicates import near_duplicate_groups
 

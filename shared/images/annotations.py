@@ -67,10 +67,14 @@ def parse_annotations(content: bytes, name: str) -> list[Annotation]:
         )
     annotations = []
     for number, entry in enumerate(content, 1):
+        if not isinstance(entry, dict):
+            raise UserError(f"{name}, entry {number}: must be an object with file and objects")
         try:
             part = part_name(str(entry.get("split", "")))
             annotation = Annotation(str(entry["file"]), part)
             for thing in entry["objects"]:
+                if not isinstance(thing, dict):
+                    raise TypeError(f"{entry['objects']!r:.40} is no object with label and box")
                 annotation.labels.append(str(thing["label"]))
                 annotation.boxes.append(_four_numbers(thing["box"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -80,6 +84,9 @@ def parse_annotations(content: bytes, name: str) -> list[Annotation]:
 
 
 def _read_coco(content: Mapping[str, Any], name: str) -> list[Annotation]:
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content[key], list):
+            raise UserError(f"{name}, {key}: must be a list")
     try:
         classes = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         images = {
@@ -128,10 +135,17 @@ def check_boxes(
     Raises
     ------
     UserError
-        For a box outside the image, with its number.
+        For a box outside the image, or whose corners are exchanged, with its number.
     """
     height, width = size
     boxes = np.array(annotation.boxes, dtype=np.float64).reshape(-1, 4)
+    reversed_ = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if reversed_.any():
+        row = int(np.flatnonzero(reversed_)[0])
+        raise UserError(
+            f"{name}, {annotation.file}: box {row + 1} ({annotation.labels[row]}, "
+            f"{boxes[row].tolist()}) ends before it begins; boxes are x1, y1, x2, y2"
+        )
     limits = np.array([width, height, width, height])
     outside = (boxes < -TOLERANCE) | (boxes > limits + TOLERANCE)
     if outside.any() and not clip:

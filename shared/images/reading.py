@@ -403,6 +403,10 @@ def _read_boxes(source: Source, args: Any) -> tuple[ImageData, list[str | None]]
             raise UserError(f"{source.path}, {file}: names {name}, which does not exist")
     if not names:
         raise UserError(f"{source.path}, {file}: names no image")
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise UserError(
+            f"{source.path}, {file}: names {twice[0]} twice; put all of its boxes into one entry"
+        )
     data = _collect_files(args, "detect", source, names)
     data.class_names = sorted({label for a in annotations for label in a.labels})
     if not data.class_names:

@@ -290,6 +290,8 @@ def test_a_regression_predicts_numbers_out_of_fold(recipe, tmp_path, tiny_issues
     held_out, data = write(tmp_path / "test.jsonl", rows[:20]), tmp_path / "rows.jsonl"
     write(data, rows[10:])
     flags = ("--problem", "regression", "--label_column", "hours", "--data", data)
+    line = recipe.mistake(*flags, "--label_column", "x")
+    assert line.endswith("name the right one with --label_column")
     flags += ("--test_data", held_out, "--group_column", "author", "--num_train_epochs", 8)
     printed = recipe(*flags)
     out = tmp_path / "out"

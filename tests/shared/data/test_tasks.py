@@ -208,6 +208,11 @@ def test_mistakes_name_the_flag_the_row_and_what_to_do(tmp_path):
     assert "no training row has a value in column 'author'" in error
     error = mistake(tmp_path, empty, tasks=["topic"], number_columns=["comments"])
     assert "no training row has a number in column 'comments'" in error
+    held_out = tmp_path / "test.jsonl"
+    held_out.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    error = mistake(tmp_path, rows, tasks=["hours"], test_data=str(held_out))
+    assert "rows.jsonl: no train row is left" in error
+    assert "left out: 36 train rows that repeat a held-out text" in error
     assert "leave nothing" in mistake(
         tmp_path, rows, tasks=["topic"], valid_size=0.5, test_size=0.5
     )

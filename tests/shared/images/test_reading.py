@@ -255,6 +255,16 @@ def test_mistakes_of_boxes(tmp_path, flags):
         ("missing", changed(file="images/x.png"), "names images/x.png, which does not exist"),
         ("form", {"a": 1}, "neither a list of images nor COCO's object"),
         ("empty", [e | {"objects": []} for e in entries], "holds no box"),
+        (
+            "corners",
+            changed(objects=[{"label": "cat", "box": [5, 2, 1, 6]}]),
+            "images/3.png: box 1 (cat, [5.0, 2.0, 1.0, 6.0]) ends before it begins; boxes are x1, "
+            "y1, x2, y2",
+        ),
+        ("twice", [*entries, entries[3]], "names images/3.png twice; put all of its boxes into"),
+        ("number", [1, 2], "entry 1: must be an object with file and objects"),
+        ("text", changed(objects="cat"), "entry 4: 'cat' is no object with label and box"),
+        ("coco", {"images": 3, "annotations": [], "categories": []}, "images: must be a list"),
     ):
         args = flags(annotated(tmp_path / name, images, content))
         assert expected in refusal(args, "detect"), name
