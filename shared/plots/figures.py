@@ -47,9 +47,9 @@ def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -
         figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def short_label(label: str) -> str:
+def short_label(label: str, width: int = LABEL_WIDTH) -> str:
     """Return a label that leaves most of the width to the plot."""
-    return label if len(label) <= LABEL_WIDTH else f"{label[: LABEL_WIDTH - 1]}…"
+    return label if len(label) <= width else f"{label[: width - 1]}…"
 
 
 def save_figure(figure: Figure, path: Path) -> None:

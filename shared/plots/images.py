@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from shared.cli.files import atomic_write
-from shared.plots.figures import save_figure
+from shared.plots.figures import save_figure, short_label
 from shared.plots.fonts import fonts_for
+
+SHEET_WIDTH = 150  # characters of a line of captions above images side by side
 
 
 def plot_image_sheet(
@@ -43,6 +45,8 @@ def plot_image_sheet(
         figsize=(12, rows * (side * height / width + 0.22 * lines)), layout="constrained"
     )
     fonts, _ = fonts_for("".join(captions))
+    most = SHEET_WIDTH // columns
+    captions = ["\n".join(short_label(line, most) for line in c.split("\n")) for c in captions]
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for number, axes in enumerate(grid):
         axes.axis("off")
