@@ -40,8 +40,8 @@
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
-- `images`: the figures and pictures of image models, and how to use them.
-- `image_predictions`: what a trained model says of new images, and pictures of it.
+- `images`: the figures and pictures of image models.
+- `image_predictions`: what a trained model says of new images, and how to use it.
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -98,11 +98,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
-        "image_predictions": ["write_image_predictions"],
+        "image_predictions": ["image_usage", "write_image_predictions"],
         "images": [
             "box_results",
             "class_results",
-            "image_usage",
             "mask_results",
             "preprocess_sheet",
             "training_sheet",

@@ -39,7 +39,7 @@ MOST_MODULES = {
     "gan": 119,
     "github_tagger": 114,
     "goemotions": 115,
-    "images": 112,
+    "images": 114,
     "imdb_cnn_rnn": 113,
     "label_next": 98,
     "language_model": 101,
