@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Recipe, read_json, read_lines
+from forks import run_script
 from PIL import Image
 from safetensors.numpy import load_file
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -280,3 +281,36 @@ def test_mistakes_with_new_images(recipe, tmp_path, shapes):
 def test_without_validation_images(recipe, metrics):
     recipe("--valid_size", 0, "--num_train_epochs", 1)
     assert 0 <= metrics()["test_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_two_processes_do_the_work_of_one(task, recipe, metrics, shapes, tmp_path):
+    # Batch normalisation is that of each process; 40 training images make four full batches.
+    flags = ["--task", task, "--data", shapes / task, "--block", "plain", "--num_train_epochs", 1]
+    flags += ["--valid_size", 8 / 60, "--flip", "horizontal", "--shift", 0.1]
+    recipe(*flags)
+    two = ("--output_dir", tmp_path / "two", "--per_device_train_batch_size", 5)
+    process = run_script("recipes/images.py", *recipe.flags, *flags, *two, processes=2)
+    assert "train 40, valid 8, test 12" in process.stdout
+    assert process.stdout.count("Everything is in") == 1
+    one, two = metrics(), read_json(tmp_path / "two" / "metrics.json")
+    names = {"classify": ["test_accuracy"], "detect": ["test_map", "test_map50"]}[task]
+    for name in ("test_loss", "train_loss", *names):
+        assert two[name] == pytest.approx(one[name], abs=1e-4)
+    # They also predict new images together.
+    new = [
+        "--use_cpu",
+        "--bf16",
+        "false",
+        "--predict",
+        shapes / task,
+        "--per_device_eval_batch_size",
+    ]
+    new += [7, "--model", tmp_path / "out", "--output_dir"]
+    predict = ("recipes/images.py", *new, tmp_path / "by_two")
+    assert "60 images are predicted" in run_script(*predict, processes=2).stdout
+    recipe(*new, tmp_path / "by_one")
+    lines = [read_lines(tmp_path / f"by_{n}" / "predictions.jsonl") for n in ("one", "two")]
+    assert [line["file"] for line in lines[0]] == [line["file"] for line in lines[1]]
+    key = "label" if task == "classify" else "boxes"
+    assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 from safetensors.numpy import load_file
 
 from shared.taggers import load_multi_task, load_tagger
@@ -171,3 +172,20 @@ def test_health_check_trains_nothing(recipe, tmp_path):
     printed = recipe(*TASKS, "--health_check", "true")
     assert "the rarest of 8 labels" in printed
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_two_processes_do_the_work_of_one(recipe, tmp_path):
+    # 96 training rows make four full batches; some rows lack a value of a task. Each process has
+    # its own random numbers of dropout.
+    flags = [*recipe.flags, *TASKS, "--valid_size", 0.136, "--test_size", 0.136]
+    flags += ["--compare_single", "false", "--head_dropout", 0]
+    recipe(*flags)
+    two = ("--output_dir", tmp_path / "two", "--per_device_train_batch_size", 12)
+    process = run_script("recipes/multi_task.py", *flags, *two, processes=2)
+    assert "rows: train 96, valid 18, test 18" in process.stdout
+    assert process.stdout.count("Everything is in") == 1
+    one, two = (read_json(tmp_path / name / "metrics.json") for name in ("out", "two"))
+    names = [name for name in one if name.startswith("test_")]
+    assert len(names) > 5
+    for name in [*names, "train_loss"]:
+        assert two[name] == pytest.approx(one[name], abs=1e-4)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from command_line import Recipe, read_json, write
+from forks import run_script
 from safetensors.numpy import load_file
 
 HOURS = np.datetime64("2024-01-01T00", "h") + np.arange(400)
@@ -218,3 +219,14 @@ def test_mistakes(recipe, tmp_path, columns):
     empty = write(tmp_path / "empty.csv", "")
     assert "empty.csv" in recipe.mistake("--data", empty)
     assert "--valid_size 1.5: must be a whole number" in recipe.mistake("--valid_size", 1.5)
+
+
+def test_two_processes_do_the_work_of_one(recipe, flags, tmp_path):
+    flags += ["--train_size", 189, "--num_train_epochs", 1]  # 160 windows: no batch is incomplete
+    recipe(*flags)
+    two = ("--output_dir", tmp_path / "two", "--per_device_train_batch_size", 8)
+    process = run_script("recipes/series.py", *flags, *two, processes=2)
+    assert process.stdout.count("Everything is in") == 1
+    one, two = (read_json(tmp_path / name / "metrics.json") for name in ("out", "two"))
+    for name in ("valid_mse", "test_mse", "test_mae", "test_mse_ridge", "train_loss"):
+        assert two[name] == pytest.approx(one[name], abs=1e-4)

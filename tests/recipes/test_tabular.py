@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from command_line import Recipe, read_json, read_lines, write
+from forks import run_script
 from safetensors.numpy import load_file
 
 from shared.methods import load_table_classifier
@@ -146,3 +147,17 @@ def test_mistakes(recipe, rows, tmp_path):
     line = recipe.mistake("--test_data", unknown)
     assert "unknown.csv, row 1: the class 'huge' in column 'kind'" in line
     assert "each fold finds its own" in recipe.mistake("--resume_from_checkpoint", tmp_path)
+
+
+def test_two_processes_train_each_fold_together(recipe, flags, tmp_path):
+    # Batch normalisation and dropout are those of each process. 96 training rows of a fold make
+    # three full batches.
+    flags += ["--normalization", "none", "--dropout", 0, "--num_train_epochs", 2]
+    flags += ["--valid_size", 0.2]
+    recipe(*flags)
+    two = ("--output_dir", tmp_path / "two", "--per_device_train_batch_size", 16)
+    process = run_script("recipes/tabular.py", *flags, *two, processes=2)
+    assert process.stdout.count("Everything is in") == 1
+    one, two = (read_json(tmp_path / name / "metrics.json") for name in ("out", "two"))
+    for name in ("oof_accuracy", "oof_macro_f1", "oof_log_loss"):
+        assert two[name] == pytest.approx(one[name], abs=1e-4)
