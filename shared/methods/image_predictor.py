@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.cli.errors import UserError
+from shared.cli.launch import quiet_libraries
 from shared.evaluation.decisions import softmax
 from shared.evaluation.detection import suppress_boxes
 from shared.evaluation.rules import scores_per_text
@@ -33,6 +34,7 @@ def load_image_predictor(folder: str | Path) -> ImagePredictor:
     UserError
         If the folder holds no trained model of images, or a damaged one.
     """
+    quiet_libraries()
     model, task = load_image_model(str(folder))
     settings = read_preprocessor(str(folder))
     if missing := [name for name in ("size", "image_mean", "image_std") if name not in settings]:

@@ -137,7 +137,7 @@ def draw_boxes(
         shade = colour(class_names.index(box["label"]))
         x1, y1, x2, y2 = box["box"]
         x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)  # the last pixel belongs to a drawn rectangle
-        draw.rectangle((x1, y1, x2, y2), outline=shade, width=max(1, side // 300))
+        draw.rectangle((x1, y1, x2, y2), outline=shade, width=max(1, side // 150))
         text = f"{box['label']} {box['score']:.2f}"
         size = max(9, side // 40)
         place = (x1, max(y1 - size, 0))
