@@ -47,7 +47,6 @@ from shared.cli import (
     result_flags,
     start_recipe,
 )
-from shared.cli.files import atomic_write
 from shared.data import (
     TableArguments,
     TableRows,
@@ -56,7 +55,6 @@ from shared.data import (
     load_table,
     open_rows,
     read_rows,
-    write_json_lines,
 )
 from shared.evaluation import join_folds, make_folds, multilabel_metrics, permutation_importance
 from shared.methods import (
@@ -68,7 +66,7 @@ from shared.methods import (
 )
 from shared.models import TabularArguments, build_tabular_model, join_members
 from shared.plots import plot_training_curve
-from shared.reports import push_to_hub, write_table_results
+from shared.reports import push_to_hub, write_table_predictions, write_table_results
 from shared.splitters import MultilabelStratifiedShuffleSplit
 from shared.training import (
     CheckpointOnSignal,
@@ -266,7 +264,7 @@ def main() -> None:
 
 
 def predict(args: TableRecipeArguments, output_dir: Path) -> None:
-    """Predict the rows of a file with a trained model; write ``predictions.jsonl``."""
+    """Predict the rows of a file with a trained model; write ``predictions.jsonl`` and ``.csv``."""
     classifier = load_table_classifier(args.model)
     source = open_rows(args, args.predict)
     rows, notes = read_rows(classifier.schema, source, labelled=False)
@@ -282,18 +280,8 @@ def predict(args: TableRecipeArguments, output_dir: Path) -> None:
     scores = np.exp(trainer.predict(table_dataset(rows, len(names))).predictions)
     if args.process_index != 0:
         return
-    path = output_dir / "predictions.jsonl"
-    with atomic_write(path) as file:
-        write_json_lines(
-            file,
-            (
-                row
-                | {"predicted": names[of_row.argmax()]}
-                | {"scores": dict(zip(names, of_row.round(6).tolist(), strict=True))}
-                for row, of_row in zip(source.read(), scores, strict=True)
-            ),
-        )
-    print(f"{len(rows):,} rows are predicted, in {path}.")
+    write_table_predictions(output_dir, source.read(), scores, names)
+    print(f"{len(rows):,} rows are predicted, in {output_dir}: predictions.jsonl, predictions.csv.")
 
 
 if __name__ == "__main__":

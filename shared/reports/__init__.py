@@ -131,7 +131,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_results",
         ],
         "search": ["write_nested_search", "write_search"],
-        "tables": ["write_table_results"],
+        "tables": ["write_table_predictions", "write_table_results"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],
         "trained_tagger": ["save_trained_tagger"],

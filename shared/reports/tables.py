@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.cli.files import atomic_write, write_csv, write_json
 from shared.data.tables import Table
-from shared.data.writers import write_json_lines
+from shared.data.writers import as_cell, write_json_lines
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from shared.evaluation.cross_validation import fold_metrics
 from shared.evaluation.decisions import top_k
@@ -252,3 +252,32 @@ For the rows of a file:
 ```bash
 accelerate launch recipes/tabular.py --model {folder} --predict FILE --output_dir predictions
 ```"""
+
+
+def write_table_predictions(
+    output_dir: Path, rows: Iterable[Mapping[str, Any]], scores: np.ndarray, names: Sequence[str]
+) -> None:
+    """Write ``predictions.jsonl`` and, for programs of spreadsheets, ``predictions.csv``.
+
+    Both have the columns of the rows and ``predicted``; then the first has an object ``scores``,
+    the second a column ``score_CLASS`` for each class.
+
+    Parameters
+    ----------
+    output_dir : Path
+    rows : iterable of mappings
+    scores : array of shape (rows, classes)
+    names : sequence of str
+        Of the classes.
+    """
+    lines, cells = [], []
+    for row, of_row in zip(rows, scores, strict=True):
+        line = {**row, "predicted": names[of_row.argmax()]}
+        by_name = dict(zip(names, of_row.round(6).tolist(), strict=True))
+        lines.append(line | {"scores": by_name})
+        flat = line | {f"score_{name}": score for name, score in by_name.items()}
+        cells.append({name: as_cell(value) for name, value in flat.items()})
+    with atomic_write(output_dir / "predictions.jsonl") as file:
+        write_json_lines(file, lines)
+    columns = list(dict.fromkeys(name for row in cells for name in row))
+    write_csv(output_dir / "predictions.csv", cells, columns)

@@ -91,6 +91,12 @@ def test_a_table_is_learned_reported_and_applied(recipe, rows, tmp_path, monkeyp
         assert (line["colour"], line["kind"]) == (row[2], row[3])
         assert line["scores"] == pytest.approx(scores, abs=2e-6)
         assert line["predicted"] == max(scores, key=scores.get)
+    with (tmp_path / "new" / "predictions.csv").open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0]) == [*HEADER, "predicted", "score_large", "score_small"]
+    for of_row, line in zip(cells, predicted, strict=True):
+        assert (of_row["colour"], of_row["predicted"]) == (line["colour"], line["predicted"])
+        assert float(of_row["score_large"]) == line["scores"]["large"]
 
 
 def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeypatch):
