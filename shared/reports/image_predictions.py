@@ -99,13 +99,11 @@ def write_image_predictions(
 
 
 def _png_names(names: Sequence[str]) -> list[str]:
-    """Return a different name of a PNG file for each image, as similar as possible."""
-    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in names)
-    result = []
-    for name in names:
-        stem = str(PurePosixPath(name).with_suffix(""))
-        result.append(f"{stem if stems[stem] == 1 else name}.png")
-    return result
+    """Return the path of a PNG file for each image: its own without the suffix, if all differ."""
+    # An archive may hold absolute paths.
+    paths = [PurePosixPath(name.lstrip("/")) for name in names]
+    stems = [str(path.with_suffix("")) for path in paths]
+    return [f"{name}.png" for name in (stems if len(set(stems)) == len(stems) else paths)]
 
 
 def _save(image: np.ndarray, path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from shared.images.reading import IGNORED, ImageData
+from shared.reports.image_predictions import _png_names
 from shared.reports.images import box_results, class_results, mask_results, overlay, text_table
 from shared.reports.images import write_image_results as write
 from shared.reports.page import without_texts
@@ -65,3 +66,15 @@ def test_the_worst_boxes():
 def test_an_aligned_table():
     table = text_table([{"class": "a", "iou": 0.5}, {"class": "long", "iou": float("nan")}])
     assert table.splitlines() == ["class        iou", "    a      0.500", " long        nan"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a/b.jpg", "c.png", "image 3"], ["a/b.png", "c.png", "image 3.png"]),
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg.png", "a.png.png", "a.png.jpg.png"]),
+        (["/etc/b.png"], ["etc/b.png"]),
+    ],
+)
+def test_each_new_image_has_a_file_of_its_own_inside_the_folder(names, expected):
+    assert _png_names(names) == expected
