@@ -78,6 +78,8 @@ class ImageFeatures:
     Attributes
     ----------
     n_features : int
+    class_names : list of str
+        The classes of the network, whatever those of `train` are; empty without a network.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class ImageFeatures:
         from sklearn.decomposition import PCA
 
         self._model, self._preprocessor = model, preprocessor
+        names = {} if model is None else model.config.id2label
+        self.class_names = [names[number] for number in sorted(names)]
         values = self._activations(train)
         self.n_features = min(size, *values.shape)
         self._components = PCA(self.n_features, random_state=0).fit(values)

@@ -119,7 +119,7 @@ def generator_results(
     figures = {_SAMPLES: sample_figures(seen, real)}
     figures |= reference_figures(features, data, len(samples), seed)
     of_samples, of_test = features.classes(samples), features.classes(test)
-    names = data.class_names
+    names = features.class_names
     collapse = describe_sample_collapse(figures[_SAMPLES], of_samples, of_test, names)
     note = collapse_note(collapse, judge_discriminator(log_history))
     known = features(data.images[data.parts["train"]])
