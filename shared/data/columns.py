@@ -150,17 +150,30 @@ def find_annotator_column(source: Source, wanted: str | None) -> str | None:
     return wanted or source.annotator_column
 
 
-def find_split_column(source: Source, args: Any) -> str | None:
+def find_split_column(
+    source: Source, args: Any, *, targets: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> str | None:
     """Return the column of ``--split_by`` or ``--split_time``; None if there is neither.
+
+    Parameters
+    ----------
+    source : Source
+    args : SplitColumnArguments
+    targets, inputs : sequences of str
+        Columns to predict, and columns that a model reads.
 
     Raises
     ------
-    UserError : it is not among the columns.
+    UserError : it is not among the columns, or is one to predict or to read.
     """
     for name in ("split_by", "split_time"):
         if column := getattr(args, name, None):
             if column not in source.columns:
                 raise missing_column(column, source.columns, f"--{name}", source.name)
+            if column in targets:
+                raise UserError(f"--{name} {column}: divides the rows, and cannot be predicted")
+            if column in inputs:
+                raise UserError(f"--{name} {column}: divides the rows, and is no input")
             return column
     return None
 

@@ -74,7 +74,7 @@ def load_and_fold_numbers(
         if text_columns is None:
             text_columns, _ = recognise_text_columns(source, args.text_columns)
         if part == "oof":
-            split_column = find_split_column(source, args)
+            split_column = find_split_column(source, args, targets=[column], inputs=text_columns)
         if column not in source.columns:
             raise missing_column(column, source.columns, "--label_column", source.name)
         splitting = [split_column] if split_column else []

@@ -328,7 +328,7 @@ def _stream_rows(
     import pyarrow as pa
 
     annotator_column = find_annotator_column(source, args.annotator_column)
-    split_column = find_split_column(source, args)
+    split_column = find_split_column(source, args, targets=cells.needed)
     columns = [*text_columns, *cells.needed]
     columns += [column for column in (annotator_column, split_column) if column is not None]
     annotators: dict[str, int] = {}

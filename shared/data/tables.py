@@ -209,8 +209,8 @@ def load_table(args: TableArguments) -> Table:
     """
     check_split_flags(args)
     source = _open(args, args.data)
-    split_column = find_split_column(source, args)
     label_column = _find_label_column(args, source)
+    split_column = find_split_column(source, args, targets=[label_column])
     for name, columns in (
         ("drop_columns", args.drop_columns),
         ("categorical_columns", args.categorical_columns),

@@ -389,9 +389,10 @@ def read_table(
         As `collect_rows`.
     """
     source = open_data(_with_data(args, path))
-    split_column = find_split_column(source, args)
     if text_columns is None:
         text_columns, _ = recognise_text_columns(source, args.text_columns)
+    inputs = [*text_columns, *args.number_columns, *args.category_columns]
+    split_column = find_split_column(source, args, targets=args.tasks, inputs=inputs)
     return collect_rows(
         source,
         text_columns,

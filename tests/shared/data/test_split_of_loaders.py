@@ -33,6 +33,7 @@ Version:
 @dataclass
 class FoldArguments(FoldSplitArguments, DataArguments):
     test_data: str | None = None
+    group_column: str | None = None
 
 
 def row(i):
@@ -50,7 +51,7 @@ def row(i):
 
 
 def fold(load, args):
-    data = load(args, folds=2, group_column=None, seed=0)
+    data = load(args, folds=2, group_column=args.group_column, seed=0)
     return data, {part: data.documents[part]["text"][:] for part in data.documents}
 
 
@@ -96,26 +97,37 @@ LOADERS = {
 }
 
 
+@pytest.fixture
+def loader(tmp_path):
+    """`loader(name)(rows, **flags)`: the data, and the numbers of the rows of each part."""
+
+    def loader(name):
+        read, arguments, own = LOADERS[name]
+
+        def load(rows, **flags):
+            path = tmp_path / "rows.jsonl"
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+            args = arguments(data=str(path), **(own | flags))
+            args.seed, args.cache_dir, args.questions_per_text = 0, str(tmp_path / "cache"), 1
+            args.template = str(tmp_path / "template.yaml")
+            data, texts = read(args)
+            parts = {
+                part: {int(str(text).split()[0]) for text in of_part}
+                for part, of_part in texts.items()
+            }
+            return data, parts
+
+        (tmp_path / "template.yaml").write_text(TEMPLATE, encoding="utf-8")
+        load.arguments = arguments
+        return load
+
+    return loader
+
+
 @pytest.fixture(params=LOADERS)
-def load(request, tmp_path):
-    """`load(rows, **flags)`: the data, and the numbers of the rows of each part."""
-    read, arguments, own = LOADERS[request.param]
-
-    def load(rows, **flags):
-        path = tmp_path / "rows.jsonl"
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-        args = arguments(data=str(path), **(own | flags))
-        args.seed, args.cache_dir, args.questions_per_text = 0, str(tmp_path / "cache"), 1
-        args.template = str(tmp_path / "template.yaml")
-        data, texts = read(args)
-        parts = {
-            part: {int(str(text).split()[0]) for text in of_part} for part, of_part in texts.items()
-        }
-        return data, parts
-
-    (tmp_path / "template.yaml").write_text(TEMPLATE, encoding="utf-8")
-    load.arguments = arguments
-    return load
+def load(request, loader):
+    """`loader` of each name."""
+    return loader(request.param)
 
 
 def mistake(load, rows, **flags):
@@ -226,3 +238,27 @@ def test_a_fold_has_no_test_row(tmp_path):
     assert len(data.fold_of) == len(data.labels["oof"]) == 18
     assert np.bincount(data.fold_of).tolist() == [6, 6, 6]
     assert len(data.fingerprints) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("tasks", {"split_by": "part", "tasks": ["part"]}, "cannot be predicted"),
+        ("tasks", {"split_time": "number", "number_columns": ["number"]}, "is no input"),
+        ("tasks", {"split_by": "part", "category_columns": ["part"]}, "is no input"),
+        ("numbers", {"split_time": "number"}, "cannot be predicted"),
+        ("table", {"split_by": "part", "label_column": "part"}, "cannot be predicted"),
+        ("folds", {"split_by": "part", "label_column": "part"}, "cannot be predicted"),
+    ],
+)
+def test_a_column_that_divides_the_rows_is_neither_target_nor_input(loader, name, flags, expected):
+    (column, *_) = flags.values()
+    error = mistake(loader(name), [row(i) for i in range(N)], **flags)
+    assert error == f"--{next(iter(flags))} {column}: divides the rows, and {expected}"
+
+
+def test_groups_may_be_those_of_the_column_that_divides_the_rows(loader):
+    rows = [row(i) | {"when": f"2024-01-{1 + i % 8:02}"} for i in range(N)]
+    for name in ("folds", "numbers"):
+        _, parts = loader(name)(rows, split_time="when", group_column="when")
+        assert parts["oof"] | parts["test"] == set(range(N))
