@@ -190,7 +190,10 @@ def main() -> None:
     channels = count_channels(data, args.colours)
     print_once(f"\nData\n{data.describe()}, {'grey' if channels == 1 else 'in colours'}")
     images = {part: data.images[rows] for part, rows in data.parts.items()}
-    for part, n in (("train", args.per_device_train_batch_size), ("test", args.feature_size + 1)):
+    for part, n in (
+        ("train", max(args.per_device_train_batch_size, 2)),
+        ("test", args.feature_size + 1),
+    ):
         if len(images[part]) < n:
             raise UserError(
                 f"--data {args.data}: has {len(images[part])} {part} images, and needs {n}; add "

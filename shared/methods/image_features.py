@@ -69,7 +69,8 @@ class ImageFeatures:
     train : uint8 array of shape (rows, height, width, 3)
         The components are those of these images.
     size : int
-        Features of an image; fewer if the network, or the pixels, have fewer.
+        Features of an image; fewer if the network, or the pixels, have fewer, or if there are not
+        more images, which a Frechet distance needs.
     model : ImageTrunkForClassification, optional
         The features are the mean over the pixels of its last level. None: the pixels.
     preprocessor : dict, optional
@@ -95,7 +96,7 @@ class ImageFeatures:
         names = {} if model is None else model.config.id2label
         self.class_names = [names[number] for number in sorted(names)]
         values = self._activations(train)
-        self.n_features = min(size, *values.shape)
+        self.n_features = min(size, len(values) - 1, values.shape[1])
         self._components = PCA(self.n_features, random_state=0).fit(values)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

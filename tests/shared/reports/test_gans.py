@@ -34,3 +34,11 @@ def test_classes_are_those_of_the_network_not_of_the_images(data, features):
     pixels = ImageFeatures(data.images[:40], 3)
     assert pixels.class_names == []
     assert "owl" not in generator_results(pixels, data, data.images[:30], [], seed=0).report
+
+
+def test_features_are_fewer_than_training_images(data):
+    data.parts["train"] = np.arange(6)
+    features = ImageFeatures(data.images[:6], 10)
+    assert features.n_features == 5
+    results = generator_results(features, data, data.images[:30], [], seed=0)
+    assert results.figures["training images"]["frechet_distance"] >= 0
