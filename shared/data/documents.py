@@ -191,7 +191,7 @@ def split_groups_by_column(
     Raises
     ------
     UserError
-        As `split_by_column` and `split_groups`; or if no training row is left.
+        As `split_by_column`, `split_groups` and `drop_repeats`; or if no training row is left.
     """
 
     def draw(train: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -358,10 +358,37 @@ def drop_repeats(
     ----------
     groups : int array of shape (n,): the near-duplicate group of each row.
     train, valid, test : int arrays of indices
+
+    Raises
+    ------
+    UserError
+        As `check_validation_left`.
     """
     later = groups[np.concatenate([valid, test])]
     train = train[~np.isin(groups[train], later)]
-    return train, valid[~np.isin(groups[valid], groups[test])]
+    kept = valid[~np.isin(groups[valid], groups[test])]
+    check_validation_left(len(valid), len(kept))
+    return train, kept
+
+
+def check_validation_left(n_before: int, n_left: int) -> None:
+    """Refuse validation rows that all nearly repeat a test row.
+
+    Parameters
+    ----------
+    n_before, n_left : int
+        Validation rows, and those of them that repeat no test row.
+
+    Raises
+    ------
+    UserError
+        If there were some, and none is left.
+    """
+    if n_before and not n_left:
+        raise UserError(
+            f"all {n_before:,} validation rows nearly repeat a test row; choose others, or none "
+            "(--valid_size 0)"
+        )
 
 
 def time_spans(times: dict[str, np.ndarray]) -> dict[str, tuple[str, str]]:

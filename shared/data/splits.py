@@ -19,6 +19,7 @@ from shared.data.corpus import append_unknown_labels, load_corpus, unknown_label
 from shared.data.labels import name_some
 from shared.data.split_columns import (
     SplitMethod,
+    check_validation_left,
     drop_repeats,
     split_by_column,
 )
@@ -259,6 +260,7 @@ def split_corpus(
         # Two files may repeat each other: then the row stays in the test set.
         if name == "valid" and "test" in held_out and args.drop_repeated:
             rows = rows[~other.repeats([held_out["test"]])[rows]]
+            check_validation_left(len(other.labelled), len(rows))
             repeated += len(other.labelled) - len(rows)
         sources[name] = (other, rows)
     labels = {name: source.label_matrix(rows) for name, (source, rows) in sources.items()}

@@ -24,6 +24,7 @@ from shared.data.readers import open_data
 from shared.data.split_columns import (
     PARTS,
     SplitMethod,
+    check_validation_left,
     drop_repeats,
     split_by_column,
     split_values,
@@ -282,6 +283,8 @@ def load_tasks(args: Any) -> TaskData:
             held_out = [tables[other].texts[i] for other in files_after for i in chosen[other]]
             if part in tables and held_out:
                 kept = _without_repeats(tables[part].texts, chosen[part], held_out)
+                if part == "valid":
+                    check_validation_left(len(chosen[part]), len(kept))
                 if n := len(chosen[part]) - len(kept):
                     notes.append(f"left out: {n:,} {part} rows that repeat a held-out text")
                 chosen[part] = kept

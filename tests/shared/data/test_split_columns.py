@@ -180,6 +180,10 @@ def test_repeats_of_the_future_are_not_learned(split):
 def test_no_group_is_in_two_parts(groups, seed):
     groups = np.array(groups)
     train, valid, test = np.split(np.random.default_rng(seed).permutation(9), [4, 7])
+    if np.isin(groups[valid], groups[test]).all():
+        with pytest.raises(UserError, match="all 3 validation rows nearly repeat a test row"):
+            drop_repeats(groups, train, valid, test)
+        return
     kept_train, kept_valid = drop_repeats(groups, train, valid, test)
     for one, other in ((kept_train, kept_valid), (kept_train, test), (kept_valid, test)):
         assert not set(groups[one]) & set(groups[other])

@@ -174,6 +174,21 @@ def test_a_text_that_a_later_part_repeats_is_left_out(load):
     assert [part for part, texts in parts.items() if 7 in texts] == ["test"]
 
 
+def test_validation_rows_that_all_repeat_test_rows_are_refused(load):
+    rows = [row(i) for i in range(N)]
+    for i in range(2, N, 4):  # for validation; the next row is for the test
+        rows[i] = row(i + 1) | {"part": "dev"}
+        rows[i]["text"] = rows[i]["text"].replace("\n", "!\n")
+    if "valid_size" in load.arguments.__dataclass_fields__:
+        error = mistake(load, rows, split_by="part")
+        assert error.endswith("choose others, or none (--valid_size 0)")
+        _, parts = load(rows, split_by="part", valid_size=0)
+        assert not parts["valid"]
+    else:  # validation rows are in the folds
+        _, parts = load(rows, split_by="part")
+        assert parts["oof"] == {i for i in range(N) if i % 4 < 2}
+
+
 def test_what_does_not_fit_is_one_line(load):
     rows = [row(i) for i in range(N)]
     rows[2]["part"] = rows[2]["when"] = None

@@ -94,6 +94,9 @@ def test_held_out_files_replace_sets_and_are_not_trained_on(make_split):
     assert [len(split.rows[part]) for part in ("train", "valid", "test")] == [20, 5, 4]
     assert "left out" not in split.describe()
 
+    with pytest.raises(UserError, match="all 4 validation rows nearly repeat a test row; choose"):
+        make_split(rows, valid_data=test, test_data=test)
+
 
 def test_labels_that_only_held_out_files_have_count_as_misses(make_split):
     test = [("test 0", ["a", "new"]), ("test 1", ["odd"]), ("test 2", ["b"]), ("test 3", ["new"])]

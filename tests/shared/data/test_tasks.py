@@ -176,6 +176,8 @@ def test_held_out_files_have_the_columns_of_the_data(tmp_path):
     assert "labels of topic that --data does not have are not measured: new 2" in text
     assert "column author: no value, or one that no training row has, in test 10 rows" in text
     assert np.isnan(data.parts["test"].targets[-2:, :2]).all()
+    error = mistake(tmp_path, rows, tasks=["topic"], valid_data=str(path), test_data=str(path))
+    assert "all 11 validation rows nearly repeat a test row" in error
 
 
 def test_mistakes_name_the_flag_the_row_and_what_to_do(tmp_path):
