@@ -93,6 +93,15 @@ def write_image_grid(
         Image.fromarray(grid.repeat(scale, axis=0).repeat(scale, axis=1)).save(file, "PNG")
 
 
+def epoch_grids(folder: Path) -> dict[int, Path]:
+    """Return the pictures ``epoch_001.png``, ... of a folder by their epochs, in ascending order.
+
+    A folder that does not exist has none.
+    """
+    numbers = {path.stem.removeprefix("epoch_"): path for path in folder.glob("epoch_*.png")}
+    return dict(sorted((int(number), p) for number, p in numbers.items() if number.isdecimal()))
+
+
 def write_animation(paths: Sequence[Path], path: Path, *, seconds: float = 6.0) -> None:
     """Write pictures of one size as a GIF that repeats; the last one stays longer.
 

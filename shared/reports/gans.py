@@ -16,7 +16,7 @@ from shared.images.reading import ImageData
 from shared.methods.image_neighbours import nearest_image_classes
 from shared.methods.latents import corner_grid
 from shared.plots.gans import plot_adversarial_curve
-from shared.plots.images import write_animation, write_image_grid
+from shared.plots.images import epoch_grids, write_animation, write_image_grid
 from shared.reports.cards import write_model_card
 from shared.reports.images import Sheet, text_table, write_sheets
 
@@ -215,7 +215,7 @@ def draw_samples(
     write_image_grid(model.sample(GRID, seed).numpy(), folder / "samples.png")
     latents = corner_grid(model.draw_latents(4, seed), SIDE)
     write_image_grid(model.images_of(latents).numpy(), folder / "interpolation.png")
-    grids = sorted((output_dir / GRIDS).glob("epoch_*.png"))
+    grids = [*epoch_grids(output_dir / GRIDS).values()]
     if grids:
         write_animation(grids, folder / "samples.gif")
 
@@ -243,7 +243,7 @@ def sample_sheets(model: GanModel, data: ImageData, output_dir: Path, seed: int)
     train = data.parts["train"]
     rows = nearest_image_classes(data.images[train], train, samples)
     files = [Path(data.files[row]).name for row in rows]
-    grids = sorted((output_dir / GRIDS).glob("epoch_*.png"))
+    grids = [*epoch_grids(output_dir / GRIDS).values()]
     places = np.linspace(0, len(grids) - 1, min(_OVER_EPOCHS, len(grids)))
     shown = [grids[round(place)] for place in places]
     return [

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, relu
 from transformers import Trainer, TrainerCallback
 
 from shared.cli.errors import UserError
-from shared.plots.images import write_image_grid
+from shared.plots.images import epoch_grids, write_image_grid
 from shared.training.callbacks import ReadableProgress
 from shared.training.trainer import LengthGroupedTrainer
 
@@ -311,6 +311,13 @@ class SampleGrids(TrainerCallback):
 
     def __init__(self, folder: Path, n: int, seed: int) -> None:
         self.folder, self.n, self.seed = folder, n, seed
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Delete the grids that another run left of epochs to come."""
+        if state.is_world_process_zero:
+            for epoch, path in epoch_grids(self.folder).items():
+                if epoch > (state.epoch or 0):
+                    path.unlink()
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         """Write the grid of the epoch."""

@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
-from transformers import get_scheduler
+from transformers import TrainerControl, TrainerState, get_scheduler
 
+from shared.plots.images import epoch_grids
 from shared.training.adversarial import (
     AdversarialLoss,
     AdversarialOptimizer,
+    SampleGrids,
     judge_discriminator,
 )
 
@@ -99,3 +101,16 @@ def test_a_discriminator_that_has_won_is_said():
     assert "tells 99.9% of the images apart" in judge_discriminator(log(0.6, 0.9, 0.9, 0.999))
     assert judge_discriminator(log(1, 1, 1, 1, 0.7, 0.7, 0.7, 0.8)) is None
     assert judge_discriminator([{"eval_spread": 1.0}]) is None
+
+
+@pytest.mark.parametrize(("epoch", "kept"), [(0, []), (None, []), (999.5, [9, 999]), (2e3, None)])
+def test_grids_of_another_run_are_deleted_but_not_those_before_a_restart(tmp_path, epoch, kept):
+    grids = SampleGrids(tmp_path / "samples", 4, 0)
+    state = TrainerState(epoch=epoch)
+    grids.on_train_begin(None, state, TrainerControl())  # without the folder
+    (tmp_path / "samples").mkdir()
+    for name in ("epoch_1000.png", "epoch_009.png", "epoch_999.png", "epoch_x.png"):
+        (tmp_path / "samples" / name).touch()
+    assert [*epoch_grids(tmp_path / "samples")] == [9, 999, 1000]
+    grids.on_train_begin(None, state, TrainerControl())
+    assert [*epoch_grids(tmp_path / "samples")] == ([9, 999, 1000] if kept is None else kept)
