@@ -153,7 +153,7 @@ class GanRecipeArguments(
         "frechet_distance", "Metric of the best checkpoint (default: frechet_distance)."
     )
     greater_is_better: bool | None = flag(
-        None, "Whether a higher metric is better (default: only coverage and spread)."
+        None, "Whether a higher metric is better (default: all but frechet_distance)."
     )
     remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
@@ -167,7 +167,8 @@ class GanRecipeArguments(
         if self.loss == "hinge" and self.label_smoothing_factor:
             raise UserError("--label_smoothing_factor: the hinge loss has no targets to smooth")
         if self.greater_is_better is None:
-            self.greater_is_better = self.metric_for_best_model in ("coverage", "spread")
+            metric = (self.metric_for_best_model or "").removeprefix("eval_")
+            self.greater_is_better = metric != "frechet_distance"
         self.label_names = ["labels"]
         super().__post_init__()
 

@@ -119,6 +119,18 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
     assert "was trained on other rows or labels" in line
 
 
+@pytest.mark.parametrize("prefix", ["", "eval_"])
+def test_only_the_distance_is_better_if_low(recipe, tmp_path, prefix):
+    higher = {
+        name: recipe.module.GanRecipeArguments(
+            output_dir=str(tmp_path), use_cpu=True, metric_for_best_model=prefix + name
+        ).greater_is_better
+        for name in ("frechet_distance", "coverage", "spread", "twin_distance")
+    }
+    assert not higher.pop("frechet_distance")
+    assert all(higher.values())
+
+
 def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
     printed = recipe("--health_check")
     assert "uniform predictions have a loss of 0.693" in printed
