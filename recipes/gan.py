@@ -33,7 +33,6 @@ Expect, on one core (recipes/FIGURES.md): the sample in 1.5 minutes, Frechet dis
 images .5); 7,000 digits of MNIST in 8 minutes, 4.3 (.14); Omniglot in 5 minutes, 6.5 (.10).
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -296,15 +295,10 @@ def load_features(args, data, *, is_resumed: bool) -> tuple[ImageFeatures, str]:
         print_once("\nTraining the classifier that gives the features")
         set_seed(args.seed)
         mean, std = channel_statistics(train)
-        settings = copy.copy(args)
-        settings.output_dir, settings.num_train_epochs = str(folder), args.feature_epochs
-        settings.learning_rate, settings.adam_beta1 = 2e-3, 0.9
-        settings.eval_strategy = settings.save_strategy = "no"
-        settings.load_best_model_at_end, settings.label_smoothing_factor = False, 0.0
         sizes = ImageModelArguments(width=16, num_levels=3)
         trainer = LengthGroupedTrainer(
             model=build_image_model(sizes, "classify", data.class_names),
-            args=settings,
+            args=classifier_settings(args, folder),
             train_dataset=image_rows(data, "train"),
             data_collator=ImageCollator(data, mean, std, args, seed=args.seed),
             compute_loss_func=SingleLabelLoss(),
@@ -320,6 +314,25 @@ def load_features(args, data, *, is_resumed: bool) -> tuple[ImageFeatures, str]:
         trainer.accelerator.wait_for_everyone()
     network = load_feature_network(str(folder))
     return ImageFeatures(train, args.feature_size, *network), "a classifier of these images"
+
+
+def classifier_settings(args: GanRecipeArguments, folder: Path) -> GanRecipeArguments:
+    """Return the settings of the classifier of ``--features auto``, whose folder is given.
+
+    Flags of the generator's training do not change it: figures of generators that were trained in
+    different ways are measured on the same features.
+    """
+    shared_flags = ("seed", "use_cpu", "full_determinism", "dataloader_num_workers", "disable_tqdm")
+    return GanRecipeArguments(
+        output_dir=str(folder),
+        num_train_epochs=args.feature_epochs,
+        learning_rate=2e-3,
+        adam_beta1=0.9,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        **{name: getattr(args, name) for name in shared_flags},
+    )
 
 
 if __name__ == "__main__":
