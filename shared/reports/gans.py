@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 GRID = 64  # images of a grid
 _SAMPLES = "generated images"  # name of their figures
+_TRAINING = "training images"
 GRIDS = "samples"  # folder of the grids of the epochs
 SIDE = 8  # images of a side of the interpolation
 _OVER_EPOCHS = 10  # grids of the sheet over the epochs
@@ -124,7 +125,9 @@ def generator_results(
     note = collapse_note(collapse, judge_discriminator(log_history))
     known = features(data.images[data.parts["train"]])
     distances = [float(np.median(nearest(rows, known)[0])) for rows in (seen, real)]
-    lines = [figures_table(figures), copying(*distances)]
+    sizes = dict.fromkeys(figures, len(samples))
+    sizes[_TRAINING] = min(len(samples), len(data.parts["train"]))
+    lines = [figures_table(figures, sizes), copying(*distances)]
     if of_samples is not None and of_test is not None:
         lines.append(class_shares(names, of_samples, of_test))
     report = "\n\n".join(lines + ([note] if note else []))
@@ -152,16 +155,16 @@ def reference_figures(
     chosen = rng.permutation(len(train))[:n]
     noise = rng.integers(0, 256, (n, *test.shape[1:]), dtype=np.uint8)
     mean = np.repeat(train.mean(axis=0).round().astype(np.uint8)[None], n, axis=0)
-    sets = {"training images": train[chosen], "noise": noise, "the mean image": mean}
+    sets = {_TRAINING: train[chosen], "noise": noise, "the mean image": mean}
     return {name: sample_figures(features(images), real) for name, images in sets.items()}
 
 
-def figures_table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table of `sample_figures`, a row for each set of images."""
+def figures_table(figures: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int]) -> str:
+    """Return a table of `sample_figures`, a row for each set of images, with its size."""
     names = {"frechet_distance": "Frechet", "twin_distance": "twins"}
     return text_table(
         [
-            {"compared with test images": name}
+            {"compared with test images": name, "images": f"{sizes[name]:,}"}
             | {names.get(key, key): float(value) for key, value in row.items()}
             for name, row in figures.items()
         ]

@@ -42,3 +42,10 @@ def test_features_are_fewer_than_training_images(data):
     assert features.n_features == 5
     results = generator_results(features, data, data.images[:30], [], seed=0)
     assert results.figures["training images"]["frechet_distance"] >= 0
+
+
+def test_the_table_says_how_many_images_each_row_has(data):
+    features = ImageFeatures(data.images[:40], 3)
+    report = generator_results(features, data, data.images[:50], [], seed=0).report
+    table = [line.split() for line in report.splitlines()[:5]]
+    assert [words[-5] for words in table] == ["images", "50", "40", "50", "50"]
