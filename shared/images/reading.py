@@ -480,15 +480,22 @@ def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
 def _pick_arrays(
     arrays: dict[str, np.ndarray], path: Path, args: Any, *, needs_labels: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Return images, labels and the part of each row; labels that are not needed may be all 0."""
+    """Return images, labels and the part of each row.
+
+    Labels that are not needed are all 0 if no part has some.
+    """
     named = {"image_array", "label_array"} & named_flags(args)
     if "x_train" in arrays and not named:
+        # Without the labels of a part, its images would count as of the first class.
+        has_labels = any(
+            name.startswith("y_") and part_name(name.removeprefix("y_")) for name in arrays
+        )
         images, labels = list[np.ndarray](), list[np.ndarray]()
         parts = list[str | None]()
         for name, values in arrays.items():
             stem, _, suffix = name.partition("_")
             if stem == "x" and (part := part_name(suffix)):
-                if f"y_{suffix}" not in arrays and needs_labels:
+                if f"y_{suffix}" not in arrays and (needs_labels or has_labels):
                     raise UserError(f"{path}: has {name}, but no y_{suffix}")
                 images.append(values)
                 labels.append(arrays.get(f"y_{suffix}", np.zeros(len(values), np.int64)))

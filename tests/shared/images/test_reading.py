@@ -362,6 +362,9 @@ def test_arrays_without_classes_can_be_generated(tmp_path, flags):
     data = load_images(flags(tmp_path / "two.npz", valid_size=0), "generate")
     assert len(data.parts["test"]) == 3
     assert "has x_train, but no y_train" in refusal(flags(tmp_path / "two.npz"), "classify")
+    np.savez(tmp_path / "part.npz", x_train=images[:7], y_train=np.arange(7) % 2, x_test=images[7:])
+    error = refusal(flags(tmp_path / "part.npz"), "generate")
+    assert error.endswith("part.npz: has x_test, but no y_test")
 
 
 def test_images_to_generate_need_one_size(tmp_path, flags):
