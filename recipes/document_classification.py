@@ -141,7 +141,11 @@ class DocumentArguments(
     repeats: int = flag(
         1, "Cross-validations, each with folds and a seed of its own (default: 1).", least=1
     )
-    group_column: str | None = flag(None, "Column of groups that stay in one fold (default: none).")
+    group_column: str | None = flag(
+        None,
+        "Column of groups that stay in one fold. Test rows of --split_by or --split_time may share "
+        "groups with the folds; a note says how many (default: none).",
+    )
     test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
     unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
     from_scratch: bool = flag(False, "Train from random weights (default: false).")

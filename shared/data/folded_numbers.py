@@ -11,7 +11,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import print_once
 from shared.data.arguments import check_split_flags
 from shared.data.columns import find_split_column, missing_column, recognise_text_columns
-from shared.data.folds import assign_folds, join_groups
+from shared.data.folds import assign_folds, join_groups, note_shared_groups
 from shared.data.preparation import cell_as_text
 from shared.data.readers import open_data
 from shared.data.split_columns import SplitMethod, hold_out_by_column, split_values
@@ -130,7 +130,11 @@ def load_and_fold_numbers(
         texts = {"oof": texts["oof"].take(folded), "test": texts["oof"].take(test)}
         rows = {"oof": rows["oof"][folded], "test": rows["oof"][test]}
         values = {"oof": values["oof"][folded], "test": values["oof"][test]}
-        near, groups = near[folded], None if groups is None else groups[folded]
+        near = near[folded]
+        if group_column and groups is not None:
+            if note := note_shared_groups(groups[folded], groups[test], group_column):
+                notes.append(note)
+            groups = groups[folded]
     if not len(values["oof"]) or np.ptp(values["oof"]) == 0:
         raise UserError(f"{args.data}: all numbers in column {column!r} are equal")
     bins = number_bins(values["oof"][:, 0])

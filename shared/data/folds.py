@@ -70,7 +70,8 @@ def load_and_fold(args: Any, *, folds: int, group_column: str | None, seed: int)
     folds : int
         Number of folds.
     group_column : str, optional
-        Column of `--data` whose values stay in one fold each. Near duplicates always do.
+        Column of `--data` whose values stay in one fold each. Near duplicates always do. A note
+        says how many values test rows of a column share with the folds.
     seed : int
         Same seed, same folds.
 
@@ -86,6 +87,7 @@ def load_and_fold(args: Any, *, folds: int, group_column: str | None, seed: int)
     sources = {"oof": (corpus, rows)}
     sources |= {part: (other, other.labelled) for part, other in held_out.items()}
     method = SplitMethod("cross_validation")
+    values_of_group = read_column(args, corpus, group_column) if group_column else None
     if getattr(args, "split_by", None) or getattr(args, "split_time", None):
         values = corpus.split_values(args, rows)
         method, folded, test = hold_out_by_column(args, values, corpus.groups[rows])
@@ -93,12 +95,16 @@ def load_and_fold(args: Any, *, folds: int, group_column: str | None, seed: int)
             print_once(f"left out: {n_repeated:,} texts that nearly repeat a test text")
         print_once(method.describe({"train": len(folded), "test": len(test)}))
         sources["test"] = (corpus, rows[test])
+        if group_column and values_of_group is not None:
+            shared_groups = values_of_group[rows[folded]], values_of_group[rows[test]]
+            if note := note_shared_groups(*shared_groups, group_column):
+                print_once(note)
         rows = rows[folded]
         sources["oof"] = (corpus, rows)
     labels = {part: source.label_matrix(rows) for part, (source, rows) in sources.items()}
     groups = corpus.groups[rows]
-    if group_column:
-        groups = join_groups(groups, read_column(args, corpus, group_column)[rows])
+    if values_of_group is not None:
+        groups = join_groups(groups, values_of_group[rows])
     fold_of = assign_folds(labels["oof"], folds, groups=groups, seed=seed)
     print_once(describe_folds(fold_of, labels["oof"], corpus.label_names))
     return FoldedData(
@@ -149,6 +155,25 @@ def read_column(args: DataArguments, corpus: Corpus, column: str) -> np.ndarray:
     # As sorted JSON, objects with the same content are equal strings.
     keys = [json.dumps(value, sort_keys=True, default=str) for value in values]
     return np.unique(keys, return_inverse=True)[1]
+
+
+def note_shared_groups(folded: np.ndarray, test: np.ndarray, column: str) -> str | None:
+    """Return a note on groups that are both in the folds and in the test; None if there are none.
+
+    Parameters
+    ----------
+    folded, test : int arrays
+        The group of each row.
+    column : str
+        That of the groups.
+    """
+    n_shared = len(np.intersect1d(folded, test))
+    if not n_shared:
+        return None
+    return (
+        f"note: {n_shared:,} of {len(np.union1d(folded, test)):,} values of {column!r} are both in "
+        "the folds and in the test"
+    )
 
 
 def join_groups(*groupings: np.ndarray) -> np.ndarray:

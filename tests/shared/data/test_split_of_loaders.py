@@ -272,8 +272,14 @@ def test_a_column_that_divides_the_rows_is_neither_target_nor_input(loader, name
     assert error == f"--{next(iter(flags))} {column}: divides the rows, and {expected}"
 
 
-def test_groups_may_be_those_of_the_column_that_divides_the_rows(loader):
-    rows = [row(i) | {"when": f"2024-01-{1 + i % 8:02}"} for i in range(N)]
-    for name in ("folds", "numbers"):
-        _, parts = loader(name)(rows, split_time="when", group_column="when")
-        assert parts["oof"] | parts["test"] == set(range(N))
+@pytest.mark.parametrize("name", ["folds", "numbers"])
+def test_groups_that_folds_and_test_share_are_counted(loader, capfd, name):
+    rows = [row(i) | {"when": f"2024-01-{1 + i // 3:02}", "group": i % 5} for i in range(N)]
+    rows[-1]["group"] = "new"
+    flags = {"split_time": "when", "group_column": "group"}
+    loader(name)(rows, **flags)
+    assert "note: 5 of 6 values of 'group' are both in the folds" in capfd.readouterr().out
+    # Here, the column of the times is that of the groups.
+    _, parts = loader(name)(rows, **(flags | {"group_column": "when"}))
+    assert parts["oof"] | parts["test"] == set(range(N))
+    assert "values of" not in capfd.readouterr().out
