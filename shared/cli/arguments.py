@@ -33,7 +33,7 @@ _ONE_OR_SEVERAL = ("report_to", "optim_target_modules", "debug")
 # Flags that only some recipes have, and what to do.
 _FLAGS_OF_OTHERS = dict.fromkeys(
     ("split_by", "split_time"),
-    ": this recipe holds out no rows of --data; use one that does (it has --test_size)",
+    ": this recipe cannot divide rows by a column; --help lists its flags",
 )
 # A flag has no effect while another one has certain values: flag -> (the other one, the value of it
 # that lets the flag act).
