@@ -250,7 +250,7 @@ def test_an_accelerate_config_that_is_not_there_is_named(run_sh):
 # tests/shared/test_project.py looks up the imports of the copies of all recipes.
 COPIED = (
     *("annotate", "best", "demo", "explore", "export", "fetch_issues", "few_label_benchmark"),
-    *("gan", "github_tagger", "label_next", "language_model", "llm_labels", "multi_task"),
+    *("gan", "github_tagger", "images", "label_next", "language_model", "llm_labels", "multi_task"),
     *("search", "seq2seq", "series", "serve", "span_qa", "tabular", "tag", "techniques"),
     "train_nli",
 )
