@@ -350,11 +350,13 @@ def main() -> None:
     # Train on both kinds of texts.
     print_once("\nTraining on labelled and unlabelled texts")
     trainer = build_consistent(args, supervised, y["train"], scores["unlabelled"])
-    training_metrics, note = {}, None
+    training_metrics, changed, note = {}, None, None
     try:
         training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         after = predict(trainer)
         collapse = describe_collapse(predicted, after[2], y["train"], label_names)
+        changed = (after[2]["unlabelled"] != predicted["unlabelled"]).any(axis=1).mean()
+        print_once(f"{changed:.1%} of the unlabelled texts got other labels than before")
     except NotFiniteError as error:
         collapse = error.problem
     if collapse:
@@ -376,6 +378,7 @@ def main() -> None:
         **unlabelled.metrics(),
         **{f"supervised_test_{name}": value for name, value in supervised_f1.items()},
         "collapse": collapse,
+        "changed_labels": changed,  # share of the unlabelled texts
         "train_runtime": train_seconds,  # includes the predictions of both models
         "test_runtime": test_seconds,
         "seed": args.seed,

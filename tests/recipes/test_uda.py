@@ -47,6 +47,10 @@ def test_several_labels_per_text(recipe, tmp_path):
     assert metrics["n_unlabelled"] == 78
     assert metrics["collapse"] is None
     assert 0 <= metrics["supervised_test_micro_f1"] <= 1
+    changed = (
+        f"{metrics['changed_labels']:.1%} of the unlabelled texts got other labels than before"
+    )
+    assert changed in printed
     tagger, lines = (
         load_tagger(tmp_path / "out"),
         read_lines(tmp_path / "out/test_predictions.jsonl"),
@@ -155,7 +159,16 @@ def test_a_training_that_diverges_keeps_the_supervised_model(recipe, tmp_path, m
 
     monkeypatch.setattr(recipe.module, "ConsistencyLoss", Broken)
     recipe()
-    assert figures(tmp_path / "out")["collapse"] == "the loss is not finite at step 1"
+    metrics = figures(tmp_path / "out")
+    assert metrics["collapse"] == "the loss is not finite at step 1"
+    assert metrics["changed_labels"] is None
+
+
+@pytest.mark.parametrize(("rate", "change"), [(1e-12, "none"), (0.05, "some")])
+def test_the_share_of_changed_labels_is_that_of_the_training(recipe, tmp_path, rate, change):
+    recipe("--learning_rate", rate)
+    changed = figures(tmp_path / "out")["changed_labels"]
+    assert (changed == 0) == (change == "none")
 
 
 @pytest.mark.parametrize("stage", ["LengthGroupedTrainer", "ConsistencyTrainer"])
