@@ -100,8 +100,13 @@ def write_image_predictions(
 
 def _png_names(names: Sequence[str]) -> list[str]:
     """Return the path of a PNG file for each image: its own without the suffix, if all differ."""
-    # An archive may hold absolute paths.
-    paths = [PurePosixPath(name.lstrip("/")) for name in names]
+    # An archive may hold absolute paths, and paths that lead out of its folder.
+    paths = [
+        PurePosixPath(
+            *("_" if part == ".." else part.strip("/") for part in PurePosixPath(n).parts)
+        )
+        for n in names
+    ]
     stems = [str(path.with_suffix("")) for path in paths]
     return [f"{name}.png" for name in (stems if len(set(stems)) == len(stems) else paths)]
 

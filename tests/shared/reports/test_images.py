@@ -74,6 +74,7 @@ def test_an_aligned_table():
         (["a/b.jpg", "c.png", "image 3"], ["a/b.png", "c.png", "image 3.png"]),
         (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg.png", "a.png.png", "a.png.jpg.png"]),
         (["/etc/b.png"], ["etc/b.png"]),
+        (["../../b.png", "a/../b.png", "b.png"], ["_/_/b.png", "a/_/b.png", "b.png"]),
     ],
 )
 def test_each_new_image_has_a_file_of_its_own_inside_the_folder(names, expected):
