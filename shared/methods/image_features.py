@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.cli.errors import UserError, first_line
+from shared.cli.errors import UserError
 from shared.images.sources import fit_image
-from shared.models.checks import check_config, check_weight_files
 from shared.models.images import read_preprocessor
-from shared.models.sources import resolve_model
+from shared.models.own_models import load_own_model
 
 if TYPE_CHECKING:
     from shared.models.image_networks import ImageTrunkForClassification
 
 _BATCH = 256
-_CLASSIFIER = "image-trunk-classifier"
 
 
 def load_feature_network(name: str) -> tuple[ImageTrunkForClassification, dict[str, Any]]:
@@ -37,28 +35,19 @@ def load_feature_network(name: str) -> tuple[ImageTrunkForClassification, dict[s
     UserError
         If it is another model, has a second input, or is damaged.
     """
-    from transformers import PreTrainedConfig
-
     from shared.models.image_networks import ImageTrunkForClassification
 
-    folder = resolve_model(name, flag="features")
-    config, _ = PreTrainedConfig.get_config_dict(folder)
-    check_config(config, folder)
-    check_weight_files(folder)
+    model = load_own_model(
+        name, ImageTrunkForClassification, "classifier of images", "images", flag="features"
+    )
     preprocessor = read_preprocessor(name)
-    known = {"image_mean", "image_std", "size"}
-    if config.get("model_type") != _CLASSIFIER or not known <= set(preprocessor):
+    if missing := {"image_mean", "image_std", "size"}.difference(preprocessor):
         raise UserError(
-            f"--features {name}: must be a classifier of images that a recipe of this project "
-            f"saved, not {config.get('model_type')}"
+            f"--features {name}: its preprocessor_config.json does not say {min(missing)}"
         )
-    if config.get("num_contexts"):
+    if model.config.num_contexts:
         raise UserError(f"--features {name}: has a second input; train one without")
-    try:
-        model = ImageTrunkForClassification.from_pretrained(folder, use_safetensors=True)
-    except Exception as error:  # whatever damaged files cause
-        raise UserError(f"--features {name}: cannot load it: {first_line(error)}") from error
-    return model.eval(), preprocessor
+    return model, preprocessor
 
 
 class ImageFeatures:

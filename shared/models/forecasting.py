@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.cli.arguments import flag
-from shared.cli.errors import UserError, first_line
-from shared.models.checks import check_weight_files
-from shared.models.sources import resolve_model
+from shared.cli.errors import UserError
+from shared.models.own_models import load_own_model
 
 if TYPE_CHECKING:
     from shared.models.forecasters import Forecaster
@@ -122,26 +121,6 @@ def load_forecaster(name: str) -> Forecaster:
     UserError
         If it is no forecaster, or its weights are missing or damaged.
     """
-    from transformers import PreTrainedConfig
+    from shared.models.forecasters import Forecaster
 
-    from shared.models.forecasters import Forecaster, ForecasterConfig
-
-    folder = resolve_model(name)
-    config, _ = PreTrainedConfig.get_config_dict(folder)
-    if config.get("model_type") != ForecasterConfig.model_type:
-        raise UserError(
-            f"--model {name}: a model of the type {config.get('model_type')}, no forecaster; train "
-            "one with recipes/series.py"
-        )
-    check_weight_files(folder)
-    try:
-        model, report = Forecaster.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # of many types, for damaged files
-        raise UserError(f"{folder}: cannot load the model: {first_line(error)}") from error
-    if report["missing_keys"]:
-        raise UserError(
-            f"{folder}: the weights lack {min(report['missing_keys'])}; they are incomplete"
-        )
-    return model.eval()
+    return load_own_model(name, Forecaster, "forecaster", "series")

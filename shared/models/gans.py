@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from shared.cli.arguments import flag
-from shared.cli.errors import UserError, first_line
-from shared.models.checks import check_config, check_weight_files
-from shared.models.sources import resolve_model
+from shared.cli.errors import UserError
+from shared.models.own_models import load_own_model
 
 if TYPE_CHECKING:
     from shared.models.gan_networks import GanModel
@@ -96,27 +95,6 @@ def load_gan(name: str) -> GanModel:
     UserError
         If it is no generator of images, or its weights are missing or damaged.
     """
-    from transformers import PreTrainedConfig
+    from shared.models.gan_networks import GanModel
 
-    from shared.models.gan_networks import GanConfig, GanModel
-
-    folder = resolve_model(name)
-    config, _ = PreTrainedConfig.get_config_dict(folder)
-    if config.get("model_type") != GanConfig.model_type:
-        raise UserError(
-            f"--model {name}: a model of the type {config.get('model_type')}, no generator of "
-            "images; train one with recipes/gan.py"
-        )
-    check_config(config, folder)
-    check_weight_files(folder)
-    try:
-        model, info = GanModel.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # whatever damaged files cause
-        raise UserError(f"--model {name}: cannot load it: {first_line(error)}") from error
-    if info["missing_keys"]:
-        raise UserError(
-            f"--model {name}: the weights lack {min(info['missing_keys'])}; they are incomplete"
-        )
-    return model.eval()
+    return load_own_model(name, GanModel, "generator of images", "gan")

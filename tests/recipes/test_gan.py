@@ -74,10 +74,10 @@ def test_images_are_generated_and_measured(recipe, metrics, tmp_path, monkeypatc
     # The classifier serves another run, whose figures can be compared.
     again = ("--features", out / "features", "--output_dir", tmp_path / "more")
     assert f"the classifier {out / 'features'}" in recipe(*again, "--architecture", "gan")
-    assert "must be a classifier of images" in recipe.mistake(*again[:1], out)
+    assert "no classifier of images" in recipe.mistake(*again[:1], out)
     weights = out / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    assert "cannot load it" in recipe.mistake(*new, "--generate", 8)
+    assert "cannot load the model" in recipe.mistake(*new, "--generate", 8)
 
 
 def test_a_generator_that_ignores_its_latent_vectors_has_collapsed(recipe, metrics, monkeypatch):
