@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
 
@@ -131,6 +132,11 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, tiny_model):
         load_forecaster(str(tiny_model))
     build("linear").save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    lost = min(tensors)
+    save_file({n: t for n, t in tensors.items() if n != lost}, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=f"the weights lack {lost}; they are incomplete"):
+        load_forecaster(str(tmp_path))
     weights.write_bytes(weights.read_bytes()[:50])
     with pytest.raises(UserError, match="cannot load the model"):
         load_forecaster(str(tmp_path))
