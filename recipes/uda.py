@@ -5,9 +5,10 @@ at hand. The recipe first fine-tunes on the labelled texts alone. Then it goes o
 where the model is sure of an unlabelled text, its prediction becomes the target for a copy with
 other words ("UDA", Xie et al. 2020, "Unsupervised Data Augmentation for Consistency Training"). The
 targets keep the class shares of the labelled texts, or one class would take over ("ReMixMatch",
-Berthelot et al. 2020). They come from a moving mean of the weights, or the model would follow its
-own mistakes ("Mean teachers", Tarvainen and Valpola 2017). If the training collapses all the same,
-the first model is kept, and console, card and metrics.json say so.
+Berthelot et al. 2020); at the end the logits are shifted so that the predictions keep them as well.
+The targets come from a moving mean of the weights, or the model would follow its own mistakes
+("Mean teachers", Tarvainen and Valpola 2017). If the training collapses all the same, the first
+model is kept, and console, card and metrics.json say so.
 
     accelerate launch recipes/uda.py --config recipes/configs/uda_sample.yaml
     accelerate launch recipes/uda.py --data my_issues.jsonl --output_dir outputs/mine
@@ -71,6 +72,7 @@ from shared.models import (
     load_sequence_classifier,
     load_tokenizer,
     resolve_model,
+    shift_logits,
     tokenize,
 )
 from shared.reports import (
@@ -160,8 +162,9 @@ class UdaArguments(
     alignment: bool = flag(
         True,
         "Keep the labels of the targets as frequent as among the labelled texts or, if a text can "
-        "have several, as in the predictions of the first training; false, if each text has one "
-        "label and the labelled texts were not drawn at random (default: true).",
+        "have several, as in the predictions of the first training. If each text has one label, "
+        "the final predictions on unlabelled texts keep these shares as well; false, if the "
+        "labelled texts were not drawn at random (default: true).",
     )
     teacher_decay: float = flag(
         0.99,
@@ -224,6 +227,7 @@ def main() -> None:
     corpus, split = load_and_split(args, seed=args.seed)
     unlabelled = load_unlabelled(split, args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
+    aligned = args.alignment and single_label  # the final predictions as well as the targets
     rows, y = split.rows, split.labels
     to_scores = softmax if single_label else sigmoid
 
@@ -330,6 +334,21 @@ def main() -> None:
             rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
         return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
 
+    def align(trainer, scores):
+        """Give the classes the shares that they had in the targets; return what `predict` does.
+
+        The targets were aligned, and the model that learned from them can still prefer a class.
+        """
+        shares, before = trainer.alignment.shares, scores.mean(axis=0)
+        worst = abs(shares - before).argmax()
+        print_once(
+            f"{label_names[worst]!r} gets {shares[worst]:.1%} of the unlabelled texts, as of the "
+            f"labelled ones, instead of {before[worst]:.1%}; --alignment false, if those were not "
+            "drawn at random"
+        )
+        shift_logits(trainer.model, LabelAlignment(shares, scores, single_label=True).shift)
+        return predict(trainer)
+
     def predict_test(trainer, rule, scores, predicted):
         """Add scores and labels of the test set to those of `predict`; return the seconds."""
         output = trainer.predict(tokens["test"], metric_key_prefix="test")
@@ -355,6 +374,8 @@ def main() -> None:
         training_metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         after = predict(trainer)
         collapse = describe_collapse(predicted, after[2], y["train"], label_names)
+        if not collapse and aligned:
+            after = align(trainer, after[1]["unlabelled"])
         changed = (after[2]["unlabelled"] != predicted["unlabelled"]).any(axis=1).mean()
         print_once(f"{changed:.1%} of the unlabelled texts got other labels than before")
     except NotFiniteError as error:
@@ -419,7 +440,10 @@ def main() -> None:
             again = build_consistent(refit_args, again, labels, scores["unlabelled"])
             try:
                 train_again(again, trainer)
-                problem = describe_collapse(predicted, predict(again, rule)[2], labels, label_names)
+                _, final_scores, final = predict(again, rule)
+                problem = describe_collapse(predicted, final, labels, label_names)
+                if not problem and aligned:
+                    align(again, final_scores["unlabelled"])
             except NotFiniteError as error:
                 problem = error.problem
         if problem:

@@ -21,6 +21,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `heads`: classification heads on an encoder or decoder; needs `transformer` only.
 - `head_arguments`: the flags of these heads.
 - `first_weights`: what layers start from: a linear fit, mean pooling, random weights of a scheme.
+- `output_layer`: the layer that computes the logits, and a shift of them.
 - `multi_task`: one encoder with the outputs of several tasks; needs `heads` only.
 - `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
@@ -122,6 +123,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TextNgramsForSequenceClassification",
             "TextRNNForSequenceClassification",
         ],
+        "output_layer": ["shift_logits"],
         "recurrent_generators": ["RecurrentForSeq2SeqLM"],
         "small_language_models": [
             "BigramForCausalLM",

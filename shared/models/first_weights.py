@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from shared.cli.launch import progress
+from shared.models.output_layer import output_layer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,13 +71,7 @@ def fit_head(
     seed : int
         Seed of the random draw. It makes every process of a distributed run fit the same head.
     """
-    # The output layer is the last one with an output per label: a layer of the encoder can have
-    # the same width by chance.
-    head = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == model.config.num_labels
-    ][-1]
+    head = output_layer(model)
     if head.bias is None:
         return
     if len(dataset) > max_rows:

@@ -84,6 +84,33 @@ def test_unlabelled_texts_move_the_model_beyond_the_labelled_ones(recipe, tmp_pa
     assert weights(tmp_path / "out") != moved
 
 
+def test_predictions_keep_the_shares_of_the_labelled_texts(recipe, tmp_path, single_label):
+    rows = read_lines(single_label)
+    bugs = [row for row in rows if row["labels"] == ["bug"]]
+    others = [row for row in rows if row["labels"] not in (["bug"], [])]
+    # With the words in another order, these are other texts.
+    texts = [" ".join(sorted(row["body"].split())) for row in bugs + others[:30]]
+    unlabelled = write(tmp_path / "unlabelled.jsonl", [{"body": text} for text in texts])
+    flags = ["--unlabelled_data", unlabelled]
+    flags += [
+        "--learning_rate",
+        1e-12,
+        "--supervised_learning_rate",
+        1e-12,
+    ]  # the fitted head stays
+    shares = {}
+    for aligned in ("true", "false"):
+        printed = recipe("--data", single_label, *flags, "--alignment", aligned)
+        assert "unlabelled: 60 of 60 texts" in printed
+        tagger = load_tagger(tmp_path / "out")
+        shares[aligned] = tagger.scores(texts).mean(axis=0)
+        line = "'bug' gets 25.0% of the unlabelled texts, as of the labelled ones, instead of "
+        assert (line in printed) == (aligned == "true")
+    # The 24 training texts have each label equally often, and half of the unlabelled ones are bugs.
+    np.testing.assert_allclose(shares["true"], 0.25, atol=0.01)
+    assert shares["false"][tagger.label_names.index("bug")] > 0.35
+
+
 def test_a_collapse_keeps_the_supervised_model(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe.module, "describe_collapse", lambda *_: "'bug' fell to nothing")
     printed = recipe()

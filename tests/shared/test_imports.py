@@ -29,6 +29,7 @@ WITH_TORCH = {
         "models.image_networks",
         "models.multi_task",
         "models.networks",
+        "models.output_layer",
         "models.recurrent_generators",
         "models.small_language_models",
         "models.tabular_networks",
