@@ -12,6 +12,7 @@ BROWSER_FLAGS = (
     *("--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 )
 SECONDS = 30  # for the page to answer; usually a tenth of a second
+BETWEEN = 0.02  # seconds between two looks at the page
 
 needs_browser = pytest.mark.skipif(
     not (BROWSER.exists() and DRIVER.exists()),
@@ -36,7 +37,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         service = webdriver.ChromeService(str(DRIVER))
         self.driver = webdriver.Chrome(options=options, service=service)
-        self.wait = WebDriverWait(self.driver, SECONDS)
+        self.wait = WebDriverWait(self.driver, SECONDS, poll_frequency=BETWEEN)
         try:
             self.driver.get(url)
         except Exception:

@@ -74,7 +74,7 @@ def test_through_accelerate_launch_it_answers_as_the_tagger_and_stops_cleanly(wo
 
 def test_sigterm_lets_requests_end_that_have_arrived(words):
     server = Server((PYTHON,), "--model", words)
-    text = "the memory is slow " * 2000
+    text = "the memory is slow " * 400
     answers = []
     clients = [
         threading.Thread(target=lambda: answers.append(server.tag(*[text] * 100))) for _ in range(3)
