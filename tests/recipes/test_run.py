@@ -26,6 +26,7 @@ case "$*" in
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python" ;;
   "-m pip --version"*) exit 0 ;;
+  "-m pip install"*" pip=="*) log upgrade ;;
   "-m pip install"*)
     log pip
     [ -z "$FAKE_BROKEN_PIP" ] || {{ echo "ERROR: No matching distribution"; exit 1; }} ;;
@@ -34,6 +35,9 @@ case "$*" in
   *) exec "{PYTHON}" "$@" ;;
 esac
 """
+
+
+INSTALLATION = ["upgrade", "pip", "compileall"]  # as FAKE_PYTHON logs it
 
 
 def executable(path, text):
@@ -140,15 +144,15 @@ def test_an_unknown_recipe_is_exit_code_2(run_sh):
 
 def test_a_second_call_installs_nothing_and_changed_pins_do(run_sh):
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "compileall"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
     assert run_sh("setup").stderr == ""
-    assert run_sh.installations() == ["venv", "pip", "compileall"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
 
     pins = run_sh.project / "constraints.txt"
     before = pins.read_text()
     pins.write_text(before + "# another pin\n")
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "compileall", "pip", "compileall"]
+    assert run_sh.installations() == ["venv", *INSTALLATION, *INSTALLATION]
     pins.write_text(before)
 
 
@@ -159,7 +163,7 @@ def test_a_failed_installation_is_repaired_by_the_next_call(run_sh):
     assert last_line(process).startswith("error: the installation failed; the whole log is ")
     assert "ERROR" in (run_sh.venv / "install.log").read_text()
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "venv", "pip", "compileall"]
+    assert run_sh.installations() == ["venv", *INSTALLATION[:2], "venv", *INSTALLATION]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
 
 
@@ -171,7 +175,7 @@ def test_a_half_made_environment_and_the_lock_of_the_dead_are_replaced(run_sh):
     (run_sh.project / ".venv.lock").symlink_to(str(dead.pid))
     process = run_sh("setup")
     assert process.returncode == 0, process.stderr
-    assert run_sh.installations() == ["venv", "pip", "compileall"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
 
 
