@@ -120,7 +120,9 @@ setup() {
   fi
   # Without the tests of packages. Some packages hold files that this Python cannot compile.
   echo "compiling the packages with all cores, 1 minute on two ..." >&2
+  trap 'exit 130' INT  # of which compileall makes a failure
   "$venv/bin/python" -m compileall -qq -j 0 -x "site-packages/.*/tests/" "$venv/lib" || true
+  trap - INT
   echo "$wanted" >"$stamp"
   rm -f "$lock"
   trap - EXIT

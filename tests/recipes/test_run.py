@@ -7,6 +7,7 @@ everything else to the interpreter that runs the tests.
 import ast
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -30,7 +31,9 @@ case "$*" in
   "-m pip install"*)
     log pip
     [ -z "$FAKE_BROKEN_PIP" ] || {{ echo "ERROR: No matching distribution"; exit 1; }} ;;
-  "-m compileall "*) log compileall ;;
+  "-m compileall "*)
+    log compileall
+    [ -z "$FAKE_CTRL_C" ] || {{ kill -INT $PPID; exit 1; }} ;;
   --version) echo Python 3.11.0 ;;
   *) exec "{PYTHON}" "$@" ;;
 esac
@@ -165,6 +168,22 @@ def test_a_failed_installation_is_repaired_by_the_next_call(run_sh):
     assert run_sh("setup").returncode == 0
     assert run_sh.installations() == ["venv", *INSTALLATION[:2], "venv", *INSTALLATION]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let processes take Ctrl-C also where the tests are a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_packages_are_compiled_ends_an_installation(run_sh):
+    assert run_sh("setup", FAKE_CTRL_C=1).returncode == 130
+    assert not os.path.lexists(run_sh.project / ".venv.lock")
+    assert run_sh("setup").returncode == 0
+    assert run_sh.installations() == 2 * ["venv", *INSTALLATION]
 
 
 def test_a_half_made_environment_and_the_lock_of_the_dead_are_replaced(run_sh):
