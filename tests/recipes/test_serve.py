@@ -84,7 +84,7 @@ def test_sigterm_lets_requests_end_that_have_arrived(words):
     while True:  # until it has all of them
         with urllib.request.urlopen(f"{server.url}/healthz", timeout=30) as answer:
             health = json.load(answer)
-        if health["texts_tagged"] or health["texts_waiting"] >= 200:
+        if health["texts_tagged"] + health["texts_waiting"] >= 200:
             break
     code, printed, errors = server.stop(signal.SIGTERM)
     for client in clients:
