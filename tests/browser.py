@@ -12,6 +12,7 @@ BROWSER_FLAGS = (
     *("--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 )
 SECONDS = 30  # for the page to answer; usually a tenth of a second
+BETWEEN = 0.1  # seconds between two looks at the page
 
 needs_browser = pytest.mark.skipif(
     not (BROWSER.exists() and DRIVER.exists()),
@@ -24,6 +25,7 @@ class Browser:
 
     def __init__(self, url, folder):
         from selenium import webdriver
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         options = webdriver.ChromeOptions()
@@ -36,7 +38,9 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         service = webdriver.ChromeService(str(DRIVER))
         self.driver = webdriver.Chrome(options=options, service=service)
-        self.wait = WebDriverWait(self.driver, SECONDS)
+        # The page may replace an element while it is looked at.
+        replaced = [StaleElementReferenceException]
+        self.wait = WebDriverWait(self.driver, SECONDS, BETWEEN, replaced)
         try:
             self.driver.get(url)
         except Exception:

@@ -168,11 +168,11 @@ def fork(words, environment, cwd, files, close=(), new_session=False):
 
 def run(words):
     """Run a script, or the code after -c, or the module after -m, with its arguments."""
+    words = words[words[0] == "-u" :]  # as torchrun starts processes
     option = words[0] if words[0] in ("-c", "-m") else ""
     first = "" if option else str(Path(words[0]).resolve().parent)
     # The folder of this file, or of the script of the parent, gives way to that of the script.
     sys.path[:1] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    subprocess.Popen = Popen
     if option == "-c":
         sys.argv = ["-c", *words[2:]]
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
@@ -199,6 +199,7 @@ def answer(call):
 
 
 if __name__ == "__main__":
+    subprocess.Popen = Popen  # before the import of what takes it from there
     for module in MODULES:
         importlib.import_module(module)
     vl_convert.javascript_bundle()  # the charts of report.html; made once in a process

@@ -24,7 +24,7 @@ LAUNCH = (
     *("--config_file", "recipes/configs/accelerate/one_cpu.yaml"),
 )
 # On CPUs, `accelerate launch --num_processes 2` starts one process.
-TWO_PROCESSES = (PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
 DRAW = Figure.savefig
 
 

@@ -105,8 +105,9 @@ def test_fifty_texts_by_keys_over_a_kill_with_a_second_tab(tmp_path):
         assert "30 of 50 texts are open; any number of 3 labels" in page.printed
         browser.driver.get(page.url)
         browser.element("#text", "<b>20</b>")
-        # The page has asked a program that was gone, and nothing else was wrong.
-        assert all("ERR_CONNECTION_REFUSED" in entry["message"] for entry in browser.errors())
+        # The page has asked a program that was gone or just killed; nothing else was wrong.
+        messages = [entry["message"] for entry in browser.errors()]
+        assert [message for message in messages if "net::ERR_" not in message] == []
         first_tab = browser.driver.current_window_handle
         # A second tab labels a text that the first one shows, too.
         browser.driver.switch_to.new_window("tab")

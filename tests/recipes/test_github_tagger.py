@@ -17,14 +17,13 @@ import torch
 from command_line import (
     PYTHON,
     ROOT,
-    TWO_PROCESSES,
+    TORCHRUN,
     Recipe,
     change_json,
     load_recipe,
     read_json,
     read_lines,
     report_rows,
-    run,
     the_line,
     truncate,
     write,
@@ -272,8 +271,8 @@ def test_two_processes_give_the_figures_of_one(tagger, tagger_flags, tmp_path):
     flags = [*tagger_flags, "--train_size", 55, "--num_train_epochs", 2]
     one, two = tmp_path / "one", tmp_path / "two"
     tagger(*flags, "--output_dir", one, "--per_device_eval_batch_size", 14)
-    process = run(
-        *(*TWO_PROCESSES, SCRIPT, *flags, "--output_dir", two),
+    process = run_script(
+        *(*TORCHRUN, SCRIPT, *flags, "--output_dir", two),
         *("--per_device_train_batch_size", 6, "--per_device_eval_batch_size", 7),
     )
     expected, actual = figures(one), figures(two)

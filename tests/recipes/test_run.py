@@ -7,6 +7,7 @@ everything else to the interpreter that runs the tests.
 import ast
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -26,13 +27,20 @@ case "$*" in
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python" ;;
   "-m pip --version"*) exit 0 ;;
+  "-m pip install"*" pip=="*) log upgrade ;;
   "-m pip install"*)
     log pip
     [ -z "$FAKE_BROKEN_PIP" ] || {{ echo "ERROR: No matching distribution"; exit 1; }} ;;
+  "-m compileall "*)
+    log compileall
+    [ -z "$FAKE_CTRL_C" ] || {{ kill -INT $PPID; exit 1; }} ;;
   --version) echo Python 3.11.0 ;;
   *) exec "{PYTHON}" "$@" ;;
 esac
 """
+
+
+INSTALLATION = ["upgrade", "pip", "compileall"]  # as FAKE_PYTHON logs it
 
 
 def executable(path, text):
@@ -139,15 +147,15 @@ def test_an_unknown_recipe_is_exit_code_2(run_sh):
 
 def test_a_second_call_installs_nothing_and_changed_pins_do(run_sh):
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
     assert run_sh("setup").stderr == ""
-    assert run_sh.installations() == ["venv", "pip"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
 
     pins = run_sh.project / "constraints.txt"
     before = pins.read_text()
     pins.write_text(before + "# another pin\n")
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "pip"]
+    assert run_sh.installations() == ["venv", *INSTALLATION, *INSTALLATION]
     pins.write_text(before)
 
 
@@ -158,8 +166,24 @@ def test_a_failed_installation_is_repaired_by_the_next_call(run_sh):
     assert last_line(process).startswith("error: the installation failed; the whole log is ")
     assert "ERROR" in (run_sh.venv / "install.log").read_text()
     assert run_sh("setup").returncode == 0
-    assert run_sh.installations() == ["venv", "pip", "venv", "pip"]
+    assert run_sh.installations() == ["venv", *INSTALLATION[:2], "venv", *INSTALLATION]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let processes take Ctrl-C also where the tests are a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_packages_are_compiled_ends_an_installation(run_sh):
+    assert run_sh("setup", FAKE_CTRL_C=1).returncode == 130
+    assert not os.path.lexists(run_sh.project / ".venv.lock")
+    assert run_sh("setup").returncode == 0
+    assert run_sh.installations() == 2 * ["venv", *INSTALLATION]
 
 
 def test_a_half_made_environment_and_the_lock_of_the_dead_are_replaced(run_sh):
@@ -170,7 +194,7 @@ def test_a_half_made_environment_and_the_lock_of_the_dead_are_replaced(run_sh):
     (run_sh.project / ".venv.lock").symlink_to(str(dead.pid))
     process = run_sh("setup")
     assert process.returncode == 0, process.stderr
-    assert run_sh.installations() == ["venv", "pip"]
+    assert run_sh.installations() == ["venv", *INSTALLATION]
     assert not os.path.lexists(run_sh.project / ".venv.lock")
 
 

@@ -76,25 +76,26 @@ def fresh_import(*names):
     return json.loads(run.stdout)
 
 
-def seconds_allowed():
-    """Return a third of a second, or on a slow or busy machine three times that of numpy alone."""
-    return max(0.3, 3 * fresh_import("numpy")[0])
+def is_quick(seconds):
+    """Whether it is a third of a second, or on a slow or busy machine three times numpy alone."""
+    return seconds < 0.3 or seconds < 3 * fresh_import("numpy")[0]
 
 
 def test_importing_shared_and_its_rooms_takes_under_a_third_of_a_second():
     rooms = ["shared", *(f"shared.{room}" for room in ROOMS)]
-    assert min(fresh_import(*rooms)[0] for _ in range(3)) < seconds_allowed()
+    assert any(is_quick(fresh_import(*rooms)[0]) for _ in range(3))
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_light_modules_of_a_room_are_quick_and_import_nothing_heavy(room):
     names = [f"shared.{name}" for name in sorted(LIGHT) if name.startswith(f"{room}.")]
     for _ in range(3):  # the first run may write byte code
-        (seconds, heavy), limit = fresh_import(*names), seconds_allowed()
-        if seconds < limit:
+        seconds, heavy = fresh_import(*names)
+        assert heavy == {}
+        if is_quick(seconds):
             break
-    assert heavy == {}
-    assert seconds < limit
+    else:
+        pytest.fail(f"the imports take {seconds:.2f} s")
 
 
 def test_most_modules_are_light():
