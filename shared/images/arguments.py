@@ -54,6 +54,9 @@ class ImageFileArguments:
 class ImageArguments(ImageFileArguments):
     """Flags of the images and of what a model is to say of them."""
 
+    task: Literal["classify", "segment", "detect"] = flag(
+        "classify", "What to predict: a class of the image, of each pixel, or boxes."
+    )
     class_names: list[str] = flag(
         [],
         "segment: names of the mask values 0, 1, ... (default: the list in classes.json, else "

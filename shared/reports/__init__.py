@@ -40,8 +40,9 @@
 - `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
-- `images`: the figures and pictures of image models.
-- `image_predictions`: what a trained model says of new images, and how to use it.
+- `images`: the figures, pictures and cards of image models.
+- `series`: the figures of forecasts, and the card of their model.
+- `image_predictions`: what a trained model says of new images.
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -98,12 +99,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
-        "image_predictions": ["image_usage", "write_image_predictions"],
+        "image_predictions": ["write_image_predictions"],
         "images": [
-            "box_results",
-            "class_results",
-            "mask_results",
-            "preprocess_sheet",
+            "image_results",
             "training_sheet",
             "write_image_results",
             "write_sheets",
@@ -131,6 +129,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_results",
         ],
         "search": ["write_nested_search", "write_search"],
+        "series": ["write_series_results"],
         "tables": ["write_table_predictions", "write_table_results"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],

@@ -53,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SampleGrids",
             "judge_discriminator",
         ],
-        "arguments": ["EpochTrainingArguments"],
+        "arguments": ["CheckpointArguments", "EpochTrainingArguments", "ImageTrainingArguments"],
         "callbacks": [
             "CheckpointOnSignal",
             "EarlyStoppingArguments",
@@ -61,7 +61,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TrainingLog",
             "early_stopping",
         ],
-        "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
+        "checkpoints": [
+            "check_resume_switch",
+            "check_same_run",
+            "find_checkpoint",
+            "remove_checkpoints",
+        ],
         "cloze": [
             "ClozeCollator",
             "ClozeTrainer",
@@ -84,12 +89,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fit": ["judge_fit"],
         "health": ["ActivationMonitor", "check_health"],
         "images": [
-            "BoxLoss",
             "ImageCollator",
-            "PixelLoss",
-            "TwoOutputLoss",
+            "ImageLossArguments",
+            "image_loss",
             "image_rows",
-            "pixel_weights",
             "predict_masks",
         ],
         "losses": [
