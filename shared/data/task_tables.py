@@ -18,6 +18,7 @@ from shared.data.preparation import cell_as_text, is_pull_request, join_counts
 if TYPE_CHECKING:
     from shared.data.sources import Source
 
+_MOST_ROWS_NAMED = 5  # of those without text
 _BINS = 5  # of a number, to spread it over the parts of a split
 # A number far from all of the training rows must not drown the text: standard deviations.
 _FURTHEST = 10.0
@@ -157,6 +158,7 @@ def collect_rows(
     )
     numbers: dict[str, list[float]] = {name: [] for name in number_columns}
     left_out: Counter[str] = Counter()
+    blank_rows: list[int] = []
     reading = progress(source.read([*wanted, *extra], wanted), "reading rows", unit="rows")
     for number, row in enumerate(reading, 1):
         if not pull_requests and is_pull_request(row):
@@ -171,7 +173,7 @@ def collect_rows(
         except ValueError as error:
             raise UserError(f"{source.place(number)}: {error}") from error
         if not text:
-            left_out["without text"] += 1
+            blank_rows.append(number)
             for values in numbers.values():
                 values.pop()
             continue
@@ -182,6 +184,10 @@ def collect_rows(
         for name in tasks:
             table.cells[name].append(row.get(name))
     table.numbers = {name: np.array(values, float) for name, values in numbers.items()}
+    if blank_rows:
+        named = ", ".join(map(str, blank_rows[:_MOST_ROWS_NAMED]))
+        named += ", ..." if len(blank_rows) > _MOST_ROWS_NAMED else ""
+        left_out[f"without text (rows {named})"] = len(blank_rows)
     if left_out:
         table.notes.append(f"{source.name}: left out {join_counts(left_out)}")
     return table

@@ -118,12 +118,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
         "segmentation": ["class_iou", "pixel_counts", "segmentation_metrics"],
-        "task_metrics": [
-            "multi_task_metrics",
-            "regression_metrics",
-            "task_scores",
-            "tune_task_thresholds",
-        ],
+        "task_metrics": ["held_out_scores", "multi_task_metrics", "regression_metrics"],
         "text_modules": [
             "BitsPerByte",
             "BitsPerCharacter",

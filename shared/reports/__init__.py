@@ -116,7 +116,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
-        "multi_task": ["join_scores", "write_task_results"],
+        "multi_task": ["join_scores", "write_task_records", "write_task_results"],
         "patterns": ["write_patterns"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],

@@ -30,7 +30,7 @@ def load(tmp_path, rows, *, seed=1, **flags):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     args = TaskArguments(data=str(path), **flags)
     args.seed = seed
-    return load_tasks(args)
+    return load_tasks(args, seed=args.seed)
 
 
 def mistake(*args, **flags):
