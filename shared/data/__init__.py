@@ -72,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SourceArguments",
             "SplitArguments",
             "TaggingArguments",
+            "TextFoldArguments",
         ],
         "columns": ["find_label_column", "join_text", "recognise_text_columns"],
         "corpus": [

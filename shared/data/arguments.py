@@ -225,6 +225,23 @@ class FoldSplitArguments(SplitColumnArguments):
 
 
 @dataclass
+class TextFoldArguments(FoldSplitArguments):
+    """Flags of recipes that cross-validate a model of texts, and may test it on other rows."""
+
+    folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
+    repeats: int = flag(
+        1, "Cross-validations, each with folds and a seed of its own (default: 1).", least=1
+    )
+    group_column: str | None = flag(
+        None,
+        "Column of groups that stay in one fold. Test rows of --split_by or --split_time may share "
+        "groups with the folds; a note says how many (default: none).",
+    )
+    test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
+    unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
+
+
+@dataclass
 class SplitArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that split the labelled rows into training, validation and test set."""
 

@@ -51,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "halve_precision",
             "plain_tokens",
         ],
-        "encoder_arguments": ["EncoderArguments"],
+        "encoder_arguments": ["EncoderArguments", "EncoderChoiceArguments"],
         "first_weights": [
             "INITIALIZATIONS",
             "append_mean_pooling",
