@@ -37,7 +37,7 @@
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
 - `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
-- `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
+- `candidates`: the scores of several methods on the same rows: their means, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
 - `images`: the figures, pictures and cards of image models.
@@ -68,7 +68,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pair_rows",
         ],
         "answers": ["answer_samples", "answer_table", "write_answer_results", "write_answers"],
-        "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
+        "candidates": [
+            "candidates_table",
+            "choose_candidate",
+            "explain_choice",
+            "mean_candidates",
+            "read_candidate",
+            "save_candidate",
+            "scores_to_report",
+        ],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],

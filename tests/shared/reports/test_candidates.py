@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shared.cli.errors import UserError
+from shared.data.choice import ChoiceRows
 from shared.evaluation.rules import DecisionRule
 from shared.reports.candidates import (
     Candidate,
@@ -18,6 +19,19 @@ from shared.reports.candidates import (
 RULE = DecisionRule((0.5, 0.5))
 RNG = np.random.default_rng(0)
 LABELS = np.eye(2, dtype=np.uint8)[RNG.integers(2, size=200)]
+
+
+def choice_of(rows, labels, fold_of=None):
+    """What candidates are measured on: rows with the labels a and b."""
+    words = {"flags": [], "evaluate": [], "title": "", "measured": "", "fingerprint": ""}
+    return ChoiceRows(
+        rows=np.array(rows),
+        labels=labels,
+        label_names=["a", "b"],
+        fold_of=fold_of,
+        n_rows=len(rows),
+        **words,
+    )
 
 
 def candidate(name, noise):
@@ -75,10 +89,9 @@ def test_predictions_are_read_in_the_order_of_the_rows(tmp_path):
     ]
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    options = {"labels": LABELS[:2], "label_names": ["a", "b"]}
-    read = read_candidate("words", path, RULE, rows=[2, 7], **options)
+    read = read_candidate("words", path, RULE, choice_of([2, 7], LABELS[:2]))
     assert read.name == "words"
     assert read.scores.tolist() == [[0.1, 0.3], [0.2, 0.9]]
     assert read.predicted.tolist() == [[False, False], [False, True]]
     with pytest.raises(UserError, match="has other rows than --data"):
-        read_candidate("words", path, RULE, rows=[2, 8], **options)
+        read_candidate("words", path, RULE, choice_of([2, 8], LABELS[:2]))
