@@ -153,10 +153,8 @@ def main() -> None:
     check_unknown_tokens(load_tokenizer(model_folder), corpus.dataset["text"])
     if args.split_by or args.split_time:
         split = split_for_choice(args, corpus, seed=args.seed)
-        choice, resampling = (
-            choose_by_column(args, split, output_dir),
-            Resampling(corpus, [split], None),
-        )
+        choice = choose_by_column(args, split, output_dir)
+        resampling = Resampling(corpus, [split], None)
     else:
         resampling = cross_validation(corpus, args.folds, seed=args.seed)
         split, choice = resampling.tested, choose_by_folds(args, resampling)

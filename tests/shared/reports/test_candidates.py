@@ -1,6 +1,7 @@
 """The choice of a tagger by out-of-fold scores."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from shared.reports.candidates import (
     choose_candidate,
     mean_candidates,
     read_candidate,
+    scores_to_report,
 )
+from shared.taggers.tagger import Tagger
 
 RULE = DecisionRule((0.5, 0.5))
 RNG = np.random.default_rng(0)
@@ -95,3 +98,18 @@ def test_predictions_are_read_in_the_order_of_the_rows(tmp_path):
     assert read.predicted.tolist() == [[False, False], [False, True]]
     with pytest.raises(UserError, match="has other rows than --data"):
         read_candidate("words", path, RULE, choice_of([2, 8], LABELS[:2]))
+
+
+def test_a_label_that_the_tagger_does_not_know_is_never_predicted():
+    corpus = SimpleNamespace(label_names=["a", "b", "new"])
+    split = SimpleNamespace(rows={"test": {"text": np.array(["one", "two"])}}, corpus=corpus)
+    of_tests = np.array([[0.7, 0.1], [0.4, 0.6]])
+    tagger = Tagger(["b", "a"], DecisionRule((0.65, 0.5)), lambda texts: of_tests)
+    valid = Candidate(("x",), LABELS[:3], LABELS[:3] * 0.9, LABELS[:3] > 0, RULE)
+    choice = choice_of([1, 2, 3], LABELS[:3])
+    scores, predicted, rule = scores_to_report(valid, tagger, split, choice)
+    assert scores["test"].tolist() == [[0.1, 0.7, 0], [0.6, 0.4, 0]]
+    assert predicted["test"].tolist() == [[False, True, False], [True, False, False]]
+    assert (rule.choose(scores["test"]) == predicted["test"]).all()
+    assert scores["valid"][:, 2].tolist() == [0, 0, 0]
+    assert (predicted["valid"][:, :2] == valid.predicted).all()
