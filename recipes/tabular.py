@@ -152,6 +152,7 @@ def main() -> None:
     print_once(f"\nData\n{table.describe()}")
     names, n_numbers = table.schema.label_names, len(table.schema.numeric)
     parts = table.parts
+    features = {part: rows.features() for part, rows in parts.items()}
     y = {part: one_hot(rows.labels, len(names)) for part, rows in parts.items()}
     fold_of = assign_folds(y["oof"], args.folds, groups=table.groups, seed=args.seed, unit="rows")
     print_once(describe_folds(fold_of, y["oof"], names, unit="rows"))
@@ -193,16 +194,15 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
 
         # Score the rows of this fold, also with each column shuffled, and all test rows.
-        def score(rows: TableRows, trainer: LengthGroupedTrainer = trainer) -> np.ndarray:
+        def score(features: np.ndarray, trainer: LengthGroupedTrainer = trainer) -> np.ndarray:
+            rows = TableRows.of_features(features, n_numbers)
             return np.exp(trainer.predict(table_dataset(rows, len(names))).predictions)
 
-        held_out = parts["oof"].of(fold_of == fold.number)
-        scores = {part: score(rows) for part, rows in (parts | {"oof": held_out}).items()}
+        is_held_out = fold_of == fold.number
+        to_score = features | {"oof": features["oof"][is_held_out]}
+        scores = {part: score(values) for part, values in to_score.items()}
         importance = permutation_importance(
-            lambda features, score=score: score(TableRows.of_features(features, n_numbers)),
-            held_out.features(),
-            y["oof"][fold_of == fold.number],
-            seed=args.seed,
+            score, to_score["oof"], y["oof"][is_held_out], seed=args.seed
         )
         trainer.save_model()
         if args.process_index == 0:
@@ -220,15 +220,23 @@ def main() -> None:
     if args.baselines:
         methods |= score_table_baselines(
             folds,
-            {part: rows.features() for part, rows in parts.items()},
+            features,
             y["oof"],
             fold_of,
             n_numbers=n_numbers,
             category_counts=table.schema.category_counts,
             seed=args.seed,
         )
-    results = {"table": table, "labels": y, "folds": folds, "fold_of": fold_of, "scores": methods}
-    report = write_table_results(output_dir, args, **results, names=TABLE_BASELINES)
+    report = write_table_results(
+        output_dir,
+        args,
+        table=table,
+        labels=y,
+        folds=folds,
+        fold_of=fold_of,
+        scores=methods,
+        names=TABLE_BASELINES,
+    )
     print(f"\n{report}")
     push_to_hub(output_dir, args)
 
