@@ -13,7 +13,7 @@ from shared.cli.errors import UserError
 from shared.cli.launch import progress
 from shared.data.columns import join_text, missing_column
 from shared.data.labels import describe_value, is_missing
-from shared.data.preparation import cell_as_text, is_pull_request, join_counts
+from shared.data.preparation import cell_as_text, is_pull_request
 
 if TYPE_CHECKING:
     from shared.data.sources import Source
@@ -189,7 +189,8 @@ def collect_rows(
         named += ", ..." if len(blank_rows) > _MOST_ROWS_NAMED else ""
         left_out[f"without text (rows {named})"] = len(blank_rows)
     if left_out:
-        table.notes.append(f"{source.name}: left out {join_counts(left_out)}")
+        counts = ", ".join(f"{number:,} {name}" for name, number in left_out.items())
+        table.notes.append(f"{source.name}: left out {counts}")
     return table
 
 

@@ -114,6 +114,14 @@ def test_numbers_are_scaled_and_categories_coded_by_the_training_rows():
     assert numbers[5].tolist() == [10, 0]  # no outlier drowns the text
 
 
+def test_rows_without_text_are_named():
+    rows = [{"text": "" if i % 2 else f"t {i}"} for i in range(13)]
+    source = Source("rows", "", ["text"], lambda *_: iter(rows))
+    table = collect_rows(source, ["text"])
+    assert table.rows == list(range(1, 14, 2))
+    assert table.notes == ["rows: left out 6 without text (rows 2, 4, 6, 8, 10, ...)"]
+
+
 def test_a_number_that_does_not_vary_is_no_division_by_zero():
     rows = [{"text": "a", "n": 3}, {"text": "b", "n": 3}]
     source = Source("rows", "", ["text", "n"], lambda *_: iter(rows))
