@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -157,12 +156,11 @@ def collect_rows(
         place=source.place,
     )
     numbers: dict[str, list[float]] = {name: [] for name in number_columns}
-    left_out: Counter[str] = Counter()
-    blank_rows: list[int] = []
+    n_pull_requests, blank_rows = 0, list[int]()
     reading = progress(source.read([*wanted, *extra], wanted), "reading rows", unit="rows")
     for number, row in enumerate(reading, 1):
         if not pull_requests and is_pull_request(row):
-            left_out["pull requests"] += 1
+            n_pull_requests += 1
             continue
         try:
             text = join_text(row, text_columns)
@@ -184,13 +182,16 @@ def collect_rows(
         for name in tasks:
             table.cells[name].append(row.get(name))
     table.numbers = {name: np.array(values, float) for name, values in numbers.items()}
+    left_out = []
+    if n_pull_requests:
+        left_out.append(f"{n_pull_requests:,} pull request{'s' * (n_pull_requests > 1)}")
     if blank_rows:
         named = ", ".join(map(str, blank_rows[:_MOST_ROWS_NAMED]))
         named += ", ..." if len(blank_rows) > _MOST_ROWS_NAMED else ""
-        left_out[f"without text (rows {named})"] = len(blank_rows)
+        rows = "row" if len(blank_rows) == 1 else "rows"
+        left_out.append(f"{len(blank_rows):,} without text ({rows} {named})")
     if left_out:
-        counts = ", ".join(f"{number:,} {name}" for name, number in left_out.items())
-        table.notes.append(f"{source.name}: left out {counts}")
+        table.notes.append(f"{source.name}: left out {', '.join(left_out)}")
     return table
 
 

@@ -124,7 +124,7 @@ def test_further_columns_weights_and_seeds(recipe, rows, tmp_path, tiny_model):
     blank = {"title": "", "body": " "}
     write(new, [rows[0], rows[1] | blank, rows[2]])
     printed = recipe(*flags)
-    assert "left out 1 without text (rows 2)" in printed
+    assert "left out 1 without text (row 2)" in printed
     assert "2 rows are predicted" in printed
     predicted = tmp_path / "predicted" / "predictions.jsonl"
     assert [line["row"] for line in read_lines(predicted)] == [1, 3]

@@ -255,5 +255,5 @@ def test_a_row_without_text_is_left_out_of_all_columns():
     assert table.rows == [1, 3]
     assert table.numbers["n"].tolist() == [1, 3]
     assert table.categories["c"] == ["x", "z"]
-    assert table.notes == ["rows: left out without text 1, pull requests 1"]
+    assert table.notes == ["rows: left out 1 pull request, 1 without text (row 2)"]
     assert collect_rows(source, ["text"], pull_requests=True, **options).rows == [1, 3, 4]
