@@ -40,7 +40,7 @@ class CheckpointArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        is_prediction = getattr(self, "predict", None) is not None
+        is_prediction = bool(getattr(self, "predict", None))
         if is_prediction and self.resume_from_checkpoint:
             raise UserError(
                 "--resume_from_checkpoint: --predict trains nothing; remove one of them"

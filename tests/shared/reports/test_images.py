@@ -36,7 +36,7 @@ def test_the_surest_errors_come_first_and_pictures_are_not_published(tmp_path):
     assert 0 <= low <= 1 / 3 <= high <= 1
     model = Linear(2, 2)
     model.num_parameters = lambda: 6
-    settings = {"base_model": None, "operations": [], "log_history": []}
+    settings = {"base_model": None, "operations": [], "log_history": [{"loss": 1, "epoch": 1}]}
     settings["training_images"] = Sheet("Training images", "", [], [])
     report = write_image_results(
         tmp_path, model, data, results, {"test_accuracy": 1 / 3}, **settings
