@@ -8,7 +8,7 @@ that is compared sees a test row.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,19 +130,21 @@ def choose_by_column(args: Any, split: Split, folder: Path) -> ChoiceRows:
     """
     corpus = split.corpus
     names = np.array(corpus.label_names)
-    content: list[dict[str, Any]] = []
-    for part, title in (("train", "train"), ("valid", "test")):
-        texts = split.rows[part]["text"]
-        content += [
-            {"text": text, "labels": names[of_row.astype(bool)].tolist(), "part": title}
-            for text, of_row in zip(texts, split.labels[part], strict=True)
-        ]
-    n_rows, n_tested = len(content), len(split.labels["valid"])
-    unlabelled = corpus.dataset.select(split.unlabelled)["text"]
-    content += [{"text": text, "labels": None, "part": None} for text in unlabelled]
+
+    def read_rows() -> Iterator[dict[str, Any]]:
+        for part, title in (("train", "train"), ("valid", "test")):
+            for text, y in zip(split.rows[part]["text"], split.labels[part], strict=True):
+                yield {"text": text, "labels": names[y.astype(bool)].tolist(), "part": title}
+        for text in corpus.dataset.select(split.unlabelled)["text"]:
+            yield {"text": text, "labels": None, "part": None}
+
     path = folder / CHOICE_FILE
     with atomic_write(path) as file:
-        write_json_lines(file, content)
+        write_json_lines(file, read_rows())
+    n_train, n_valid = len(split.labels["train"]), len(split.labels["valid"])
+    digest = hashlib.blake2b(corpus.fingerprint.encode(), digest_size=16)
+    for rows in (split.sources["train"][1], split.sources["valid"][1], split.unlabelled):
+        digest.update(rows.tobytes())
     known = np.concatenate([split.labels["train"], split.labels["valid"]]).any(axis=0)
     flags = [f"--data={path}", "--split_by=part", f"--empty_labels={corpus.empty_labels}"]
     flags += ["--duplicate_labels=separate"] if args.duplicate_labels == "separate" else []
@@ -150,14 +152,14 @@ def choose_by_column(args: Any, split: Split, folder: Path) -> ChoiceRows:
     return ChoiceRows(
         flags=flags,
         evaluate=["--evaluate=held_out", "--valid_size=0"],
-        rows=np.arange(n_rows - n_tested, n_rows) + 1,
+        rows=n_train + 1 + np.arange(n_valid),
         labels=split.labels["valid"][:, known],
         label_names=names[known].tolist(),
         fold_of=None,
         title="each tested on the validation texts",
         measured="on the validation texts",
-        n_rows=n_rows,
-        fingerprint=hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
+        n_rows=n_train + n_valid,
+        fingerprint=digest.hexdigest(),
     )
 
 
