@@ -25,12 +25,10 @@ Folders train, valid and test, or the key "split", are the parts; what is missin
 classes spread evenly. Exact duplicates across the parts are left out of the training. All images
 get the same size (--image_size): to classify they are stretched, else they keep their proportions.
 They stay in memory, three bytes a pixel. Boxes and masks move with their image in the random
-changes (--flip, --shift, --zoom, --rotation); --preprocess applies classic operations to all images
-and shows them.
+changes (--flip, --shift, ...); --preprocess applies classic operations to all images.
 
-Output: the model, metrics.json, per_class.csv, test_predictions.jsonl, report.html with the worst
-images. Test figures: accuracy beside that of the nearest training image; mean intersection over
-union; mean average precision as COCO defines it. They hold at the size of --image_size.
+report.html has the worst images. Test figures: accuracy beside that of the nearest training image;
+mean intersection over union; mean average precision as COCO defines it, all at --image_size.
 
 --predict applies a trained --model to new images of any size. predictions.jsonl has a line for each
 (label and scores; the mask and the share of each class; boxes in pixels of the image), masks/ and
@@ -56,7 +54,13 @@ from shared.cli import (
     start_recipe,
 )
 from shared.evaluation import image_metrics, tune_score
-from shared.images import AugmentationArguments, ImageArguments, load_images, load_new_images
+from shared.images import (
+    AugmentationArguments,
+    ImageArguments,
+    check_task_flags,
+    load_images,
+    load_new_images,
+)
 from shared.methods import load_image_predictor
 from shared.models import (
     ImageModelArguments,
@@ -83,7 +87,6 @@ from shared.training import (
     check_health,
     image_loss,
     image_rows,
-    predict_masks,
     remove_checkpoints,
     round_arguments,
 )
@@ -117,10 +120,7 @@ class ImageRecipeArguments(
     )
 
     def __post_init__(self):
-        if self.task != "classify" and (self.mixup or self.second_input or self.second_output):
-            raise UserError("--mixup, --second_input, --second_output: only with --task classify")
-        if self.task != "classify" and self.label_smoothing_factor:
-            raise UserError("--label_smoothing_factor: only with --task classify")
+        check_task_flags(self)
         if len(self.second_weight) > 1 and not (self.second_output and self.valid_size):
             raise UserError("--second_weight: several need --second_output and validation images")
         if self.predict and not self.model:
@@ -208,17 +208,11 @@ def main() -> None:
     history = list(trainer.state.log_history)
 
     # Evaluate on the test set, once. Boxes count from the score on that suits validation images.
-    score = None
     if args.task == "detect":
         score = tune_score(trainer.predict(valid)) if len(valid) else 0.5
         trainer.model.config.score_threshold = score
     output = trainer.predict(test, metric_key_prefix="test")
-    results = image_results(
-        data,
-        output.predictions,
-        score=score,
-        masks_of=lambda rows: predict_masks(trainer.model, collator, rows),
-    )
+    results = image_results(data, output.predictions, trainer.model, collator)
 
     # Save the model before the pictures are drawn.
     trainer.save_model(args.output_dir)

@@ -58,13 +58,12 @@ from shared.evaluation import Fold, held_out_scores, multi_task_metrics
 from shared.methods import words_of_tasks
 from shared.models import (
     EncoderArguments,
-    HeadArguments,
-    MultiTaskModel,
+    TaskModelArguments,
+    build_multi_task_model,
     check_n_layers,
     check_unknown_tokens,
     choose_text_prefix,
     fit_head,
-    head_settings,
     limit_length,
     load_encoder,
     load_tokenizer,
@@ -77,13 +76,13 @@ from shared.training import (
     EpochTrainingArguments,
     LengthGroupedTrainer,
     MultiTaskCollator,
-    MultiTaskLoss,
     ReadableProgress,
     TaskWeightArguments,
     check_health,
     check_resume_switch,
     check_task_weights,
     find_checkpoint,
+    multi_task_loss,
     remove_checkpoints,
     task_dataset,
 )
@@ -91,15 +90,16 @@ from shared.training import (
 
 @dataclass
 class MultiTaskArguments(
-    EncoderArguments, HeadArguments, TaskArguments, TaskWeightArguments, EpochTrainingArguments
+    EncoderArguments,
+    TaskModelArguments,
+    TaskArguments,
+    TaskWeightArguments,
+    EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     compare_single: bool = flag(True, "Also train a model for each task (default: true).")
     num_seeds: int = flag(1, "Number of splits and trainings (default: 1).", least=1, most=1000)
-    category_width: int = flag(
-        16, "Width of the vector of a category (default: 16).", least=1, most=4096
-    )
     predict: str | None = flag(
         None, "Predict all tasks for the rows of this file with a trained --model; train nothing."
     )
@@ -145,23 +145,8 @@ def main() -> None:
         """Return a Trainer for the tasks of `data`, and its tokenised parts."""
         set_seed(run_args.seed)
         rows = {part: task_dataset(part_rows, tokenizer) for part, part_rows in data.parts.items()}
-        loss = MultiTaskLoss(
-            data.tasks,
-            data.parts["train"].targets,
-            weights=weights,
-            normalize=args.task_weighting == "uninformed",
-            balanced=args.class_weight == "balanced",
-        )
-        model = MultiTaskModel.of_tasks(
-            deepcopy(encoder),
-            [vars(task) for task in data.tasks],
-            numbers=[(column, *scale) for column, scale in data.further.numbers.items()],
-            categories=list(data.further.categories.items()),
-            category_width=args.category_width,
-            weights_by_uncertainty=args.task_weighting == "uncertainty",
-            text_columns=data.text_columns,
-            **head_settings(args),
-        )
+        loss = multi_task_loss(args, data, weights)
+        model = build_multi_task_model(args, deepcopy(encoder), data)
         # Fit the output layer to the features of the encoder, so that training does not start at
         # random. Numbers are fitted closely, so that the penalty is above that of labels alone.
         if checkpoint is None and not args.health_check:

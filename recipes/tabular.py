@@ -18,9 +18,8 @@ the same folds. The table of methods says which one to take.
   training rows. A category that these lack has no effect.
 - Equal rows stay in one fold. Each fold trains until the loss of its validation rows (--valid_size,
   from the training rows) has not improved for --patience evaluations, and keeps the best epoch.
-- The model in the output folder has the networks of all folds, with their preprocessing, as
-  safetensors and JSON. Rows of --test_data, or those that --split_by or --split_time holds out, get
-  the mean score of all folds.
+- The model that is saved has the networks of all folds, with their preprocessing. Rows of
+  --test_data, or those that --split_by or --split_time holds out, get the mean score of all folds.
 
 To continue a stopped run, repeat the command with --resume_from_checkpoint true; finished folds are
 kept. The card shows the importance of each column (permutation), confusion and reliability.
@@ -77,10 +76,10 @@ from shared.splitters import MultilabelStratifiedShuffleSplit
 from shared.training import (
     CheckpointOnSignal,
     EarlyStoppingArguments,
-    EpochTrainingArguments,
     LengthGroupedTrainer,
     ReadableProgress,
     TableCollator,
+    TableTrainingArguments,
     check_health,
     check_resume_switch,
     classification_loss,
@@ -91,7 +90,7 @@ from shared.training import (
 
 @dataclass
 class TableRecipeArguments(
-    TableArguments, TabularArguments, EarlyStoppingArguments, EpochTrainingArguments
+    TableArguments, TabularArguments, EarlyStoppingArguments, TableTrainingArguments
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -120,13 +119,7 @@ class TableRecipeArguments(
         20, "Early stopping: epochs in a row without a lower loss (default: 20).", least=1
     )
     learning_rate: float = flag(2e-3, "Learning rate (default: 2e-3).")
-    lr_scheduler_type: str = flag("constant", "Course of the learning rate (default: constant).")
-    warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
     weight_decay: float = flag(0.01, "Weight decay (default: .01).")
-    per_device_train_batch_size: int = flag(256, "Rows per step and device (default: 256).")
-    per_device_eval_batch_size: int = flag(1024, "Rows per evaluation batch (default: 1024).")
-    train_sampling_strategy: str = flag("random", "Order of the training rows (default: random).")
-    bf16: bool | None = flag(False, "Train in bfloat16 (default: false; the networks are small).")
     metric_for_best_model: str | None = flag(
         "loss", "Validation metric that selects the best epoch (default: loss)."
     )

@@ -87,7 +87,7 @@ class ImageResults(NamedTuple):
 
 
 def image_results(
-    data: ImageData, predictions: np.ndarray, *, score: float | None, masks_of: Any
+    data: ImageData, predictions: np.ndarray, model: PreTrainedModel, collator: Any
 ) -> ImageResults:
     """Return the results of the task of some images.
 
@@ -96,16 +96,18 @@ def image_results(
     data : ImageData
     predictions : array
         Of the Trainer, on the test images.
-    score : float, optional
-        As in `box_results`; only to detect.
-    masks_of : callable
-        As in `mask_results`.
+    model : PreTrainedModel
+        To detect, its config has the score from which on boxes count, `score_threshold`.
+    collator : ImageCollator
+        Makes the batches of the images whose masks are shown.
     """
+    from shared.training.images import predict_masks
+
     if data.task == "segment":
-        return mask_results(data, pixel_counts(predictions, len(data.class_names)), masks_of)
+        counts = pixel_counts(predictions, len(data.class_names))
+        return mask_results(data, counts, lambda rows: predict_masks(model, collator, rows))
     if data.task == "detect":
-        assert score is not None
-        return box_results(data, kept_boxes(predictions), score)
+        return box_results(data, kept_boxes(predictions), model.config.score_threshold)
     return class_results(data, predictions)
 
 

@@ -53,7 +53,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SampleGrids",
             "judge_discriminator",
         ],
-        "arguments": ["CheckpointArguments", "EpochTrainingArguments", "ImageTrainingArguments"],
+        "arguments": [
+            "CheckpointArguments",
+            "EpochTrainingArguments",
+            "ImageTrainingArguments",
+            "TableTrainingArguments",
+        ],
         "callbacks": [
             "CheckpointOnSignal",
             "EarlyStoppingArguments",
@@ -115,6 +120,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "MultiTaskLoss",
             "TaskWeightArguments",
             "check_task_weights",
+            "multi_task_loss",
             "task_dataset",
         ],
         "optimization": [

@@ -17,6 +17,8 @@ from shared.training.losses import balanced_class_weight, balanced_pos_weight
 
 if TYPE_CHECKING:
     import torch
+
+    from shared.data.tasks import TaskData
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -60,6 +62,27 @@ def check_task_weights(args: Any) -> None:
         raise UserError("--task_weighting uncertainty: learns the weights; give none")
     if args.sweep and len(args.tasks) != 2:
         raise UserError(f"--sweep: for two tasks, not {len(args.tasks)}")
+
+
+def multi_task_loss(
+    args: TaskWeightArguments, data: TaskData, weights: Sequence[float] | None
+) -> MultiTaskLoss:
+    """Return the loss of the tasks of some rows, for ``compute_loss_func``.
+
+    Parameters
+    ----------
+    args : TaskWeightArguments
+    data : TaskData
+    weights : sequence of float, optional
+        Of each task, in place of ``--task_weights``; None: all 1.
+    """
+    return MultiTaskLoss(
+        data.tasks,
+        data.parts["train"].targets,
+        weights=weights,
+        normalize=args.task_weighting == "uninformed",
+        balanced=args.class_weight == "balanced",
+    )
 
 
 class MultiTaskCollator(SoftLabelCollator):
