@@ -17,10 +17,10 @@ from shared.training.losses import balanced_class_weight, balanced_pos_weight
 
 if TYPE_CHECKING:
     import torch
-
-    from shared.data.tasks import TaskData
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from shared.data.tasks import TaskData
 
 
 @dataclass
