@@ -100,7 +100,9 @@ class TableTrainingArguments(EpochTrainingArguments):
     warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
     per_device_train_batch_size: int = flag(256, "Rows per step and device (default: 256).")
     per_device_eval_batch_size: int = flag(1024, "Rows per evaluation batch (default: 1024).")
-    train_sampling_strategy: str = flag("random", "Order of the training rows (default: random).")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "random", "Order of the training rows (default: random)."
+    )
     bf16: bool | None = flag(False, "Train in bfloat16 (default: false; the networks are small).")
 
 
