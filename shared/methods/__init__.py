@@ -99,7 +99,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
         "feature_classifier": ["FeatureArguments", "load_image_features"],
         "fold_baselines": ["fold_baselines"],
-        "image_features": ["check_sample_sizes"],
+        "image_features": ["ImageFeatures", "check_sample_sizes"],
         "image_neighbours": ["nearest_image_classes"],
         "image_predictor": ["load_image_predictor"],
         "latents": ["corner_grid", "slerp"],
