@@ -92,6 +92,7 @@ from shared.training import (
     RefitArguments,
     balanced_pos_weight,
     check_health,
+    check_resume_switch,
     find_checkpoint,
     refit_arguments,
     remove_checkpoints,
@@ -129,9 +130,8 @@ class AugmentationRecipeArguments(
     def __post_init__(self):
         if self.dataloader_num_workers:
             raise UserError("--dataloader_num_workers: augmentation runs in the main process")
-        resume = str(self.resume_from_checkpoint or "false").lower()
-        if self.compare and resume not in ("true", "false"):
-            raise UserError("--resume_from_checkpoint: true or false; --compare trains twice")
+        if self.compare:
+            check_resume_switch(self, "--compare trains twice")
         self.remove_unused_columns = False  # the collator augments the text
         EpochTrainingArguments.__post_init__(self)
 

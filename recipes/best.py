@@ -9,6 +9,7 @@ texts. One sentence says what was taken, and why.
     accelerate launch recipes/best.py --data issues.jsonl
     accelerate launch recipes/best.py --data issues.jsonl --minutes 120
     accelerate launch recipes/best.py --data issues.jsonl --candidates tfidf few_label_probe
+    accelerate launch recipes/best.py --data issues.jsonl --split_time created_at
 
 Candidates: naive Bayes, TF-IDF with logistic regression (both recipes/naive_bayes.py), the probe
 (recipes/few_label_probe.py), and fine-tuning (recipes/document_classification.py, the mean of the
@@ -19,21 +20,23 @@ Data: as described in README.md, at least two labelled texts for each fold. To c
 stopped run, repeat the command: a finished candidate is evaluated again only if its flags or the
 data have changed. Every candidate has a folder with its own report in cells/.
 
-The best of several figures is a little too high. For figures to publish, keep a test set that no
-choice has seen, and score it once with recipes/tag.py.
+The best of several figures is a little too high. For figures to publish, hold out test rows that no
+choice has seen: with --split_time the newest ones, with --split_by those of a column. Then all
+candidates learn from the same training rows and are compared on the same validation rows; with
+--split_time these are the newer ones. What is taken learns from both, fine-tuning from the training
+rows alone, and is tested once on the test rows.
 
 Expect on two CPU cores: the sample (441 texts) takes three minutes without fine-tuning.
 """
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, NamedTuple
 
 from shared.cli import (
     Job,
     UserError,
-    command_flags,
     exit_on_user_error,
     flag,
     has_fast_bf16,
@@ -44,13 +47,17 @@ from shared.cli import (
     start_recipe,
 )
 from shared.data import (
+    ChoiceSplitArguments,
     DataArguments,
+    Resampling,
     TaggingArguments,
     cache_folder,
+    choose_by_column,
+    choose_by_folds,
     cross_validation,
     load_corpus,
+    split_for_choice,
 )
-from shared.evaluation import calibrate
 from shared.models import (
     DEFAULT_MODEL,
     TRUNCATION_SIDE_HELP,
@@ -64,48 +71,48 @@ from shared.reports import (
     candidates_table,
     choose_candidate,
     describe_output,
+    explain_choice,
     mean_candidates,
     read_candidate,
+    save_candidate,
+    scores_to_report,
     split_metrics,
     tag_unlabelled,
     write_results,
 )
-from shared.taggers import copy_tagger, load_tagger, read_tagger, save_mean
+from shared.taggers import load_tagger, read_tagger
 
 EPOCHS = 4  # of fine-tuning, in each fold
 
 
 class Method(NamedTuple):
-    """A recipe that writes out-of-fold predictions, and saves a tagger of all labelled texts.
+    """A recipe that writes predictions of texts it has not learned from, and saves a tagger.
 
     `length_flag`: its flag for the tokens per text, if it has an encoder. `trains`: it fine-tunes
-    the encoder, which takes minutes or hours.
+    the encoder in folds, which takes minutes or hours; it has no flag --evaluate.
     """
 
     script: str
-    flags: str
+    flags: str = ""
     length_flag: str = ""
     trains: bool = False
-    predictions: str = "test_predictions.jsonl"
 
 
-WORDS, FOLDS = "recipes/naive_bayes.py", "--evaluate cross_validation"
 METHODS = {
-    "naive_bayes": Method(WORDS, FOLDS),
-    "tfidf": Method(WORDS, f"{FOLDS} --classifier logistic_regression"),
-    "few_label_probe": Method("recipes/few_label_probe.py", FOLDS, "max_length"),
+    "naive_bayes": Method("recipes/naive_bayes.py"),
+    "tfidf": Method("recipes/naive_bayes.py", "--classifier logistic_regression"),
+    "few_label_probe": Method("recipes/few_label_probe.py", length_flag="max_length"),
     "fine_tuning": Method(
         "recipes/document_classification.py",
         f"--max_windows 1 --stride 0 --num_train_epochs {EPOCHS}",
         "window",
         trains=True,
-        predictions="oof_predictions.jsonl",
     ),
 }
 
 
 @dataclass
-class BestArguments(TaggingArguments, DataArguments):
+class BestArguments(TaggingArguments, ChoiceSplitArguments, DataArguments):
     """The flags of this recipe; data flags are passed to every candidate."""
 
     candidates: list[str] = flag(
@@ -139,25 +146,32 @@ def main() -> None:
         return  # one process starts all others
     output_dir, started = start_recipe(args), perf_counter()
 
-    # Prepare the data and the folds here, once: the candidates then read the data from the cache,
-    # and mistakes in data or flags stop the run before any training.
+    # Prepare the data and the rows of the choice here, once: the candidates then read the data from
+    # the cache, and mistakes in data or flags stop the run before any training.
     model_folder = resolve_model(args.model)
     corpus, _ = load_corpus(args)
     check_unknown_tokens(load_tokenizer(model_folder), corpus.dataset["text"])
-    resampling = cross_validation(corpus, args.folds, seed=args.seed)
-    split, names = resampling.tested, corpus.label_names
+    if args.split_by or args.split_time:
+        split = split_for_choice(args, corpus, seed=args.seed)
+        choice = choose_by_column(args, split, output_dir)
+        resampling = Resampling(corpus, [split], None)
+    else:
+        resampling = cross_validation(corpus, args.folds, seed=args.seed)
+        split, choice = resampling.tested, choose_by_folds(args, resampling)
+    names = choice.label_names
 
     def job(name):
         method = METHODS[name]
-        common = [*command_flags(args, DataArguments), f"--folds={args.folds}"]
-        common += [f"--seed={args.seed}", "--tag_unlabelled=0", f"--top_scores={len(names)}"]
+        common = [*choice.flags, f"--seed={args.seed}", "--tag_unlabelled=0"]
+        common += [f"--top_scores={len(names)}"]
+        common += [f"--folds={args.folds}"] if method.trains else choice.evaluate
         if method.length_flag:
             common += [f"--model={args.model}", f"--{method.length_flag}={args.max_length}"]
             side = args.truncation_side
             common += [f"--truncation_side={side}"] if side else []
         command = (method.script, *common, *shlex.split(method.flags))
         folder = output_dir / "cells" / name
-        return Job(name, folder, command, (corpus.fingerprint,), resumable=method.trains)
+        return Job(name, folder, command, (choice.fingerprint,), resumable=method.trains)
 
     def run(jobs, n_parallel):
         to_run = [job for job in jobs if not job.finished]
@@ -168,7 +182,7 @@ def main() -> None:
     # long fine-tuning would take: an epoch reads a text forwards and backwards, about three times.
     fast = {name: job(name) for name in args.candidates if not METHODS[name].trains}
     slow = {name: job(name) for name in args.candidates if METHODS[name].trains}
-    print(f"\nCandidates, each by cross-validation: {', '.join(args.candidates)}")
+    print(f"\nCandidates, {choice.title}: {', '.join(args.candidates)}")
     run(fast.values(), None)
     finished = dict(fast)
     for name, candidate in slow.items():
@@ -177,7 +191,7 @@ def main() -> None:
             probe = fast["few_label_probe"].metrics()
             per_text = probe["test_runtime"] / probe["test_samples"]
             reads = args.folds * (1 + 3 * EPOCHS * (1 - 1 / args.folds))
-            minutes = per_text * reads * len(corpus.labelled) / 60
+            minutes = per_text * reads * choice.n_rows / 60
         if minutes > max(left, 0) and not candidate.finished:
             about = f"about {minutes:.0f} minutes, and {max(left, 0):.0f} are left"
             print(f"  {name} is left out: it takes {about}; see --minutes")
@@ -185,57 +199,38 @@ def main() -> None:
         run([candidate], 1)
         finished[name] = candidate
 
-    # Compare the out-of-fold scores of all candidates, and of the mean of every two.
-    options = {"rows": split.rows["test"]["row"][:], "labels": split.labels["test"]}
-    singles = [
-        read_candidate(
-            name,
-            cell.folder / METHODS[name].predictions,
-            read_tagger(cell.folder).rule,
-            label_names=names,
-            **options,
-        )
-        for name, cell in finished.items()
-    ]
+    # Compare what all candidates, and the mean of every two, say of the same rows.
+    singles = []
+    for name, cell in finished.items():
+        in_folds = METHODS[name].trains and choice.fold_of is not None
+        predictions = cell.folder / f"{'oof' if in_folds else 'test'}_predictions.jsonl"
+        singles.append(read_candidate(name, predictions, read_tagger(cell.folder).rule, choice))
     candidates = [*singles, *mean_candidates(singles)]
-    best, reason = choose_candidate(candidates)
+    best, reason = choose_candidate(candidates, measured=choice.measured)
 
-    # Save the best tagger; its recipe has fitted it on all labelled texts, or, for fine-tuning, on
-    # those of each fold. Report, and tag the unlabelled texts.
-    # The scores of a single method are calibrated already, so that its report needs thresholds
-    # after calibration.
-    calibrated, rule = None, best.rule
-    if len(best.names) == 1:
-        copy_tagger(finished[best.name].folder, output_dir)
-        calibration = read_tagger(output_dir).calibration
-        if calibration is not None and rule.thresholds:
-            rule = replace(rule, thresholds=tuple(calibration.thresholds(rule.thresholds).tolist()))
-    else:
-        for name in best.names:
-            copy_tagger(finished[name].folder, output_dir / name)
-        calibration, calibrated = calibrate(
-            *({"test": values} for values in (best.scores, best.predicted, best.labels)),
-            single_label=corpus.single_label,
-            fold_of=resampling.fold_of,
-        )
-        save_mean(output_dir, best.names, names, best.rule, calibration)
-    comparison = f"{candidates_table(candidates, best)}\n\n{reason}"
-    scores, predicted = {"valid": best.scores[:0]}, {"valid": best.predicted[:0]}
-    scores["test"], predicted["test"] = best.scores, best.predicted
-    metrics = split_metrics(split, scores, predicted) | {"seed": args.seed}
-    explanation = resampling.explain()
-    if any(METHODS[name].trains for name in best.names):
-        explanation = replace(resampling, all_rows=None).explain()
-        explanation += (
-            " The tagger in this folder holds, for fine-tuning, the models of all folds; other "
-            "methods in it were fitted on all labelled texts."
-        )
-    card = TaggerCard(args, evaluation=f"{explanation}\n\n{comparison}")
-    options = {"card": card, "rule": rule, "top_scores": args.top_scores, "calibrated": calibrated}
+    # Save the best tagger, as its recipe has fitted it, and load it to apply it.
+    folders = {name: cell.folder for name, cell in finished.items()}
+    calibrated = save_candidate(output_dir, best, folders, choice, single_label=corpus.single_label)
     loading = {"bf16": has_fast_bf16(on_cpu=runs_on_cpu(use_cpu=False))}  # as the candidates
     tagger = load_tagger(output_dir, cache_dir=cache_folder(args.cache_dir), **loading)
-    options |= {"reasons": Reasons(tagger, split)}
-    report = write_results(output_dir, split, best.scores, best.predicted, metrics, **options)
+
+    # Report what the choice was made on, or the test rows of a column; tag the unlabelled texts.
+    scores, predicted, rule = scores_to_report(best, tagger, split, choice)
+    comparison = f"{candidates_table(candidates, best)}\n\n{reason}"
+    of_folds = any(METHODS[name].trains for name in best.names)
+    explanation = f"{explain_choice(resampling, has_fold_models=of_folds)}\n\n{comparison}"
+    report = write_results(
+        output_dir,
+        split,
+        scores["test"],
+        predicted["test"],
+        split_metrics(split, scores, predicted) | {"seed": args.seed},
+        card=TaggerCard(args, evaluation=explanation),
+        rule=rule,
+        calibrated=calibrated,
+        reasons=Reasons(tagger, split),
+        top_scores=args.top_scores,
+    )
     print(f"\n{best.name}, {resampling.title()}\n\n{report}\n\n{comparison}")
     tag_unlabelled(output_dir, corpus, args)
     print(f"\n{describe_output(output_dir)}")

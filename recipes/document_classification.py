@@ -21,19 +21,18 @@ Which layers to train (--freeze, --from_scratch):
         --config recipes/configs/documents_issues.yaml
 
 Data: as described in README.md. Texts of --test_data, or those that --split_by or --split_time
-holds out, are in no fold and get the mean score of all folds. A fold trains on the rows of all
-other folds for --num_train_epochs and keeps the last epoch. Its threshold is tuned on the scores of
-the other folds. --repeats 3 runs three cross-validations with folds of their own (seeds 42, 43, 44)
-and gives the mean and the spread of their figures; the tagger is that of the first. To continue a
-stopped run, repeat the command with --resume_from_checkpoint true; finished folds are kept. With
---problem regression, --label_column holds a number, and the figures are MAE, RMSE, R2 and Spearman.
+holds out, are in no fold and get the mean score of all folds. A fold trains on the other folds for
+--num_train_epochs and keeps the last epoch; its threshold is tuned on their scores. --repeats 3
+runs three cross-validations with folds of their own (seeds 42, 43, 44) and gives the mean and the
+spread of their figures; the tagger is that of the first. To continue a stopped run, repeat the
+command with --resume_from_checkpoint true; finished folds are kept. With --problem regression,
+--label_column holds a number, and the figures are MAE, RMSE, R2 and Spearman.
 
 Expect on two CPU cores with the default encoder: the sample, three folds of two epochs, takes a few
 minutes; a thousand windows of 256 tokens take about a minute per epoch and fold. With a few hundred
-documents, train for four epochs or more (--num_train_epochs).
+documents, train for four epochs or more.
 """
 
-import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,31 +51,19 @@ from shared.cli import (
     print_once,
     result_flags,
     start_recipe,
-    write_json,
 )
 from shared.data import (
-    UNKNOWN_LABELS_HELP,
     DataArguments,
-    FoldSplitArguments,
     TaggingArguments,
+    TextFoldArguments,
     cache_folder,
     load_and_fold,
     load_and_fold_numbers,
 )
-from shared.evaluation import (
-    DecisionRule,
-    calibrate,
-    join_folds,
-    make_folds,
-    sigmoid,
-    softmax,
-    tune_thresholds,
-)
+from shared.evaluation import join_folds, make_folds, sigmoid, softmax, unfinished_folds
 from shared.methods import MeanPooling, WindowArguments, Windows, fold_baselines, limit_windows
 from shared.models import (
-    DEFAULT_MODEL,
-    TEXT_PREFIX_HELP,
-    TRUNCATION_SIDE_HELP,
+    EncoderChoiceArguments,
     HeadArguments,
     PooledForSequenceClassification,
     check_n_layers,
@@ -96,7 +83,7 @@ from shared.reports import (
     write_out_of_fold,
     write_out_of_fold_numbers,
 )
-from shared.taggers import save_mean, save_trained_model
+from shared.taggers import save_mean_of_folds
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
@@ -107,9 +94,9 @@ from shared.training import (
     SoftLabelCollator,
     TuningArguments,
     check_health,
+    check_resume_switch,
     check_tuning,
     classification_loss,
-    find_checkpoint,
     freeze,
     grouped_optimizer,
     regularizers,
@@ -121,33 +108,20 @@ from shared.training import (
 @dataclass
 class DocumentArguments(
     TaggingArguments,
+    EncoderChoiceArguments,
     WindowArguments,
     HeadArguments,
     TuningArguments,
-    FoldSplitArguments,
+    TextFoldArguments,
     DataArguments,
     EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    model: str = flag(DEFAULT_MODEL, f"Encoder: a hub id or a folder (default: {DEFAULT_MODEL}).")
-    text_prefix: str | None = flag(None, TEXT_PREFIX_HELP)
-    truncation_side: Literal["right", "left"] | None = flag(None, TRUNCATION_SIDE_HELP)
     problem: Literal["classification", "regression"] = flag(
         "classification",
         "What --label_column holds: labels, or a number to predict (default: classification).",
     )
-    folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
-    repeats: int = flag(
-        1, "Cross-validations, each with folds and a seed of its own (default: 1).", least=1
-    )
-    group_column: str | None = flag(
-        None,
-        "Column of groups that stay in one fold. Test rows of --split_by or --split_time may share "
-        "groups with the folds; a note says how many (default: none).",
-    )
-    test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
-    unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
     from_scratch: bool = flag(False, "Train from random weights (default: false).")
     class_weight: Literal["none", "balanced"] = flag(
         "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
@@ -162,8 +136,7 @@ class DocumentArguments(
     load_best_model_at_end: bool = flag(False, "Must stay false: a fold keeps its last epoch.")
 
     def __post_init__(self):
-        if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
-            raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
+        check_resume_switch(self, "each fold finds its own")
         if self.eval_strategy != "no" or self.load_best_model_at_end:
             raise UserError("--eval_strategy: must be no; every fold keeps its last epoch")
         check_tuning(self)
@@ -212,9 +185,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
     fingerprints = [*data.fingerprints, folder_fingerprint(model_folder)]
     flags = result_flags(args, DocumentArguments, "repeats")
     folds = make_folds(output_dir, fold_of, flags, fingerprints)
-    to_train = [fold for fold in folds if args.health_check or not fold.finished]
-    resume = args.resume_from_checkpoint
-    checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
+    to_train = unfinished_folds(folds, args)
 
     # Cut documents into windows; a window has the labels of its document.
     prefix = choose_text_prefix(args.model, args.text_prefix)
@@ -241,7 +212,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
         collator, to_scores = SoftLabelCollator(tokenizer), np.asarray
 
     # Train every fold that is not finished, always from the same encoder and the same seed.
-    for fold in to_train:
+    for fold, checkpoint in to_train:
         print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         train_labels = y["oof"][fold_of != fold.number]
@@ -259,7 +230,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
         print_once(f"{n_trained:,} of {model.num_parameters():,} parameters train")
         train = windows["oof"].of(fold_of != fold.number).rows
         # Fit the head to the features of the encoder, so that training does not start at random.
-        if not (args.from_scratch or args.health_check or checkpoints[fold.number]):
+        if not (args.from_scratch or args.health_check or checkpoint):
             start = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **start)
         callbacks = [CheckpointOnSignal(), ReadableProgress(), *unfreezing_callbacks(args.freeze)]
@@ -280,7 +251,7 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
             longest = args.max_windows and args.max_windows * tokenizer.model_max_length
             check_health(trainer, longest, lengths=windows["oof"].tokens, label_counts=counts)
             return
-        trainer.train(resume_from_checkpoint=checkpoints[fold.number])
+        trainer.train(resume_from_checkpoint=checkpoint)
 
         if regression:
             model.rescale(loss.mean, loss.scale)
@@ -317,9 +288,9 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
     scores = {"model": join_folds([fold.scores() for fold in folds], fold_of), **baselines}
     reading = reading_metrics(tokenizer, documents["oof"]["text"], **cutting)
     settings = {"folds": args.folds, "seed": args.seed} | reading
+    for fold in folds:
+        remove_checkpoints(str(fold.folder))  # in case that a run was stopped while it did this
     if regression:
-        for fold in folds:
-            remove_checkpoints(str(fold.folder))  # in case that a run was stopped while it did this
         folders = [fold.folder.name for fold in folds]
         report = write_out_of_fold_numbers(
             output_dir, data, scores, base_model=args.model, settings=settings, folders=folders
@@ -329,36 +300,15 @@ def cross_validate(args: DocumentArguments, output_dir: Path) -> None:
 
     # For later use, save each model with the threshold that suits all out-of-fold scores best, and
     # the mean of all of them.
-    rule = DecisionRule(top_k=1)
-    if not single_label:
-        thresholds = tune_thresholds(scores["model"]["oof"], y["oof"], tolerance=2)
-        rule = DecisionRule.of(thresholds, len(names))
-    for fold in folds:
-        remove_checkpoints(str(fold.folder))  # in case that a run was stopped while it did this
-        if not single_label:
-            config_file = fold.folder / "config.json"
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-            write_json(config_file, config | {"thresholds": thresholds.tolist()})
-        save_trained_model(fold.folder, names, rule)
-    raw = {"test": scores["model"]["oof"]}
-    calibration, calibrated = calibrate(
-        *(raw, {"test": rule.choose(raw["test"])}, {"test": y["oof"]}),
-        single_label=single_label,
+    rule, calibrated = save_mean_of_folds(
+        *(output_dir, folds, names, scores["model"], y["oof"]),
         fold_of=fold_of,
+        single_label=single_label,
     )
-    calibrated = {"oof": calibrated}
-    if "test" in scores["model"]:
-        raw = scores["model"]["test"]
-        calibrated["test"] = calibration.apply(raw, rule.choose(raw))
-    save_mean(output_dir, [fold.folder.name for fold in folds], names, rule, calibration)
     report = write_out_of_fold(
         output_dir,
-        corpus=data.corpus,
-        method=data.method,
-        documents=documents,
-        labels=y,
-        fold_of=fold_of,
-        scores=scores,
+        data,
+        scores,
         calibrated=calibrated,
         rule=rule,
         settings=settings,

@@ -34,7 +34,6 @@ images .5); 7,000 digits of MNIST in 8 minutes, 4.3 (.14); Omniglot in 5 minutes
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from transformers import set_seed
@@ -47,18 +46,10 @@ from shared.cli import (
     print_once,
     start_recipe,
 )
-from shared.evaluation import sample_figures, two_output_metrics
+from shared.evaluation import sample_figures
 from shared.images import AugmentationArguments, ImageFileArguments, load_images
-from shared.methods import ImageFeatures, check_sample_sizes, load_feature_network
-from shared.models import (
-    GanArguments,
-    ImageModelArguments,
-    build_gan,
-    build_image_model,
-    channel_statistics,
-    load_gan,
-    write_preprocessor,
-)
+from shared.methods import FeatureArguments, check_sample_sizes, load_image_features
+from shared.models import GanArguments, build_gan, load_gan
 from shared.reports import (
     GRID,
     GRIDS,
@@ -75,12 +66,9 @@ from shared.training import (
     AdversarialProgress,
     AdversarialTrainer,
     CheckpointOnSignal,
-    EpochTrainingArguments,
     ImageCollator,
-    LengthGroupedTrainer,
-    ReadableProgress,
+    ImageTrainingArguments,
     SampleGrids,
-    SingleLabelLoss,
     check_health,
     find_checkpoint,
     image_rows,
@@ -92,7 +80,11 @@ CENTRE = [0.5] * 3  # mean and deviation that bring pixels to the range of tanh,
 
 @dataclass
 class GanRecipeArguments(
-    ImageFileArguments, AugmentationArguments, GanArguments, EpochTrainingArguments
+    ImageFileArguments,
+    AugmentationArguments,
+    FeatureArguments,
+    GanArguments,
+    ImageTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -107,20 +99,6 @@ class GanRecipeArguments(
     )
     loss: Literal["bce", "hinge", "least_squares"] = flag(
         "bce", "Cross-entropy, hinge or squared differences (default: bce)."
-    )
-    features: str = flag(
-        "auto",
-        "Where the Frechet distance is measured: the folder of a classifier of images of this "
-        "project; 'auto' (train one, or pixels without classes); 'pixels' (default: auto).",
-    )
-    feature_size: int = flag(
-        32, "Features: so many principal components (default: 32).", least=1, most=4096
-    )
-    feature_epochs: float = flag(
-        5, "Epochs of the classifier of --features auto (default: 5).", above=0, most=1000
-    )
-    n_samples: int = flag(
-        2000, "Generated images that the figures are made of (default: 2000).", least=2, most=10**6
     )
     model: str | None = flag(None, "With --generate: folder of a trained model (default: none).")
     generate: int | None = flag(
@@ -144,23 +122,16 @@ class GanRecipeArguments(
         0.0, "Largest norm of the generator's gradient; 0: any (default: 0)."
     )
     bf16: bool | None = flag(False, "Train in bfloat16 (default: false).")
-    per_device_train_batch_size: int = flag(32, "Images per step and device (default: 32).")
-    train_sampling_strategy: Literal["random", "sequential"] = flag(
-        "random", "Order of the training images (default: random)."
-    )
     metric_for_best_model: str | None = flag(
         "frechet_distance", "Metric of the best checkpoint (default: frechet_distance)."
     )
     greater_is_better: bool | None = flag(
         None, "Whether a higher metric is better (default: all but frechet_distance)."
     )
-    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
         if bool(self.model) != bool(self.generate):
             raise UserError("--model, --generate: give both, or none of them")
-        if self.remove_unused_columns:
-            raise UserError("--remove_unused_columns: the collator reads all columns")
         if self.mixup:
             raise UserError("--mixup: the generator would learn mixtures; remove it")
         if self.loss == "hinge" and self.label_smoothing_factor:
@@ -168,7 +139,6 @@ class GanRecipeArguments(
         if self.greater_is_better is None:
             metric = (self.metric_for_best_model or "").removeprefix("eval_")
             self.greater_is_better = metric != "frechet_distance"
-        self.label_names = ["labels"]
         super().__post_init__()
 
 
@@ -203,7 +173,7 @@ def main() -> None:
     # The features of the figures, and what is measured of samples in each evaluation.
     features, network = None, "pixels"
     if not args.health_check:
-        features, network = load_features(args, data, is_resumed=checkpoint is not None)
+        features, network = load_image_features(args, data, is_resumed=checkpoint is not None)
         print_once(f"Features of the figures: {features.n_features} components of {network}")
         check_sample_sizes(features, n_samples=args.n_samples, n_valid=len(images["valid"]))
         real = features(images["valid"]) if len(images["valid"]) else None
@@ -271,68 +241,6 @@ def main() -> None:
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)
     print(f"\nTest: {setting}\n\n{results.report}\n\nEverything is in {output_dir}.")
-
-
-def load_features(args, data, *, is_resumed: bool) -> tuple[ImageFeatures, str]:
-    """Return the features of the figures, and what they are called; train a classifier if needed.
-
-    Parameters
-    ----------
-    args : GanRecipeArguments
-    data : ImageData
-    is_resumed : bool
-        The classifier that the run has trained before is used again.
-    """
-    train = data.images[data.parts["train"]]
-    folder = Path(args.output_dir, "features")
-    if args.features == "pixels" or (args.features == "auto" and len(data.class_names) < 2):
-        return ImageFeatures(train, args.feature_size), "pixels"
-    if args.features != "auto":
-        network = load_feature_network(args.features)
-        return ImageFeatures(train, args.feature_size, *network), f"the classifier {args.features}"
-
-    if not (is_resumed and (folder / "config.json").is_file()):
-        print_once("\nTraining the classifier that gives the features")
-        set_seed(args.seed)
-        mean, std = channel_statistics(train)
-        sizes = ImageModelArguments(width=16, num_levels=3)
-        trainer = LengthGroupedTrainer(
-            model=build_image_model(sizes, "classify", data.class_names),
-            args=classifier_settings(args, folder),
-            train_dataset=image_rows(data, "train"),
-            data_collator=ImageCollator(data, mean, std, args, seed=args.seed),
-            compute_loss_func=SingleLabelLoss(),
-            compute_metrics=two_output_metrics(len(data.class_names)),
-            callbacks=[ReadableProgress()],
-        )
-        trainer.train()
-        accuracy = trainer.predict(image_rows(data, "test")).metrics["test_accuracy"]
-        print_once(f"  its test accuracy: {accuracy:.3f}")
-        trainer.save_model()
-        if args.process_index == 0:
-            write_preprocessor(folder, data.images.shape[1:3], mean, std)
-        trainer.accelerator.wait_for_everyone()
-    network = load_feature_network(str(folder))
-    return ImageFeatures(train, args.feature_size, *network), "a classifier of these images"
-
-
-def classifier_settings(args: GanRecipeArguments, folder: Path) -> GanRecipeArguments:
-    """Return the settings of the classifier of ``--features auto``, whose folder is given.
-
-    Flags of the generator's training do not change it: figures of generators that were trained in
-    different ways are measured on the same features.
-    """
-    shared_flags = ("seed", "use_cpu", "full_determinism", "dataloader_num_workers", "disable_tqdm")
-    return GanRecipeArguments(
-        output_dir=str(folder),
-        num_train_epochs=args.feature_epochs,
-        learning_rate=2e-3,
-        adam_beta1=0.9,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        **{name: getattr(args, name) for name in shared_flags},
-    )
 
 
 if __name__ == "__main__":

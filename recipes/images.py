@@ -1,9 +1,9 @@
 """Classify, segment or detect in your images, by a network from scratch or a checkpoint of the hub.
 
-Why: one trunk of convolutions serves three tasks. A class for each image, a class for each pixel
-(U-Net), or a box around each object (map of centres, without anchors). Trained from scratch on two
-cores it takes minutes, and its steps can be compared: plain convolutions, batch normalisation,
-residual blocks (--block). A hub checkpoint (--model) is trained further in the same way.
+Why: one trunk of convolutions serves three tasks: a class for each image, a class for each pixel
+(U-Net), or a box around each object (map of centres, without anchors). From scratch it takes
+minutes on two cores, and its steps can be compared: plain convolutions, batch normalisation,
+residual blocks (--block). A hub checkpoint (--model) is trained further.
 
     accelerate launch recipes/images.py
     accelerate launch recipes/images.py --data my_photos/ --image_size 128 --flip horizontal
@@ -25,16 +25,14 @@ Folders train, valid and test, or the key "split", are the parts; what is missin
 classes spread evenly. Exact duplicates across the parts are left out of the training. All images
 get the same size (--image_size): to classify they are stretched, else they keep their proportions.
 They stay in memory, three bytes a pixel. Boxes and masks move with their image in the random
-changes (--flip, --shift, --zoom, --rotation); --preprocess applies classic operations to all images
-and shows them.
+changes (--flip, --shift, ...); --preprocess applies classic operations to all images.
 
-Output: the model, metrics.json, per_class.csv, test_predictions.jsonl, report.html with the worst
-images. Test figures: accuracy beside that of the nearest training image; mean intersection over
-union; mean average precision as COCO defines it. They hold at the size of --image_size.
+report.html has the worst images. Test figures: accuracy beside that of the nearest training image;
+mean intersection over union; mean average precision as COCO defines it, all at --image_size.
 
---predict applies a trained --model to new images of any size: a folder, a .zip, one image, or a
-.npz. predictions.jsonl has a line for each (label and scores; the mask and the share of each class;
-boxes in pixels of the image), masks/ and overlays/ have pictures in the size of the image.
+--predict applies a trained --model to new images of any size. predictions.jsonl has a line for each
+(label and scores; the mask and the share of each class; boxes in pixels of the image), masks/ and
+overlays/ have pictures in the size of the image.
 
 Expect from scratch, in three to nine minutes of processor time each (recipes/FIGURES.md): accuracy
 .695 on CIFAR-10 (9,000 training images) and .78 to .83, by seed, on seven types of clouds (422),
@@ -43,7 +41,6 @@ mean IoU .410 on CamVid, IoU .720 on the pedestrians of Penn-Fudan, mAP50 .896 o
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from transformers import set_seed
@@ -55,19 +52,16 @@ from shared.cli import (
     parse_arguments,
     print_once,
     start_recipe,
-    write_json,
 )
-from shared.evaluation import (
-    detection_metrics,
-    kept_boxes,
-    pixel_counts,
-    segmentation_metrics,
-    true_boxes,
-    tune_score,
-    two_output_metrics,
+from shared.evaluation import image_metrics, tune_score
+from shared.images import (
+    AugmentationArguments,
+    ImageArguments,
+    check_task_flags,
+    load_images,
+    load_new_images,
 )
-from shared.images import AugmentationArguments, ImageArguments, load_images, load_new_images
-from shared.methods import load_image_predictor, nearest_image_classes
+from shared.methods import load_image_predictor
 from shared.models import (
     ImageModelArguments,
     build_image_model,
@@ -76,67 +70,40 @@ from shared.models import (
     read_preprocessor,
     write_preprocessor,
 )
-from shared.plots import plot_training_curve
 from shared.reports import (
-    box_results,
-    class_results,
-    fit_metrics,
-    image_usage,
-    mask_results,
-    preprocess_sheet,
+    image_results,
     push_to_hub,
     training_sheet,
     write_image_predictions,
     write_image_results,
-    write_model_card,
 )
 from shared.training import (
-    BoxLoss,
     CheckpointOnSignal,
-    EpochTrainingArguments,
     ImageCollator,
+    ImageLossArguments,
+    ImageTrainingArguments,
     LengthGroupedTrainer,
-    PixelLoss,
     ReadableProgress,
-    SingleLabelLoss,
-    TwoOutputLoss,
     check_health,
+    image_loss,
     image_rows,
-    pixel_weights,
-    predict_masks,
     remove_checkpoints,
     round_arguments,
 )
 
 BEST = {"classify": "accuracy", "segment": "mean_iou", "detect": "map50"}
-FURTHER_FIGURES = ("test_second_accuracy", "test_pixel_accuracy", "test_map")
-HUB_TASKS = {
-    "classify": "image-classification",
-    "segment": "image-segmentation",
-    "detect": "object-detection",
-}
 
 
 @dataclass
 class ImageRecipeArguments(
-    ImageArguments, AugmentationArguments, ImageModelArguments, EpochTrainingArguments
+    ImageArguments,
+    AugmentationArguments,
+    ImageModelArguments,
+    ImageLossArguments,
+    ImageTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    task: Literal["classify", "segment", "detect"] = flag(
-        "classify", "What to predict: a class of the image, of each pixel, or boxes."
-    )
-    class_weight: Literal["none", "balanced"] = flag(
-        "none",
-        "segment: weight of the classes in the loss, all equal, or higher if they have fewer "
-        "pixels (default: none).",
-    )
-    second_weight: list[float] = flag(
-        [0.3],
-        "Share of the second output in the loss; of several, the best is kept (default: .3).",
-        least=0,
-        most=1,
-    )
     predict: str | None = flag(
         None,
         "Apply a trained --model to the images of this folder, .zip or .npz, or to this image; "
@@ -148,33 +115,17 @@ class ImageRecipeArguments(
     learning_rate: float = flag(2e-3, "Peak learning rate (default: 2e-3).")
     lr_scheduler_type: str = flag("cosine", "Course of the learning rate (default: cosine).")
     weight_decay: float = flag(0.05, "Weight decay (default: .05).")
-    per_device_train_batch_size: int = flag(32, "Images per step and device (default: 32).")
-    per_device_eval_batch_size: int = flag(64, "Images per evaluation batch (default: 64).")
-    train_sampling_strategy: Literal["random", "sequential"] = flag(
-        "random", "Order of the training images (default: random)."
-    )
     metric_for_best_model: str | None = flag(
         None, "Metric of the best checkpoint (default: accuracy, mean_iou or map50, by --task)."
     )
-    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
-        if self.remove_unused_columns:
-            raise UserError("--remove_unused_columns: the collator reads all columns")
-        if self.task != "classify" and (self.mixup or self.second_input or self.second_output):
-            raise UserError("--mixup, --second_input, --second_output: only with --task classify")
-        if self.task != "classify" and self.label_smoothing_factor:
-            raise UserError("--label_smoothing_factor: only with --task classify")
+        check_task_flags(self)
         if len(self.second_weight) > 1 and not (self.second_output and self.valid_size):
             raise UserError("--second_weight: several need --second_output and validation images")
         if self.predict and not self.model:
             raise UserError("--predict: name the trained model by --model")
-        if self.predict and self.resume_from_checkpoint:
-            raise UserError("--resume_from_checkpoint: --predict trains nothing; remove it")
-        if self.predict:
-            self.eval_strategy, self.load_best_model_at_end = "no", False
         check_sizes(self, self.task)
-        self.label_names = ["labels"]  # not all of the networks name it
         self.metric_for_best_model = self.metric_for_best_model or BEST[self.task]
         super().__post_init__()
 
@@ -206,12 +157,6 @@ def main() -> None:
     )
     train = image_rows(data, "train", augment=True)
     valid, test = (image_rows(data, part) for part in ("valid", "test"))
-    n_second = len(data.second_names)
-    compute_metrics = {
-        "classify": two_output_metrics(len(names), n_second),
-        "segment": segmentation_metrics(len(names)),
-        "detect": detection_metrics(len(names)),
-    }[args.task]
 
     def build_trainer(run_args, second_weight):
         """Return a Trainer of a new model; `second_weight` is the share of a second output."""
@@ -223,16 +168,7 @@ def main() -> None:
             context_names=data.context_names,
             second_names=data.second_names,
         )
-        smoothing = args.label_smoothing_factor
-        if args.task == "segment":
-            balanced = args.class_weight == "balanced"
-            loss = PixelLoss(len(names), pixel_weights(data) if balanced else None)
-        elif args.task == "detect":
-            loss = BoxLoss(model.config.cell_size)
-        elif n_second:
-            loss = TwoOutputLoss(len(names), second_weight, label_smoothing=smoothing)
-        else:
-            loss = SingleLabelLoss(label_smoothing=smoothing)
+        loss = image_loss(args, data, model, second_weight=second_weight)
         return LengthGroupedTrainer(
             model=model,
             args=run_args,
@@ -240,15 +176,16 @@ def main() -> None:
             eval_dataset=valid,
             data_collator=collator,
             compute_loss_func=loss,
-            compute_metrics=compute_metrics,
+            compute_metrics=image_metrics(data),
             # Instead of a number for each pixel, the Trainer collects counts, or boxes.
             preprocess_logits_for_metrics=getattr(loss, "measure", None),
             callbacks=[CheckpointOnSignal(), ReadableProgress()],
         )
 
     # Train; with a second output, once for each weight. The best on validation is kept.
+    weights = args.second_weight if data.second_names else [0.0]
     trainers, sweep = [], []
-    for number, weight in enumerate(args.second_weight if n_second else [0.0]):
+    for number, weight in enumerate(weights):
         run_args = round_arguments(args, number, num_train_epochs=args.num_train_epochs)
         trainer = build_trainer(run_args, weight)
         if args.health_check:
@@ -260,87 +197,43 @@ def main() -> None:
             check_health(trainer, None, label_counts=data.label_counts(), uninformed=uninformed)
             return
         print_once(f"\nTraining ({trainer.model.num_parameters():,} weights)")
-        if n_second:
+        if data.second_names:
             print_once(f"share of {args.second_output} in the loss: {weight}")
         training = trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint).metrics
         trainers.append((trainer, training))
-        figures = trainer.evaluate() if n_second and len(args.second_weight) > 1 else {}
+        figures = trainer.evaluate() if len(weights) > 1 else {}
         sweep.append({"second_weight": weight, **figures})
     best = int(np.argmax([row.get(f"eval_{BEST[args.task]}", 0) for row in sweep]))
     trainer, training = trainers[best]
     history = list(trainer.state.log_history)
 
-    # Evaluate on the test set, once.
-    score = None
+    # Evaluate on the test set, once. Boxes count from the score on that suits validation images.
     if args.task == "detect":
-        score = 0.5
-        if len(valid):
-            output = trainer.predict(valid)
-            score = tune_score(kept_boxes(output.predictions), true_boxes(output.label_ids))
+        score = tune_score(trainer.predict(valid)) if len(valid) else 0.5
         trainer.model.config.score_threshold = score
     output = trainer.predict(test, metric_key_prefix="test")
-    metrics = output.metrics
-    if args.task == "classify":
-        results = class_results(data, output.predictions)
-        rows = data.parts["train"]
-        nearest = nearest_image_classes(
-            data.images[rows], data.targets[rows], data.images[data.parts["test"]]
-        )
-        hits = nearest == data.targets[data.parts["test"]]
-        metrics["nearest_accuracy"] = float(hits.mean())
-    elif args.task == "segment":
-        counts = pixel_counts(output.predictions, len(names))
-        results = mask_results(data, counts, lambda r: predict_masks(trainer.model, collator, r))
-    else:
-        results = box_results(data, kept_boxes(output.predictions), score)
-    metrics |= results.interval
+    results = image_results(data, output.predictions, trainer.model, collator)
 
     # Save the model before the pictures are drawn.
     trainer.save_model(args.output_dir)
     if args.process_index != 0:
         return
     write_preprocessor(output_dir, size, mean, std, args.preprocess)
-    fit = fit_metrics(history)
-    extra = {"second_weights": sweep} if len(sweep) > 1 else {}
-    write_json(output_dir / "metrics.json", metrics | training | fit | extra | {"seed": args.seed})
-    (output_dir / "plots").mkdir(exist_ok=True)
-    plot_training_curve(history, output_dir / "plots" / "training_curve.png")
-    shown_rows = np.linspace(0, len(train) - 1, min(12, len(train))).astype(int)
-    batch = collator([train[int(row)] for row in shown_rows])
-    sheets = [training_sheet(data, batch, mean, std)]
-    if args.preprocess:
-        sheets.append(preprocess_sheet(data.first_image, args.preprocess))
-    figures = (f"test_{BEST[args.task]}", "nearest_accuracy", *FURTHER_FIGURES)
-    shown = {name: metrics[name] for name in figures if name in metrics}
-    facts = f"Test ({len(test):,} images): "
-    facts += ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
-    write_image_results(output_dir, f"Images: {args.task}", facts, results, sheets)
-    write_model_card(
+    of_weights = {"second_weights": sweep} if len(sweep) > 1 else {}
+    report = write_image_results(
         output_dir,
-        title=f"Image model ({args.task})",
+        trainer.model,
+        data,
+        results,
+        output.metrics | training | of_weights | {"seed": args.seed},
         base_model=args.model,
-        task=HUB_TASKS[args.task],
-        description=f"Trained to {args.task} images of {size[0]} x {size[1]} pixels; "
-        f"{trainer.model.num_parameters():,} weights.",
-        data=data.describe(),
-        label_names=names,
-        metrics=shown | results.interval,
-        data_type="image",
-        verdict=fit.get("fit_explained"),
-        report=results.report,
-        usage=image_usage(
-            output_dir,
-            has_pipeline=args.task == "classify"
-            and not (args.preprocess or data.context_names or data.second_names),
-            own_architecture=type(trainer.model).__module__.startswith("shared."),
-            second_input=data.second_inputs is not None,
-        ),
-        limits="The figures are those of images from the same source, at this size.",
+        operations=args.preprocess,
+        log_history=history,
+        training_images=training_sheet(data, train, collator, mean, std),
     )
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)
-    print(f"\n{facts}\n\n{results.report}")
-    print(f"\nEverything is in {output_dir}.")
+    print(f"\n{report}\n\nEverything is in {output_dir}.")
 
 
 def predict(args: ImageRecipeArguments, output_dir: Path) -> None:

@@ -37,11 +37,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
-    choose_precision,
     exit_on_user_error,
     flag,
     parse_arguments,
@@ -74,6 +73,7 @@ from shared.reports import (
     writer_usage,
 )
 from shared.training import (
+    CheckpointArguments,
     CheckpointOnSignal,
     LengthGroupedTrainer,
     NextTokenCollator,
@@ -93,7 +93,7 @@ MOST_PLOTTED = 100  # tokens of a vocabulary whose table is drawn
 
 @dataclass
 class WriterArguments(
-    DocumentArguments, LanguageModelArguments, SamplingArguments, TrainingArguments
+    DocumentArguments, LanguageModelArguments, SamplingArguments, CheckpointArguments
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -138,27 +138,13 @@ class WriterArguments(
         None,
         "Train in bfloat16 (default: if the hardware supports it and the model is a trained one).",
     )
-    eval_strategy: str = flag("epoch", "When to evaluate: no, steps, epoch (default: epoch).")
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
-    load_best_model_at_end: bool = flag(
-        True, "Keep the weights with the lowest validation loss, not the last (default: true)."
-    )
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
     remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
-        if self.prediction_loss_only:
-            raise UserError("--prediction_loss_only: the figures need the loss of each token")
-        if self.remove_unused_columns:
-            raise UserError("--remove_unused_columns: the collator reads all columns")
         if self.architecture == "counts" and self.health_check:
             raise UserError("--health_check: counts have no training to check")
         if self.architecture in ("counts", *LANGUAGE_MODELS):
             self.bf16 = bool(self.bf16)  # these are too small to gain
-        if not self.valid_size:
-            self.eval_strategy, self.load_best_model_at_end = "no", False
-        choose_precision(self)
         super().__post_init__()
 
 

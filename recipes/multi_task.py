@@ -16,17 +16,16 @@ Data: a column for each task (--tasks). Its type shows in its cells: one label, 
 beside the text are read, too: numbers scaled on the training rows, categories as vectors. The split
 spreads the labels of all tasks together, and keeps near duplicates on one side.
 
-The losses of tasks differ in size. So each is divided by that of the best constant prediction
-(--task_weighting uninformed), then multiplied by --task_weights. With uncertainty, the model learns
-the weights (Kendall et al. 2018). --sweep .1 .5 .9 trains two tasks with these weights of the first
-one, and draws the trade-off.
+The losses of tasks differ in size. So each is divided by that of the best constant prediction, then
+multiplied by --task_weights; or the model learns the weights (--task_weighting uncertainty; Kendall
+et al. 2018). --sweep .1 .5 .9 trains two tasks with these weights of the first one, and draws the
+trade-off.
 
 The figure of a task is macro F1 (one label), micro F1 at a threshold tuned on validation rows
 (several) or R2 (numbers). The epoch with the best mean of them on validation rows is kept. With
---num_seeds, splits and trainings are repeated; the saved model is that of the first seed. To
-continue a stopped run, repeat the command with --resume_from_checkpoint true.
-
-Without further columns, the folder also has a tagger for each classification, below taggers/.
+--num_seeds, splits and trainings are repeated; the saved model is that of the first seed. Without
+further columns, there is also a tagger for each classification, below taggers/. To continue a
+stopped run, repeat the command with --resume_from_checkpoint true.
 
 Expect on NLBSE'24, with 64 tokens of a text and two epochs, macro F1 .765 of the class and .958 of
 the repository by one model, .773 and .959 by two, in six minutes of processor time. In the sample,
@@ -37,11 +36,10 @@ like (recipes/FIGURES.md).
 import json
 import re
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 from transformers import set_seed
 
 from shared.cli import (
@@ -55,67 +53,53 @@ from shared.cli import (
     start_recipe,
     write_json,
 )
-from shared.cli.files import atomic_write
-from shared.data import TaskArguments, TaskData, load_tasks, open_data, write_json_lines
-from shared.evaluation import Fold, multi_task_metrics, task_scores, tune_task_thresholds
+from shared.data import TaskArguments, load_tasks, open_data
+from shared.evaluation import Fold, held_out_scores, multi_task_metrics
 from shared.methods import words_of_tasks
 from shared.models import (
     EncoderArguments,
-    HeadArguments,
-    MultiTaskModel,
+    TaskModelArguments,
+    build_multi_task_model,
     check_n_layers,
     check_unknown_tokens,
     choose_text_prefix,
     fit_head,
-    head_settings,
     limit_length,
     load_encoder,
     load_tokenizer,
     resolve_model,
 )
-from shared.reports import join_scores, push_to_hub, write_task_results
+from shared.reports import join_scores, push_to_hub, write_task_records, write_task_results
 from shared.taggers import load_multi_task, save_multi_task
 from shared.training import (
     CheckpointOnSignal,
     EpochTrainingArguments,
     LengthGroupedTrainer,
     MultiTaskCollator,
-    MultiTaskLoss,
     ReadableProgress,
+    TaskWeightArguments,
     check_health,
+    check_resume_switch,
+    check_task_weights,
     find_checkpoint,
+    multi_task_loss,
     remove_checkpoints,
     task_dataset,
 )
 
 
 @dataclass
-class MultiTaskArguments(EncoderArguments, HeadArguments, TaskArguments, EpochTrainingArguments):
+class MultiTaskArguments(
+    EncoderArguments,
+    TaskModelArguments,
+    TaskArguments,
+    TaskWeightArguments,
+    EpochTrainingArguments,
+):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
-    task_weighting: Literal["uninformed", "uncertainty", "none"] = flag(
-        "uninformed",
-        "Losses of the tasks: divided by that of the best constant prediction, weighted by learned "
-        "uncertainty, or as they are (default: uninformed).",
-    )
-    task_weights: list[float] = flag(
-        [], "Weight of each task, in the order of --tasks (default: all equal).", least=0, most=1e6
-    )
-    sweep: list[float] = flag(
-        [],
-        "Also train both of two tasks with these weights of the first one; the second has the rest "
-        "to 1 (default: none).",
-        above=0,
-        below=1,
-    )
     compare_single: bool = flag(True, "Also train a model for each task (default: true).")
     num_seeds: int = flag(1, "Number of splits and trainings (default: 1).", least=1, most=1000)
-    class_weight: Literal["none", "balanced"] = flag(
-        "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
-    )
-    category_width: int = flag(
-        16, "Width of the vector of a category (default: 16).", least=1, most=4096
-    )
     predict: str | None = flag(
         None, "Predict all tasks for the rows of this file with a trained --model; train nothing."
     )
@@ -127,18 +111,8 @@ class MultiTaskArguments(EncoderArguments, HeadArguments, TaskArguments, EpochTr
     )
 
     def __post_init__(self):
-        if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
-            raise UserError("--resume_from_checkpoint: true or false; each training finds its own")
-        if self.task_weights and (len(self.task_weights) != len(self.tasks)):
-            raise UserError(f"--task_weights: give {len(self.tasks)} numbers, one for each task")
-        if self.task_weights and not all(self.task_weights):
-            raise UserError("--task_weights: a task of weight 0 learns nothing; remove it instead")
-        if self.task_weighting == "uncertainty" and (self.task_weights or self.sweep):
-            raise UserError("--task_weighting uncertainty: learns the weights; give none")
-        if self.sweep and len(self.tasks) != 2:
-            raise UserError(f"--sweep: for two tasks, not {len(self.tasks)}")
-        if self.predict and self.resume_from_checkpoint:
-            raise UserError("--resume_from_checkpoint: --predict trains nothing; remove one")
+        check_resume_switch(self, "each training finds its own")
+        check_task_weights(self)
         super().__post_init__()
 
 
@@ -153,7 +127,7 @@ def main() -> None:
     # Load and split, once for each seed.
     seeds = [args.seed + number for number in range(args.num_seeds)]
     with args.main_process_first(desc="loading rows"):
-        data = {seed: load_tasks(with_changes(args, seed=seed)) for seed in seeds}
+        data = {seed: load_tasks(args, seed=seed) for seed in seeds}
     first = data[seeds[0]]
     print_once(f"\nData\n{first.describe()}")
 
@@ -171,28 +145,12 @@ def main() -> None:
         """Return a Trainer for the tasks of `data`, and its tokenised parts."""
         set_seed(run_args.seed)
         rows = {part: task_dataset(part_rows, tokenizer) for part, part_rows in data.parts.items()}
-        loss = MultiTaskLoss(
-            data.tasks,
-            data.parts["train"].targets,
-            weights=weights,
-            normalize=args.task_weighting == "uninformed",
-            balanced=args.class_weight == "balanced",
-        )
-        model = MultiTaskModel.of_tasks(
-            deepcopy(encoder),
-            [vars(task) for task in data.tasks],
-            numbers=[(column, *scale) for column, scale in data.further.numbers.items()],
-            categories=list(data.further.categories.items()),
-            category_width=args.category_width,
-            weights_by_uncertainty=args.task_weighting == "uncertainty",
-            text_columns=data.text_columns,
-            **head_settings(args),
-        )
+        loss = multi_task_loss(args, data, weights)
+        model = build_multi_task_model(args, deepcopy(encoder), data)
         # Fit the output layer to the features of the encoder, so that training does not start at
-        # random.
+        # random. Numbers are fitted closely, so that the penalty is above that of labels alone.
         if checkpoint is None and not args.health_check:
             options = {"device": args.device, "bf16": args.bf16, "seed": run_args.seed}
-            # Numbers are fitted closely, so that the penalty is stronger than that of labels alone.
             options["l2"] = 0.3
             fit_head(model, rows["train"], collator, loss, **options)
         trainer = LengthGroupedTrainer(
@@ -223,15 +181,15 @@ def main() -> None:
     flags = result_flags(args, MultiTaskArguments, *ignored)
     versions = [*first.versions, folder_fingerprint(model_folder)]
     runs = {}
-    for seed in seeds:
-        for name in names:
-            folder = output_dir / "runs" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}_{seed}"
-            runs[name, seed] = Fold(seed, folder, {"flags": flags, "data": versions})
-    unfinished = [key for key, run in runs.items() if not run.finished]
-    for name, seed in unfinished:
+    for seed, name in product(seeds, names):
+        folder = output_dir / "runs" / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}_{seed}"
+        runs[name, seed] = Fold(seed, folder, {"flags": flags, "data": versions})
+    unfinished = {key: run for key, run in runs.items() if not run.finished}
+    for (name, seed), run in unfinished.items():
         print_once(f"\nTraining {name}" + (f", seed {seed}" if len(seeds) > 1 else ""))
-        run, own = runs[name, seed], data[seed].only(alone.get(name))
-        run_args = with_changes(args, seed=seed, output_dir=str(run.folder))
+        own = data[seed].only(alone.get(name))
+        run_args = copy(args)
+        run_args.seed, run_args.output_dir = seed, str(run.folder)
         checkpoint = find_checkpoint(run_args.output_dir, args.resume_from_checkpoint)
         trainer, rows = build_trainer(own, weights.get(name), run_args, checkpoint)
         training = trainer.train(resume_from_checkpoint=checkpoint)
@@ -240,23 +198,21 @@ def main() -> None:
         if (name, seed) == ("joint", seeds[0]):
             save_multi_task(trainer, output_dir, first, logits)
         if args.process_index == 0:
-            history = {"history": trainer.state.log_history, "training": training.metrics}
-            write_json(run.folder / "history.json", history)
+            log = {"history": trainer.state.log_history, "training": training.metrics}
+            write_json(run.folder / "history.json", log)
             run.save(**logits)
             remove_checkpoints(str(run.folder))
     if args.process_index != 0:
         return
 
     # Measure on the test rows, each model with the thresholds of its validation rows.
-    results = {
-        name: [
-            measure(data[seed].only(alone.get(name)), runs[name, seed].scores()) for seed in seeds
-        ]
-        for name in names
-    }
+    results = {name: [] for name in names}
+    for (name, seed), run in runs.items():
+        own = data[seed].only(alone.get(name))
+        results[name].append(held_out_scores(own, run.scores()))
     if singles := [results.pop(name) for name in alone if name in names]:
         results["alone"] = [join_scores(scores) for scores in zip(*singles, strict=True)]
-    results["words"] = [measure(own, words_of_tasks(own)) for own in data.values()]
+    results["words"] = [held_out_scores(own, words_of_tasks(own)) for own in data.values()]
 
     # Write figures, pictures, the predictions of the saved model, and the card.
     joint = runs["joint", seeds[0]]
@@ -275,33 +231,20 @@ def main() -> None:
     print(f"\n{report}\n\nEverything is in {output_dir}.")
 
 
-def with_changes(args: MultiTaskArguments, **changes: Any) -> MultiTaskArguments:
-    """Return the flags with other values."""
-    args = copy(args)
-    vars(args).update(changes)
-    return args
-
-
-def measure(data: TaskData, logits: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the figures of the test rows, with thresholds tuned on the validation rows."""
-    valid, test = (data.parts[part].targets for part in ("valid", "test"))
-    thresholds = tune_task_thresholds(data.tasks, logits["valid"], valid)
-    return task_scores(data.tasks, logits["test"], test, thresholds)
-
-
 def predict(args: MultiTaskArguments, output_dir: Path) -> None:
     """Predict all tasks for the rows of a file; write ``predictions.jsonl``."""
     model = load_multi_task(args.model, args, bf16=bool(args.bf16))
-    table = model.read(open_data(with_changes(args, data=args.predict)))
+    table = model.read(open_data(replace(args, data=args.predict)))
     for note in table.notes:
         print_once(f"note: {note}")
+    if not table.texts:
+        columns = ", ".join(table.text_columns)
+        raise UserError(f"--predict {args.predict}: no row has a text in {columns}")
     records = model.predict(table)
     if args.process_index != 0:
         return
     path = output_dir / "predictions.jsonl"
-    with atomic_write(path) as file:
-        rows = zip(table.rows, table.texts, records, strict=True)
-        write_json_lines(file, ({"row": row, "text": text} | r for row, text, r in rows))
+    write_task_records(path, table, records)
     print(f"\n{len(records):,} rows are predicted in {path}.")
 
 

@@ -153,8 +153,6 @@ class SequenceArguments(
         for name in ("generation_max_length", "generation_num_beams", "generation_config"):
             if getattr(self, name) is not None:
                 raise UserError(f"--{name}: use --num_beams and --max_target_length")
-        if self.prediction_loss_only:
-            raise UserError("--prediction_loss_only: the figures need what the model writes")
         if self.evaluate_only and self.architecture in ARCHITECTURES:
             raise UserError("--evaluate_only: name a trained model with --architecture")
         if self.encoder and self.architecture != "parts" and not self.evaluate_only:

@@ -43,32 +43,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from shared.cli import (
     UserError,
-    choose_precision,
     exit_on_user_error,
     flag,
     parse_arguments,
     print_once,
     start_recipe,
-    write_json,
 )
 from shared.models import ForecasterArguments, build_forecaster, load_forecaster
-from shared.plots import plot_training_curve
-from shared.reports import fit_metrics, push_to_hub, write_model_card
+from shared.reports import push_to_hub, write_series_results
 from shared.series import (
     Scaler,
     SeriesArguments,
     WindowCollator,
     baseline_forecasts,
     compare,
+    describe_parts,
     error_table,
     fill_forward,
     fit_ridge,
     forecast_errors,
-    future_columns,
     guess_period,
     load_series,
     naive_errors,
@@ -79,6 +76,7 @@ from shared.series import (
     write_test_forecasts,
 )
 from shared.training import (
+    CheckpointArguments,
     CheckpointOnSignal,
     EarlyStoppingArguments,
     LengthGroupedTrainer,
@@ -90,26 +88,10 @@ from shared.training import (
     remove_checkpoints,
 )
 
-USAGE = """```python
-import pandas as pd
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("{folder}", trust_remote_code=True)
-table = pd.read_csv("FILE")  # at least {input_size} rows, the newest last
-print(model.forecast(table[model.config.columns]))  # {horizon} steps of {targets}
-```
-
-`trust_remote_code=True` lets transformers run the Python files in this folder, the architecture of
-the model. Or from the command line:
-
-```bash
-accelerate launch recipes/series.py --model {folder} --predict FILE --output_dir forecast
-```"""
-
 
 @dataclass
 class ForecastArguments(
-    SeriesArguments, ForecasterArguments, EarlyStoppingArguments, TrainingArguments
+    SeriesArguments, ForecasterArguments, EarlyStoppingArguments, CheckpointArguments
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -129,28 +111,11 @@ class ForecastArguments(
     per_device_train_batch_size: int = flag(32, "Windows per step and device (default: 32).")
     per_device_eval_batch_size: int = flag(512, "Windows per evaluation batch (default: 512).")
     bf16: bool | None = flag(False, "Train in bfloat16 (default: false).")
-    eval_strategy: str = flag("epoch", "When to evaluate: no, steps, epoch (default: epoch).")
-    save_strategy: str = flag("epoch", "When to save: no, steps, epoch (default: epoch).")
-    save_total_limit: int | None = flag(1, "Checkpoints to keep (default: 1).")
-    load_best_model_at_end: bool = flag(
-        True, "Keep the weights with the lowest validation loss, not the last (default: true)."
-    )
-    restore_callback_states_from_checkpoint: bool = flag(
-        True, "When resuming, restore the state of early stopping, too (default: true)."
-    )
-    logging_strategy: str = flag("epoch", "When to log the loss: as for saving (default: epoch).")
     remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
 
     def __post_init__(self):
-        if self.remove_unused_columns:
-            raise UserError("--remove_unused_columns: the collator reads all columns")
         if bool(self.model) != bool(self.predict):
             raise UserError("--model, --predict: give both, or none of them")
-        if self.predict and self.resume_from_checkpoint:
-            raise UserError("--resume_from_checkpoint: --predict trains nothing; remove it")
-        if not self.valid_size:
-            self.eval_strategy, self.load_best_model_at_end = "no", False
-        choose_precision(self)
         super().__post_init__()
 
 
@@ -170,15 +135,8 @@ def main() -> None:
     targets = [series.columns[place] for place in places]
     borders, starts = split_windows(series.values, args, places)
     train = slice(*borders["train"])
-    data = f"{series.describe()}\nforecast: {', '.join(targets)}"
-    for part, (first, end) in borders.items():
-        times = " to ".join(filter(None, series.time_texts(first, end)[:: max(end - first - 1, 1)]))
-        data += f"\n{part}: {end - first:,} steps, {len(starts[part]):,} windows {times}".rstrip()
-    for column, target, ahead in future_columns(series.values[train], places, args.horizon):
-        data += (
-            f"\nnote: {series.columns[column]!r} has the value of {series.columns[target]!r} of "
-            f"{ahead} steps later; if it was computed from it, leave it out with --columns"
-        )
+    parts = describe_parts(series, borders, starts, places, args.horizon)
+    data = f"{series.describe()}\n{parts}"
     print_once(f"\nData\n{data}")
 
     # Scale. What is missing, too, has the value before it; no window has it, unless it is to.
@@ -230,7 +188,6 @@ def main() -> None:
     ridge = fit_ridge(values, starts["train"], starts.get("valid", none), *cutting)
     naive = naive_errors(known, period)
     errors, report = {}, "No part was held out: nothing is measured."
-    (output_dir / "plots").mkdir(exist_ok=True)
     for part in held_out:
         baselines = baseline_forecasts(values, starts[part], *cutting, ridge=ridge, period=period)
         forecasts = {args.architecture: outputs[part]} | baselines
@@ -251,51 +208,14 @@ def main() -> None:
         report += "\n\nforecast.csv has what comes after the end."
     except ValueError as error:
         report += f"\n\nNo forecast of what comes after the end: {error}."
-    if history:
-        plot_training_curve(history, output_dir / "plots" / "training_curve.png")
-
-    # The metrics of the network, and the MSE of the others.
-    metrics = {
-        f"{part}_{name}": value
-        for part, of_part in errors.get(args.architecture, {}).items()
-        for name, value in of_part.items()
-    }
-    others = {
-        f"{part}_mse_{method.replace(' ', '_')}": of_part["mse"]
-        for method, of_method in errors.items()
-        if method != args.architecture
-        for part, of_part in of_method.items()
-    }
-    fit = fit_metrics(history)
-    sizes = {"n_weights": model.num_parameters(), "period": period, "seed": args.seed}
-    write_json(output_dir / "metrics.json", metrics | others | training | sizes | fit)
-    write_model_card(
+    write_series_results(
         output_dir,
-        title=f"Forecasts of a time series ({args.architecture})",
-        base_model=None,
-        task="time-series-forecasting",
-        description=f"Reads {args.input_size:,} steps of {', '.join(series.columns)}; forecasts "
-        f"{args.horizon:,} steps of {', '.join(targets)}. {model.num_parameters():,} weights.",
+        model,
+        errors,
+        training | {"period": period, "seed": args.seed},
         data=data,
-        metrics={},
-        verdict="\n\n".join(
-            [
-                *([fit["fit_explained"]] if fit else []),
-                *(
-                    f"![{path.stem}](plots/{path.name})"
-                    for path in sorted((output_dir / "plots").glob("*.png"))
-                ),
-            ]
-        ),
         report=report,
-        usage=USAGE.format(
-            folder=output_dir,
-            input_size=args.input_size,
-            horizon=args.horizon,
-            targets=", ".join(targets),
-        ),
-        limits="Forecasts continue what the training part showed; nothing warns of a change that "
-        "it did not have. The figures are those of the time after it.",
+        log_history=history,
     )
     remove_checkpoints(args.output_dir)
     push_to_hub(output_dir, args)

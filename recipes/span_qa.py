@@ -120,13 +120,6 @@ class SpanArguments(QuestionArguments, EpochTrainingArguments):
     label_names: list[str] | None = flag(["labels"], "Must stay: the collator makes this column.")
     remove_unused_columns: bool = flag(False, "Must stay false: the collator chooses columns.")
 
-    def __post_init__(self):
-        if self.prediction_loss_only:
-            raise UserError("--prediction_loss_only: answers need the predictions")
-        if self.predict:
-            self.eval_strategy, self.load_best_model_at_end = "no", False  # nothing is trained
-        super().__post_init__()
-
 
 def main() -> None:
     """Load and split questions, cut windows, train, choose a threshold, evaluate, save."""
@@ -261,8 +254,6 @@ def main() -> None:
 
 def predict(args: SpanArguments, output_dir: Path) -> None:
     """Answer the questions of a file with a trained model; write ``answers.jsonl``."""
-    if args.resume_from_checkpoint:
-        raise UserError("--resume_from_checkpoint: --predict trains nothing; remove one of them")
     rows, notes = read_questions(args, args.predict, answers_required=False)
     for note in notes:
         print_once(f"note: {note}")

@@ -13,14 +13,13 @@ the same folds. The table of methods says which one to take.
 
 - Columns: numeric if all their values are numbers, else categorical (--categorical_columns,
   --drop_columns). A missing number becomes the median, and an input of its own says that it is
-  missing; a missing category is a category. What is missing is counted.
+  missing; a missing category is a category.
 - Nothing is learned from held-out rows: each fold fits medians, scales and categories to its own
-  training rows. A category that these lack has no effect; those of new rows are counted in a note.
+  training rows. A category that these lack has no effect.
 - Equal rows stay in one fold. Each fold trains until the loss of its validation rows (--valid_size,
   from the training rows) has not improved for --patience evaluations, and keeps the best epoch.
-- The model in the output folder has the networks of all folds, with their preprocessing, as
-  safetensors and JSON. Rows of --test_data, or those that --split_by or --split_time holds out, get
-  the mean score of all folds.
+- The model that is saved has the networks of all folds, with their preprocessing. Rows of
+  --test_data, or those that --split_by or --split_time holds out, get the mean score of all folds.
 
 To continue a stopped run, repeat the command with --resume_from_checkpoint true; finished folds are
 kept. The card shows the importance of each column (permutation), confusion and reliability.
@@ -56,7 +55,13 @@ from shared.data import (
     open_rows,
     read_rows,
 )
-from shared.evaluation import join_folds, make_folds, multilabel_metrics, permutation_importance
+from shared.evaluation import (
+    join_folds,
+    make_folds,
+    multilabel_metrics,
+    permutation_importance,
+    unfinished_folds,
+)
 from shared.methods import (
     TABLE_BASELINES,
     load_table_classifier,
@@ -71,21 +76,21 @@ from shared.splitters import MultilabelStratifiedShuffleSplit
 from shared.training import (
     CheckpointOnSignal,
     EarlyStoppingArguments,
-    EpochTrainingArguments,
     LengthGroupedTrainer,
     ReadableProgress,
     TableCollator,
+    TableTrainingArguments,
     check_health,
+    check_resume_switch,
     classification_loss,
     early_stopping,
-    find_checkpoint,
     remove_checkpoints,
 )
 
 
 @dataclass
 class TableRecipeArguments(
-    TableArguments, TabularArguments, EarlyStoppingArguments, EpochTrainingArguments
+    TableArguments, TabularArguments, EarlyStoppingArguments, TableTrainingArguments
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
@@ -114,24 +119,15 @@ class TableRecipeArguments(
         20, "Early stopping: epochs in a row without a lower loss (default: 20).", least=1
     )
     learning_rate: float = flag(2e-3, "Learning rate (default: 2e-3).")
-    lr_scheduler_type: str = flag("constant", "Course of the learning rate (default: constant).")
-    warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
     weight_decay: float = flag(0.01, "Weight decay (default: .01).")
-    per_device_train_batch_size: int = flag(256, "Rows per step and device (default: 256).")
-    per_device_eval_batch_size: int = flag(1024, "Rows per evaluation batch (default: 1024).")
-    train_sampling_strategy: str = flag("random", "Order of the training rows (default: random).")
-    bf16: bool | None = flag(False, "Train in bfloat16 (default: false; the networks are small).")
     metric_for_best_model: str | None = flag(
         "loss", "Validation metric that selects the best epoch (default: loss)."
     )
 
     def __post_init__(self):
-        if str(self.resume_from_checkpoint or "false").lower() not in ("true", "false"):
-            raise UserError("--resume_from_checkpoint: true or false; each fold finds its own")
+        check_resume_switch(self, "each fold finds its own")
         if bool(self.predict) != bool(self.model):
             raise UserError("--predict and --model: give both, a file of rows and a trained model")
-        if self.predict:
-            self.eval_strategy, self.load_best_model_at_end = "no", False  # nothing is trained
         super().__post_init__()
 
 
@@ -148,20 +144,16 @@ def main() -> None:
         table = load_table(args)
     print_once(f"\nData\n{table.describe()}")
     names, n_numbers = table.schema.label_names, len(table.schema.numeric)
-    category_counts = [len(known) for known in table.schema.categories.values()]
     parts = table.parts
+    features = {part: rows.features() for part, rows in parts.items()}
     y = {part: one_hot(rows.labels, len(names)) for part, rows in parts.items()}
     fold_of = assign_folds(y["oof"], args.folds, groups=table.groups, seed=args.seed, unit="rows")
     print_once(describe_folds(fold_of, y["oof"], names, unit="rows"))
 
-    # A fold that an earlier run has finished with the same flags and data is not repeated.
+    # Train each fold; one that an earlier run has finished, with the same flags and data, is kept.
     flags = result_flags(args, TableRecipeArguments, "baselines")
     folds = make_folds(output_dir, fold_of, flags, table.fingerprints)
-    to_train = [fold for fold in folds if args.health_check or not fold.finished]
-    resume = args.resume_from_checkpoint
-    checkpoints = {fold.number: find_checkpoint(str(fold.folder), resume) for fold in to_train}
-
-    for fold in to_train:
+    for fold, checkpoint in unfinished_folds(folds, args):
         print_once(f"\nFold {fold.number} of {args.folds}")
         set_seed(args.seed)
         # Validation rows say when to stop; the rest trains.
@@ -171,16 +163,8 @@ def main() -> None:
         )
         ((train, valid),) = divide.split(None, y["oof"][rows], table.groups[rows])
         train, valid = rows[train], rows[valid]
-        model = build_tabular_model(
-            args,
-            parts["oof"].numbers[train],
-            parts["oof"].codes[train],
-            category_counts=category_counts,
-            label_names=names,
-            table=table.schema.as_dict(),
-        )
         trainer = LengthGroupedTrainer(
-            model=model,
+            model=build_tabular_model(args, table.schema, parts["oof"].of(train)),
             args=replace(args, output_dir=str(fold.folder)),
             train_dataset=table_dataset(parts["oof"].of(train), len(names)),
             eval_dataset=table_dataset(parts["oof"].of(valid), len(names)),
@@ -200,19 +184,18 @@ def main() -> None:
             counts = dict(zip(names, y["oof"][train].sum(axis=0), strict=True))
             check_health(trainer, None, label_counts=counts)
             return
-        trainer.train(resume_from_checkpoint=checkpoints[fold.number])
+        trainer.train(resume_from_checkpoint=checkpoint)
 
         # Score the rows of this fold, also with each column shuffled, and all test rows.
-        def score(rows: TableRows, trainer: LengthGroupedTrainer = trainer) -> np.ndarray:
+        def score(features: np.ndarray, trainer: LengthGroupedTrainer = trainer) -> np.ndarray:
+            rows = TableRows.of_features(features, n_numbers)
             return np.exp(trainer.predict(table_dataset(rows, len(names))).predictions)
 
-        held_out = parts["oof"].of(fold_of == fold.number)
-        scores = {part: score(rows) for part, rows in (parts | {"oof": held_out}).items()}
+        is_held_out = fold_of == fold.number
+        to_score = features | {"oof": features["oof"][is_held_out]}
+        scores = {part: score(values) for part, values in to_score.items()}
         importance = permutation_importance(
-            lambda features, score=score: score(TableRows.of_features(features, n_numbers)),
-            held_out.features(),
-            y["oof"][fold_of == fold.number],
-            seed=args.seed,
+            score, to_score["oof"], y["oof"][is_held_out], seed=args.seed
         )
         trainer.save_model()
         if args.process_index == 0:
@@ -226,38 +209,26 @@ def main() -> None:
     # One model of all folds, and the baselines on the same folds.
     models = [load_table_classifier(fold.folder).model for fold in folds]
     join_members(models).save_pretrained(output_dir)
-    of_folds = [fold.scores() for fold in folds]
-    methods = {"networks": join_folds(of_folds, fold_of)}
+    methods = {"networks": join_folds([fold.scores() for fold in folds], fold_of)}
     if args.baselines:
         methods |= score_table_baselines(
             folds,
-            {part: rows.features() for part, rows in parts.items()},
+            features,
             y["oof"],
             fold_of,
             n_numbers=n_numbers,
-            category_counts=category_counts,
+            category_counts=table.schema.category_counts,
             seed=args.seed,
         )
-    n_members = args.members * args.folds
     report = write_table_results(
         output_dir,
+        args,
         table=table,
         labels=y,
+        folds=folds,
         fold_of=fold_of,
         scores=methods,
         names=TABLE_BASELINES,
-        importances=np.stack([scores["importance"] for scores in of_folds]),
-        settings={
-            name: getattr(args, name)
-            for name in (
-                *("folds", "seed", "members", "hidden_size", "num_layers", "activation"),
-                *("normalization", "dropout", "initialization", "scaling", "embedding_size"),
-                *("learning_rate", "weight_decay", "per_device_train_batch_size", "class_weight"),
-            )
-        },
-        description=f"Predicts the class of a row ({table.schema.label_column}): the mean "
-        f"probabilities of {n_members} networks, {args.members} of each of {args.folds} folds.",
-        training_curve=f"{folds[0].folder.name}/training_curve.png",
     )
     print(f"\n{report}")
     push_to_hub(output_dir, args)

@@ -152,6 +152,9 @@ def check_standard_flags(args: TrainingArguments) -> None:
     for name, (value, reason) in _FIXED.items():
         if getattr(args, name) != value:
             raise UserError(f"--{name}: must be {str(value).lower()}; {reason}")
+    # Where it is false by default, the batches need columns that the model does not name.
+    if args.remove_unused_columns and not type(args).remove_unused_columns:
+        raise UserError("--remove_unused_columns: the collator reads all columns; leave it false")
     for name in _DICTIONARIES:
         if not isinstance(getattr(args, name), (dict, type(None))):
             raise UserError(f"--{name} {getattr(args, name)}: must be a JSON object")

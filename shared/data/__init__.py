@@ -9,6 +9,7 @@ Modules:
 - `annotators`: who gave the labels, where a file or a column stands for each annotator.
 - `answers`: the answers of several annotators to the same texts, kept apart.
 - `arguments`: the flags that name the data, the text and label columns, and the sizes of the split.
+- `choice`: the rows that a choice between recipes is made on.
 - `columns`: which columns of a source hold the texts and the labels, and what a row has in them.
 - `corpus`: `Corpus`, the prepared data in memory, and how it is loaded and cached.
 - `delimited`: how CSV and TSV files separate and quote their cells, and their rows.
@@ -66,12 +67,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TOP_SCORES_HELP",
             "UNKNOWN_LABELS_HELP",
             "AnnotatorArguments",
+            "ChoiceSplitArguments",
             "DataArguments",
             "FoldSplitArguments",
             "PseudoLabelArguments",
             "SourceArguments",
             "SplitArguments",
             "TaggingArguments",
+            "TextFoldArguments",
+        ],
+        "choice": [
+            "ChoiceRows",
+            "choose_by_column",
+            "choose_by_folds",
+            "split_for_choice",
         ],
         "columns": ["find_label_column", "join_text", "recognise_text_columns"],
         "corpus": [

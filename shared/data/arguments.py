@@ -225,6 +225,42 @@ class FoldSplitArguments(SplitColumnArguments):
 
 
 @dataclass
+class ChoiceSplitArguments(FoldSplitArguments):
+    """Flags of recipes that choose between methods, and test the choice on the rows of a column."""
+
+    valid_size: float = flag(
+        0.25,
+        "With --split_time, or a column of --split_by without validation rows: share of the rows "
+        "that the choice is made on (default: .25).",
+        above=0,
+        below=1,
+    )
+    test_size: float = flag(
+        0.25,
+        "With --split_time: share of the rows that test the choice (default: .25).",
+        above=0,
+        below=1,
+    )
+
+
+@dataclass
+class TextFoldArguments(FoldSplitArguments):
+    """Flags of recipes that cross-validate a model of texts, and may test it on other rows."""
+
+    folds: int = flag(3, "Number of cross-validation folds (default: 3).", least=2)
+    repeats: int = flag(
+        1, "Cross-validations, each with folds and a seed of its own (default: 1).", least=1
+    )
+    group_column: str | None = flag(
+        None,
+        "Column of groups that stay in one fold. Test rows of --split_by or --split_time may share "
+        "groups with the folds; a note says how many (default: none).",
+    )
+    test_data: str | None = flag(None, "File of test rows, scored by all folds (default: none).")
+    unknown_labels: Literal["miss", "error"] = flag("miss", UNKNOWN_LABELS_HELP)
+
+
+@dataclass
 class SplitArguments(SplitColumnArguments, DataArguments):
     """Flags of recipes that split the labelled rows into training, validation and test set."""
 
@@ -272,8 +308,14 @@ def check_split_flags(args: Any) -> None:
     """
     flags = [name for name in ("split_by", "split_time") if getattr(args, name, None)]
     if not flags:
-        if isinstance(args, FoldSplitArguments) and args.test_size != type(args).test_size:
+        if not isinstance(args, FoldSplitArguments):
+            return
+        if args.test_size != type(args).test_size:
             raise UserError("--test_size: only with --split_time; else all rows are in folds")
+        if isinstance(args, ChoiceSplitArguments) and args.valid_size != type(args).valid_size:
+            raise UserError(
+                "--valid_size: only with --split_by, --split_time; else all are in folds"
+            )
         return
     if len(flags) > 1:
         raise UserError("--split_by and --split_time: give one of them")

@@ -293,10 +293,13 @@ def describe_folds(
         ]
         if missing:
             lines.append(f"note: no {one} of fold {number} has the label {name_some(missing)}")
-    counts = zip(label_names, y.sum(axis=0), strict=True)
-    rare = [f"{name} ({count})" for name, count in counts if count < len(sizes)]
+    counts = dict(zip(label_names, y.sum(axis=0).tolist(), strict=True))
+    rare = [f"{name} ({count})" for name, count in counts.items() if count < len(sizes)]
     if rare:
-        lines.append(f"note: labels on fewer {unit} than the {len(sizes)} folds: {name_some(rare)}")
+        line = f"note: labels on fewer {unit} than the {len(sizes)} folds: {name_some(rare)}"
+        if 1 in counts.values():
+            line += f"; a label on one {one} is tested only by the fold that has not learned it"
+        lines.append(line)
     return "\n".join(lines)
 
 

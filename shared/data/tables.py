@@ -103,6 +103,11 @@ class TableSchema:
         """The columns that a model reads: first the numeric, then the categorical ones."""
         return [*self.numeric, *self.categories]
 
+    @property
+    def category_counts(self) -> list[int]:
+        """The number of categories of each categorical column."""
+        return [len(known) for known in self.categories.values()]
+
 
 @dataclass(frozen=True)
 class TableRows:

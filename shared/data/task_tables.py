@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ from shared.cli.errors import UserError
 from shared.cli.launch import progress
 from shared.data.columns import join_text, missing_column
 from shared.data.labels import describe_value, is_missing
-from shared.data.preparation import cell_as_text, is_pull_request, join_counts
+from shared.data.preparation import cell_as_text, is_pull_request
 
 if TYPE_CHECKING:
     from shared.data.sources import Source
 
+_MOST_ROWS_NAMED = 5  # of those without text
 _BINS = 5  # of a number, to spread it over the parts of a split
 # A number far from all of the training rows must not drown the text: standard deviations.
 _FURTHEST = 10.0
@@ -156,11 +156,11 @@ def collect_rows(
         place=source.place,
     )
     numbers: dict[str, list[float]] = {name: [] for name in number_columns}
-    left_out: Counter[str] = Counter()
+    n_pull_requests, blank_rows = 0, list[int]()
     reading = progress(source.read([*wanted, *extra], wanted), "reading rows", unit="rows")
     for number, row in enumerate(reading, 1):
         if not pull_requests and is_pull_request(row):
-            left_out["pull requests"] += 1
+            n_pull_requests += 1
             continue
         try:
             text = join_text(row, text_columns)
@@ -171,7 +171,7 @@ def collect_rows(
         except ValueError as error:
             raise UserError(f"{source.place(number)}: {error}") from error
         if not text:
-            left_out["without text"] += 1
+            blank_rows.append(number)
             for values in numbers.values():
                 values.pop()
             continue
@@ -182,8 +182,16 @@ def collect_rows(
         for name in tasks:
             table.cells[name].append(row.get(name))
     table.numbers = {name: np.array(values, float) for name, values in numbers.items()}
+    left_out = []
+    if n_pull_requests:
+        left_out.append(f"{n_pull_requests:,} pull request{'s' * (n_pull_requests > 1)}")
+    if blank_rows:
+        named = ", ".join(map(str, blank_rows[:_MOST_ROWS_NAMED]))
+        named += ", ..." if len(blank_rows) > _MOST_ROWS_NAMED else ""
+        rows = "row" if len(blank_rows) == 1 else "rows"
+        left_out.append(f"{len(blank_rows):,} without text ({rows} {named})")
     if left_out:
-        table.notes.append(f"{source.name}: left out {join_counts(left_out)}")
+        table.notes.append(f"{source.name}: left out {', '.join(left_out)}")
     return table
 
 

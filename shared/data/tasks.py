@@ -46,7 +46,7 @@ _FEW_NUMBERS = range(3, 11)
 
 @dataclass
 class TaskArguments(SplitColumnArguments, DataArguments):
-    """Flags of recipes that read and split tasks. `seed` is a flag of `TrainingArguments`."""
+    """Flags of recipes that read and split tasks."""
 
     tasks: list[str] = flag(
         [], "Columns to predict, one task each, such as label repo (default: none; must be given)."
@@ -226,7 +226,7 @@ class TaskData:
         return "\n".join([*lines, f"inputs: {', '.join(inputs)}", *self.notes])
 
 
-def load_tasks(args: Any) -> TaskData:
+def load_tasks(args: Any, *, seed: int) -> TaskData:
     """Read the tasks that `args.data` names, and split their rows.
 
     A random split spreads the labels of all tasks, the bins of numbers and missing values over the
@@ -235,7 +235,8 @@ def load_tasks(args: Any) -> TaskData:
     Parameters
     ----------
     args : TaskArguments
-        With a flag `seed`: the same seed gives the same random split.
+    seed : int
+        The same seed gives the same random split.
 
     Raises
     ------
@@ -308,7 +309,7 @@ def load_tasks(args: Any) -> TaskData:
                 valid_size=sizes["valid"],
                 test_size=test_size,
                 groups=groups[own],
-                random_state=args.seed,
+                random_state=seed,
             )
 
         if split_column := args.split_by or args.split_time:

@@ -27,6 +27,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 - `image_samples`: Frechet distance, coverage and collapse of generated images.
+- `image_metrics`: the metrics of the tasks of images.
 - `detection`: mean average precision of boxes, as COCO defines it.
 - `segmentation`: intersection over union of classes of pixels.
 
@@ -64,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "join_folds",
             "make_folds",
             "score_folds",
+            "unfinished_folds",
         ],
         "decisions": [
             "at_least_one",
@@ -95,6 +97,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SubsetAccuracy",
         ],
         "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
+        "image_metrics": ["image_metrics"],
         "image_samples": [
             "describe_sample_collapse",
             "frechet_distance",
@@ -115,12 +118,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "rules": ["DecisionRule", "prediction_records", "scores_per_text"],
         "segmentation": ["class_iou", "pixel_counts", "segmentation_metrics"],
-        "task_metrics": [
-            "multi_task_metrics",
-            "regression_metrics",
-            "task_scores",
-            "tune_task_thresholds",
-        ],
+        "task_metrics": ["held_out_scores", "multi_task_metrics", "regression_metrics"],
         "text_modules": [
             "BitsPerByte",
             "BitsPerCharacter",

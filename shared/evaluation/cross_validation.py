@@ -25,6 +25,7 @@ from shared.cli.errors import UserError
 from shared.cli.files import atomic_write, write_json
 from shared.evaluation.decisions import choose_labels, tune_thresholds
 from shared.evaluation.metrics import f1_scores, ranking_scores
+from shared.training.checkpoints import find_checkpoint
 
 # --- folds on disk -------------------------------------------------------------------------------
 
@@ -56,6 +57,25 @@ def make_folds(
         )
         for number in range(fold_of.max() + 1)
     ]
+
+
+def unfinished_folds(folds: Sequence[Fold], args: Any) -> list[tuple[Fold, str | None]]:
+    """Return the folds to train, each with the checkpoint that its training resumes from, or None.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+    args : TrainingArguments with `health_check`
+        With ``--health_check``, finished folds are among them.
+
+    Raises
+    ------
+    UserError
+        As `Fold.finished` and `shared.training.checkpoints.find_checkpoint`.
+    """
+    to_train = [fold for fold in folds if args.health_check or not fold.finished]
+    resume = args.resume_from_checkpoint
+    return [(fold, find_checkpoint(str(fold.folder), resume)) for fold in to_train]
 
 
 @dataclass(frozen=True)

@@ -143,14 +143,15 @@ def detection_metrics(n_classes: int) -> Callable[[Any], dict[str, float]]:
     return compute_metrics
 
 
-def tune_score(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> float:
+def tune_score(prediction: Any) -> float:
     """Return the score from which on boxes have the best F1, at an IoU of .50 and over all classes.
 
     Parameters
     ----------
-    predicted, true : as in `average_precisions`
-        Of validation images. Without any box, .5 is returned.
+    prediction : EvalPrediction or PredictionOutput
+        Of validation images, as for `detection_metrics`. Without any box, .5 is returned.
     """
+    predicted, true = kept_boxes(prediction.predictions), true_boxes(prediction.label_ids)
     scores, hits, n_true = [np.zeros(0)], [np.zeros(0, bool)], sum(map(len, true))
     for boxes, targets in zip(predicted, true, strict=True):
         for number in np.unique(boxes[:, 5]):

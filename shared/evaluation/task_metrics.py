@@ -12,7 +12,7 @@ from shared.evaluation.decisions import sigmoid, softmax, top_k, tune_thresholds
 from shared.evaluation.metrics import f1_scores, subset_accuracy
 
 if TYPE_CHECKING:
-    from shared.data.tasks import Task
+    from shared.data.tasks import Task, TaskData
 
 # The figure of each problem that counts in the mean over tasks.
 MAIN_METRICS = {"single_label": "macro_f1", "multi_label": "micro_f1", "regression": "r2"}
@@ -128,6 +128,18 @@ def task_scores(
     if main:
         figures["mean_score"] = float(np.mean(main))
     return figures
+
+
+def held_out_scores(data: TaskData, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return `task_scores` of the test rows, with thresholds tuned on the validation rows.
+
+    Parameters
+    ----------
+    data : TaskData
+    logits : mapping of "valid" and "test" to array of shape (rows, outputs of all tasks)
+    """
+    thresholds = tune_task_thresholds(data.tasks, logits["valid"], data.parts["valid"].targets)
+    return task_scores(data.tasks, logits["test"], data.parts["test"].targets, thresholds)
 
 
 def multi_task_metrics(tasks: Sequence[Task]) -> Callable[[Any], dict[str, float]]:

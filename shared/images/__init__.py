@@ -18,7 +18,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "arguments": ["AugmentationArguments", "ImageArguments", "ImageFileArguments"],
+        "arguments": [
+            "AugmentationArguments",
+            "ImageArguments",
+            "ImageFileArguments",
+            "check_task_flags",
+        ],
         "augmentation": ["augment_batch"],
         "boxes": ["box_iou", "non_maximum_suppression"],
         "classic": ["preprocess"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from shared.cli.arguments import flag
+from shared.cli.errors import UserError
 
 # Names of classes whose pixels have no class.
 UNLABELLED = ("unlabelled", "unlabeled", "void", "ignore")
@@ -54,6 +55,9 @@ class ImageFileArguments:
 class ImageArguments(ImageFileArguments):
     """Flags of the images and of what a model is to say of them."""
 
+    task: Literal["classify", "segment", "detect"] = flag(
+        "classify", "What to predict: a class of the image, of each pixel, or boxes."
+    )
     class_names: list[str] = flag(
         [],
         "segment: names of the mask values 0, 1, ... (default: the list in classes.json, else "
@@ -78,6 +82,21 @@ class ImageArguments(ImageFileArguments):
     second_output: str | None = flag(
         None, "Array of class numbers in a .npz that the model also predicts (default: none)."
     )
+
+
+def check_task_flags(args: Any) -> None:
+    """Refuse flags that only classification has, with another task.
+
+    Parameters
+    ----------
+    args : ImageArguments, AugmentationArguments and TrainingArguments
+    """
+    if args.task == "classify":
+        return
+    if args.mixup or args.second_input or args.second_output:
+        raise UserError("--mixup, --second_input, --second_output: only with --task classify")
+    if args.label_smoothing_factor:
+        raise UserError("--label_smoothing_factor: only with --task classify")
 
 
 @dataclass

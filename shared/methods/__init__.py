@@ -46,6 +46,7 @@ trainer and the metrics of the rooms below.
 - `model_augmentation`: words from a masked language model; back translation
 - `image_neighbours`: the nearest image, a baseline of image classifiers
 - `image_features`: features of images, in which generated and real ones are compared
+- `feature_classifier`: which features these are; a classifier is trained for them if needed
 - `latents`: ways through the latent space of a generator
 
 May import: `shared.cli`, `shared.plots`, `shared.splitters`, `shared.data`, `shared.images`,
@@ -96,8 +97,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "normalized",
         ],
         "entailment": ["CLASSES", "read_pairs", "tokenize_pairs", "topic_pairs"],
+        "feature_classifier": ["FeatureArguments", "load_image_features"],
         "fold_baselines": ["fold_baselines"],
-        "image_features": ["ImageFeatures", "check_sample_sizes", "load_feature_network"],
+        "image_features": ["ImageFeatures", "check_sample_sizes"],
         "image_neighbours": ["nearest_image_classes"],
         "image_predictor": ["load_image_predictor"],
         "latents": ["corner_grid", "slerp"],

@@ -23,6 +23,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `first_weights`: what layers start from: a linear fit, mean pooling, random weights of a scheme.
 - `output_layer`: the layer that computes the logits, and a shift of them.
 - `multi_task`: one encoder with the outputs of several tasks; needs `heads` only.
+- `task_models`: the flags of this model, and how it is built for rows.
 - `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
@@ -51,7 +52,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "halve_precision",
             "plain_tokens",
         ],
-        "encoder_arguments": ["EncoderArguments"],
+        "encoder_arguments": ["EncoderArguments", "EncoderChoiceArguments"],
         "first_weights": [
             "INITIALIZATIONS",
             "append_mean_pooling",
@@ -116,6 +117,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "train_pair_tokenizer",
         ],
         "multi_task": ["MultiTaskModel"],
+        "task_models": ["TaskModelArguments", "build_multi_task_model"],
         "networks": [
             "TextCNNForSequenceClassification",
             "TextMLPConfig",

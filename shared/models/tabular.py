@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from shared.cli.arguments import flag
 
 if TYPE_CHECKING:
+    from shared.data.tables import TableRows, TableSchema
     from shared.models.tabular_networks import TabularForSequenceClassification
 
 
@@ -53,36 +51,27 @@ class TabularArguments:
 
 
 def build_tabular_model(
-    args: TabularArguments,
-    numbers: np.ndarray,
-    codes: np.ndarray,
-    *,
-    category_counts: Sequence[int],
-    label_names: Sequence[str],
-    table: dict[str, Any],
+    args: TabularArguments, schema: TableSchema, rows: TableRows
 ) -> TabularForSequenceClassification:
     """Build an ensemble with random weights, and fit its preprocessing to training rows.
 
     Parameters
     ----------
     args : TabularArguments
-    numbers : float array of shape (rows, numeric columns)
-        Of the training rows; NaN where a cell is missing.
-    codes : int array of shape (rows, categorical columns)
-    category_counts : sequence of int
-        Categories of each categorical column.
-    label_names : sequence of str
-    table : dict
-        The columns of the table, for the config.
+    schema : TableSchema
+        Its columns and classes become a part of the config.
+    rows : TableRows
+        The training rows.
     """
     import torch
 
     from shared.models.first_weights import initialize_layers
     from shared.models.tabular_networks import TabularConfig, TabularForSequenceClassification
 
+    numbers, codes, names = rows.numbers, rows.codes, schema.label_names
     config = TabularConfig(
         n_numbers=numbers.shape[1],
-        category_counts=list(category_counts),
+        category_counts=schema.category_counts,
         embedding_size=args.embedding_size,
         hidden_size=args.hidden_size,
         num_layers=args.num_layers,
@@ -91,10 +80,10 @@ def build_tabular_model(
         dropout=args.dropout,
         members=args.members,
         scaling=args.scaling,
-        table=table,
+        table=schema.as_dict(),
         problem_type="single_label_classification",
-        id2label=dict(enumerate(label_names)),
-        label2id={name: i for i, name in enumerate(label_names)},
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
     )
     model = TabularForSequenceClassification(config)
     model.fit_preprocessing(numbers, codes)

@@ -37,11 +37,12 @@
 - `input_parts`: the files of a folder, and their parts.
 - `tagged_folder`: the output for a folder of files, part by part; survives an interruption.
 - `folder_engines`: what tags a folder: this process, or the workers of a Ray cluster.
-- `candidates`: the out-of-fold scores of several methods: their means, a table, and the best one.
+- `candidates`: the scores of several methods on the same rows: their means, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
-- `images`: the figures and pictures of image models.
-- `image_predictions`: what a trained model says of new images, and how to use it.
+- `images`: the figures, pictures and cards of image models.
+- `series`: the figures of forecasts, and the card of their model.
+- `image_predictions`: what a trained model says of new images.
 
 May import: `shared.taggers` and the rooms below it.
 """
@@ -67,7 +68,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pair_rows",
         ],
         "answers": ["answer_samples", "answer_table", "write_answer_results", "write_answers"],
-        "candidates": ["candidates_table", "choose_candidate", "mean_candidates", "read_candidate"],
+        "candidates": [
+            "candidates_table",
+            "choose_candidate",
+            "explain_choice",
+            "mean_candidates",
+            "read_candidate",
+            "save_candidate",
+            "scores_to_report",
+        ],
         "cards": ["TaggerCard", "command_line", "write_adapter_card", "write_model_card"],
         "comparison": ["Result", "curves", "report", "result_rows"],
         "cross_validation": ["write_out_of_fold"],
@@ -98,12 +107,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
-        "image_predictions": ["image_usage", "write_image_predictions"],
+        "image_predictions": ["write_image_predictions"],
         "images": [
-            "box_results",
-            "class_results",
-            "mask_results",
-            "preprocess_sheet",
+            "image_results",
             "training_sheet",
             "write_image_results",
             "write_sheets",
@@ -118,7 +124,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "language_models": ["likelihood_figures", "likelihood_table", "writer_usage"],
         "llm_labels": ["LABEL_COLUMNS", "LlmLabels"],
-        "multi_task": ["join_scores", "write_task_results"],
+        "multi_task": ["join_scores", "write_task_records", "write_task_results"],
         "patterns": ["write_patterns"],
         "predictions": ["describe_neighbours", "format_examples", "tag_unlabelled"],
         "reasons": ["Reasons"],
@@ -131,6 +137,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_results",
         ],
         "search": ["write_nested_search", "write_search"],
+        "series": ["write_series_results"],
         "tables": ["write_table_predictions", "write_table_results"],
         "techniques": ["SettingResult", "run_record", "write_techniques"],
         "terms": ["write_terms"],

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.data.corpus import Corpus
-    from shared.data.split_columns import SplitMethod
+    from shared.data.folds import FoldedData
 
 _BASELINES = {
     "tfidf": "logistic regression on TF-IDF",
@@ -59,13 +59,9 @@ _PART_NAMES = {
 
 def write_out_of_fold(
     output_dir: Path,
-    *,
-    corpus: Corpus,
-    method: SplitMethod,
-    documents: Mapping[str, Dataset],
-    labels: Mapping[str, np.ndarray],
-    fold_of: np.ndarray,
+    data: FoldedData,
     scores: Mapping[str, Mapping[str, np.ndarray]],
+    *,
     calibrated: Mapping[str, CalibratedScores],
     rule: DecisionRule,
     settings: Mapping[str, float],
@@ -80,15 +76,7 @@ def write_out_of_fold(
         Receives ``metrics.json``, ``per_label.csv``, ``oof_predictions.jsonl``, ``README.md`` (the
         model card), ``label_errors.csv`` and ``report.html`` of the rows of "oof", ``plots/``, and
         ``test_predictions.jsonl`` if there is a test part.
-    corpus : Corpus
-    method : SplitMethod
-        How the test rows were chosen.
-    documents : mapping of part to Dataset with ``row`` and ``text``
-        The parts are "oof" and, optionally, "test".
-    labels : mapping of part to array of shape (rows, labels)
-        Multi-hot, for the same parts.
-    fold_of : int array of shape (rows,)
-        The fold that holds out each row of "oof".
+    data : FoldedData
     scores : mapping of method to mapping of part to array of shape (rows, labels)
         Probabilities. The first method is the model; the others are the baselines.
     calibrated : mapping of part to CalibratedScores
@@ -108,7 +96,9 @@ def write_out_of_fold(
     str
         The per-label report, the table of methods, the comparison and the list of files.
     """
-    label_names, n_folds = corpus.label_names, int(fold_of.max()) + 1
+    corpus, documents, labels = data.corpus, data.documents, data.labels
+    fold_of, label_names = data.fold_of, corpus.label_names
+    n_folds = int(fold_of.max()) + 1
     model, *_ = scores
 
     predicted, method_metrics = _evaluate_methods(
@@ -118,7 +108,7 @@ def write_out_of_fold(
     sentences += verdict(settings)
     n_samples = {f"{part}_samples": len(y) for part, y in labels.items()}
     metrics: dict[str, Any] = {**settings, **n_samples, **method_metrics, **part_metrics}
-    metrics |= method.metrics()
+    metrics |= data.method.metrics()
     of_scores = labels["oof"], scores[model]["oof"], calibrated["oof"].scores
     figures = calibration_metrics(*of_scores, single_label=corpus.single_label)
     metrics |= {name.replace("test", "oof"): value for name, value in figures.items()}
@@ -166,9 +156,9 @@ def write_out_of_fold(
     report = classification_report(y, y_pred, label_names, max_labels=ALL_SCORES)
     if len(label_names) > ALL_SCORES:
         report += f"All {len(label_names):,} labels are in per_label.csv.\n"
-    divided = method.describe({"train": len(y), "test": len(labels.get("test", []))})
-    data = f"{corpus.describe()}\n{divided}" if method.column else corpus.describe()
-    _write_card(output_dir, corpus, data, len(y), n_folds, summary, report)
+    divided = data.method.describe({"train": len(y), "test": len(labels.get("test", []))})
+    described = f"{corpus.describe()}\n{divided}" if data.method.column else corpus.describe()
+    _write_card(output_dir, corpus, described, len(y), n_folds, summary, report)
 
     lines = [
         f"Out-of-fold results\n\n{report}\n{summary}\n",

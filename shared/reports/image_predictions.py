@@ -1,4 +1,4 @@
-"""What a trained model says of new images: a line for each, masks, pictures; and how to use it."""
+"""What a trained model says of new images: a line for each, masks, pictures."""
 
 from __future__ import annotations
 
@@ -147,52 +147,3 @@ def draw_boxes(
         draw.rectangle(draw.textbbox(place, text, font_size=size), fill=shade)
         draw.text(place, text, fill="white", font_size=size)
     return np.asarray(canvas)
-
-
-def image_usage(
-    folder: Path, *, has_pipeline: bool, own_architecture: bool, second_input: bool
-) -> str:
-    """Return how to load a model and use it on images, as Markdown.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the model.
-    has_pipeline : bool
-        Whether a pipeline of transformers reads images as the model does: it classifies them, and
-        has no operations of ``--preprocess``, second input or second output.
-    own_architecture : bool
-    second_input : bool
-    """
-    contexts, arrays = "", ""
-    if second_input:
-        contexts, arrays = ', ["VALUE"]', " --second_input ARRAY"
-    usage = f"""In the folder of the project, or of a copy of the recipe (`./run.sh copy`), with
-images of any size:
-
-```python
-from shared.methods import load_image_predictor
-
-predict = load_image_predictor("{folder}")
-print(predict(["image.jpg"]{contexts})[0])
-```
-
-Or from the command line, all images of a folder:
-
-```bash
-accelerate launch recipes/images.py --model {folder} --predict FOLDER{arrays} \\
-    --output_dir predicted
-```"""
-    if has_pipeline:
-        option = ", trust_remote_code=True" if own_architecture else ""
-        usage += f"""
-
-Without the project:
-
-```python
-from transformers import pipeline
-
-classify = pipeline("image-classification", model="{folder}"{option})
-print(classify("image.jpg"))
-```"""
-    return usage

@@ -1,4 +1,4 @@
-"""What a recipe says of images: figures of each class, the worst images, pictures, a page.
+"""What a recipe says of images: figures of each class, the worst images, pictures, a page, a card.
 
 Pictures of the data are in the folder ``pictures`` and in ``report.html``. They stay on this
 machine: ``--push_to_hub`` does not send them.
@@ -11,27 +11,45 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shared.cli.files import atomic_write, write_csv
+from shared.cli.files import atomic_write, write_csv, write_json
 from shared.evaluation.bootstrap import statistic_interval
 from shared.evaluation.decisions import softmax
-from shared.evaluation.detection import detection_report, match_boxes
+from shared.evaluation.detection import detection_report, kept_boxes, match_boxes
 from shared.evaluation.metrics import classification_report, per_label_report
-from shared.evaluation.segmentation import class_iou, segmentation_report
+from shared.evaluation.segmentation import class_iou, pixel_counts, segmentation_report
 from shared.images.classic import preprocess
 from shared.images.reading import IGNORED, ImageData
+from shared.methods.image_neighbours import nearest_image_classes
 from shared.plots.figures import BLUE, ORANGE, SERIES
 from shared.plots.images import plot_image_sheet
+from shared.plots.training import plot_training_curve
+from shared.reports.cards import write_model_card
 from shared.reports.page import PAGE
 from shared.reports.page_parts import render_page
+from shared.reports.verdict import fit_metrics
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
 
 MOST_PICTURES = 12
 MOST_LISTED = 40  # classes in the table that is printed
 PICTURES = "pictures"
 HIT_IOU = np.array([0.5])
+# In the order of a line and of the card; a task has some of them.
+_SHOWN_METRICS = (
+    *("test_accuracy", "test_mean_iou", "test_map50", "nearest_accuracy"),
+    *("test_second_accuracy", "test_pixel_accuracy", "test_map"),
+)
+_HUB_TASKS = {
+    "classify": "image-classification",
+    "segment": "image-segmentation",
+    "detect": "object-detection",
+}
 
 
 class Sheet(NamedTuple):
@@ -54,17 +72,43 @@ class ImageResults(NamedTuple):
     rows : figures of each class, for ``per_class.csv``
     predictions : an entry for each test image, for ``test_predictions.jsonl``
     worst : the worst images, to look at
-    interval : 95 % bootstrap interval over the test images, as metrics; empty for detection
+    metrics : 95 % bootstrap interval over the test images, none for detection; of classification
+        also ``nearest_accuracy``, that of the class of the nearest training image
     """
 
     report: str
     rows: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
     worst: Sheet
-    interval: dict[str, float]
+    metrics: dict[str, float]
 
 
 # --- results of the three tasks ------------------------------------------------------------------
+
+
+def image_results(
+    data: ImageData, predictions: np.ndarray, model: PreTrainedModel, collator: Any
+) -> ImageResults:
+    """Return the results of the task of some images.
+
+    Parameters
+    ----------
+    data : ImageData
+    predictions : array
+        Of the Trainer, on the test images.
+    model : PreTrainedModel
+        To detect, its config has the score from which on boxes count, `score_threshold`.
+    collator : ImageCollator
+        Makes the batches of the images whose masks are shown.
+    """
+    from shared.training.images import predict_masks
+
+    if data.task == "segment":
+        counts = pixel_counts(predictions, len(data.class_names))
+        return mask_results(data, counts, lambda rows: predict_masks(model, collator, rows))
+    if data.task == "detect":
+        return box_results(data, kept_boxes(predictions), model.config.score_threshold)
+    return class_results(data, predictions)
 
 
 def class_results(data: ImageData, logits: np.ndarray) -> ImageResults:
@@ -83,6 +127,8 @@ def class_results(data: ImageData, logits: np.ndarray) -> ImageResults:
     most = MOST_LISTED if len(names) > MOST_LISTED else None
     sure = scores.max(axis=1)
     wrong = np.flatnonzero(true != predicted)
+    train = data.parts["train"]
+    nearest = nearest_image_classes(data.images[train], data.targets[train], data.images[rows])
     shown = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_PICTURES]
     return ImageResults(
         report=classification_report(eye[true], eye[predicted], names, max_labels=most),
@@ -102,7 +148,8 @@ def class_results(data: ImageData, logits: np.ndarray) -> ImageResults:
             [data.images[rows[at]] for at in shown],
             [f"{names[true[at]]}\n{names[predicted[at]]} {sure[at]:.2f}" for at in shown],
         ),
-        interval=_interval(
+        metrics={"nearest_accuracy": float((nearest == true).mean())}
+        | _interval(
             "test_accuracy",
             np.stack([true == predicted, np.ones(len(rows))], axis=1),
             lambda sums: sums[:, :1] / sums[:, 1:],
@@ -147,7 +194,7 @@ def mask_results(data: ImageData, counts: np.ndarray, masks_of: Any) -> ImageRes
             images,
             captions,
         ),
-        interval=_interval(
+        metrics=_interval(
             "test_mean_iou",
             counts.reshape(len(rows), -1),
             lambda sums: np.nanmean(
@@ -206,7 +253,7 @@ def box_results(data: ImageData, predicted: list[np.ndarray], score: float) -> I
             [f"{Path(data.files[rows[at]]).name}\nF1 {f1[at]:.2f}" for at in worst],
             [drawn[at] for at in worst],
         ),
-        interval={},
+        metrics={},
     )
 
 
@@ -259,22 +306,24 @@ def legend(names: Sequence[str]) -> str:
 
 
 def training_sheet(
-    data: ImageData, batch: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+    data: ImageData, rows: Dataset, collator: Any, mean: Sequence[float], std: Sequence[float]
 ) -> Sheet:
-    """Return the first images of a training batch as the model reads them.
+    """Return training images, spread evenly over all, as the model reads them.
 
     Parameters
     ----------
     data : ImageData
-    batch : mapping
-        From `shared.training.images.ImageCollator`.
+    rows : Dataset
+        From `shared.training.images.image_rows`.
+    collator : ImageCollator
     mean, std : sequences of three floats
         Of the collator.
     """
-    n = min(MOST_PICTURES, len(batch["pixel_values"]))
-    pixels = batch["pixel_values"][:n].permute(0, 2, 3, 1).numpy() * std + mean
+    n = min(MOST_PICTURES, len(rows))
+    batch = collator([rows[int(row)] for row in np.linspace(0, len(rows) - 1, n).astype(int)])
+    pixels = batch["pixel_values"].permute(0, 2, 3, 1).numpy() * std + mean
     images = list((pixels.clip(0, 1) * 255).astype(np.uint8))
-    labels = batch["labels"][:n].numpy()
+    labels = batch["labels"].numpy()
     captions, boxes, names = [""] * n, None, data.class_names
     if data.task == "classify":
         shares = labels[:, : len(names)]
@@ -306,23 +355,83 @@ def preprocess_sheet(image: np.ndarray, operations: Sequence[str]) -> Sheet:
 
 
 def write_image_results(
-    output_dir: Path, title: str, facts: str, results: ImageResults, sheets: Sequence[Sheet]
-) -> None:
-    """Write ``per_class.csv``, ``test_predictions.jsonl``, ``pictures`` and ``report.html``.
+    output_dir: Path,
+    model: PreTrainedModel,
+    data: ImageData,
+    results: ImageResults,
+    metrics: Mapping[str, Any],
+    *,
+    base_model: str | None,
+    operations: Sequence[str],
+    log_history: Sequence[Mapping[str, Any]],
+    training_images: Sheet,
+) -> str:
+    """Write metrics, figures of each class, predictions, pictures and the model card.
 
     Parameters
     ----------
     output_dir : Path
-    title, facts : str
-        Heading of the page, and a line below it.
+        Receives ``metrics.json``, ``per_class.csv``, ``test_predictions.jsonl``, ``plots``,
+        ``pictures``, ``report.html`` and ``README.md``.
+    model : PreTrainedModel
+    data : ImageData
     results : ImageResults
-    sheets : sequence of Sheet
-        More pictures, after the worst images.
+    metrics : mapping
+        Of the training and of the test images, ``test_...``.
+    base_model : str, optional
+        The value of ``--model``.
+    operations : sequence of str
+        Of ``--preprocess``.
+    log_history : sequence of mappings
+        ``trainer.state.log_history``.
+    training_images : Sheet
+        From `training_sheet`.
+
+    Returns
+    -------
+    str
+        The test figures in a line, and the table of the classes.
     """
+    fit = fit_metrics(log_history)
+    metrics = {**metrics, **results.metrics}
+    write_json(output_dir / "metrics.json", metrics | fit)
+    (output_dir / "plots").mkdir(exist_ok=True)
+    plot_training_curve(log_history, output_dir / "plots" / "training_curve.png")
     write_csv(output_dir / "per_class.csv", results.rows)
     with atomic_write(output_dir / "test_predictions.jsonl") as file:
         file.writelines(json.dumps(p, ensure_ascii=False) + "\n" for p in results.predictions)
-    write_sheets(output_dir, title, facts, results.report, [results.worst, *sheets])
+    shown = {name: metrics[name] for name in _SHOWN_METRICS if name in metrics}
+    facts = f"Test ({len(data.parts['test']):,} images): "
+    facts += ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    sheets = [results.worst, training_images]
+    if operations and data.first_image is not None:
+        sheets.append(preprocess_sheet(data.first_image, operations))
+    write_sheets(output_dir, f"Images: {data.task}", facts, results.report, sheets)
+    height, width = data.images.shape[1:3]
+    n_weights = model.num_parameters()
+    write_model_card(
+        output_dir,
+        title=f"Image model ({data.task})",
+        base_model=base_model,
+        task=_HUB_TASKS[data.task],
+        description=f"Trained to {data.task} images of {height} x {width} pixels; "
+        f"{n_weights:,} weights.",
+        data=data.describe(),
+        label_names=data.class_names,
+        metrics=shown | results.metrics,
+        data_type="image",
+        verdict=fit.get("fit_explained"),
+        report=results.report,
+        usage=image_usage(
+            output_dir,
+            has_pipeline=data.task == "classify"
+            and not (operations or data.context_names or data.second_names),
+            own_architecture=type(model).__module__.startswith("shared."),
+            second_input=data.second_inputs is not None,
+        ),
+        limits="The figures are those of images from the same source, at this size.",
+    )
+    return f"{facts}\n\n{results.report}"
 
 
 def write_sheets(
@@ -370,3 +479,52 @@ def write_sheets(
     )
     with atomic_write(output_dir / PAGE) as file:
         file.write(html)
+
+
+def image_usage(
+    folder: Path, *, has_pipeline: bool, own_architecture: bool, second_input: bool
+) -> str:
+    """Return how to load a model and use it on images, as Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    has_pipeline : bool
+        Whether a pipeline of transformers reads images as the model does: it classifies them, and
+        has no operations of ``--preprocess``, second input or second output.
+    own_architecture : bool
+    second_input : bool
+    """
+    contexts, arrays = "", ""
+    if second_input:
+        contexts, arrays = ', ["VALUE"]', " --second_input ARRAY"
+    usage = f"""In the folder of the project, or of a copy of the recipe (`./run.sh copy`), with
+images of any size:
+
+```python
+from shared.methods import load_image_predictor
+
+predict = load_image_predictor("{folder}")
+print(predict(["image.jpg"]{contexts})[0])
+```
+
+Or from the command line, all images of a folder:
+
+```bash
+accelerate launch recipes/images.py --model {folder} --predict FOLDER{arrays} \\
+    --output_dir predicted
+```"""
+    if has_pipeline:
+        option = ", trust_remote_code=True" if own_architecture else ""
+        usage += f"""
+
+Without the project:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("image-classification", model="{folder}"{option})
+print(classify("image.jpg"))
+```"""
+    return usage

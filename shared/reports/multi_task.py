@@ -20,7 +20,8 @@ from shared.reports.verdict import fit_metrics
 from shared.taggers.multi_task import task_folders, task_records
 
 if TYPE_CHECKING:
-    from shared.data.tasks import Task, TaskData
+    from shared.data.task_tables import TaskTable
+    from shared.data.tasks import Task, TaskData, TaskRows
 
 # Scores of a model: one dict for each seed, from `shared.evaluation.task_metrics.task_scores`.
 Scores = Sequence[Mapping[str, float]]
@@ -230,9 +231,16 @@ def write_task_predictions(
             ]
             picture = plots / f"numbers_{i + 1}.png"
             plot_predicted_numbers(numbers[0], numbers[1], task.name, picture)
-    with atomic_write(output_dir / "predictions.jsonl") as file:
+    write_task_records(output_dir / "predictions.jsonl", rows, records)
+
+
+def write_task_records(
+    path: Path, rows: TaskRows | TaskTable, records: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a line of JSON for each row: its number, its text, the predictions of all tasks."""
+    with atomic_write(path) as file:
         lines = zip(rows.rows, rows.texts, records, strict=True)
-        write_json_lines(file, ({"row": n, "text": text} | record for n, text, record in lines))
+        write_json_lines(file, ({"row": n, "text": text} | {**record} for n, text, record in lines))
 
 
 def multi_task_usage(folder: Path, data: TaskData) -> str:

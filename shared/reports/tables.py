@@ -12,7 +12,7 @@ from shared.cli.files import atomic_write, write_csv, write_json
 from shared.data.tables import Table
 from shared.data.writers import as_cell, write_json_lines
 from shared.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
-from shared.evaluation.cross_validation import fold_metrics
+from shared.evaluation.cross_validation import Fold, fold_metrics
 from shared.evaluation.decisions import top_k
 from shared.evaluation.importance import log_loss
 from shared.evaluation.metrics import (
@@ -28,21 +28,24 @@ from shared.plots.columns import plot_importance
 from shared.reports.cards import write_model_card
 from shared.reports.cross_validation import methods_table
 
+_SETTINGS = (
+    *("folds", "seed", "members", "hidden_size", "num_layers", "activation"),
+    *("normalization", "dropout", "initialization", "scaling", "embedding_size"),
+    *("learning_rate", "weight_decay", "per_device_train_batch_size", "class_weight"),
+)
 _PART_NAMES = {"oof": "All rows, out of fold", "test": "Test rows, mean of all folds"}
 
 
 def write_table_results(
     output_dir: Path,
+    args: Any,
     *,
     table: Table,
     labels: Mapping[str, np.ndarray],
+    folds: Sequence[Fold],
     fold_of: np.ndarray,
     scores: Mapping[str, Mapping[str, np.ndarray]],
     names: Mapping[str, str],
-    importances: np.ndarray,
-    settings: Mapping[str, Any],
-    description: str,
-    training_curve: str,
 ) -> str:
     """Write metrics, predictions, plots and the model card; return the text to print.
 
@@ -52,21 +55,22 @@ def write_table_results(
         Receives ``metrics.json``, ``per_class.csv``, ``importance.csv``, ``README.md`` (the model
         card), ``oof_predictions.jsonl``, ``test_predictions.jsonl`` if there is a test part, and
         ``plots/``.
+    args : TabularArguments and TrainingArguments
+        The settings of the networks, for ``metrics.json`` and the card.
     table : Table
     labels : mapping of part to array of shape (rows, classes)
         One-hot.
+    folds : sequence of Fold
+        Finished ones, with the scores ``importance``, float (columns,), and a training curve.
     fold_of : int array of shape (rows,)
         The fold that holds out each row of "oof".
     scores : mapping of method to mapping of part to array of shape (rows, classes)
         Probabilities. The first method is the model.
     names : mapping of method to its name in sentences
-    importances : float array of shape (folds, columns)
-    settings : mapping
-        For ``metrics.json``, and for the table of settings in the card.
-    description, training_curve : str
-        Markdown: what the model is, and the path of the plot of a training.
     """
     label_names = table.schema.label_names
+    settings = {name: getattr(args, name) for name in _SETTINGS}
+    importances = np.stack([fold.scores()["importance"] for fold in folds])
     model, *_ = scores
     predicted = {
         method: {part: top_k(of_part, 1) for part, of_part in of_method.items()}
@@ -139,7 +143,9 @@ def write_table_results(
         output_dir,
         title=f"{Path(table.source.split(':')[0]).name.split('.')[0]} classifier",
         base_model=None,
-        description=description,
+        description=f"Predicts the class of a row ({table.schema.label_column}): the mean "
+        f"probabilities of {args.members * args.folds} networks, {args.members} of each of "
+        f"{args.folds} folds.",
         data=table.describe(),
         label_names=label_names,
         metrics={key: metrics[key] for key in keys if key in metrics},
@@ -154,7 +160,7 @@ def write_table_results(
                 "Importance of columns": "plots/importance.png",
                 "Confusion matrix": "plots/confusion.png",
                 "Reliability": "plots/reliability.png",
-                "Training": training_curve,
+                "Training": f"{folds[0].folder.name}/training_curve.png",
             }.items()
         ),
         report=report,

@@ -36,8 +36,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "windows": [
             "Scaler",
             "WindowCollator",
+            "describe_parts",
             "fill_forward",
-            "future_columns",
             "split_windows",
             "window_rows",
         ],

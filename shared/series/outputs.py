@@ -43,6 +43,7 @@ def write_test_forecasts(
     places = [series.columns.index(name) for name in targets]
     scale, mean = scaler.scale[places], scaler.mean[places]
     write_csv(folder / "columns.csv", column_errors(forecasts, actual, targets, scale))
+    (folder / "plots").mkdir(exist_ok=True)
     by_step = step_errors(forecasts, actual)
     write_csv(folder / "step_errors.csv", by_step)
     if len(by_step) > 1:

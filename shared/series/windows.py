@@ -7,6 +7,7 @@ overlapping windows take no memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from shared.series.arguments import SeriesArguments
+    from shared.series.table import TimeSeries
 
 PARTS = ("train", "valid", "test")
 # Steps and lags that are compared to see whether a column holds the future of another one.
@@ -125,6 +127,37 @@ def fill_forward(values: np.ndarray) -> np.ndarray:
     last = np.where(is_known, np.arange(len(values))[:, None], 0)
     last = np.maximum.accumulate(last, axis=0)
     return np.take_along_axis(values, last, axis=0)
+
+
+def describe_parts(
+    series: TimeSeries,
+    borders: Mapping[str, tuple[int, int]],
+    starts: Mapping[str, np.ndarray],
+    places: list[int],
+    horizon: int,
+) -> str:
+    """Return a line for the columns to forecast, for each part, and for each of `future_columns`.
+
+    Parameters
+    ----------
+    series : TimeSeries
+    borders, starts
+        From `split_windows`.
+    places, horizon
+        As for `future_columns`.
+    """
+    lines = [f"forecast: {', '.join(series.columns[place] for place in places)}"]
+    for part, (first, end) in borders.items():
+        times = " to ".join(filter(None, series.time_texts(first, end)[:: max(end - first - 1, 1)]))
+        sizes = f"{end - first:,} steps, {len(starts[part]):,} windows"
+        lines.append(f"{part}: {sizes} {times}".rstrip())
+    train = series.values[slice(*borders["train"])]
+    for column, target, ahead in future_columns(train, places, horizon):
+        lines.append(
+            f"note: {series.columns[column]!r} has the value of {series.columns[target]!r} of "
+            f"{ahead} steps later; if it was computed from it, leave it out with --columns"
+        )
+    return "\n".join(lines)
 
 
 def future_columns(

@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],
         "loading": ["load_tagger", "load_taggers", "note_unknown_tokens"],
-        "means": ["MeanScorer", "mean_tagger", "save_mean"],
+        "means": ["MeanScorer", "mean_tagger", "save_mean", "save_mean_of_folds"],
         "tagger": ["Tagger"],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],

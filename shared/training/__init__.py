@@ -9,7 +9,7 @@ Modules:
 - `collators`: make batches of tokenised rows: padding, labels, masked tokens, augmented texts;
 - `token_blocks`: texts as blocks of tokens of equal length, for language models;
 - `sequences`: rows, batches and the Trainer of models that read a text and write another one;
-- `multi_task`: batches and the loss of several tasks;
+- `multi_task`: batches, the loss and its weights of several tasks;
 - `losses`: the loss functions, and weights for rare classes and labels;
 - `cloze`: fill-in-the-blank training: words that stand for labels, at the mask of a pattern;
 - `consistency`: training on unlabelled texts and changed copies of them; its losses are in
@@ -53,7 +53,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SampleGrids",
             "judge_discriminator",
         ],
-        "arguments": ["EpochTrainingArguments"],
+        "arguments": [
+            "CheckpointArguments",
+            "EpochTrainingArguments",
+            "ImageTrainingArguments",
+            "TableTrainingArguments",
+        ],
         "callbacks": [
             "CheckpointOnSignal",
             "EarlyStoppingArguments",
@@ -61,7 +66,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TrainingLog",
             "early_stopping",
         ],
-        "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
+        "checkpoints": [
+            "check_resume_switch",
+            "check_same_run",
+            "find_checkpoint",
+            "remove_checkpoints",
+        ],
         "cloze": [
             "ClozeCollator",
             "ClozeTrainer",
@@ -84,12 +94,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fit": ["judge_fit"],
         "health": ["ActivationMonitor", "check_health"],
         "images": [
-            "BoxLoss",
             "ImageCollator",
-            "PixelLoss",
-            "TwoOutputLoss",
+            "ImageLossArguments",
+            "image_loss",
             "image_rows",
-            "pixel_weights",
             "predict_masks",
         ],
         "losses": [
@@ -107,7 +115,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "span_loss",
             "token_losses",
         ],
-        "multi_task": ["MultiTaskCollator", "MultiTaskLoss", "task_dataset"],
+        "multi_task": [
+            "MultiTaskCollator",
+            "MultiTaskLoss",
+            "TaskWeightArguments",
+            "check_task_weights",
+            "multi_task_loss",
+            "task_dataset",
+        ],
         "optimization": [
             "TuningArguments",
             "check_tuning",

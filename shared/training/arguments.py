@@ -8,12 +8,53 @@ from typing import Literal
 from transformers import TrainingArguments
 
 from shared.cli.arguments import flag
+from shared.cli.errors import UserError
 from shared.cli.launch import choose_precision
 
 
 @dataclass
-class EpochTrainingArguments(TrainingArguments):
-    """Training flags: evaluate, log and save after each epoch, and keep the best checkpoint."""
+class CheckpointArguments(TrainingArguments):
+    """Flags that evaluate, log and save after each epoch, and keep the best checkpoint.
+
+    Without validation rows (``--valid_size 0``) all epochs are trained and the last one is kept. A
+    recipe with a flag ``predict`` trains nothing if it is set.
+    """
+
+    eval_strategy: str = flag(
+        "epoch", "When to evaluate on the validation set: no, steps, epoch (default: epoch)."
+    )
+    save_strategy: str = flag(
+        "epoch", "When to save a checkpoint: no, steps, epoch, best (default: epoch)."
+    )
+    save_total_limit: int | None = flag(
+        1, "Number of checkpoints to keep besides the best (default: 1)."
+    )
+    logging_strategy: str = flag(
+        "epoch", "When to log the training loss: no, steps, epoch (default: epoch)."
+    )
+    load_best_model_at_end: bool = flag(
+        True, "Use the checkpoint with the best validation metric, not the last (default: true)."
+    )
+    restore_callback_states_from_checkpoint: bool = flag(
+        True, "When resuming, restore the state of early stopping, too (default: true)."
+    )
+
+    def __post_init__(self):
+        is_prediction = bool(getattr(self, "predict", None))
+        if is_prediction and self.resume_from_checkpoint:
+            raise UserError(
+                "--resume_from_checkpoint: --predict trains nothing; remove one of them"
+            )
+        has_no_file = getattr(self, "valid_data", None) is None
+        if is_prediction or (getattr(self, "valid_size", None) == 0 and has_no_file):
+            self.eval_strategy, self.load_best_model_at_end = "no", False
+        choose_precision(self)  # before the Trainer checks that the device supports bfloat16
+        super().__post_init__()
+
+
+@dataclass
+class EpochTrainingArguments(CheckpointArguments):
+    """`CheckpointArguments` with defaults that suit the fine-tuning of an encoder on texts."""
 
     num_train_epochs: float = flag(8, "Maximum number of epochs (default: 8).")
     learning_rate: float = flag(
@@ -41,26 +82,8 @@ class EpochTrainingArguments(TrainingArguments):
         "Order of the training rows; group_by_length: random, with texts of similar length in a "
         "batch (default: group_by_length).",
     )
-    eval_strategy: str = flag(
-        "epoch", "When to evaluate on the validation set: no, steps, epoch (default: epoch)."
-    )
-    save_strategy: str = flag(
-        "epoch", "When to save a checkpoint: no, steps, epoch, best (default: epoch)."
-    )
-    save_total_limit: int | None = flag(
-        1, "Number of checkpoints to keep besides the best (default: 1)."
-    )
-    logging_strategy: str = flag(
-        "epoch", "When to log the training loss: no, steps, epoch (default: epoch)."
-    )
-    load_best_model_at_end: bool = flag(
-        True, "Use the checkpoint with the best validation metric, not the last (default: true)."
-    )
     metric_for_best_model: str | None = flag(
         "micro_f1", "Validation metric that selects the best checkpoint (default: micro_f1)."
-    )
-    restore_callback_states_from_checkpoint: bool = flag(
-        True, "When resuming, restore the state of early stopping, too (default: true)."
     )
     ddp_find_unused_parameters: bool | None = flag(
         False,
@@ -68,9 +91,32 @@ class EpochTrainingArguments(TrainingArguments):
         "step (default: false).",
     )
 
+
+@dataclass
+class TableTrainingArguments(EpochTrainingArguments):
+    """`EpochTrainingArguments` with defaults that suit small networks for the rows of a table."""
+
+    lr_scheduler_type: str = flag("constant", "Course of the learning rate (default: constant).")
+    warmup_steps: float = flag(0, "Warm-up steps; below 1: share of all steps (default: 0).")
+    per_device_train_batch_size: int = flag(256, "Rows per step and device (default: 256).")
+    per_device_eval_batch_size: int = flag(1024, "Rows per evaluation batch (default: 1024).")
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = flag(
+        "random", "Order of the training rows (default: random)."
+    )
+    bf16: bool | None = flag(False, "Train in bfloat16 (default: false; the networks are small).")
+
+
+@dataclass
+class ImageTrainingArguments(EpochTrainingArguments):
+    """`EpochTrainingArguments` with defaults that suit small networks for images."""
+
+    per_device_train_batch_size: int = flag(32, "Images per step and device (default: 32).")
+    per_device_eval_batch_size: int = flag(64, "Images per evaluation batch (default: 64).")
+    train_sampling_strategy: Literal["random", "sequential"] = flag(
+        "random", "Order of the training images (default: random)."
+    )
+    remove_unused_columns: bool = flag(False, "Must stay false (default: false).")
+
     def __post_init__(self):
-        if getattr(self, "valid_size", None) == 0 and getattr(self, "valid_data", None) is None:
-            # Nothing to evaluate on: train all epochs and keep the last one.
-            self.eval_strategy, self.load_best_model_at_end = "no", False
-        choose_precision(self)  # before the Trainer checks that the device supports bfloat16
+        self.label_names = ["labels"]  # not all of the networks name it
         super().__post_init__()

@@ -21,7 +21,7 @@ from shared.cli.launch import is_main_process, print_once
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PretrainedConfig, TrainerState
+    from transformers import PretrainedConfig, TrainerState, TrainingArguments
     from transformers.trainer_utils import TrainOutput
 
 _STATE_FILE = "trainer_state.json"
@@ -86,6 +86,19 @@ def find_checkpoint(output_dir: str, resume_from_checkpoint: str | None) -> str 
     if defect := checkpoint_defect(Path(choice)):
         raise UserError(f"--resume_from_checkpoint {choice}: {defect}")
     return choice
+
+
+def check_resume_switch(args: TrainingArguments, reason: str) -> None:
+    """Refuse a folder as ``--resume_from_checkpoint`` of a run with several trainings.
+
+    Parameters
+    ----------
+    args : TrainingArguments
+    reason : str
+        The end of the message, such as "each fold finds its own".
+    """
+    if str(args.resume_from_checkpoint or "false").lower() not in ("true", "false"):
+        raise UserError(f"--resume_from_checkpoint: true or false; {reason}")
 
 
 def newest_complete_checkpoint(output_dir: str) -> str | None:

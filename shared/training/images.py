@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from shared.cli.arguments import flag
 from shared.images.augmentation import augment_batch, draw_changes, move_boxes
 from shared.images.reading import IGNORED, ImageData
 from shared.training.collators import IGNORE_INDEX
@@ -163,6 +165,48 @@ def predict_masks(
             logits = model(pixel_values=batch["pixel_values"].to(model.device)).logits
         masks.append(_to_size(logits.cpu(), batch["labels"]).argmax(1)[0].numpy())
     return masks
+
+
+@dataclass
+class ImageLossArguments:
+    """Flags of the losses of images."""
+
+    class_weight: Literal["none", "balanced"] = flag(
+        "none",
+        "segment: weight of the classes in the loss, all equal, or higher if they have fewer "
+        "pixels (default: none).",
+    )
+    second_weight: list[float] = flag(
+        [0.3],
+        "Share of the second output in the loss; of several, the best is kept (default: .3).",
+        least=0,
+        most=1,
+    )
+
+
+def image_loss(
+    args: Any, data: ImageData, model: PreTrainedModel, *, second_weight: float = 0.0
+) -> SingleLabelLoss | TwoOutputLoss | PixelLoss | BoxLoss:
+    """Return the loss of the task of some images, for ``compute_loss_func``.
+
+    Parameters
+    ----------
+    args : ImageLossArguments with `label_smoothing_factor`
+    data : ImageData
+    model : PreTrainedModel
+        Of the task.
+    second_weight : float, default 0
+        Share of the second output, if the data have one.
+    """
+    n_classes, smoothing = len(data.class_names), args.label_smoothing_factor
+    if data.task == "segment":
+        balanced = args.class_weight == "balanced"
+        return PixelLoss(n_classes, pixel_weights(data) if balanced else None)
+    if data.task == "detect":
+        return BoxLoss(model.config.cell_size)
+    if data.second_names:
+        return TwoOutputLoss(n_classes, second_weight, smoothing)
+    return SingleLabelLoss(label_smoothing=smoothing)
 
 
 class TwoOutputLoss:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from shared.cli.arguments import flag
+from shared.cli.errors import UserError
 from shared.data.tasks import Task, TaskRows, task_columns
 from shared.models.tokenizers import tokenize_texts
 from shared.training.collators import SoftLabelCollator
@@ -16,6 +19,70 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from shared.data.tasks import TaskData
+
+
+@dataclass
+class TaskWeightArguments:
+    """Flags of the losses of several tasks; `check_task_weights` checks them."""
+
+    task_weighting: Literal["uninformed", "uncertainty", "none"] = flag(
+        "uninformed",
+        "Losses of the tasks: divided by that of the best constant prediction, weighted by learned "
+        "uncertainty, or as they are (default: uninformed).",
+    )
+    task_weights: list[float] = flag(
+        [], "Weight of each task, in the order of --tasks (default: all equal).", least=0, most=1e6
+    )
+    sweep: list[float] = flag(
+        [],
+        "Also train both of two tasks with these weights of the first one; the second has the rest "
+        "to 1 (default: none).",
+        above=0,
+        below=1,
+    )
+    class_weight: Literal["none", "balanced"] = flag(
+        "balanced", "Loss weight of labels: all equal, or higher if rarer (default: balanced)."
+    )
+
+
+def check_task_weights(args: Any) -> None:
+    """Refuse weights that do not fit the tasks or each other.
+
+    Parameters
+    ----------
+    args : TaskWeightArguments and `shared.data.TaskArguments`
+    """
+    if args.task_weights and len(args.task_weights) != len(args.tasks):
+        raise UserError(f"--task_weights: give {len(args.tasks)} numbers, one for each task")
+    if args.task_weights and not all(args.task_weights):
+        raise UserError("--task_weights: a task of weight 0 learns nothing; remove it instead")
+    if args.task_weighting == "uncertainty" and (args.task_weights or args.sweep):
+        raise UserError("--task_weighting uncertainty: learns the weights; give none")
+    if args.sweep and len(args.tasks) != 2:
+        raise UserError(f"--sweep: for two tasks, not {len(args.tasks)}")
+
+
+def multi_task_loss(
+    args: TaskWeightArguments, data: TaskData, weights: Sequence[float] | None
+) -> MultiTaskLoss:
+    """Return the loss of the tasks of some rows, for ``compute_loss_func``.
+
+    Parameters
+    ----------
+    args : TaskWeightArguments
+    data : TaskData
+    weights : sequence of float, optional
+        Of each task, in place of ``--task_weights``; None: all 1.
+    """
+    return MultiTaskLoss(
+        data.tasks,
+        data.parts["train"].targets,
+        weights=weights,
+        normalize=args.task_weighting == "uninformed",
+        balanced=args.class_weight == "balanced",
+    )
 
 
 class MultiTaskCollator(SoftLabelCollator):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.training.checkpoints import REFIT_FOLDER, find_checkpoint
+from shared.training.checkpoints import REFIT_FOLDER, check_resume_switch, find_checkpoint
 
 if TYPE_CHECKING:
     from shared.training.trainer import LengthGroupedTrainer
@@ -59,8 +59,7 @@ def refit_arguments(args: Any) -> Any:
             raise UserError(f"--refit: trains on all labelled rows; remove --{name}")
     if args.test_data and (args.valid_data or not args.valid_size):
         raise UserError("--refit: all rows of --data are training rows already; remove the flag")
-    if str(args.resume_from_checkpoint or "false").lower() not in ("true", "false"):
-        raise UserError("--resume_from_checkpoint: true or false; --refit trains twice")
+    check_resume_switch(args, "--refit trains twice")
     again.output_dir = str(Path(args.output_dir) / REFIT_FOLDER)
     again.resume_from_checkpoint = find_checkpoint(again.output_dir, args.resume_from_checkpoint)
     again.eval_strategy, again.eval_on_start, again.load_best_model_at_end = "no", False, False

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from command_line import Recipe, launch, read_json, read_lines
+from command_line import Recipe, launch, read_json, read_lines, write
 from forks import run_script
 
 from shared.taggers import load_tagger
@@ -65,7 +65,7 @@ def test_a_mean_of_two_methods_is_one_tagger(finished, flags, monkeypatch, capfd
     recipe = Recipe("best", monkeypatch, capfd, *flags, *FAST, "--output_dir", folder)
     choose = recipe.module.choose_candidate
 
-    def take_the_mean(candidates):
+    def take_the_mean(candidates, **options):
         means = [c for c in candidates if c.names == ("tfidf", "few_label_probe")]
         return choose(means + candidates)[0] and (means[0], "It was taken.")
 
@@ -121,3 +121,63 @@ def test_fine_tuning_is_a_candidate(flags, tmp_path):
     )
     assert "mean of tfidf and fine_tuning" in process.stdout
     assert load_tagger(tmp_path / "out")("the memory is too slow")["scores"]
+
+
+@pytest.fixture
+def dated(tiny_issues, tmp_path):
+    """The tiny issues, each a day later than the one before; the last 12 have no labels."""
+    rows = [
+        row | {"when": 1_700_000_000 + 86_400 * i, "part": ("train", "dev", "test")[i // 40 % 3]}
+        for i, row in enumerate(read_lines(tiny_issues))
+    ]
+    return write(tmp_path / "dated.jsonl", rows)
+
+
+def test_newer_rows_choose_and_the_newest_ones_test_what_was_taken(
+    flags, dated, monkeypatch, capfd, tmp_path
+):
+    folder = tmp_path / "out"
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--data", dated, "--output_dir", folder)
+    by_time = ("--split_time", "when", "--candidates", "naive_bayes", "tfidf")
+    printed = recipe(*by_time)
+    assert "Candidates, each tested on the validation texts: naive_bayes, tfidf" in printed
+    assert " on the validation texts" in printed.split(" taken", 1)[1]
+    assert "Test (30 texts)" in printed
+    times = {row["title"]: row["when"] for row in read_lines(dated)}
+    when = {"train": [], "test": []}
+    for row in read_lines(folder / "choice.jsonl"):
+        when[row["part"]].append(times[row["text"].split("\n")[0]])
+    assert max(when["train"]) < min(when["test"])
+    lines = read_lines(folder / "test_predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(91, 121))  # in the file of the user
+    for name in ("naive_bayes", "tfidf"):
+        assert read_json(folder / "cells" / name / "metrics.json")["test_samples"] == 30
+    metrics = read_json(folder / "metrics.json")
+    assert (metrics["split"], metrics["valid_samples"], metrics["test_samples"]) == ("time", 30, 30)
+    tagger = load_tagger(folder)
+    for line, tag in zip(lines, tagger([line["text"] for line in lines]), strict=True):
+        assert sorted(tag["labels"]) == sorted(line["labels"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "on 30 test texts, which no choice has seen" in card
+    # Nothing is computed again, unless the rows are divided in another way.
+    monkeypatch.setattr(recipe.module, "run_jobs", lambda jobs, **options: len(jobs))
+    assert "Test (30 texts)" in recipe(*by_time)
+    assert "a candidate failed" in recipe.mistake(*by_time, "--test_size", 0.2)
+
+
+def test_fine_tuning_gets_the_same_rows_as_the_others(flags, dated, monkeypatch, capfd, tmp_path):
+    recipe = Recipe("best", monkeypatch, capfd, *flags, "--data", dated)
+    commands = []
+    monkeypatch.setattr(
+        recipe.module, "run_jobs", lambda jobs, **options: commands.extend(jobs) or 1
+    )
+    for name in ("tfidf", "fine_tuning"):
+        folder = ("--output_dir", tmp_path / "out", "--candidates", name, "--minutes", 1e4)
+        recipe.mistake("--split_by", "part", *folder)
+    words, trained = ([*job.command] for job in commands)
+    shared_flags = [f"--data={tmp_path / 'out' / 'choice.jsonl'}", "--split_by=part"]
+    assert [*words[1:3]] == [*trained[1:3]] == shared_flags
+    assert "--evaluate=held_out" in words
+    assert "--folds=3" in trained
+    assert "--folds=3" not in words
+    assert {job.data for job in commands} == {commands[0].data}

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import shared.models.gan_networks as networks
+from shared.methods.feature_classifier import classifier_settings
 
 
 @pytest.fixture
@@ -122,14 +123,14 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(recipe, tmp_path, monkeyp
 def test_flags_of_the_generator_do_not_change_the_classifier_of_the_features(recipe, tmp_path):
     Arguments, folder = recipe.module.GanRecipeArguments, tmp_path / "features"
     common = {"output_dir": str(tmp_path), "use_cpu": True, "seed": 3, "feature_epochs": 2}
-    plain = recipe.module.classifier_settings(Arguments(**common), folder)
+    plain = classifier_settings(Arguments(**common), folder)
     changed = Arguments(
         **common,
         **{"max_steps": 3, "optim": "sgd", "weight_decay": 0.5, "lr_scheduler_type": "cosine"},
         **{"warmup_steps": 5, "max_grad_norm": 0.1, "adam_beta2": 0.5, "data_seed": 1},
         **{"per_device_train_batch_size": 7, "label_smoothing_factor": 0.1, "learning_rate": 1},
     )
-    settings = recipe.module.classifier_settings(changed, folder)
+    settings = classifier_settings(changed, folder)
     assert settings.to_dict() == plain.to_dict()
     assert (settings.seed, settings.num_train_epochs, settings.max_steps) == (3, 2, -1)
     assert settings.output_dir == str(folder)

@@ -121,6 +121,17 @@ def test_further_columns_weights_and_seeds(recipe, rows, tmp_path, tiny_model):
     for line, record in zip(predicted, expected, strict=True):
         assert line["first"]["labels"] == record["first"]["labels"]
         assert line["size"]["value"] == pytest.approx(record["size"]["value"], abs=1e-4)
+    blank = {"title": "", "body": " "}
+    write(new, [rows[0], rows[1] | blank, rows[2]])
+    printed = recipe(*flags)
+    assert "left out 1 without text (row 2)" in printed
+    assert "2 rows are predicted" in printed
+    predicted = tmp_path / "predicted" / "predictions.jsonl"
+    assert [line["row"] for line in read_lines(predicted)] == [1, 3]
+    predicted.unlink()
+    write(new, [rows[0] | blank])
+    assert "new.jsonl: no row has a text in title, body" in recipe.mistake(*flags)
+    assert not predicted.exists()
     write(new, [{"title": "a", "body": "b", "votes": 1}])
     assert "no column 'author'" in recipe.mistake(*flags)
     assert "no model of several tasks" in recipe.mistake(*flags, "--model", tiny_model)

@@ -66,7 +66,7 @@ def test_parts_from_the_command_line(recipe, dated, tmp_path):
             "the validation rows are",
         ),
         ("domain_adaptation", ["--split_time", "when"], "divides unlabelled texts at"),
-        ("best", ["--split_time", "when"], "this recipe cannot divide rows by a column; --help"),
+        ("explore", ["--split_time", "when"], "this recipe cannot divide rows by a column; --help"),
         ("document_classification", ["--test_size", 0.5], "only with --split_time; else all rows"),
     ],
 )

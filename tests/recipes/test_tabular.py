@@ -138,6 +138,15 @@ def test_health_is_checked_and_nothing_is_trained(recipe, tmp_path):
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
+def test_a_class_with_one_row_is_named(recipe, rows, tmp_path):
+    changed = [*rows[:-1], (*rows[-1][:3], "rare")]
+    flags = ("--data", table(tmp_path / "rare.csv", changed), "--health_check")
+    line = next(line for line in recipe(*flags).splitlines() if " on fewer " in line)
+    assert line.startswith(
+        "note: labels on fewer rows than the 2 folds: rare (1); a label on one row"
+    )
+
+
 def test_mistakes(recipe, rows, tmp_path):
     assert "give both" in recipe.mistake("--predict", "rows.csv")
     assert "no such folder" in recipe.mistake("--predict", "rows.csv", "--model", "nowhere")

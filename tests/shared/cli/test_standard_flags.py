@@ -61,6 +61,16 @@ def test_the_message_says_what_is_allowed(flags, expected):
     assert refusal(*flags) == expected
 
 
+def test_columns_are_not_removed_where_they_stay_by_default():
+    @dataclass
+    class AllColumns(TrainingArguments):
+        remove_unused_columns: bool = flag(False, "Must stay false.")
+
+    with pytest.raises(UserError, match="--remove_unused_columns: the collator reads all columns"):
+        parse_arguments(AllColumns, ["--use_cpu", "--remove_unused_columns", "true"])
+    assert parse("--remove_unused_columns", "true").remove_unused_columns
+
+
 def test_values_within_their_ranges_are_taken():
     args = parse("--share", 1, "--sizes", 1, 2, "--seed", 2**32 - 1, "--max_steps", -1)
     assert (args.share, args.sizes, args.seed) == (1, [1, 2], 2**32 - 1)

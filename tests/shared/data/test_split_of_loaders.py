@@ -66,7 +66,7 @@ def documents(args):
 
 
 def tasks(args):
-    data = load_tasks(args)
+    data = load_tasks(args, seed=args.seed)
     return data, {part: rows.texts for part, rows in data.parts.items()}
 
 

@@ -30,7 +30,7 @@ def load(tmp_path, rows, *, seed=1, **flags):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     args = TaskArguments(data=str(path), **flags)
     args.seed = seed
-    return load_tasks(args)
+    return load_tasks(args, seed=args.seed)
 
 
 def mistake(*args, **flags):
@@ -112,6 +112,14 @@ def test_numbers_are_scaled_and_categories_coded_by_the_training_rows():
     np.testing.assert_allclose(numbers[:4, 0], (np.arange(4) - 1.5) / np.std(np.arange(4)))
     assert numbers[4].tolist() == [0, 1]  # missing
     assert numbers[5].tolist() == [10, 0]  # no outlier drowns the text
+
+
+def test_rows_without_text_are_named():
+    rows = [{"text": "" if i % 2 else f"t {i}"} for i in range(13)]
+    source = Source("rows", "", ["text"], lambda *_: iter(rows))
+    table = collect_rows(source, ["text"])
+    assert table.rows == list(range(1, 14, 2))
+    assert table.notes == ["rows: left out 6 without text (rows 2, 4, 6, 8, 10, ...)"]
 
 
 def test_a_number_that_does_not_vary_is_no_division_by_zero():
@@ -247,5 +255,5 @@ def test_a_row_without_text_is_left_out_of_all_columns():
     assert table.rows == [1, 3]
     assert table.numbers["n"].tolist() == [1, 3]
     assert table.categories["c"] == ["x", "z"]
-    assert table.notes == ["rows: left out without text 1, pull requests 1"]
+    assert table.notes == ["rows: left out 1 pull request, 1 without text (row 2)"]
     assert collect_rows(source, ["text"], pull_requests=True, **options).rows == [1, 3, 4]

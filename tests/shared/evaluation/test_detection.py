@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import EvalPrediction
 
 from shared.evaluation.detection import (
     average_precisions,
@@ -112,12 +113,10 @@ def test_a_worked_example():
 
 
 def test_the_tuned_score_has_the_best_f1():
-    true = [np.array([box(0), box(20), box(40)], float)]
-    predicted = [
-        np.array([box(0, 0.9), box(20, 0.6), box(70, 0.5), box(80, 0.4), box(40, 0.3)], float)
-    ]
-    assert tune_score(predicted, true) == 0.6
-    assert tune_score([np.zeros((0, 6))], true) == 0.5
+    true = np.array([[box(0), box(20), box(40)]], float)
+    rows = [box(0, 0.9), box(20, 0.6), box(70, 0.5), box(80, 0.4), box(40, 0.3), [0.0] * 6]
+    assert tune_score(EvalPrediction(np.array([rows], float), true)) == 0.6
+    assert tune_score(EvalPrediction(np.zeros((1, 1, 6)), true)) == 0.5
 
 
 def test_overlapping_boxes_of_a_class_are_removed_and_the_loss_row_is_no_box():

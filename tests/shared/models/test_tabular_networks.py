@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from shared.data.tables import TableRows, TableSchema
 from shared.models import TabularArguments, build_tabular_model, join_members
 
 NAN = float("nan")
@@ -22,9 +23,13 @@ def rows():
 def build(rows, **settings):
     torch.manual_seed(settings.pop("seed", 0))
     args = TabularArguments(**{"members": 3, "hidden_size": 8, **settings})
-    return build_tabular_model(
-        args, *rows, category_counts=[3, 2], label_names=["a", "b", "c"], table={"x": 1}
-    ).eval()
+    numbers, codes = rows
+    categories = {"colour": ["", "red", "blue"], "kind": ["old", "new"]}
+    columns = [f"number {i}" for i in range(numbers.shape[1])]
+    zeros = [0.0] * len(columns)
+    schema = TableSchema("label", ["a", "b", "c"], columns, zeros, zeros, categories, [])
+    places = np.arange(len(numbers))
+    return build_tabular_model(args, schema, TableRows(numbers, codes, places % 3, places)).eval()
 
 
 def outputs(model, numbers, codes):

@@ -1,11 +1,13 @@
 """The choice of a tagger by out-of-fold scores."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from shared.cli.errors import UserError
+from shared.data.choice import ChoiceRows
 from shared.evaluation.rules import DecisionRule
 from shared.reports.candidates import (
     Candidate,
@@ -13,11 +15,26 @@ from shared.reports.candidates import (
     choose_candidate,
     mean_candidates,
     read_candidate,
+    scores_to_report,
 )
+from shared.taggers.tagger import Tagger
 
 RULE = DecisionRule((0.5, 0.5))
 RNG = np.random.default_rng(0)
 LABELS = np.eye(2, dtype=np.uint8)[RNG.integers(2, size=200)]
+
+
+def choice_of(rows, labels, fold_of=None):
+    """What candidates are measured on: rows with the labels a and b."""
+    words = {"flags": [], "evaluate": [], "title": "", "measured": "", "fingerprint": ""}
+    return ChoiceRows(
+        rows=np.array(rows),
+        labels=labels,
+        label_names=["a", "b"],
+        fold_of=fold_of,
+        n_rows=len(rows),
+        **words,
+    )
 
 
 def candidate(name, noise):
@@ -75,10 +92,24 @@ def test_predictions_are_read_in_the_order_of_the_rows(tmp_path):
     ]
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    options = {"labels": LABELS[:2], "label_names": ["a", "b"]}
-    read = read_candidate("words", path, RULE, rows=[2, 7], **options)
+    read = read_candidate("words", path, RULE, choice_of([2, 7], LABELS[:2]))
     assert read.name == "words"
     assert read.scores.tolist() == [[0.1, 0.3], [0.2, 0.9]]
     assert read.predicted.tolist() == [[False, False], [False, True]]
     with pytest.raises(UserError, match="has other rows than --data"):
-        read_candidate("words", path, RULE, rows=[2, 8], **options)
+        read_candidate("words", path, RULE, choice_of([2, 8], LABELS[:2]))
+
+
+def test_a_label_that_the_tagger_does_not_know_is_never_predicted():
+    corpus = SimpleNamespace(label_names=["a", "b", "new"])
+    split = SimpleNamespace(rows={"test": {"text": np.array(["one", "two"])}}, corpus=corpus)
+    of_tests = np.array([[0.7, 0.1], [0.4, 0.6]])
+    tagger = Tagger(["b", "a"], DecisionRule((0.65, 0.5)), lambda texts: of_tests)
+    valid = Candidate(("x",), LABELS[:3], LABELS[:3] * 0.9, LABELS[:3] > 0, RULE)
+    choice = choice_of([1, 2, 3], LABELS[:3])
+    scores, predicted, rule = scores_to_report(valid, tagger, split, choice)
+    assert scores["test"].tolist() == [[0.1, 0.7, 0], [0.6, 0.4, 0]]
+    assert predicted["test"].tolist() == [[False, True, False], [True, False, False]]
+    assert (rule.choose(scores["test"]) == predicted["test"]).all()
+    assert scores["valid"][:, 2].tolist() == [0, 0, 0]
+    assert (predicted["valid"][:, :2] == valid.predicted).all()

@@ -1,18 +1,28 @@
 """What is said of images, and what of it is published."""
 
+import json
+
 import numpy as np
 import pytest
+from torch.nn import Linear
 
 from shared.images.reading import IGNORED, ImageData
 from shared.reports.image_predictions import _png_names
-from shared.reports.images import box_results, class_results, mask_results, overlay, text_table
-from shared.reports.images import write_image_results as write
+from shared.reports.images import (
+    Sheet,
+    box_results,
+    class_results,
+    mask_results,
+    overlay,
+    text_table,
+    write_image_results,
+)
 from shared.reports.page import without_texts
 
 
 def data_of(task, targets, n=3):
     pixels = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    parts = {"train": np.arange(0), "valid": np.arange(0), "test": np.arange(n)}
+    parts = {"train": np.arange(n), "valid": np.arange(0), "test": np.arange(n)}
     return ImageData(task, pixels, ["<a>", "b"], targets, ["x", "y", "z"], "here", parts)
 
 
@@ -21,9 +31,19 @@ def test_the_surest_errors_come_first_and_pictures_are_not_published(tmp_path):
     results = class_results(data, np.array([[0, 2.0], [9, 0], [5, 0]]))
     assert [caption.splitlines()[0] for caption in results.worst.captions] == ["b", "<a>"]
     assert [row["label"] for row in results.predictions] == ["b", "<a>", "<a>"]
-    low, high = results.interval.values()
+    nearest, low, high = results.metrics.values()
+    assert nearest == 1  # the test images are those of the training
     assert 0 <= low <= 1 / 3 <= high <= 1
-    write(tmp_path, "Title", "facts", results, [])
+    model = Linear(2, 2)
+    model.num_parameters = lambda: 6
+    settings = {"base_model": None, "operations": [], "log_history": [{"loss": 1, "epoch": 1}]}
+    settings["training_images"] = Sheet("Training images", "", [], [])
+    report = write_image_results(
+        tmp_path, model, data, results, {"test_accuracy": 1 / 3}, **settings
+    )
+    assert report.startswith("Test (3 images): test_accuracy 0.333, nearest_accuracy 1.000\n\n")
+    assert json.loads((tmp_path / "metrics.json").read_text())["nearest_accuracy"] == 1
+    assert "# Image model (classify)" in (tmp_path / "README.md").read_text(encoding="utf-8")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;a&gt;" in page
     assert "<script>\n\n</script>" in page  # no library of charts
@@ -45,7 +65,7 @@ def test_the_worst_masks(tmp_path):
     results = mask_results(data, counts, masks_of)
     assert asked == [1, 2, 0]
     assert results.rows[0]["iou"] == pytest.approx(144 / 192)
-    assert results.interval["test_mean_iou_low"] <= 144 / 192 / 2 <= 1
+    assert results.metrics["test_mean_iou_low"] <= 144 / 192 / 2 <= 1
     coloured = overlay(np.full((1, 2, 3), 200, np.uint8), np.array([[0, IGNORED]]))
     assert coloured[0, 1].tolist() == [90, 90, 90]
     assert coloured[0, 0].tolist() != [90, 90, 90]
