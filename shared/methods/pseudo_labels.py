@@ -129,7 +129,8 @@ def choose_texts(
     acquisition : {"easy", "hard", "uniform", "surest"}
         Texts of a class are drawn without replacement, with a probability that is proportional to
         1 - B or to B, with the uncertainty B (equations 10 and 11 of the paper), or the same for
-        all. "surest": not drawn, but those with the highest score of their class.
+        all. Where a text has a B above 1, as with many labels, 1 - B is 1 - B / the highest one.
+        "surest": not drawn, but those with the highest score of their class; of equal scores, any.
     seed : int or tuple of int
         The draw depends on it and on the predictions, and changes little if they do.
 
@@ -143,21 +144,21 @@ def choose_texts(
     # and noise. Unlike a draw from the sums of all weights, it hardly changes if a weight does.
     noise = np.random.default_rng(seed).gumbel(size=len(best))
     if acquisition == "surest":
-        keys = predictions.scores.max(axis=1, initial=0)
+        order = np.lexsort((noise, -predictions.scores.max(axis=1, initial=0)))
     else:
         uncertainty = predictions.uncertainty
         weights = {
-            "easy": 1 - uncertainty,
+            "easy": 1 - uncertainty / np.fmax.reduce(uncertainty, initial=1),
             "hard": uncertainty,
             "uniform": np.ones(len(best)),
         }[acquisition]
         keys = np.log(np.maximum(weights, np.finfo(float).tiny)) + noise
+        order = np.argsort(-keys, kind="stable")
     chosen = [np.zeros(0, np.int64)]
     # From the smallest class to the largest: each gives an equal part of what is still to choose.
     for n_done, i in enumerate(np.argsort(sizes, kind="stable")):
         n_of_class = (n_texts - sum(map(len, chosen))) // (len(classes) - n_done)
-        rows = np.flatnonzero(best == classes[i])
-        chosen.append(rows[np.argsort(-keys[rows], kind="stable")[:n_of_class]])
+        chosen.append(order[best[order] == classes[i]][:n_of_class])
     return np.sort(np.concatenate(chosen))
 
 
@@ -197,10 +198,13 @@ def student_weights(labelled: np.ndarray, chosen: np.ndarray, share: float) -> n
         Weights of the labelled rows and of the chosen unlabelled texts, among themselves.
     share : float
         The labelled rows have at least this share of all weights, so that a few of them are not
-        lost among thousands of pseudo-labels.
+        lost among thousands of pseudo-labels. Where all weights of one kind are 0, the other kind
+        has all.
     """
     n_rows = len(labelled) + len(chosen)
-    share = max(share, len(labelled) / n_rows) if len(labelled) else 0.0
+    share = max(share, len(labelled) / n_rows) if labelled.any() else 0.0
+    if not chosen.any():
+        share = 1.0
     shares = zip((labelled, chosen), (share, 1 - share), strict=True)
-    parts = [w * part * n_rows / w.sum() if len(w) else w for w, part in shares]
+    parts = [w * part * n_rows / w.sum() if w.any() else w for w, part in shares]
     return np.concatenate(parts)

@@ -56,6 +56,33 @@ def test_a_text_is_drawn_as_often_as_the_equation_says(acquisition, weights):
     assert np.bincount(drawn) / 2000 == pytest.approx(weights, abs=0.03)
 
 
+def test_easy_texts_are_told_from_hard_ones_of_many_labels():
+    """The uncertainty of many labels is above 1 nat, where 1 - B would be below 0."""
+    p = TeacherPredictions(np.tile([0.8, 0.2], (2, 1)), np.array([1.5, 3.0]), np.zeros(2))
+    drawn = [choose_texts(p, 1, "easy", seed=seed).item() for seed in range(300)]
+    assert np.mean(drawn) < 0.05
+
+
+def test_of_texts_with_equal_scores_not_the_first_ones_are_the_surest():
+    p = TeacherPredictions(np.tile([0.9, 0.1], (400, 1)), np.zeros(400), np.zeros(400))
+    chosen = choose_texts(p, 40, "surest", seed=0)
+    assert 0.3 < np.mean(chosen) / 400 < 0.7
+    np.testing.assert_array_equal(chosen, choose_texts(p, 40, "surest", seed=0))
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_fewer_texts_than_classes_are_chosen(acquisition):
+    p = TeacherPredictions(np.eye(5), np.full(5, 0.5), np.zeros(5))
+    assert len(choose_texts(p, 2, acquisition, seed=0)) == 2
+
+
+@pytest.mark.parametrize("acquisition", ["easy", "hard", "surest"])
+def test_a_text_without_a_score_is_the_last_one(acquisition):
+    scores = np.array([[np.nan, np.nan], [0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+    p = TeacherPredictions(scores, np.array([np.nan, 0.1, 2.0, 0.5]), np.ones(4))
+    assert 0 not in choose_texts(p, 3, acquisition, seed=0)
+
+
 def test_the_surest_texts_have_the_highest_scores_of_their_class():
     p = predictions()
     chosen = choose_texts(p, 30, "surest", seed=0)
@@ -115,6 +142,12 @@ def test_many_labelled_rows_keep_the_weight_of_their_number():
 def test_either_part_may_be_missing():
     assert student_weights(np.ones(3), np.zeros(0), 0.1) == pytest.approx(np.ones(3))
     assert student_weights(np.zeros(0), np.array([1.0, 3.0]), 0.1) == pytest.approx([0.5, 1.5])
+
+
+def test_rows_without_any_weight_leave_it_to_the_others():
+    """Labels of a language model whose confidence is 0."""
+    assert student_weights(np.zeros(2), np.ones(2), 0.5) == pytest.approx([0, 0, 2, 2])
+    assert student_weights(np.ones(2), np.zeros(2), 0.1) == pytest.approx([2, 2, 0, 0])
 
 
 def test_the_rows_of_a_student_are_labelled_ones_and_chosen_ones():
