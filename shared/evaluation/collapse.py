@@ -47,7 +47,8 @@ def describe_collapse(
         Labels that the supervised model and the trained one predict for the examples and for
         unlabelled texts.
     y_train : array of shape (rows, labels)
-        Multi-hot labels of the examples.
+        Multi-hot labels of the examples. Without any, classes are compared with the predictions of
+        the supervised model alone.
     label_names : sequence of str
 
     Returns
@@ -57,7 +58,7 @@ def describe_collapse(
     """
     before = supervised["unlabelled"].mean(axis=0)  # (labels,), texts per text
     after = trained["unlabelled"].mean(axis=0)
-    examples = np.mean(y_train, axis=0)
+    examples = np.mean(y_train, axis=0) if len(y_train) else before
     expected = np.minimum(before, examples)
     lost = after < LOST_CLASS * expected
     n_lost = len(supervised["unlabelled"]) * expected[lost].sum()
@@ -71,6 +72,8 @@ def describe_collapse(
     most = max(before.sum(), examples.sum())
     if after.sum() > EXCESS * most:
         return f"{after.sum():.1f} labels per unlabelled text are predicted, {most:.1f} before"
+    if not len(y_train):
+        return None
     f1 = {
         name: f1_scores(y_train, predicted["train"])["micro_f1"]
         for name, predicted in (("before", supervised), ("after", trained))

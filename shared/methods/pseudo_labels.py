@@ -1,19 +1,21 @@
 """Pseudo-labels: which unlabelled texts a student learns from, with which labels and weights.
 
-The rows are chosen class by class, the same number of each, by how much the teacher doubts its
-predictions; the loss of a row has a higher weight, the surer the teacher is (sections 3.2 and 3.3
-of Mukherjee and Awadallah 2020, see `shared.methods.uncertainty`).
+A `Teacher` labels the unlabelled texts. `choose_texts` chooses among them class by class, the same
+number of each, by how much the teacher doubts its predictions; the loss of a row has a higher
+weight, the surer the teacher is (sections 3.2 and 3.3 of Mukherjee and Awadallah 2020, see
+`shared.methods.uncertainty`). `student_rows` joins them with the labelled texts.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from shared.cli.arguments import flag
 from shared.evaluation.decisions import sigmoid, softmax
 from shared.methods.uncertainty import DropoutPasses, bald, entropy, label_variance
 from shared.training.collators import with_soft_labels
@@ -22,9 +24,69 @@ from shared.training.trainer import LengthGroupedTrainer
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from shared.evaluation.rules import DecisionRule
+
+    # Tokenised rows, their labels or probabilities (rows, labels), and their weights (rows,).
     LabelledRows = tuple[Dataset, np.ndarray, np.ndarray]
 
 SMALLEST_VARIANCE = 1e-10  # of a text in which all passes agree; the weight stays finite
+
+
+@dataclass
+class AcquisitionArguments:
+    """Flags about the texts that a student learns from, which `Teacher.choose` reads."""
+
+    uncertainty: Literal["dropout", "none"] = flag(
+        "dropout",
+        "dropout: passes with dropout say how far the teacher doubts a text, and the texts weigh "
+        "accordingly; none: one pass, and all have the same weight (default: dropout).",
+    )
+    passes: int = flag(
+        5, "Passes of --uncertainty dropout over each unlabelled text (default: 5).", least=2
+    )
+    acquisition: Literal["surest", "easy", "hard", "uniform"] = flag(
+        "surest",
+        "Which texts of a class are chosen: those with the highest scores (surest); or drawn, "
+        "rather those without doubt (easy), those in doubt (hard), or any (uniform) (default: "
+        "surest).",
+    )
+    chosen: float = flag(
+        0.5,
+        "Share of the unlabelled texts that a student learns from, the same number of each "
+        "predicted class (default: 0.5).",
+        above=0,
+        most=1,
+    )
+    pseudo_labels: Literal["hard", "soft"] = flag(
+        "hard",
+        "Labels of the chosen texts: what the teacher decides for, or its probabilities (default: "
+        "hard).",
+    )
+
+
+@dataclass
+class StudentArguments:
+    """The flags of recipes whose last training is that of a student, on pseudo-labels."""
+
+    labelled_share: float = flag(
+        0.1,
+        "Share of the labelled texts in the loss of a student (default: .1).",
+        above=0,
+        below=1,
+    )
+    student_epochs: float = flag(
+        3, "Epochs of a student (default: 3; --num_train_epochs is for its first teacher).", above=0
+    )
+    valid_size: float = flag(
+        0.0,
+        "Share of the labelled rows for a validation set, which chooses thresholds, and between "
+        "epochs and rounds if there are several (default: 0, none).",
+        least=0,
+        below=1,
+    )
+
+
+# --- teachers ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,6 +175,69 @@ class TeacherPredictions:
         return -np.log(np.maximum(self.variance, SMALLEST_VARIANCE))
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A model that labels the unlabelled texts for a student, who may be the next teacher.
+
+    Attributes
+    ----------
+    round : int
+        0 for the first teacher.
+    predictions : TeacherPredictions
+        About the unlabelled texts.
+    labels : mapping of "train" and "unlabelled" to bool array (rows, labels)
+        Those that it predicts.
+    rule : DecisionRule
+        That chose them.
+    valid_f1 : float
+        Micro F1 on the validation rows; 0 without any.
+    trainer : LengthGroupedTrainer, optional
+        None if it was trained in another run.
+    chosen : LabelledRows, optional
+        The unlabelled texts that it was trained on, as another teacher labelled them.
+    """
+
+    round: int
+    predictions: TeacherPredictions
+    labels: Mapping[str, np.ndarray]
+    rule: DecisionRule
+    valid_f1: float = 0.0
+    trainer: LengthGroupedTrainer | None = None
+    chosen: LabelledRows | None = None
+
+    def choose(
+        self, texts: Dataset, args: AcquisitionArguments, *, seed: int | tuple[int, ...]
+    ) -> LabelledRows:
+        """Choose one or more texts for a student; return them with labels and weights.
+
+        Parameters
+        ----------
+        texts : Dataset
+            All unlabelled texts, tokenised.
+        args : AcquisitionArguments
+        seed : int or tuple of int
+            As in `choose_texts`.
+        """
+        n_texts = max(round(args.chosen * len(texts)), 1)
+        rows = choose_texts(self.predictions, n_texts, args.acquisition, seed=seed)
+        hard, weighted = args.pseudo_labels == "hard", args.uncertainty == "dropout"
+        labels = self.labels["unlabelled"] if hard else self.predictions.scores
+        weights = self.predictions.weights() if weighted else np.ones(len(labels))
+        return texts.select(rows), labels[rows], weights[rows]
+
+    def explain(self) -> str:
+        """Return a sentence for the card, about the pseudo-labels that the model has learned."""
+        if self.chosen is None:
+            return ""
+        return (
+            f"The tagger was also fitted on {len(self.chosen[0]):,} unlabelled texts, with the "
+            f"labels of a teacher (round {self.round} of self-training)."
+        )
+
+
+# --- the texts of a student ----------------------------------------------------------------------
+
+
 def choose_texts(
     predictions: TeacherPredictions, n_texts: int, acquisition: str, *, seed: int | tuple[int, ...]
 ) -> np.ndarray:
@@ -169,9 +294,8 @@ def student_rows(
 
     Parameters
     ----------
-    labelled, chosen : sequences of (tokens, labels, weights)
-        The tokenised rows of each, their labels or probabilities, (rows, labels), and their
-        weights, (rows,): the labelled rows, and the chosen unlabelled texts.
+    labelled, chosen : sequences of LabelledRows
+        The labelled rows, and the chosen unlabelled texts.
     share : float
         As for `student_weights`.
     """

@@ -63,11 +63,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "checkpoints": ["check_same_run", "find_checkpoint", "remove_checkpoints"],
         "cloze": [
+            "ClozeArguments",
             "ClozeCollator",
             "ClozeTrainer",
             "DecoupledLabelLoss",
             "LabelWords",
             "cloze_objective",
+            "cloze_rows",
         ],
         "collators": [
             "AugmentingCollator",

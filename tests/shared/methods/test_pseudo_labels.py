@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from tiny_training import make_rows, make_trainer
 
-from shared.methods import TeacherPredictions, choose_texts, student_rows
+from shared.evaluation import DecisionRule
+from shared.methods import (
+    AcquisitionArguments,
+    Teacher,
+    TeacherPredictions,
+    choose_texts,
+    student_rows,
+)
 from shared.methods.pseudo_labels import SMALLEST_VARIANCE, student_weights
 
 ACQUISITIONS = ["easy", "hard", "uniform", "surest"]
@@ -96,6 +103,34 @@ def test_the_surest_texts_have_the_highest_scores_of_their_class():
 def test_no_text_is_chosen_from_none():
     none = TeacherPredictions(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
     assert choose_texts(none, 0, "easy", seed=0).tolist() == []
+
+
+def make_teacher(p, **attributes):
+    rule = DecisionRule.of(0.5, p.scores.shape[1])
+    return Teacher(1, p, {"unlabelled": rule.choose(p.scores)}, rule, **attributes)
+
+
+def test_a_teacher_gives_texts_with_labels_and_weights():
+    p, texts, args = predictions(n=9), make_rows(9), AcquisitionArguments(chosen=1 / 3)
+    teacher = make_teacher(p)
+    chosen, labels, weights = teacher.choose(texts, args, seed=0)
+    rows = choose_texts(p, 3, "surest", seed=0)
+    assert chosen["input_ids"] == texts.select(rows)["input_ids"]
+    np.testing.assert_array_equal(labels, p.scores[rows] >= 0.5)
+    np.testing.assert_array_equal(weights, p.weights()[rows])
+    args = AcquisitionArguments(chosen=1 / 3, pseudo_labels="soft", uncertainty="none")
+    _, labels, weights = teacher.choose(texts, args, seed=0)
+    np.testing.assert_array_equal(labels, p.scores[rows])
+    assert weights.tolist() == [1, 1, 1]
+    assert teacher.explain() == ""
+    student = make_teacher(p, chosen=(chosen, labels, weights))
+    assert "on 3 unlabelled texts, with the labels of a teacher (round 1" in student.explain()
+
+
+def test_one_unlabelled_text_is_chosen():
+    teacher = make_teacher(predictions(n=1))
+    chosen, *_ = teacher.choose(make_rows(1), AcquisitionArguments(chosen=0.1), seed=0)
+    assert len(chosen) == 1
 
 
 def test_weights_are_the_log_of_one_over_the_variance():
