@@ -27,7 +27,6 @@ from functools import partial
 
 import numpy as np
 from datasets import concatenate_datasets
-from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -61,13 +60,12 @@ from shared.methods import (
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
-    append_mean_pooling,
     check_unknown_tokens,
     choose_text_prefix,
     fit_head,
     limit_length,
+    load_classifier_to_train,
     load_encoder,
-    load_sequence_classifier,
     load_tokenizer,
     resolve_model,
     tokenize,
@@ -178,9 +176,8 @@ def main() -> None:
         n = len(train)
         pos_weight = balanced_pos_weight(labels.sum(axis=0), n)
         loss = MultilabelLoss(pos_weight, label_smoothing=args.label_smoothing_factor)
-        set_seed(args.seed)
-        model = load_sequence_classifier(model_folder, label_names, tokenizer=tokenizer)
-        append_mean_pooling(model)
+        options = {"tokenizer": tokenizer, "seed": args.seed}
+        model = load_classifier_to_train(model_folder, label_names, **options)
         if not (checkpoint or args.health_check):
             options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **options)
@@ -269,12 +266,7 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(
-            args,
-            base_model=args.model,
-            max_length=args.max_length,
-            truncation_side=tokenizer.truncation_side,
-        ),
+        card=TaggerCard.of_encoder(args, tokenizer),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )

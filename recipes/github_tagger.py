@@ -26,8 +26,6 @@ from functools import partial
 from time import perf_counter
 from typing import Literal
 
-from transformers import set_seed
-
 from shared.cli import (
     UserError,
     exit_on_user_error,
@@ -50,15 +48,12 @@ from shared.evaluation import (
 from shared.methods import naive_bayes_labels
 from shared.models import (
     EncoderArguments,
-    append_mean_pooling,
     check_unknown_tokens,
-    choose_text_prefix,
+    find_encoder,
     fit_head,
     has_dropout,
     limit_length,
-    load_sequence_classifier,
-    load_tokenizer,
-    resolve_model,
+    load_classifier_to_train,
     tokenize,
 )
 from shared.reports import (
@@ -156,20 +151,18 @@ def main() -> None:
     to_scores = softmax if exclusive else sigmoid
 
     # Load the model and tokenise; the collator pads each batch and builds the attention mask.
-    model_folder = resolve_model(args.model)
-    prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+    model_folder, tokenizer = find_encoder(args)
 
-    def load_model():
-        """Return the encoder with a new head; the seed decides its weights."""
-        set_seed(args.seed)
-        options = {"tokenizer": tokenizer, "dropout": args.dropout}
-        model = load_sequence_classifier(model_folder, label_names, **options)
-        if exclusive:
-            model.config.problem_type = "single_label_classification"
-        return model
-
-    model = load_model()
+    load_new = partial(
+        load_classifier_to_train,
+        *(model_folder, label_names),
+        tokenizer=tokenizer,
+        seed=args.seed,
+        single_label=exclusive,
+        dropout=args.dropout,
+        mean_pooling=args.pooling == "mean",
+    )
+    model = load_new()
     limit_length(tokenizer, model, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
     if args.r_drop and not has_dropout(model):
@@ -195,8 +188,6 @@ def main() -> None:
         )
         # Fit the head to the features of the unchanged encoder before all weights are trained: with
         # a random head the first epochs would disturb the encoder (Kumar et al. 2022).
-        if args.pooling == "mean":
-            append_mean_pooling(model)
         if checkpoint is None and not args.health_check:
             options = {"device": args.device, "bf16": args.bf16, "seed": args.seed}
             fit_head(model, train, collator, loss, **options)
@@ -254,12 +245,7 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(
-            args,
-            base_model=args.model,
-            max_length=args.max_length,
-            truncation_side=tokenizer.truncation_side,
-        ),
+        card=TaggerCard.of_encoder(args, tokenizer),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )
@@ -271,7 +257,7 @@ def main() -> None:
         all_rows = split.all_labelled()
         train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
         checkpoint = refit_args.resume_from_checkpoint
-        again = build_trainer(refit_args, load_model(), train, labels, checkpoint)
+        again = build_trainer(refit_args, load_new(), train, labels, checkpoint)
         train_again(again, trainer)
         save(again, all_rows=all_rows)
     remove_checkpoints(args.output_dir)

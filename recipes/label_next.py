@@ -14,34 +14,32 @@ and better with the names of the labels (--candidate_labels) or with a tagger (-
 Strategies (--strategy): `mix`, the default; `coverage`, `k_center` and `k_means`, which read no
 labels; `entropy`, `margin`, `least_confidence` and `bald`, where a model doubts; `balance`, for
 labels with few examples; `random`. See shared/methods/acquisition.py. The model is the few-label
-probe (few_label_probe.py), fitted in a fraction of a second on embeddings that are computed once;
-with --model, any saved tagger.
+probe, fitted in a fraction of a second on embeddings that are computed once; with --model, any
+saved tagger.
 
 Data: as described in README.md: rows of --data without labels are the texts to choose from, and
 those of --unlabelled_data if it is given. Near duplicates of labelled texts are passed over.
 
 Output: to_label.jsonl and to_label.csv, with suggested labels, strategy, score and reason, and an
-empty `labels` to fill in (the file is then data for every recipe); label_studio.json, tasks that
-Label Studio (1.23) imports, with the suggested labels as predictions, and label_studio.xml, its
-labelling interface. After each batch, repeat the command: agreement.json has the agreement of
-successive models, and the run says when labelling more no longer changes what the model says
-(Bloodgood and Vijay-Shanker 2009).
+empty `labels` to fill in (the file is then data for every recipe); label_studio.json and
+label_studio.xml, tasks for Label Studio (1.23) with the suggested labels as predictions. After each
+batch, repeat the command: agreement.json has the agreement of successive models, and the run says
+when labelling more no longer changes what the model says (Bloodgood and Vijay-Shanker 2009).
 
 --simulate asks what this saves on data that have labels: each strategy labels the training rows
-from no label on, batch by batch, beside random choice, and is tested on rows that it never sees. It
-writes results.csv, learning_curves.png and README.md: F1 by labels and seed, the labels that each
-strategy needs for the F1 of random choice, and where it would have stopped.
+from no label on, beside random choice, and is tested on rows that it never sees. It writes F1 by
+labels and seed, the labels that each strategy needs for the F1 of random choice, and where it would
+have stopped: results.csv, learning_curves.png and README.md.
 
 Expect on one CPU core: after the embeddings (41 seconds for 1,000 texts of at most 256 tokens in
 bfloat16), a batch from 50,000 texts takes seconds. With `mix`, 90 labels on issues of
 huggingface/datasets and 85 on GoEmotions gave the macro F1 of 200 that were drawn at random.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from transformers import TrainingArguments
@@ -66,21 +64,15 @@ from shared.data import (
 from shared.methods import (
     STRATEGIES,
     BatchProbe,
-    CachedEmbedder,
-    MeanPooling,
     embed_names,
+    load_embedder,
     simulate,
+    simulation_tasks,
 )
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
     TRUNCATION_SIDE_HELP,
-    check_unknown_tokens,
-    choose_text_prefix,
-    limit_length,
-    load_encoder,
-    load_tokenizer,
-    resolve_model,
 )
 from shared.reports import (
     AgreementLog,
@@ -89,8 +81,7 @@ from shared.reports import (
     write_batch,
     write_simulation,
 )
-from shared.taggers import Tagger, load_known_labels, load_tagger, tagger_fingerprint
-from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
+from shared.taggers import load_known_labels, load_tagger, tagger_fingerprint
 
 STRATEGY_NAMES = ", ".join(STRATEGIES)
 PASSES = 10  # with dropout, of `bald` with --model
@@ -219,8 +210,8 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
         raise UserError("--multilabel false: some labelled rows have several labels, or none")
     print_once(f"\nto choose from: {len(pool.candidates):,} texts; labelled: {len(y):,}")
 
-    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
-    embed = load_embedder(args, pool.texts)
+    # Embed: the mean of the encoder's last hidden states.
+    embed = load_embedder(args.encoder, args, pool.texts)
     vectors = np.concatenate([embed(part) for part in pool.parts if part])
     embedded_names = embed_names(names, embed, args.descriptions, weight=args.name_weight)
 
@@ -245,7 +236,15 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
             "(--candidate_labels), or a tagger (--model); take coverage"
         )
     if args.strategy == "bald" and tagger is not None:
-        options["committee"] = dropout_committee(tagger, pool, seed=args.seed)
+        try:
+            texts = [pool.texts[i] for i in pool.candidates]
+            committee = tagger.scorer.dropout_scores(texts, PASSES, seed=args.seed)
+        except (AttributeError, ValueError):  # no trained model, or one without dropout
+            raise UserError(
+                "--strategy bald: the tagger of --model has no dropout; take entropy, or remove "
+                "--model"
+            ) from None
+        options["committee"] = committee  # probabilities: (candidates, passes, labels)
     batch = probe.choose(args.strategy, *arguments, **options)
     rows = np.array(batch.rows)
     records = batch_records(
@@ -272,17 +271,6 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
     print("to_label.jsonl, to_label.csv, label_studio.json and label_studio.xml.")
 
 
-def dropout_committee(tagger: Tagger, pool: LabellingPool, *, seed: int) -> np.ndarray:
-    """Return the probabilities of a trained tagger with dropout: (candidates, passes, labels)."""
-    texts = pool.texts
-    try:
-        return tagger.scorer.dropout_scores([texts[i] for i in pool.candidates], PASSES, seed=seed)
-    except (AttributeError, ValueError):  # no trained model, or one without dropout
-        raise UserError(
-            "--strategy bald: the tagger of --model has no dropout; take entropy, or remove --model"
-        ) from None
-
-
 def compare_strategies(args: LabelNextArguments, output_dir: Path) -> None:
     """For each seed, split, and label by each strategy; report."""
     strategies = list(dict.fromkeys(["random", *args.strategies]))
@@ -290,74 +278,20 @@ def compare_strategies(args: LabelNextArguments, output_dir: Path) -> None:
     if not sizes:
         raise UserError(f"--batch {args.batch}: is above --labels {args.labels}")
     corpus, held_out = load_corpus(args)
+    splits, pools = split_for_simulation(corpus, held_out, args, share=POOL_SHARE)
+    embed = load_embedder(args.encoder, args, corpus.dataset["text"])
     simulations = {strategy: {} for strategy in strategies}
     n_batches = len(args.seeds) * len(strategies) * len(sizes)
     with progress_bar("simulating", n_batches, unit="batches") as bar:
-        for seed, task in simulation_tasks(args, corpus, held_out):
+        for seed, task in simulation_tasks(corpus, splits, pools, embed, args):
             for strategy in strategies:
                 choose = partial(task.probe.choose, strategy)
                 options = {"sizes": sizes, "seed": seed, "on_round": bar.update}
-                simulations[strategy][seed] = simulate(
-                    task.probe, choose, task.labels, task.pool, task.test, **options
-                )
+                simulations[strategy][seed] = simulate(task, choose, **options)
     if args.process_index == 0:
-        setting = (
-            f"each with a random {POOL_SHARE:.0%} of the training rows to choose from. Batches of "
-            f"{args.batch}."
-        )
+        setting = f"each with a random {POOL_SHARE:.0%} of the training rows to choose from. "
+        setting += f"Batches of {args.batch}."
         print(f"\n{write_simulation(output_dir, simulations, corpus.describe(), setting)}")
-
-
-class SimulationTask(NamedTuple):
-    """What `simulate` reads: a probe of all texts, their labels, those to choose from and test."""
-
-    probe: BatchProbe
-    labels: np.ndarray
-    pool: np.ndarray
-    test: np.ndarray
-
-
-def simulation_tasks(args, corpus, held_out) -> Iterator[tuple[int, SimulationTask]]:
-    """Yield each seed with its task: a split, and a part of its training rows to choose from."""
-    splits, pools = split_for_simulation(corpus, held_out, args, share=POOL_SHARE)
-    embed = load_embedder(args, corpus.dataset["text"])
-    tested = [rows for s in splits for source, rows in [s.sources["test"]] if source is corpus]
-    used = corpus.dataset.select(np.unique(np.concatenate([*pools, *tested])))["text"][:]
-    embed(used)  # all at once, so that they are cached
-    names = embed_names(corpus.label_names, embed, args.descriptions, weight=args.name_weight)
-    for seed, split, pool in zip(args.seeds, splits, pools, strict=True):
-        texts, test_texts = corpus.dataset.select(pool)["text"][:], split.rows["test"]["text"][:]
-        vectors = np.concatenate([embed(texts), embed(test_texts)])
-        if args.process_index != 0:
-            continue
-        probe = BatchProbe.of_texts(
-            vectors,
-            [*texts, *test_texts],
-            names,
-            n_seen=len(texts),
-            single_label=corpus.single_label,
-            seed=args.seed,
-        )
-        y = np.concatenate([corpus.label_matrix(pool), split.labels["test"]])
-        yield seed, SimulationTask(probe, y, *np.split(np.arange(len(y)), [len(texts)]))
-
-
-def load_embedder(args: LabelNextArguments, texts: Sequence[str]) -> CachedEmbedder:
-    """Return what embeds texts: the mean of the encoder's last hidden states, cached."""
-    model_folder = resolve_model(args.encoder)
-    prefix = choose_text_prefix(args.encoder, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
-    encoder = load_encoder(model_folder, tokenizer=tokenizer)
-    limit_length(tokenizer, encoder, args.max_length)
-    check_unknown_tokens(tokenizer, texts)
-    trainer = LengthGroupedTrainer(  # it only predicts
-        model=MeanPooling(encoder),
-        args=args,
-        data_collator=PaddingCollator(tokenizer),
-        callbacks=[ReadableProgress()],
-        bf16_predictions=args.bf16,
-    )
-    return CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
 
 
 if __name__ == "__main__":

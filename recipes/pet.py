@@ -12,11 +12,10 @@ each pattern; their mean labels the unlabelled texts softly, and an encoder lear
     accelerate launch recipes/pet.py --config recipes/configs/pet_ag_news.yaml
 
 The masked language model is one of the hub, or what the recipe domain_adaptation makes of an
-encoder and texts without labels: the default encoder has no head for hidden words.
-
-Patterns and words are in a YAML file (--prompts): `templates`, each with {text} and {mask}, and
-`verbalizer`, the words of each label. Each word must be one token of the model. Without the file
-the patterns are general ones, and the words are the names of the labels.
+encoder and texts without labels: the default encoder has no head for hidden words. Patterns and the
+words of the labels, each one token of the model, are in a YAML file (--prompts): `templates`, each
+with {text} and {mask}, and `verbalizer`. Without it the patterns are general ones, and the words
+are the names of the labels.
 
 --loss pet is the cross-entropy over the words of the labels, with a little masked-language
 modelling on unlabelled texts, so that the model keeps its language. --loss adapet is that of Tam et
@@ -26,9 +25,8 @@ text can have several labels, there is only adapet's loss: each label's word com
 of no label, not with those of the others.
 
 The mean of the models weighs each by its accuracy on the labelled texts before training, which says
-how well its pattern fits the task (section 3.3). The unlabelled texts get the probabilities of the
-mean at --temperature 2. Nothing is chosen by validation rows unless --valid_size holds some out for
-thresholds and calibration.
+how well its pattern fits the task (section 3.3). Nothing is chosen by validation rows unless
+--valid_size holds some out for thresholds and calibration.
 
 Data: as described in README.md. Unlabelled texts are the rows without a label, and the training
 rows that --train_size or --train_per_label leaves out; or those of --unlabelled_data. Each training
@@ -62,9 +60,10 @@ from shared.evaluation import (
     multilabel_metrics,
     sigmoid,
     softmax,
-    tune_thresholds,
+    tuned_rule,
 )
 from shared.methods import (
+    StudentArguments,
     best_label_accuracy,
     ensemble_scores,
     label_word_ids,
@@ -76,13 +75,12 @@ from shared.methods import (
 )
 from shared.models import (
     EncoderArguments,
-    append_mean_pooling,
     check_unknown_tokens,
-    choose_text_prefix,
+    find_encoder,
     fit_head,
     limit_length,
+    load_classifier_to_train,
     load_masked_language_model,
-    load_sequence_classifier,
     load_tokenizer,
     resolve_model,
     tokenize,
@@ -99,6 +97,7 @@ from shared.reports import (
 )
 from shared.training import (
     CheckpointOnSignal,
+    ClozeArguments,
     ClozeCollator,
     ClozeTrainer,
     EpochTrainingArguments,
@@ -109,6 +108,7 @@ from shared.training import (
     check_health,
     classification_loss,
     cloze_objective,
+    cloze_rows,
     remove_checkpoints,
     round_arguments,
     score_masked_tokens_only,
@@ -125,7 +125,14 @@ CHECKED_TOKENS = 64  # of a row, in the health check
 
 
 @dataclass
-class PetArguments(EncoderArguments, TaggingArguments, UnlabelledArguments, EpochTrainingArguments):
+class PetArguments(
+    ClozeArguments,
+    StudentArguments,
+    EncoderArguments,
+    TaggingArguments,
+    UnlabelledArguments,
+    EpochTrainingArguments,
+):
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     masked_model: str | None = flag(
@@ -138,16 +145,6 @@ class PetArguments(EncoderArguments, TaggingArguments, UnlabelledArguments, Epoc
         "YAML file with templates and a verbalizer (default: general patterns, and the names of "
         "the labels as words).",
     )
-    loss: Literal["auto", "pet", "adapet"] = flag(
-        "auto",
-        "pet: cross-entropy over the labels' words; adapet: against all words, for one or several "
-        "labels per text; auto: pet where each text has one label (default: auto).",
-    )
-    masked_weight: float | None = flag(
-        None,
-        "Weight of the loss of masked tokens; 0: none (default: .0001 with pet, 1 with adapet).",
-        least=0,
-    )
     repetitions: int = flag(
         1, "Models of each pattern, with other seeds (default: 1; 3 in the paper).", least=1
     )
@@ -159,15 +156,6 @@ class PetArguments(EncoderArguments, TaggingArguments, UnlabelledArguments, Epoc
     temperature: float = flag(
         2.0, "Divides the logits of the mean; above 1 softens the labels (default: 2).", above=0
     )
-    labelled_share: float = flag(
-        0.1,
-        "Share of the labelled texts in the loss of the student (default: .1).",
-        above=0,
-        below=1,
-    )
-    student_epochs: float = flag(
-        3, "Epochs of the student (default: 3; --num_train_epochs is for a pattern).", above=0
-    )
     student_learning_rate: float = flag(
         1e-4, "Peak learning rate of the student (default: 1e-4).", above=0
     )
@@ -175,13 +163,6 @@ class PetArguments(EncoderArguments, TaggingArguments, UnlabelledArguments, Epoc
         128,
         "Tokens per text and pattern; longer texts are truncated (default: 128).",
         least=1,
-    )
-    valid_size: float = flag(
-        0.0,
-        "Share of the labelled rows for a validation set, which chooses thresholds (default: 0, "
-        "none).",
-        least=0,
-        below=1,
     )
     num_train_epochs: float = flag(10, "Epochs of each pattern (default: 10).")
     learning_rate: float = flag(1e-4, "Peak learning rate of each pattern (default: 1e-4).")
@@ -221,7 +202,7 @@ def main() -> None:
     unlabelled = load_unlabelled(split, args, seed=args.seed)
     label_names, single_label = corpus.label_names, corpus.single_label
     rows, y = split.rows | {"unlabelled": unlabelled.rows}, split.labels
-    objective = cloze_objective(args.loss, args.masked_weight, single_label=single_label)
+    objective = cloze_objective(args, single_label=single_label)
 
     # Patterns, and the words of the labels in the vocabulary of the masked language model.
     prompts = read_prompt_templates(args.prompts, label_names, "{mask}", TEMPLATES)
@@ -248,30 +229,21 @@ def main() -> None:
         in_pattern(template, ["train"])  # raises now if the pattern leaves no room for a text
 
     # The student: the encoder with a new head, whose weights the seed decides.
-    model_folder = resolve_model(args.model)
-    prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
-    set_seed(args.seed)
-    options = {"tokenizer": tokenizer, "dropout": args.dropout}
-    model = load_sequence_classifier(model_folder, label_names, **options)
-    if single_label:
-        model.config.problem_type = "single_label_classification"
-    append_mean_pooling(model)
+    model_folder, tokenizer = find_encoder(args)
+    options = {"single_label": single_label, "dropout": args.dropout, "seed": args.seed}
+    model = load_classifier_to_train(model_folder, label_names, tokenizer=tokenizer, **options)
     limit_length(tokenizer, model, args.max_length)
 
     def build_cloze(run_args, tokens):
         """Return a Trainer for a pattern; `tokens` maps parts to their rows in the pattern."""
         set_seed(run_args.seed)
-        train = with_soft_labels(tokens["train"], y["train"])
-        train = train.add_column("place", tokens["train"]["place"][:])
-        train = train.add_column("sample", np.arange(len(train)))
         masks = objective.masked_weight > 0 and not args.health_check
         masked_model = load_masked()
         score_masked_tokens_only(masked_model, label_words)
         trainer = ClozeTrainer(
             model=masked_model,
             args=run_args,
-            train_dataset=train,
+            train_dataset=cloze_rows(tokens["train"], y["train"]),
             processing_class=masked_tokenizer,
             data_collator=ClozeCollator(
                 masked_tokenizer,
@@ -374,10 +346,8 @@ def main() -> None:
     test = student.predict(tokens["test"], metric_key_prefix="test")
     scores = {"test": to_scores(test.predictions)}
     scores["valid"] = to_scores(student.predict(tokens["valid"]).predictions)
-    rule = half_rule
-    if len(y["valid"]):
-        thresholds = tune_thresholds(scores["valid"], y["valid"], tolerance=2)
-        rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
+    options = {"single_label": single_label, "every_text_has_a_label": half_rule.at_least_one}
+    rule = tuned_rule(scores["valid"], y["valid"], **options)
     predicted = {part: rule.choose(values) for part, values in scores.items()}
     calibration, _ = calibrate(scores, predicted, y, single_label=single_label)
     mean_f1 = test_f1(ensemble_scores(logits["test"], weights))
@@ -401,11 +371,9 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(
+        card=TaggerCard.of_encoder(
             args,
-            base_model=args.model,
-            max_length=args.max_length,
-            truncation_side=tokenizer.truncation_side,
+            tokenizer,
             evaluation=split.explain(None),
             note=f"It learned the labels that {len(runs)} fine-tuned masked language models gave "
             f"{len(targets):,} unlabelled texts ({objective.loss}); patterns.csv has their "

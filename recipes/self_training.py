@@ -24,12 +24,11 @@ Rounds: without validation rows (--valid_size 0, the default: few labels are bet
 training) they end when less than one text in a hundred gets other labels than in the round before,
 or after --rounds; the last one is kept. With validation rows, they end with the first round that is
 no better, and the best one is kept. A student that has collapsed, onto one class for example, is
-dropped; then the model of the labelled texts alone is kept, and the run says so.
+dropped, and the run says so; if it is the first one, the model of the labelled texts alone is kept.
 
 Data: as described in README.md. Rows without labels are the unlabelled texts, and so are those that
 --train_size or --train_per_label leave out; or name a file with --unlabelled_data. Rows with a
-value in --weight_column have labels from another source, such as a language model: all rounds train
-on them with this weight, and they are never tested on.
+value in --weight_column are labelled by another source, such as a language model.
 
 Expect on one CPU core with bfloat16 and the default encoder, 128 tokens per text: 20 seconds for
 1,000 texts and a pass, a minute for 1,000 texts and an epoch of a student; with 5,000 texts and the
@@ -38,14 +37,12 @@ defaults an hour. In a pilot on AG News (10 labels of each class, 1,500 unlabell
 teacher, fine-tuned on the labelled ones, in .751, and a probe in .764.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -57,7 +54,6 @@ from shared.cli import (
 )
 from shared.data import (
     PseudoLabelArguments,
-    SplitArguments,
     TaggingArguments,
     UnlabelledArguments,
     cache_folder,
@@ -66,7 +62,6 @@ from shared.data import (
     split_corpus,
 )
 from shared.evaluation import (
-    DecisionRule,
     calibrate,
     describe_collapse,
     f1_scores,
@@ -74,24 +69,24 @@ from shared.evaluation import (
     sigmoid,
     softmax,
     tune_thresholds,
+    tuned_rule,
 )
 from shared.methods import (
+    AcquisitionArguments,
     DropoutPasses,
+    StudentArguments,
+    Teacher,
     TeacherPredictions,
-    choose_texts,
     naive_bayes_labels,
     student_rows,
 )
 from shared.models import (
     EncoderArguments,
-    append_mean_pooling,
     check_unknown_tokens,
-    choose_text_prefix,
+    find_encoder,
     fit_head,
     limit_length,
-    load_sequence_classifier,
-    load_tokenizer,
-    resolve_model,
+    load_classifier_to_train,
     tokenize,
 )
 from shared.reports import (
@@ -125,12 +120,13 @@ SETTLED = 0.01  # the share of texts with new labels below which a further round
 
 @dataclass
 class SelfTrainingArguments(
+    AcquisitionArguments,
+    StudentArguments,
     RefitArguments,
     EncoderArguments,
     TaggingArguments,
     UnlabelledArguments,
     PseudoLabelArguments,
-    SplitArguments,
     EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
@@ -140,61 +136,13 @@ class SelfTrainingArguments(
         "Folders of saved taggers whose mean labels the texts of the first round (default: the "
         "encoder, fine-tuned on the labelled texts).",
     )
-    uncertainty: Literal["dropout", "none"] = flag(
-        "dropout",
-        "dropout: passes with dropout say how far the teacher doubts a text, and the texts weigh "
-        "accordingly; none: one pass, and all have the same weight (default: dropout).",
-    )
-    passes: int = flag(
-        5, "Passes of --uncertainty dropout over each unlabelled text (default: 5).", least=2
-    )
-    acquisition: Literal["surest", "easy", "hard", "uniform"] = flag(
-        "surest",
-        "Which texts of a class are chosen: those with the highest scores (surest); or drawn, "
-        "rather those without doubt (easy), those in doubt (hard), or any (uniform) (default: "
-        "surest).",
-    )
-    chosen: float = flag(
-        0.5,
-        "Share of the unlabelled texts that a student learns from, the same number of each "
-        "predicted class (default: 0.5).",
-        above=0,
-        most=1,
-    )
-    pseudo_labels: Literal["hard", "soft"] = flag(
-        "hard",
-        "Labels of the chosen texts: what the teacher decides for, or its probabilities (default: "
-        "hard).",
-    )
-    labelled_share: float = flag(
-        0.1,
-        "Share of the labelled texts in the loss of a student (default: 0.1).",
-        above=0,
-        below=1,
-    )
     rounds: int = flag(3, "Maximum number of students, one after another (default: 3).", least=1)
     student: Literal["encoder", "last"] = flag(
         "encoder",
         "A student starts from the encoder, or from the student before (default: encoder).",
     )
-    student_epochs: float = flag(
-        3, "Epochs of a student (default: 3; --num_train_epochs is for the first teacher).", above=0
-    )
     max_length: int = flag(
         128, "Tokens per text; longer texts are truncated (default: 128).", least=1
-    )
-    dropout: float | None = flag(
-        None,
-        "Dropout probability, in training and in passes (default: that of the model's config).",
-        least=0,
-        below=1,
-    )
-    valid_size: float = flag(
-        0.0,
-        "Share of the labelled rows for a validation set, which chooses round, epoch and "
-        "thresholds (default: 0, none).",
-        least=0,
-        below=1,
     )
     learning_rate: float = flag(
         1e-4, "Peak learning rate (default: 1e-4; use 3e-5 for BERT-base and larger)."
@@ -209,35 +157,18 @@ class SelfTrainingArguments(
         super().__post_init__()
 
 
-class Teacher(NamedTuple):
-    """A model that labels the unlabelled texts.
-
-    `labels` maps "train" and "unlabelled" to predicted labels, bool (rows, labels); `valid_f1` is 0
-    without validation rows; `chosen` are the rows that it was trained on beside the labelled ones.
-    """
-
-    round: int
-    predictions: TeacherPredictions
-    labels: dict[str, np.ndarray]
-    rule: DecisionRule
-    valid_f1: float = 0.0
-    trainer: LengthGroupedTrainer | None = None
-    chosen: Sequence[tuple] = ()
-
-
 def main() -> None:
     """Load, fine-tune a teacher; in rounds choose texts, train a student; evaluate once, save."""
     args = parse_arguments(SelfTrainingArguments, description=__doc__)
     output_dir = start_recipe(args)
     refit_args = refit_arguments(args)
+
+    # Load. With a tagger, the labels are those that it knows; the data need not have any.
     tagger, teachers = None, f"--teacher {' '.join(args.teacher)}"
     if args.teacher:
         options = {"bf16": bool(args.bf16), "cache_dir": cache_folder(args.cache_dir)}
         members = [load_tagger(folder, args, **options) for folder in args.teacher]
         tagger = mean_tagger(members, names=args.teacher)
-
-    # Load. With a tagger, the labels are those that it knows; the data need not have any.
-    if tagger:
         corpus, held_out = load_known_labels(args, tagger, teachers)
     else:
         corpus, held_out = load_corpus(args)
@@ -250,21 +181,11 @@ def main() -> None:
     to_scores = softmax if single_label else sigmoid
 
     # Load the model and tokenise; the collator pads each batch and collects the weights of rows.
-    model_folder = resolve_model(args.model)
-    prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
-
-    def load_model():
-        """Return the encoder with a new head; the seed decides its weights."""
-        set_seed(args.seed)
-        options = {"tokenizer": tokenizer, "dropout": args.dropout}
-        model = load_sequence_classifier(model_folder, label_names, **options)
-        if single_label:
-            model.config.problem_type = "single_label_classification"
-        append_mean_pooling(model)
-        return model
-
-    model = load_model()
+    model_folder, tokenizer = find_encoder(args)
+    settings = {"single_label": single_label, "dropout": args.dropout, "seed": args.seed}
+    settings |= {"tokenizer": tokenizer}
+    load_new = partial(load_classifier_to_train, model_folder, label_names, **settings)
+    model = load_new()
     passes = args.passes if args.uncertainty == "dropout" else 0
     limit_length(tokenizer, model, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
@@ -278,28 +199,27 @@ def main() -> None:
     collator = SoftLabelCollator(tokenizer)
     tune = partial(tune_thresholds, tolerance=2)
     compute_metrics = multilabel_metrics(label_names, thresholds=tune, single_label=single_label)
+    by_others = corpus.label_matrix(pseudo_labelled), corpus.weights(pseudo_labelled)
 
-    by_others = tokens["pseudo_labelled"], corpus.label_matrix(pseudo_labelled)
-    by_others = *by_others, corpus.weights(pseudo_labelled)
-
-    def build_trainer(run_args, split, chosen=(), start=None):
-        """Return a Trainer for the labelled rows of a split and chosen texts.
+    def build_trainer(run_args, split, chosen=None, start=None):
+        """Return a Trainer for the labelled rows of a split and the texts that a teacher labelled.
 
         The model is a new one, or has the weights `start`.
         """
         n_rows = len(split.labels["train"])
         by_hand = tokenize(split.rows["train"], tokenizer), split.labels["train"], np.ones(n_rows)
-        train = student_rows([by_hand, by_others], chosen, args.labelled_share)
+        labelled = [by_hand, (tokens["pseudo_labelled"], *by_others)]
+        train = student_rows(labelled, [chosen] if chosen else [], args.labelled_share)
         # Labels of a teacher are probabilities, which balanced weights would change.
         loss = classification_loss(
             np.array(train["labels"]),
             label_names,
             single_label=single_label,
-            balanced=not chosen,
+            balanced=chosen is None,
             totals=np.ones(len(label_names)),
             label_smoothing=args.label_smoothing_factor,
         )
-        model = load_model()
+        model = load_new()
         if start is not None:
             model.load_state_dict(start)
         elif run_args.resume_from_checkpoint is None:
@@ -324,18 +244,17 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=run_args.resume_from_checkpoint)
         trainer.compute_metrics = None  # it would tune thresholds on the test set
         scores = {k: to_scores(trainer.predict(tokens[k]).predictions) for k in ("train", "valid")}
-        tuned = len(y["valid"]) > 0
-        rule = DecisionRule.of(
-            tune(scores["valid"], y["valid"]) if tuned else 0.5,
-            len(label_names),
+        rule = tuned_rule(
+            *(scores["valid"], y["valid"]),
             single_label=single_label,
-            at_least_one=corpus.empty_labels == "unlabelled" and not tuned,
+            every_text_has_a_label=corpus.empty_labels == "unlabelled",
         )
-        if tagger and number and not tuned:
+        if tagger and number and not len(y["valid"]):
             # A student learns the scores of the tagger, and so what they mean.
             rule = replace(tagger.calibrated_rule, reads_calibrated=False)
-        valid_f1 = f1_scores(y["valid"], rule.choose(scores["valid"]))["micro_f1"] if tuned else 0.0
-
+        valid_f1 = 0.0
+        if len(y["valid"]):
+            valid_f1 = f1_scores(y["valid"], rule.choose(scores["valid"]))["micro_f1"]
         predictions = TeacherPredictions.of_model(trainer, tokens["unlabelled"], passes=passes)
         labels = rule.choose(predictions.scores)
         labels = {"train": rule.choose(scores["train"]), "unlabelled": labels}
@@ -358,17 +277,8 @@ def main() -> None:
     # Rounds: choose texts and label them; train a student on them, which is the next teacher.
     first = teacher.labels
     for number in range(1, 1 + args.rounds * bool(n_texts)):
-        texts = choose_texts(
-            teacher.predictions,
-            round(args.chosen * n_texts),
-            args.acquisition,
-            seed=(args.seed, number),
-        )
-        hard = args.pseudo_labels == "hard"
-        labels = teacher.labels["unlabelled"] if hard else teacher.predictions.scores
-        weights = teacher.predictions.weights() if passes else np.ones(n_texts)
-        chosen = [(tokens["unlabelled"].select(texts), labels[texts], weights[texts])]
-        print_once(f"\nRound {number}: training on {len(texts):,} unlabelled texts as well")
+        chosen = teacher.choose(tokens["unlabelled"], args, seed=(args.seed, number))
+        print_once(f"\nRound {number}: training on {len(chosen[0]):,} unlabelled texts as well")
         start = None
         if args.student == "last" and teacher.trainer:
             start = teacher.trainer.model.state_dict()
@@ -379,9 +289,7 @@ def main() -> None:
             break
 
         # Keep it, unless it has collapsed or is no better on the validation rows.
-        examples = y["train"] if len(y["train"]) else first["unlabelled"]
-        own = {} if len(y["train"]) else {"train": examples}
-        if collapse := describe_collapse(first | own, student.labels | own, examples, label_names):
+        if collapse := describe_collapse(first, student.labels, y["train"], label_names):
             break
         if kept and len(y["valid"]) and student.valid_f1 <= kept.valid_f1:
             print_once(f"round {number} is no better on the validation rows")
@@ -396,13 +304,9 @@ def main() -> None:
             f"{teachers}: its student has collapsed ({collapse}), and there are no "
             "labelled texts to train on instead; use the teacher itself, or label some texts"
         )
-    n_pseudo = sum(len(labels) for _, labels, _ in kept.chosen)
-    notes = []  # for the card
-    if n_pseudo:
-        note = f"The tagger was also fitted on {n_pseudo:,} unlabelled texts, with the labels of a "
-        notes.append(f"{note}teacher (round {kept.round} of self-training).")
+    notes = [kept.explain()]  # for the card
     if collapse:
-        origin = f"round {kept.round}" if n_pseudo else "the labelled texts"
+        origin = f"round {kept.round}" if kept.chosen else "the labelled texts"
         note = f"The student of round {number} collapsed: {collapse}."
         notes.append(f"{note} The model of {origin} is kept.")
         print_once(f"\n{notes[-1]}")
@@ -443,13 +347,8 @@ def main() -> None:
         predicted=predicted["test"],
         rule=kept.rule,
         calibration=calibration,
-        card=TaggerCard(
-            args,
-            base_model=args.model,
-            max_length=args.max_length,
-            truncation_side=tokenizer.truncation_side,
-            evaluation=split.explain(None),
-            note=" ".join(notes),
+        card=TaggerCard.of_encoder(
+            args, tokenizer, evaluation=split.explain(None), note=" ".join(notes).strip()
         ),
         log_history=kept.trainer.state.log_history,
         top_scores=args.top_scores,

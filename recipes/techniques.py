@@ -10,18 +10,15 @@ before a large training relies on it.
     accelerate launch recipes/techniques.py --data my_texts.jsonl --techniques dropout schedule
 
 The network is a deep averaging network (Iyyer et al. 2015): the sum of word vectors passes hidden
-layers. shared/training/techniques.py lists the settings of each technique, and what the sources say
-of them:
+layers. The techniques, whose settings and sources are in shared/training/techniques.py:
 
-- initialisation: zeros, too small, too large, Xavier (Glorot and Bengio 2010), Kaiming (He et al.
-  2015), LSUV (Mishkin and Matas 2016), with histograms of activations and gradients by layer;
-- normalisation: none, batch (Ioffe and Szegedy 2015), layer (Ba et al. 2016), at two rates;
+- initialisation: zeros, too small, too large, Xavier, Kaiming, LSUV, with histograms of activations
+  and gradients by layer;
+- normalisation: none, batch, layer, at two rates;
 - activation: sigmoid, tanh, ReLU, leaky ReLU, GELU, SiLU;
 - optimizer: SGD, momentum, Nesterov, Adagrad, RMSprop, AdamW, each at the best of three rates;
-- schedule: constant, linear, cosine (Loshchilov and Hutter 2017), restarts, inverse root, plateau,
-  and three kinds of warm-up (Goyal et al. 2017);
-- dropout (Srivastava et al. 2014); weight_decay, in AdamW and as L2 (Loshchilov and Hutter 2019);
-- clipping (Pascanu et al. 2013), with momentum at a high rate; batch_size (Keskar et al. 2017).
+- schedule: constant, linear, cosine, restarts, inverse root, plateau, three kinds of warm-up;
+- dropout, weight_decay (in AdamW and as L2), clipping (with momentum at a high rate), batch_size.
 
 Data: as described in README.md. All runs have the same split; the seed decides about first weights
 and the order of the rows. Figures are those of the validation set after the last step. Only the
@@ -56,17 +53,17 @@ from shared.cli import (
 )
 from shared.data import SplitArguments, load_and_split
 from shared.evaluation import (
-    DecisionRule,
     f1_scores,
     find_thresholds,
     multilabel_metrics,
     sigmoid,
     softmax,
+    tuned_rule,
 )
 from shared.models import (
     INITIALIZATIONS,
-    TextMLPConfig,
-    TextMLPForSequenceClassification,
+    MLPArguments,
+    build_mlp,
     initialize_layers,
     tokenize,
     train_tokenizer,
@@ -92,7 +89,7 @@ SIGNAL_ROWS = 256  # training rows whose activations and gradients are drawn
 
 
 @dataclass
-class TechniquesArguments(SplitArguments, EpochTrainingArguments):
+class TechniquesArguments(MLPArguments, SplitArguments, EpochTrainingArguments):
     """The flags of this recipe: the defaults from which each setting departs."""
 
     techniques: list[str] = flag(
@@ -105,21 +102,9 @@ class TechniquesArguments(SplitArguments, EpochTrainingArguments):
     max_length: int = flag(
         128, "Tokens per text; longer texts are truncated (default: 128).", least=3
     )
-    embedding_size: int = flag(64, "Width of the word vectors (default: 64).", least=1, most=65_536)
-    hidden_size: int = flag(64, "Width of the hidden layers (default: 64).", least=1, most=65_536)
-    num_layers: int = flag(4, "Number of hidden layers (default: 4).", least=1, most=100)
-    activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu", "silu"] = flag(
-        "relu", "Activation function of the hidden layers (default: relu)."
-    )
-    normalization: Literal["none", "batch", "layer"] = flag(
-        "none", "Normalisation before each activation (default: none)."
-    )
     initialization: str = flag(
         "kaiming",
         f"First weights of the hidden layers: {', '.join(INITIALIZATIONS)} (default: kaiming).",
-    )
-    dropout: float = flag(
-        0.0, "Dropout rate on word vectors and hidden layers (default: 0).", least=0, below=1
     )
     l2: bool = flag(
         False, "Weight decay as a part of the gradient (Adam), not apart (default: false)."
@@ -207,18 +192,12 @@ def main() -> None:
     def build_trainer(run_args: TechniquesArguments) -> LengthGroupedTrainer:
         """Return the Trainer of one run: a network with first weights, optimiser and schedule."""
         set_seed(run_args.seed)
-        config = TextMLPConfig(
+        model = build_mlp(
+            run_args,
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            embedding_size=args.embedding_size,
-            hidden_size=run_args.hidden_size,
-            num_layers=args.num_layers,
-            activation=run_args.activation,
-            normalization=run_args.normalization,
-            dropout=run_args.dropout,
             num_labels=len(label_names),
         )
-        model = TextMLPForSequenceClassification(config)
         linear = [layer.linear for layer in model.layers]
         inputs = {name: value for name, value in first_batch.items() if name != "labels"}
         initialize_layers(linear, run_args.initialization, lambda: model.eval()(**inputs))
@@ -256,11 +235,7 @@ def main() -> None:
                 valid_scores = to_scores(trainer.predict(tokens["valid"]).predictions)
             dead = monitor.dead_share
             if tests:
-                rule = DecisionRule.of(
-                    0.5 if single_label else tune(valid_scores, y["valid"]),
-                    len(label_names),
-                    single_label=single_label,
-                )
+                rule = tuned_rule(valid_scores, y["valid"], single_label=single_label)
                 trainer.compute_metrics = None  # it would tune thresholds on the test set
                 predicted = rule.choose(to_scores(trainer.predict(tokens["test"]).predictions))
                 test_score = f1_scores(y["test"], predicted)["micro_f1"]
@@ -278,7 +253,8 @@ def main() -> None:
 
     # A run is identified by everything that decides about its result, also defaults of this recipe.
     ignored = ("techniques", "num_seeds", "output_dir", "health_check")
-    own = set(TechniquesArguments.__annotations__) - {*ignored, "per_device_eval_batch_size"}
+    own = {*MLPArguments.__annotations__, *TechniquesArguments.__annotations__}
+    own -= {*ignored, "per_device_eval_batch_size"}
     common = [*result_flags(args, TechniquesArguments, *ignored), *split.fingerprints]
     common += [f"{name}={getattr(args, name)}" for name in sorted(own)]
 
@@ -292,7 +268,6 @@ def main() -> None:
     seeds = [args.seed + number for number in range(args.num_seeds)]
     default = SettingResult("defaults", "defaults", [run({}, seed) for seed in seeds])
     results: dict[str, list[SettingResult]] = {}
-    chosen: dict[tuple[str, str], dict[str, Any]] = {}
     for technique in args.techniques:
         results[technique] = []
         settings = TECHNIQUES[technique].items()
@@ -305,7 +280,6 @@ def main() -> None:
                     for factor in factors
                 }
                 changes["rate_factor"], note = best_rate(losses, args.learning_rate)
-            chosen[technique, name] = changes
             records = [run(changes, seed) for seed in seeds]
             results[technique].append(SettingResult(technique, name, records, note))
 
@@ -315,14 +289,12 @@ def main() -> None:
         key=lambda setting: setting.values("score").mean(),
     )
     test = {}
-    for name, changes in (
-        ("defaults", {}),
-        (f"{best.technique}: {best.name}", chosen[best.technique, best.name]),
-    ):
-        records = [
-            run(changes, seed, tests=True) for seed in progress(seeds, "testing", unit="seeds")
+    for name, setting in (("defaults", default), (f"{best.technique}: {best.name}", best)):
+        changes = setting.records[0]["changes"]
+        test[name] = [
+            run(changes, seed, tests=True)["test_score"]
+            for seed in progress(seeds, "testing", unit="seeds")
         ]
-        test[name] = [record["test_score"] for record in records]
 
     report = write_techniques(
         output_dir,

@@ -6,7 +6,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `metrics`: metric functions for the Trainer, and per-label reports.
 - `importance`: which columns of a table a classifier relies on.
 - `label_errors`: rows that are likely to have a wrong label.
-- `thresholds`: the flag `--thresholds`: tuned thresholds, or one fixed number
+- `thresholds`: thresholds that are tuned, or one fixed number: the flag `--thresholds`
 - `reliability`: how far scores are from probabilities
 - `rules`: the decision rule that a tagger carries; records of predictions
 - `evaluate_modules`: the same metrics as modules of the `evaluate` library.
@@ -130,6 +130,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Rouge",
             "SquadScores",
         ],
-        "thresholds": ["THRESHOLDS_HELP", "find_thresholds", "fixed_threshold"],
+        "thresholds": ["THRESHOLDS_HELP", "find_thresholds", "fixed_threshold", "tuned_rule"],
     },
 )

@@ -16,6 +16,7 @@ from shared.evaluation.metrics import f1_scores
 # gain of the training, but never more, since the supervised weights stay.
 LOST_CLASS = 0.2  # a class is lost if it keeps less than this share of its texts ...
 LOST_SHARE = 0.15  # ... and lost classes are a collapse from this share of all predicted labels on
+FEWEST_TEXTS = 5  # fewer texts of the lost classes than these may have left them by chance
 EXCESS = 3  # so many times the labels per text that the supervised model and the examples have
 FORGOTTEN = 0.8  # the F1 on the examples falls below this share of that of the supervised model
 
@@ -46,21 +47,22 @@ def describe_collapse(
         Labels that the supervised model and the trained one predict for the examples and for
         unlabelled texts.
     y_train : array of shape (rows, labels)
-        Multi-hot labels of the examples.
+        Multi-hot labels of the examples. Without any, classes are compared with the predictions of
+        the supervised model alone.
     label_names : sequence of str
 
     Returns
     -------
     str or None
-        A part of a sentence, such as "the class 'neg' fell from 48% to 1% of the predictions on
-        unlabelled texts".
+        A part of a sentence, such as "'neg' fell from 48.0% to 1.0% of the unlabelled texts".
     """
     before = supervised["unlabelled"].mean(axis=0)  # (labels,), texts per text
     after = trained["unlabelled"].mean(axis=0)
-    examples = np.mean(y_train, axis=0)
+    examples = np.mean(y_train, axis=0) if len(y_train) else before
     expected = np.minimum(before, examples)
     lost = after < LOST_CLASS * expected
-    if expected[lost].sum() > LOST_SHARE * expected.sum():
+    n_lost = len(supervised["unlabelled"]) * expected[lost].sum()
+    if expected[lost].sum() > LOST_SHARE * expected.sum() and n_lost >= FEWEST_TEXTS:
         worst = int(np.argmax(np.where(lost, expected, -1)))
         others = f", and {lost.sum() - 1:,} others" if lost.sum() > 1 else ""
         return (
@@ -70,6 +72,8 @@ def describe_collapse(
     most = max(before.sum(), examples.sum())
     if after.sum() > EXCESS * most:
         return f"{after.sum():.1f} labels per unlabelled text are predicted, {most:.1f} before"
+    if not len(y_train):
+        return None
     f1 = {
         name: f1_scores(y_train, predicted["train"])["micro_f1"]
         for name, predicted in (("before", supervised), ("after", trained))

@@ -12,6 +12,7 @@ trainer and the metrics of the rooms below.
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `mean_pooling`: an encoder whose output is one vector per text
 - `embeddings`: sentence embeddings, with a cache of vectors
+- `sentence_encoders`: load an encoder that embeds texts
 - `static_embeddings`: vectors of tokens, distilled from an encoder
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
 - `log_odds`: the words that tell the texts of a label from the others
@@ -20,7 +21,7 @@ trainer and the metrics of the rooms below.
 - `probe`: logistic regression on embeddings, latent semantic analysis and words
 - `attributions`, `linear_attributions`: what each word of a text adds to the logit of a label
 - `uncertainty`: Monte-Carlo dropout: how far a trained model doubts its predictions
-- `pseudo_labels`: the unlabelled texts that a student learns from, with labels and weights
+- `pseudo_labels`: teachers; the unlabelled texts that a student learns from, labels and weights
 - `co_training`: two classifiers with different views of the texts label them for each other
 - `self_training`: the probe learns from unlabelled texts; the choice of its settings
 - `acquisition`: which texts to label next: strategies of active learning
@@ -60,7 +61,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "acquisition": ["STRATEGIES", "Batch", "Pool", "choose_batch"],
-        "active_learning": ["BatchProbe", "Round", "embed_names", "labels_to_reach", "simulate"],
+        "active_learning": [
+            "BatchProbe",
+            "Round",
+            "SimulationTask",
+            "embed_names",
+            "labels_to_reach",
+            "simulate",
+            "simulation_tasks",
+        ],
         "answer_patterns": ["baseline_answers"],
         "answer_spans": [
             "Answer",
@@ -144,8 +153,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WordsAfterPrompts",
             "load_words_after_prompts",
         ],
-        "pseudo_labels": ["TeacherPredictions", "choose_texts", "student_rows"],
+        "pseudo_labels": [
+            "AcquisitionArguments",
+            "StudentArguments",
+            "Teacher",
+            "TeacherPredictions",
+            "choose_texts",
+            "student_rows",
+        ],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
+        "sentence_encoders": ["load_embedder"],
         "static_embeddings": ["StaticEncoder", "distil"],
         "table_baselines": ["TABLE_BASELINES", "score_table_baselines"],
         "table_classifier": ["load_table_classifier", "one_hot", "table_dataset"],

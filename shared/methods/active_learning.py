@@ -6,9 +6,9 @@ second. `simulate` does what a person would do, on texts whose labels are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from shared.methods.acquisition import STRATEGIES, Batch, Pool, choose_batch
 from shared.methods.probe import LatentSemanticAnalysis
 from shared.methods.self_training import ProbeInputs
 from shared.methods.zero_shot import flatten_phrases, label_phrases
+
+if TYPE_CHECKING:
+    from shared.data.corpus import Corpus
+    from shared.data.splits import Split
 
 COMMITTEE = 8  # models of `bald`
 STOP_TEXTS = 2000  # on which successive models are compared
@@ -237,6 +241,64 @@ class BatchProbe:
 # --- simulation ----------------------------------------------------------------------------------
 
 
+class SimulationTask(NamedTuple):
+    """What `simulate` reads.
+
+    Attributes
+    ----------
+    probe : BatchProbe
+        Of the texts of the pool and of the test set.
+    labels : array of shape (texts, labels)
+        The labels of all texts, multi-hot.
+    pool, test : int arrays
+        The texts to choose from, in ascending order, and those to test on.
+    """
+
+    probe: BatchProbe
+    labels: np.ndarray
+    pool: np.ndarray
+    test: np.ndarray
+
+
+def simulation_tasks(
+    corpus: Corpus,
+    splits: Sequence[Split],
+    pools: Sequence[np.ndarray],
+    embed: Callable[[Sequence[str]], np.ndarray],
+    args: Any,
+) -> Iterator[tuple[int, SimulationTask]]:
+    """Yield each seed with its task, in the first process of a launch; all processes embed.
+
+    Parameters
+    ----------
+    corpus, splits, pools
+        As of `shared.data.split_for_simulation`.
+    embed : callable
+        From texts to vectors, such as a `CachedEmbedder`.
+    args
+        With `seeds`, `seed`, `descriptions`, `name_weight` and `process_index`.
+    """
+    tested = [rows for s in splits for source, rows in [s.sources["test"]] if source is corpus]
+    used = corpus.dataset.select(np.unique(np.concatenate([*pools, *tested])))["text"][:]
+    embed(used)  # all at once, so that they are cached
+    names = embed_names(corpus.label_names, embed, args.descriptions, weight=args.name_weight)
+    for seed, split, pool in zip(args.seeds, splits, pools, strict=True):
+        texts, test_texts = corpus.dataset.select(pool)["text"][:], split.rows["test"]["text"][:]
+        vectors = np.concatenate([embed(texts), embed(test_texts)])
+        if args.process_index != 0:
+            continue
+        probe = BatchProbe.of_texts(
+            vectors,
+            [*texts, *test_texts],
+            names,
+            n_seen=len(texts),
+            single_label=corpus.single_label,
+            seed=args.seed,
+        )
+        y = np.concatenate([corpus.label_matrix(pool), split.labels["test"]])
+        yield seed, SimulationTask(probe, y, *np.split(np.arange(len(y)), [len(texts)]))
+
+
 class Round(NamedTuple):
     """A simulation after some batches.
 
@@ -260,11 +322,8 @@ class Round(NamedTuple):
 
 
 def simulate(
-    probe: BatchProbe,
+    task: SimulationTask,
     choose: Callable[..., Batch],
-    labels: np.ndarray,
-    pool: np.ndarray,
-    test: np.ndarray,
     *,
     sizes: Sequence[int],
     seed: int,
@@ -274,14 +333,10 @@ def simulate(
 
     Parameters
     ----------
-    probe : BatchProbe
-        Of the texts of the pool and of the test set.
+    task : SimulationTask
+        The labels of a text of its pool are read when the text is chosen.
     choose : callable
         Called as `BatchProbe.choose` without its first argument, which names a strategy.
-    labels : array of shape (texts, labels)
-        The labels of all texts, multi-hot. Those of a text of the pool are read when it is chosen.
-    pool, test : int arrays
-        The texts to choose from, in ascending order, and those to test on.
     sizes : sequence of int
         The numbers of labelled texts after each batch, in ascending order.
     seed : int
@@ -289,6 +344,7 @@ def simulate(
     on_round : callable
         Called after each batch.
     """
+    probe, labels, pool, test = task
     stop_texts = pool[:: -(-len(pool) // STOP_TEXTS)]
     labelled, kappas = pool[:0], list[float]()
     rounds = list[Round]()

@@ -300,9 +300,9 @@ def choose_settings(
 def choose_C(inputs: ProbeInputs, settings: ProbeSettings, *, seed: int) -> float:
     """Return the C with the highest accuracy in a cross-validation within the training texts.
 
-    For texts with one label each. Three repetitions of a stratified 5-fold cross-validation choose
-    from 3, 10 and 30. With fewer than 100 texts, or fewer than three of a label, chance would
-    choose: C is then 3.
+    For texts with one label each. Three repetitions of a stratified 5-fold cross-validation (of
+    fewer folds if no label has five texts) choose from 3, 10 and 30. With fewer than 100 texts, or
+    fewer than three of a label, chance would choose: C is then 3.
     """
     from sklearn.model_selection import RepeatedStratifiedKFold
 
@@ -312,7 +312,8 @@ def choose_C(inputs: ProbeInputs, settings: ProbeSettings, *, seed: int) -> floa
         return C_GRID[0]
     vectors, classes = inputs.features("train", settings.word_weight), labels.argmax(axis=1)
     fit = inputs.fitter(settings.word_weight, balance=settings.balance)
-    folds = RepeatedStratifiedKFold(n_splits=C_FOLDS, n_repeats=C_REPEATS, random_state=seed)
+    n_folds = min(C_FOLDS, int(counts.max()))  # so many that a label has a text for each of them
+    folds = RepeatedStratifiedKFold(n_splits=n_folds, n_repeats=C_REPEATS, random_state=seed)
     hits = np.zeros(len(C_GRID))
     with warnings.catch_warnings():
         # A label may have fewer texts than there are folds.

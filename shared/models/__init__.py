@@ -7,7 +7,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `language_models`: the default language model, converted from its package.
 - `causal_scoring`: what a causal language model says after a prompt, from cached prompts.
 - `loading`: load models and tokenizers, and refuse those that are damaged or do not fit.
-- `encoder_arguments`: the flags of an encoder that is fine-tuned.
+- `encoders`: the flags of an encoder that is fine-tuned; its folder and tokenizer; its new head.
 - `lengths`: how many tokens a model can read, and where a tokenizer truncates texts.
 - `padding`: make the outputs of a model for a text independent of the texts beside it.
 - `tokenizers`: tokenise data sets, learn a tokenizer from texts, measure tokenizers.
@@ -25,6 +25,7 @@ This room is for everything that has weights or a vocabulary. It does not train 
 - `multi_task`: one encoder with the outputs of several tasks; needs `heads` only.
 - `task_models`: the flags of this model, and how it is built for rows.
 - `networks`: small networks over word vectors: n-grams, MLP, CNN, RNN; needs no other module.
+- `deep_averaging`: the flags of an MLP, and how it is built.
 - `small_language_models`: counts, bigram, MLP and recurrent networks that predict the next token;
   needs no other module.
 - `tabular_networks`: an ensemble of small networks over the columns of a table; needs `networks`
@@ -52,7 +53,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "halve_precision",
             "plain_tokens",
         ],
-        "encoder_arguments": ["EncoderArguments", "EncoderChoiceArguments"],
+        "deep_averaging": ["MLPArguments", "build_mlp"],
+        "encoders": [
+            "EncoderArguments",
+            "EncoderChoiceArguments",
+            "find_encoder",
+            "load_classifier_to_train",
+        ],
         "first_weights": [
             "INITIALIZATIONS",
             "append_mean_pooling",

@@ -23,6 +23,8 @@ from shared.models.sources import DEFAULT_MODEL, DEFAULT_MODEL_ON_HUB
 from shared.reports.verdict import verdict
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from shared.data.corpus import Corpus
     from shared.data.splits import Split
 
@@ -125,6 +127,35 @@ class TaggerCard:
     evaluation: str | None = None
     note: str | None = None
     limits: str | None = None
+
+    @classmethod
+    def of_encoder(
+        cls,
+        args: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        evaluation: str | None = None,
+        note: str | None = None,
+    ) -> TaggerCard:
+        """Return the card of an encoder that was fine-tuned.
+
+        Parameters
+        ----------
+        args : EncoderArguments
+            Of the recipe.
+        tokenizer : PreTrainedTokenizerBase
+            That of the encoder.
+        evaluation, note
+            As the attributes.
+        """
+        return cls(
+            args,
+            base_model=args.model,
+            max_length=args.max_length,
+            truncation_side=tokenizer.truncation_side,
+            evaluation=evaluation,
+            note=note,
+        )
 
     def write(
         self,

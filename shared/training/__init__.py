@@ -73,11 +73,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "remove_checkpoints",
         ],
         "cloze": [
+            "ClozeArguments",
             "ClozeCollator",
             "ClozeTrainer",
             "DecoupledLabelLoss",
             "LabelWords",
             "cloze_objective",
+            "cloze_rows",
         ],
         "collators": [
             "AugmentingCollator",

@@ -9,14 +9,21 @@ Training" (ADAPET). In the order of a step: `ClozeCollator` makes batches of row
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from shared.cli.arguments import flag
 from shared.cli.errors import UserError
-from shared.training.collators import IGNORE_INDEX, MaskingCollator, SoftLabelCollator
+from shared.training.collators import (
+    IGNORE_INDEX,
+    MaskingCollator,
+    SoftLabelCollator,
+    with_soft_labels,
+)
 from shared.training.losses import MultilabelLoss, SingleLabelLoss, masked_token_loss
 from shared.training.trainer import LengthGroupedTrainer
 
@@ -71,6 +78,22 @@ class DecoupledLabelLoss(MultilabelLoss):
         return super().__call__({"logits": against_all_words(scores)}, labels, *args, **kwargs)
 
 
+@dataclass
+class ClozeArguments:
+    """The flags that `cloze_objective` reads."""
+
+    loss: Literal["auto", "pet", "adapet"] = flag(
+        "auto",
+        "pet: cross-entropy over the labels' words; adapet: against all words, for one or several "
+        "labels per text; auto: pet where each text has one label (default: auto).",
+    )
+    masked_weight: float | None = flag(
+        None,
+        "Weight of the loss of masked tokens; 0: none (default: .0001 with pet, 1 with adapet).",
+        least=0,
+    )
+
+
 class ClozeObjective(NamedTuple):
     """What a masked language model learns from texts in a pattern.
 
@@ -88,17 +111,12 @@ class ClozeObjective(NamedTuple):
     label_loss: type[SingleLabelLoss | MultilabelLoss]
 
 
-def cloze_objective(
-    loss: str, masked_weight: float | None, *, single_label: bool
-) -> ClozeObjective:
+def cloze_objective(args: ClozeArguments, *, single_label: bool) -> ClozeObjective:
     """Return the objective that flags name.
 
     Parameters
     ----------
-    loss : {"auto", "pet", "adapet"}
-        "auto": that of PET if each text has one label.
-    masked_weight : float, optional
-        None: that of the paper.
+    args : ClozeArguments
     single_label : bool
         Whether each text has exactly one label.
 
@@ -107,6 +125,7 @@ def cloze_objective(
     UserError
         For the loss of PET where texts have another number of labels.
     """
+    loss: str = args.loss
     if loss == "auto":
         loss = "pet" if single_label else "adapet"
     if loss == "pet" and not single_label:
@@ -117,8 +136,21 @@ def cloze_objective(
     label_loss: type[SingleLabelLoss | MultilabelLoss] = SingleLabelLoss
     if loss == "adapet":
         label_loss = DecoupledLabelLoss if single_label else MultilabelLoss
-    weight = _MASKED_WEIGHTS[loss] if masked_weight is None else masked_weight
+    weight = _MASKED_WEIGHTS[loss] if args.masked_weight is None else args.masked_weight
     return ClozeObjective(loss, weight, label_loss)
+
+
+def cloze_rows(tokens: Dataset, labels: np.ndarray) -> Dataset:
+    """Return the training rows that `ClozeCollator` reads.
+
+    Parameters
+    ----------
+    tokens : Dataset
+        Of texts in a pattern, with ``place``, the position of the mask.
+    labels : array of shape (rows, labels)
+    """
+    rows = with_soft_labels(tokens, labels).add_column("place", tokens["place"][:])
+    return rows.add_column("sample", np.arange(len(rows)))
 
 
 def against_all_words(scores: torch.Tensor) -> torch.Tensor:

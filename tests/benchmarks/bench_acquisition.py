@@ -6,7 +6,7 @@
 Each strategy labels texts from no label on, in batches of 20. The model after each batch is the
 same for all: that of recipes/label_next.py. The data are those of RECIPES_DATA (default:
 ../shared/data): GitHub issues and GoEmotions (several labels per text), BANKING77 (one). A seed is
-a split, or a part of the texts to choose from; see `simulation_tasks` of the recipe.
+a split, or a part of the texts to choose from; see `split_for_simulation`.
 
 The peers are optional and not among the dependencies of the project:
 
@@ -28,10 +28,18 @@ from time import perf_counter
 
 import numpy as np
 
-from recipes.label_next import LabelNextArguments, simulation_tasks
+from recipes.label_next import POOL_SHARE, LabelNextArguments
 from shared.cli import parse_arguments, progress_bar, quiet_libraries
-from shared.data import load_corpus
-from shared.methods import STRATEGIES, Batch, Pool, choose_batch, simulate
+from shared.data import load_corpus, split_for_simulation
+from shared.methods import (
+    STRATEGIES,
+    Batch,
+    Pool,
+    choose_batch,
+    load_embedder,
+    simulate,
+    simulation_tasks,
+)
 from shared.reports import simulation_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,10 +141,12 @@ def compare(name, args):
     )
     recipe_args.seeds = args.seeds
     corpus, held_out = load_corpus(recipe_args)
+    splits, pools = split_for_simulation(corpus, held_out, recipe_args, share=POOL_SHARE)
+    embed = load_embedder(recipe_args.encoder, recipe_args, corpus.dataset["text"])
     sizes = range(recipe_args.batch, recipe_args.labels + 1, recipe_args.batch)
     simulations, seconds = {}, {}
     with progress_bar(name, None, unit="batches") as bar:
-        for seed, task in simulation_tasks(recipe_args, corpus, held_out):
+        for seed, task in simulation_tasks(corpus, splits, pools, embed, recipe_args):
             probe = task.probe
             methods = {
                 strategy: partial(probe.choose, strategy)
@@ -150,10 +160,8 @@ def compare(name, args):
                 }
             for method, choose in methods.items():
                 started = perf_counter()
-                rounds = simulate(
-                    *(probe, choose, task.labels, task.pool, task.test),
-                    **{"sizes": sizes, "seed": seed, "on_round": bar.update},
-                )
+                options = {"sizes": sizes, "seed": seed, "on_round": bar.update}
+                rounds = simulate(task, choose, **options)
                 simulations.setdefault(method, {})[seed] = rounds
                 seconds[method] = seconds.get(method, 0) + perf_counter() - started
             print(f"\n## {name}, seeds up to {seed}\n", flush=True)

@@ -6,6 +6,7 @@ from command_line import Recipe, read_json, read_lines, write
 from forks import run_script
 from transformers import TrainerCallback
 
+from shared.methods import pseudo_labels
 from shared.taggers import load_tagger
 
 SCRIPT = "recipes/self_training.py"
@@ -244,7 +245,7 @@ def test_a_killed_run_ends_as_one_that_was_not(self_training, tmp_path, place):
             KillAt.trainings = 0
             patch.setattr(module, "ReadableProgress", lambda: KillAt(2, 1.0))
         else:
-            choose, calls = module.choose_texts, []
+            choose, calls = pseudo_labels.choose_texts, []
 
             def choose_twice(*args, **kwargs):
                 calls.append(args)
@@ -252,7 +253,7 @@ def test_a_killed_run_ends_as_one_that_was_not(self_training, tmp_path, place):
                     raise Killed
                 return choose(*args, **kwargs)
 
-            patch.setattr(module, "choose_texts", choose_twice)
+            patch.setattr(pseudo_labels, "choose_texts", choose_twice)
         with pytest.raises(Killed):
             self_training()
     assert list((tmp_path / "out" / ".rounds").glob("*/checkpoint-*"))

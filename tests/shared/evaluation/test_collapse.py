@@ -86,3 +86,18 @@ def test_the_labels_of_the_examples_are_forgotten():
     wrong = examples.copy()
     wrong[:3] = ~wrong[:3]
     assert collapse(texts, texts, examples, BINARY, train=wrong) is None
+
+
+def test_no_alarm_for_a_handful_of_texts():
+    examples = one_hot([0.5, 0.5], 20)
+    assert collapse(examples[:1], examples[-1:], examples, BINARY) is None
+    before, after = one_hot([0.5, 0.5], 8), one_hot([0, 1], 8)  # four texts have changed
+    assert collapse(before, after, examples, BINARY) is None
+
+
+def test_without_examples_the_predictions_of_the_teacher_tell():
+    """A tagger as teacher, and no labelled text."""
+    before, none = one_hot([0.5, 0.5]), one_hot([0.5, 0.5], 0)
+    assert collapse(before, one_hot([0.6, 0.4]), none, BINARY) is None
+    message = collapse(before, one_hot([0, 1]), none, BINARY)
+    assert message == "'neg' fell from 50.0% to 0.0% of the unlabelled texts"

@@ -3,7 +3,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from shared.methods import STRATEGIES, Batch, BatchProbe, labels_to_reach, simulate
+from shared.methods import (
+    STRATEGIES,
+    Batch,
+    BatchProbe,
+    SimulationTask,
+    labels_to_reach,
+    simulate,
+)
 
 
 @pytest.fixture
@@ -34,7 +41,8 @@ def run(task, choose, sizes=(10, 20, 30), **options):
     vectors, labels = task
     probe = make_probe(vectors, **options)
     choose = partial(probe.choose, choose) if isinstance(choose, str) else choose
-    return simulate(probe, choose, labels, np.arange(150), np.arange(150, 200), sizes=sizes, seed=1)
+    task = SimulationTask(probe, labels, np.arange(150), np.arange(150, 200))
+    return simulate(task, choose, sizes=sizes, seed=1)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

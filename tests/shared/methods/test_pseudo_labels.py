@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from tiny_training import make_rows, make_trainer
 
-from shared.methods import TeacherPredictions, choose_texts, student_rows
+from shared.evaluation import DecisionRule
+from shared.methods import (
+    AcquisitionArguments,
+    Teacher,
+    TeacherPredictions,
+    choose_texts,
+    student_rows,
+)
 from shared.methods.pseudo_labels import SMALLEST_VARIANCE, student_weights
 
 ACQUISITIONS = ["easy", "hard", "uniform", "surest"]
@@ -56,6 +63,33 @@ def test_a_text_is_drawn_as_often_as_the_equation_says(acquisition, weights):
     assert np.bincount(drawn) / 2000 == pytest.approx(weights, abs=0.03)
 
 
+def test_easy_texts_are_told_from_hard_ones_of_many_labels():
+    """The uncertainty of many labels is above 1 nat, where 1 - B would be below 0."""
+    p = TeacherPredictions(np.tile([0.8, 0.2], (2, 1)), np.array([1.5, 3.0]), np.zeros(2))
+    drawn = [choose_texts(p, 1, "easy", seed=seed).item() for seed in range(300)]
+    assert np.mean(drawn) < 0.05
+
+
+def test_of_texts_with_equal_scores_not_the_first_ones_are_the_surest():
+    p = TeacherPredictions(np.tile([0.9, 0.1], (400, 1)), np.zeros(400), np.zeros(400))
+    chosen = choose_texts(p, 40, "surest", seed=0)
+    assert 0.3 < np.mean(chosen) / 400 < 0.7
+    np.testing.assert_array_equal(chosen, choose_texts(p, 40, "surest", seed=0))
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_fewer_texts_than_classes_are_chosen(acquisition):
+    p = TeacherPredictions(np.eye(5), np.full(5, 0.5), np.zeros(5))
+    assert len(choose_texts(p, 2, acquisition, seed=0)) == 2
+
+
+@pytest.mark.parametrize("acquisition", ["easy", "hard", "surest"])
+def test_a_text_without_a_score_is_the_last_one(acquisition):
+    scores = np.array([[np.nan, np.nan], [0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+    p = TeacherPredictions(scores, np.array([np.nan, 0.1, 2.0, 0.5]), np.ones(4))
+    assert 0 not in choose_texts(p, 3, acquisition, seed=0)
+
+
 def test_the_surest_texts_have_the_highest_scores_of_their_class():
     p = predictions()
     chosen = choose_texts(p, 30, "surest", seed=0)
@@ -69,6 +103,34 @@ def test_the_surest_texts_have_the_highest_scores_of_their_class():
 def test_no_text_is_chosen_from_none():
     none = TeacherPredictions(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
     assert choose_texts(none, 0, "easy", seed=0).tolist() == []
+
+
+def make_teacher(p, **attributes):
+    rule = DecisionRule.of(0.5, p.scores.shape[1])
+    return Teacher(1, p, {"unlabelled": rule.choose(p.scores)}, rule, **attributes)
+
+
+def test_a_teacher_gives_texts_with_labels_and_weights():
+    p, texts, args = predictions(n=9), make_rows(9), AcquisitionArguments(chosen=1 / 3)
+    teacher = make_teacher(p)
+    chosen, labels, weights = teacher.choose(texts, args, seed=0)
+    rows = choose_texts(p, 3, "surest", seed=0)
+    assert chosen["input_ids"] == texts.select(rows)["input_ids"]
+    np.testing.assert_array_equal(labels, p.scores[rows] >= 0.5)
+    np.testing.assert_array_equal(weights, p.weights()[rows])
+    args = AcquisitionArguments(chosen=1 / 3, pseudo_labels="soft", uncertainty="none")
+    _, labels, weights = teacher.choose(texts, args, seed=0)
+    np.testing.assert_array_equal(labels, p.scores[rows])
+    assert weights.tolist() == [1, 1, 1]
+    assert teacher.explain() == ""
+    student = make_teacher(p, chosen=(chosen, labels, weights))
+    assert "on 3 unlabelled texts, with the labels of a teacher (round 1" in student.explain()
+
+
+def test_one_unlabelled_text_is_chosen():
+    teacher = make_teacher(predictions(n=1))
+    chosen, *_ = teacher.choose(make_rows(1), AcquisitionArguments(chosen=0.1), seed=0)
+    assert len(chosen) == 1
 
 
 def test_weights_are_the_log_of_one_over_the_variance():
@@ -115,6 +177,12 @@ def test_many_labelled_rows_keep_the_weight_of_their_number():
 def test_either_part_may_be_missing():
     assert student_weights(np.ones(3), np.zeros(0), 0.1) == pytest.approx(np.ones(3))
     assert student_weights(np.zeros(0), np.array([1.0, 3.0]), 0.1) == pytest.approx([0.5, 1.5])
+
+
+def test_rows_without_any_weight_leave_it_to_the_others():
+    """Labels of a language model whose confidence is 0."""
+    assert student_weights(np.zeros(2), np.ones(2), 0.5) == pytest.approx([0, 0, 2, 2])
+    assert student_weights(np.ones(2), np.zeros(2), 0.1) == pytest.approx([2, 2, 0, 0])
 
 
 def test_the_rows_of_a_student_are_labelled_ones_and_chosen_ones():

@@ -145,6 +145,22 @@ def test_enough_texts_of_each_label_choose_C_within_the_training_texts():
     assert choose_C(many, NARROW.single_label, seed=0) == chosen
 
 
+def test_many_labels_with_few_texts_each_choose_C():
+    """No label has a text for each of five folds."""
+    y = np.eye(40, dtype=np.uint8)[np.repeat(np.arange(40), 3)]
+    vectors = np.eye(40)[y.argmax(axis=1)] + RNG.normal(size=(120, 40)) * 0.5
+    parts = {"train": vectors, "names": np.eye(40)}
+    inputs = ProbeInputs(
+        embeddings=parts,
+        words={part: np.zeros((len(values), 1)) for part, values in parts.items()},
+        labels={"train": y},
+        label_of=np.arange(40),
+        name_weight=1.0,
+        single_label=True,
+    )
+    assert choose_C(inputs, NARROW.single_label, seed=0) in (3, 10, 30)
+
+
 def test_the_mean_of_all_rounds_or_the_last_one():
     inputs = inputs_of(0)
     vectors = inputs.features("train", 0.7)
