@@ -30,9 +30,6 @@ import copy
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Literal
-
-from transformers import set_seed
 
 from shared.cli import (
     UserError,
@@ -64,14 +61,11 @@ from shared.methods import (
 )
 from shared.models import (
     EncoderArguments,
-    append_mean_pooling,
     check_unknown_tokens,
-    choose_text_prefix,
+    find_encoder,
     fit_head,
     limit_length,
-    load_sequence_classifier,
-    load_tokenizer,
-    resolve_model,
+    load_classifier_to_train,
     shift_logits,
     tokenize,
 )
@@ -87,6 +81,7 @@ from shared.reports import (
 from shared.training import (
     AnnealedLoss,
     CheckpointOnSignal,
+    ConsistencyArguments,
     ConsistencyLoss,
     ConsistencyTrainer,
     EpochTrainingArguments,
@@ -114,6 +109,7 @@ class UdaArguments(
     TaggingArguments,
     AugmentationArguments,
     UnlabelledArguments,
+    ConsistencyArguments,
     EpochTrainingArguments,
 ):
     """The flags of this recipe, and the Trainer defaults that it changes."""
@@ -140,43 +136,6 @@ class UdaArguments(
         "4).",
         least=1,
         most=1000,
-    )
-    unlabelled_ratio: int = flag(
-        3, "Unlabelled texts per labelled text in a training step (default: 3).", least=1
-    )
-    temperature: float = flag(
-        0.4,
-        "Divides the logits of a prediction that is a target; below 1 sharpens it (default: .4).",
-        above=0,
-        most=1,
-    )
-    confidence: float = flag(
-        0.95,
-        "Probability that a prediction must exceed to be a target (default: .95).",
-        least=0,
-        below=1,
-    )
-    consistency_weight: float = flag(
-        1.0, "Weight of the loss of unlabelled texts (default: 1).", least=0
-    )
-    alignment: bool = flag(
-        True,
-        "Keep the labels of the targets as frequent as among the labelled texts or, if a text can "
-        "have several, as in the predictions of the first training. If each text has one label, "
-        "the final predictions on unlabelled texts keep these shares as well; false, if the "
-        "labelled texts were not drawn at random (default: true).",
-    )
-    teacher_decay: float = flag(
-        0.99,
-        "The targets come from a moving mean of the weights, which keeps this share at each step; "
-        "0: from the weights themselves (default: .99).",
-        least=0,
-        below=1,
-    )
-    annealing: Literal["none", "linear", "log", "exp"] = flag(
-        "none",
-        "Schedule of the probability up to which labelled texts are trained on: those that the "
-        "model has learned are left out, until late in the training (default: none).",
     )
     supervised_epochs: float = flag(
         8, "Epochs of the first training, on labelled texts alone (default: 8).", above=0
@@ -232,21 +191,11 @@ def main() -> None:
     to_scores = softmax if single_label else sigmoid
 
     # Load the model and tokenise.
-    model_folder = resolve_model(args.model)
-    prefix = choose_text_prefix(args.model, args.text_prefix)
-    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
-
-    def load_model():
-        """Return the encoder with a new head; the seed decides its weights."""
-        set_seed(args.seed)
-        options = {"tokenizer": tokenizer, "dropout": args.dropout}
-        model = load_sequence_classifier(model_folder, label_names, **options)
-        if single_label:
-            model.config.problem_type = "single_label_classification"
-        append_mean_pooling(model)
-        return model
-
-    model = load_model()
+    model_folder, tokenizer = find_encoder(args)
+    settings = {"single_label": single_label, "dropout": args.dropout, "seed": args.seed}
+    settings |= {"tokenizer": tokenizer}
+    load_new = partial(load_classifier_to_train, model_folder, label_names, **settings)
+    model = load_new()
     limit_length(tokenizer, model, args.max_length)
     check_unknown_tokens(tokenizer, corpus.dataset["text"])
     # The copies are made once, here, so that the training waits neither for words nor for tokens.
@@ -331,7 +280,10 @@ def main() -> None:
         scores = {k: to_scores(trainer.predict(part).predictions) for k, part in parts.items()}
         if rule is None:
             thresholds = tune(scores["valid"], y["valid"])
-            rule = DecisionRule.of(thresholds, len(label_names), single_label=single_label)
+            # Without validation rows, no score of a text may reach the threshold of one half.
+            options = {"at_least_one": corpus.empty_labels == "unlabelled" and not len(y["valid"])}
+            options["single_label"] = single_label
+            rule = DecisionRule.of(thresholds, len(label_names), **options)
         return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
 
     def align(trainer, scores):
@@ -413,13 +365,7 @@ def main() -> None:
         predicted=predicted["test"],
         rule=rule,
         calibration=calibration,
-        card=TaggerCard(
-            args,
-            base_model=args.model,
-            max_length=args.max_length,
-            truncation_side=tokenizer.truncation_side,
-            note=note,
-        ),
+        card=TaggerCard.of_encoder(args, tokenizer, note=note),
         log_history=trainer.state.log_history,
         top_scores=args.top_scores,
     )
@@ -432,7 +378,7 @@ def main() -> None:
         print_once("\nTraining on all labelled texts")
         all_rows = split.all_labelled()
         train, labels = tokenize(all_rows.rows["train"], tokenizer), all_rows.labels["train"]
-        again = build_supervised(supervised_refit_args, load_model(), train, labels)
+        again = build_supervised(supervised_refit_args, load_new(), train, labels)
         train_again(again, supervised)
         problem = None
         if not collapse:

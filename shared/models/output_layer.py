@@ -36,4 +36,4 @@ def shift_logits(model: PreTrainedModel, shift: np.ndarray) -> None:
     bias = output_layer(model).bias
     if bias is not None:
         with torch.no_grad():
-            bias += torch.as_tensor(shift, dtype=bias.dtype, device=bias.device)
+            bias.add_(torch.as_tensor(shift, dtype=bias.dtype, device=bias.device))

@@ -91,7 +91,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TableCollator",
             "with_soft_labels",
         ],
-        "consistency": ["ConsistencyTrainer"],
+        "consistency": ["ConsistencyArguments", "ConsistencyTrainer"],
         "consistency_losses": ["AnnealedLoss", "ConsistencyLoss", "LabelAlignment"],
         "fit": ["judge_fit"],
         "health": ["ActivationMonitor", "check_health"],

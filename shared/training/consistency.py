@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
+from shared.cli.arguments import flag
 from shared.cli.files import write_json
 from shared.training.batches import LengthGroupedBatches
 from shared.training.checkpoints import rows_digest
-from shared.training.consistency_losses import ConsistencyLoss, LabelAlignment
+from shared.training.consistency_losses import ConsistencyLoss, LabelAlignment, Schedule
 from shared.training.trainer import LengthGroupedTrainer
 
 if TYPE_CHECKING:
@@ -33,6 +35,52 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import TrainOutput
 
 _ALIGNMENT_FILE, _TEACHER_FILE = "alignment.json", "teacher.safetensors"  # in each checkpoint
+
+# --- flags ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class ConsistencyArguments:
+    """Flags of the training on both kinds of texts."""
+
+    unlabelled_ratio: int = flag(
+        3, "Unlabelled texts per labelled text in a training step (default: 3).", least=1
+    )
+    temperature: float = flag(
+        0.4,
+        "Divides the logits of a prediction that is a target; below 1 sharpens it (default: .4).",
+        above=0,
+        most=1,
+    )
+    confidence: float = flag(
+        0.95,
+        "Probability that a prediction must exceed to be a target (default: .95).",
+        least=0,
+        below=1,
+    )
+    consistency_weight: float = flag(
+        1.0, "Weight of the loss of unlabelled texts (default: 1).", least=0
+    )
+    alignment: bool = flag(
+        True,
+        "Keep the labels of the targets as frequent as among the labelled texts or, if a text can "
+        "have several, as in the predictions of the first training. If each text has one label, "
+        "the final predictions on unlabelled texts keep these shares as well; false, if the "
+        "labelled texts were not drawn at random (default: true).",
+    )
+    teacher_decay: float = flag(
+        0.99,
+        "The targets come from a moving mean of the weights, which keeps this share at each step; "
+        "0: from the weights themselves (default: .99).",
+        least=0,
+        below=1,
+    )
+    annealing: Schedule = flag(
+        "none",
+        "Schedule of the probability up to which labelled texts are trained on: those that the "
+        "model has learned are left out, until late in the training (default: none).",
+    )
+
 
 # --- batches -------------------------------------------------------------------------------------
 

@@ -63,6 +63,13 @@ def test_several_labels_per_text(recipe, tmp_path):
     assert "TrainOutput" not in printed
 
 
+def test_every_text_gets_a_label_where_none_is_likely(recipe, tmp_path):
+    recipe("--learning_rate", 1e-12, "--supervised_learning_rate", 1e-12)  # the fitted head stays
+    lines = read_lines(tmp_path / "out/test_predictions.jsonl")
+    assert all(line["labels"] for line in lines)
+    assert any(max(line["scores"].values()) < 0.5 for line in lines)
+
+
 def test_one_label_per_text(recipe, tmp_path, single_label):
     recipe("--data", single_label, "--annealing", "linear", "--truncation_side", "left")
     metrics = figures(tmp_path / "out")
