@@ -36,7 +36,7 @@ like (recipes/FIGURES.md).
 import json
 import re
 from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -234,7 +234,9 @@ def main() -> None:
 def predict(args: MultiTaskArguments, output_dir: Path) -> None:
     """Predict all tasks for the rows of a file; write ``predictions.jsonl``."""
     model = load_multi_task(args.model, args, bf16=bool(args.bf16))
-    table = model.read(open_data(replace(args, data=args.predict)))
+    of_rows = copy(args)
+    of_rows.data = args.predict
+    table = model.read(open_data(of_rows))
     for note in table.notes:
         print_once(f"note: {note}")
     if not table.texts:
