@@ -40,7 +40,8 @@
 - `candidates`: the scores of several methods on the same rows: their means, and the best one.
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
-- `images`: the figures, pictures and cards of image models.
+- `images`: pictures of images, and a page of them.
+- `image_results`: the figures and cards of image models.
 - `series`: the figures of forecasts, and the card of their model.
 - `image_predictions`: what a trained model says of new images.
 
@@ -108,10 +109,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
         "image_predictions": ["write_image_predictions"],
+        "image_results": ["image_results", "write_image_results"],
         "images": [
-            "image_results",
             "training_sheet",
-            "write_image_results",
             "write_sheets",
         ],
         "label_errors": ["report_simulation"],

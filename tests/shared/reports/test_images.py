@@ -8,15 +8,13 @@ from torch.nn import Linear
 
 from shared.images.reading import IGNORED, ImageData
 from shared.reports.image_predictions import _png_names
-from shared.reports.images import (
-    Sheet,
+from shared.reports.image_results import (
     box_results,
     class_results,
     mask_results,
-    overlay,
-    text_table,
     write_image_results,
 )
+from shared.reports.images import Sheet, overlay, text_table
 from shared.reports.page import without_texts
 
 
