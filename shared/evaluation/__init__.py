@@ -27,7 +27,7 @@ Every module except `cross_validation`, and those of generated texts, works on N
 - `collapse`: whether a training on unlabelled texts has collapsed.
 - `cross_validation`: the files of a fold, and out-of-fold scores.
 - `image_samples`: Frechet distance, coverage and collapse of generated images.
-- `image_metrics`: the metrics of the tasks of images.
+- `image_tasks`: the metrics of the tasks of images.
 - `detection`: mean average precision of boxes, as COCO defines it.
 - `segmentation`: intersection over union of classes of pixels.
 
@@ -97,7 +97,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SubsetAccuracy",
         ],
         "generated_texts": ["TEXT_METRICS", "first_sentence", "score_texts"],
-        "image_metrics": ["image_metrics"],
         "image_samples": [
             "describe_sample_collapse",
             "frechet_distance",
@@ -105,6 +104,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "nearest",
             "sample_figures",
         ],
+        "image_tasks": ["image_metrics"],
         "importance": ["permutation_importance"],
         "likelihoods": ["causal_log_likelihoods", "distribution_perplexity", "perplexity"],
         "merging": ["merge_by_dawid_skene", "merge_by_majority"],

@@ -41,7 +41,7 @@
 - `comparison`: tables that compare methods over training sizes and seeds.
 - `gans`: the figures, pictures and cards of generators of images.
 - `images`: pictures of images, and a page of them.
-- `image_results`: the figures and cards of image models.
+- `image_figures`: the figures and cards of image models.
 - `series`: the figures of forecasts, and the card of their model.
 - `image_predictions`: what a trained model says of new images.
 
@@ -108,8 +108,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "generated_texts": ["seq2seq_usage", "text_samples", "text_score_table"],
         "hub": ["push_to_hub"],
+        "image_figures": ["image_results", "write_image_results"],
         "image_predictions": ["write_image_predictions"],
-        "image_results": ["image_results", "write_image_results"],
         "images": [
             "training_sheet",
             "write_sheets",

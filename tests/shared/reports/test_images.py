@@ -8,7 +8,7 @@ from torch.nn import Linear
 
 from shared.images.reading import IGNORED, ImageData
 from shared.reports.image_predictions import _png_names
-from shared.reports.image_results import (
+from shared.reports.image_figures import (
     box_results,
     class_results,
     mask_results,
