@@ -7,13 +7,13 @@ import pytest
 from torch.nn import Linear
 
 from shared.images.reading import IGNORED, ImageData
-from shared.reports.image_predictions import _png_names
 from shared.reports.image_figures import (
     box_results,
     class_results,
     mask_results,
     write_image_results,
 )
+from shared.reports.image_predictions import _png_names
 from shared.reports.images import Sheet, overlay, text_table
 from shared.reports.page import without_texts
 
