@@ -39,7 +39,7 @@ MOST_MODULES = {
     "gan": 125,
     "github_tagger": 116,
     "goemotions": 117,
-    "images": 119,
+    "images": 120,
     "imdb_cnn_rnn": 114,
     "label_next": 101,
     "language_model": 106,
