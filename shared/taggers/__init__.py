@@ -7,6 +7,7 @@
 - `arguments`: flags of the recipes that apply taggers
 - `tagger`: `Tagger`, from texts to labels and scores
 - `means`: the mean of several taggers
+- `folds`: taggers of the folds of a cross-validation, and their mean
 - `loading`: `load_tagger`
 - `trained_model`, `words`, `embeddings`, `zero_shot`, `language_model`: what computes the scores,
   by method
@@ -30,13 +31,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embeddings": ["EmbeddingScorer"],
         "explanations": ["Explainer", "load_explainer", "tagger_version"],
         "folder": ["EncoderReference", "copy_tagger", "read_tagger", "tagger_fingerprint"],
+        "folds": ["save_mean_of_folds"],
         "language_model": ["LanguageModelScorer"],
         "known_labels": ["drop_rare_labels", "load_known_labels"],
         "multi_task": ["load_multi_task", "save_multi_task"],
         "onnx_export": ["export_tagger", "quantize_tagger"],
         "onnx_model": ["OnnxEmbedder", "OnnxModel", "OnnxScorer"],
         "loading": ["load_tagger", "load_taggers", "note_unknown_tokens"],
-        "means": ["MeanScorer", "mean_tagger", "save_mean", "save_mean_of_folds"],
+        "means": ["MeanScorer", "mean_tagger", "save_mean"],
         "tagger": ["Tagger"],
         "trained_model": ["TrainedModelScorer", "save_trained_model"],
         "words": ["WordScorer"],
