@@ -52,11 +52,14 @@ from shared.cli import (
 from shared.data import (
     TaggingArguments,
     UnlabelledArguments,
+    cache_folder,
     load_and_split,
     load_unlabelled,
 )
 from shared.evaluation import DecisionRule, calibrate, describe_collapse, f1_scores
 from shared.methods import (
+    CachedEmbedder,
+    MeanPooling,
     View,
     WordClassifier,
     co_train,
@@ -65,13 +68,18 @@ from shared.methods import (
     fit_tfidf,
     flatten_phrases,
     label_phrases,
-    load_embedder,
     naive_bayes_labels,
 )
 from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
     TRUNCATION_SIDE_HELP,
+    check_unknown_tokens,
+    choose_text_prefix,
+    limit_length,
+    load_encoder,
+    load_tokenizer,
+    resolve_model,
 )
 from shared.reports import (
     Reasons,
@@ -84,6 +92,7 @@ from shared.reports import (
     write_results,
 )
 from shared.taggers import EmbeddingScorer, EncoderReference, Tagger, WordScorer, mean_tagger
+from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 # Inverse strengths of the regularisation: that of the few-label probe, for several labels per text
 # and for one; and of the classifier of words (3 and 30 are no better on AG News and IMDB).
@@ -165,9 +174,22 @@ def main() -> None:
     words |= {"train": tfidf[: len(texts["train"])], "unlabelled": tfidf[len(texts["train"]) :]}
     word_seconds = perf_counter() - started
 
-    # The other, embeddings: the mean of the encoder's last hidden states.
-    embed = load_embedder(args.model, args, corpus.dataset["text"])
-    tokenizer = embed.tokenizer
+    # The other, embeddings: the mean of the encoder's last hidden states. The Trainer only predicts
+    # here.
+    model_folder = resolve_model(args.model)
+    prefix = choose_text_prefix(args.model, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+    encoder = load_encoder(model_folder, tokenizer=tokenizer)
+    limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, corpus.dataset["text"])
+    trainer = LengthGroupedTrainer(
+        model=MeanPooling(encoder),
+        args=args,
+        data_collator=PaddingCollator(tokenizer),
+        callbacks=[ReadableProgress()],
+        bf16_predictions=args.bf16,
+    )
+    embed = CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
     vectors = embed_split(split, embed)
     vectors["unlabelled"] = embed(texts["unlabelled"])
     name_vectors = embed(phrases) if phrases else vectors["train"][:0]
@@ -223,7 +245,6 @@ def main() -> None:
     collapse = describe_collapse(
         all_predicted["supervised"], all_predicted["both"], y["train"], label_names
     )
-    prefix = tokenizer.init_kwargs.get("text_prefix")
     reference = EncoderReference.of(args.model, args.max_length, prefix, args.truncation_side)
     evaluation, kept = None, "supervised" if collapse else "both"
     if collapse:

@@ -36,6 +36,7 @@ bfloat16), a batch from 50,000 texts takes seconds. With `mix`, 90 labels on iss
 huggingface/datasets and 85 on GoEmotions gave the macro F1 of 200 that were drawn at random.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,8 +65,9 @@ from shared.data import (
 from shared.methods import (
     STRATEGIES,
     BatchProbe,
+    CachedEmbedder,
+    MeanPooling,
     embed_names,
-    load_embedder,
     simulate,
     simulation_tasks,
 )
@@ -73,6 +75,12 @@ from shared.models import (
     DEFAULT_MODEL,
     TEXT_PREFIX_HELP,
     TRUNCATION_SIDE_HELP,
+    check_unknown_tokens,
+    choose_text_prefix,
+    limit_length,
+    load_encoder,
+    load_tokenizer,
+    resolve_model,
 )
 from shared.reports import (
     AgreementLog,
@@ -82,6 +90,7 @@ from shared.reports import (
     write_simulation,
 )
 from shared.taggers import load_known_labels, load_tagger, tagger_fingerprint
+from shared.training import LengthGroupedTrainer, PaddingCollator, ReadableProgress
 
 STRATEGY_NAMES = ", ".join(STRATEGIES)
 PASSES = 10  # with dropout, of `bald` with --model
@@ -210,8 +219,8 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
         raise UserError("--multilabel false: some labelled rows have several labels, or none")
     print_once(f"\nto choose from: {len(pool.candidates):,} texts; labelled: {len(y):,}")
 
-    # Embed: the mean of the encoder's last hidden states.
-    embed = load_embedder(args.encoder, args, pool.texts)
+    # Embed: the mean of the encoder's last hidden states. The Trainer only predicts here.
+    embed = load_embedder(args, pool.texts)
     vectors = np.concatenate([embed(part) for part in pool.parts if part])
     embedded_names = embed_names(names, embed, args.descriptions, weight=args.name_weight)
 
@@ -271,6 +280,24 @@ def choose_next(args: LabelNextArguments, output_dir: Path) -> None:
     print("to_label.jsonl, to_label.csv, label_studio.json and label_studio.xml.")
 
 
+def load_embedder(args: LabelNextArguments, texts: Sequence[str]) -> CachedEmbedder:
+    """Return what embeds texts: the mean of the encoder's last hidden states, cached."""
+    model_folder = resolve_model(args.encoder)
+    prefix = choose_text_prefix(args.encoder, args.text_prefix)
+    tokenizer = load_tokenizer(model_folder, prefix, args.truncation_side)
+    encoder = load_encoder(model_folder, tokenizer=tokenizer)
+    limit_length(tokenizer, encoder, args.max_length)
+    check_unknown_tokens(tokenizer, texts)
+    trainer = LengthGroupedTrainer(
+        model=MeanPooling(encoder),
+        args=args,
+        data_collator=PaddingCollator(tokenizer),
+        callbacks=[ReadableProgress()],
+        bf16_predictions=args.bf16,
+    )
+    return CachedEmbedder(trainer, tokenizer, model_folder, cache_folder(args.cache_dir))
+
+
 def compare_strategies(args: LabelNextArguments, output_dir: Path) -> None:
     """For each seed, split, and label by each strategy; report."""
     strategies = list(dict.fromkeys(["random", *args.strategies]))
@@ -279,7 +306,7 @@ def compare_strategies(args: LabelNextArguments, output_dir: Path) -> None:
         raise UserError(f"--batch {args.batch}: is above --labels {args.labels}")
     corpus, held_out = load_corpus(args)
     splits, pools = split_for_simulation(corpus, held_out, args, share=POOL_SHARE)
-    embed = load_embedder(args.encoder, args, corpus.dataset["text"])
+    embed = load_embedder(args, corpus.dataset["text"])
     simulations = {strategy: {} for strategy in strategies}
     n_batches = len(args.seeds) * len(strategies) * len(sizes)
     with progress_bar("simulating", n_batches, unit="batches") as bar:

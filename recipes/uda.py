@@ -287,19 +287,20 @@ def main() -> None:
         return rule, scores, {part: rule.choose(values) for part, values in scores.items()}
 
     def align(trainer, scores):
-        """Give the classes the shares that they had in the targets; return what `predict` does.
+        """Give the classes the shares that they had in the targets.
 
-        The targets were aligned, and the model that learned from them can still prefer a class.
+        `scores` are those of unlabelled texts. The targets were aligned, but the model that learned
+        from them can still prefer a class.
         """
         shares, before = trainer.alignment.shares, scores.mean(axis=0)
-        worst = abs(shares - before).argmax()
-        print_once(
-            f"{label_names[worst]!r} gets {shares[worst]:.1%} of the unlabelled texts, as of the "
-            f"labelled ones, instead of {before[worst]:.1%}; --alignment false, if those were not "
-            "drawn at random"
-        )
-        shift_logits(trainer.model, LabelAlignment(shares, scores, single_label=True).shift)
-        return predict(trainer)
+        shift = LabelAlignment(shares, scores, single_label=True).shift
+        if shift_logits(trainer.model, shift):
+            worst = abs(shares - before).argmax()
+            print_once(
+                f"{label_names[worst]!r} gets {shares[worst]:.1%} of the unlabelled texts, as of "
+                f"the labelled ones, instead of {before[worst]:.1%}; --alignment false, if those "
+                "were not drawn at random"
+            )
 
     def predict_test(trainer, rule, scores, predicted):
         """Add scores and labels of the test set to those of `predict`; return the seconds."""
@@ -327,7 +328,8 @@ def main() -> None:
         after = predict(trainer)
         collapse = describe_collapse(predicted, after[2], y["train"], label_names)
         if not collapse and aligned:
-            after = align(trainer, after[1]["unlabelled"])
+            align(trainer, after[1]["unlabelled"])
+            after = predict(trainer)
         changed = (after[2]["unlabelled"] != predicted["unlabelled"]).any(axis=1).mean()
         print_once(f"{changed:.1%} of the unlabelled texts got other labels than before")
     except NotFiniteError as error:

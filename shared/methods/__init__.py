@@ -12,7 +12,6 @@ trainer and the metrics of the rooms below.
 - `fold_baselines`: two baselines on the folds of a cross-validation
 - `mean_pooling`: an encoder whose output is one vector per text
 - `embeddings`: sentence embeddings, with a cache of vectors
-- `sentence_encoders`: load an encoder that embeds texts
 - `static_embeddings`: vectors of tokens, distilled from an encoder
 - `neighbours`: k nearest neighbours in a FAISS index; F1 for all k at once
 - `log_odds`: the words that tell the texts of a label from the others
@@ -162,7 +161,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "student_rows",
         ],
         "strategies": ["ClassifierChain", "LabelPowerset", "feature_weights", "fit_strategy"],
-        "sentence_encoders": ["load_embedder"],
         "static_embeddings": ["StaticEncoder", "distil"],
         "table_baselines": ["TABLE_BASELINES", "score_table_baselines"],
         "table_classifier": ["load_table_classifier", "one_hot", "table_dataset"],

@@ -23,10 +23,10 @@ def output_layer(model: PreTrainedModel) -> torch.nn.Linear:
     ][-1]
 
 
-def shift_logits(model: PreTrainedModel, shift: np.ndarray) -> None:
-    """Add a constant to the logits of each label, for all texts. Changes `model`.
+def shift_logits(model: PreTrainedModel, shift: np.ndarray) -> bool:
+    """Add a constant to the logits of each label of all texts; return whether `model` has changed.
 
-    A model whose output layer has no bias, such as that of a decoder, stays as it is.
+    It stays as it is if its output layer has no bias, as that of a decoder.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ def shift_logits(model: PreTrainedModel, shift: np.ndarray) -> None:
     shift : array of shape (labels,)
     """
     bias = output_layer(model).bias
-    if bias is not None:
-        with torch.no_grad():
-            bias.add_(torch.as_tensor(shift, dtype=bias.dtype, device=bias.device))
+    if bias is None:
+        return False
+    with torch.no_grad():
+        bias.add_(torch.as_tensor(shift, dtype=bias.dtype, device=bias.device))
+    return True

@@ -28,7 +28,7 @@ from time import perf_counter
 
 import numpy as np
 
-from recipes.label_next import POOL_SHARE, LabelNextArguments
+from recipes.label_next import POOL_SHARE, LabelNextArguments, load_embedder
 from shared.cli import parse_arguments, progress_bar, quiet_libraries
 from shared.data import load_corpus, split_for_simulation
 from shared.methods import (
@@ -36,7 +36,6 @@ from shared.methods import (
     Batch,
     Pool,
     choose_batch,
-    load_embedder,
     simulate,
     simulation_tasks,
 )
@@ -142,7 +141,7 @@ def compare(name, args):
     recipe_args.seeds = args.seeds
     corpus, held_out = load_corpus(recipe_args)
     splits, pools = split_for_simulation(corpus, held_out, recipe_args, share=POOL_SHARE)
-    embed = load_embedder(recipe_args.encoder, recipe_args, corpus.dataset["text"])
+    embed = load_embedder(recipe_args, corpus.dataset["text"])
     sizes = range(recipe_args.batch, recipe_args.labels + 1, recipe_args.batch)
     simulations, seconds = {}, {}
     with progress_bar(name, None, unit="batches") as bar:

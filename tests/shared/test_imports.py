@@ -21,7 +21,6 @@ HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "scipy", "num
 WITH_TORCH = {
     "llm.local_model",
     *("methods.mean_pooling", "methods.static_embeddings", "methods.zero_shot"),
-    "methods.sentence_encoders",
     *("methods.prompting", "models.causal_scoring", "taggers.language_model"),
     *(
         "models.first_weights",

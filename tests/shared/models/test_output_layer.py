@@ -28,7 +28,7 @@ def test_each_logit_gets_its_constant():
     )
     model = BertForSequenceClassification(config)
     before = logits(model)
-    shift_logits(model, np.array([0.5, -2.0]))
+    assert shift_logits(model, np.array([0.5, -2.0]))
     torch.testing.assert_close(logits(model), before + torch.tensor([[0.5, -2.0]]))
 
 
@@ -36,5 +36,5 @@ def test_a_model_without_a_bias_stays_as_it_is():
     config = GPT2Config(vocab_size=10, n_embd=4, n_head=1, n_layer=1, pad_token_id=0)
     model = GPT2ForSequenceClassification(config)
     before = logits(model)
-    shift_logits(model, np.array([0.5, -2.0]))
+    assert not shift_logits(model, np.array([0.5, -2.0]))
     torch.testing.assert_close(logits(model), before)
