@@ -56,8 +56,13 @@ WITH_EVALUATE = {
 WITH_FASTAPI = {"serving.annotation_app", "serving.app", "serving.http"}
 LIGHT = set(MODULES) - WITH_TORCH - WITH_SKLEARN - WITH_NUMBA - WITH_EVALUATE - WITH_FASTAPI
 
+# NumPy, which almost every module needs, is timed in the same process: how much longer the modules
+# take than it does not depend on how fast and how busy the core is.
 SCRIPT = """
 import importlib, json, sys, time
+start = time.process_time()
+import numpy
+numpy_seconds = time.process_time() - start
 start = time.process_time()
 heavy = {}
 for name in sys.argv[2:]:
@@ -65,37 +70,40 @@ for name in sys.argv[2:]:
     for library in sys.argv[1].split():
         if library in sys.modules and library not in heavy:
             heavy[library] = name
-print(json.dumps([time.process_time() - start, heavy]))
+print(json.dumps([time.process_time() - start, numpy_seconds, heavy]))
 """
 
 
 def fresh_import(*names):
-    """Return the processor seconds of some imports, and which module imported what is heavy."""
+    """Return the seconds of some imports, those of NumPy, and which module imported what is heavy.
+
+    The seconds are processor time, and those of the modules do not include NumPy.
+    """
     command = [sys.executable, "-c", SCRIPT, " ".join(HEAVY), *names]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(run.stdout)
 
 
-def is_quick(seconds):
-    """Whether it is a third of a second, or on a slow or busy machine three times numpy alone."""
-    return seconds < 0.3 or seconds < 3 * fresh_import("numpy")[0]
+def is_quick(seconds, numpy_seconds):
+    """Whether it is less than five times NumPy: half a second. A heavy library takes a second."""
+    return seconds < 5 * numpy_seconds
 
 
-def test_importing_shared_and_its_rooms_takes_under_a_third_of_a_second():
+def test_importing_shared_and_its_rooms_is_quick():
     rooms = ["shared", *(f"shared.{room}" for room in ROOMS)]
-    assert any(is_quick(fresh_import(*rooms)[0]) for _ in range(3))
+    assert any(is_quick(*fresh_import(*rooms)[:2]) for _ in range(3))
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_light_modules_of_a_room_are_quick_and_import_nothing_heavy(room):
     names = [f"shared.{name}" for name in sorted(LIGHT) if name.startswith(f"{room}.")]
     for _ in range(3):  # the first run may write byte code
-        seconds, heavy = fresh_import(*names)
+        seconds, numpy_seconds, heavy = fresh_import(*names)
         assert heavy == {}
-        if is_quick(seconds):
+        if is_quick(seconds, numpy_seconds):
             break
     else:
-        pytest.fail(f"the imports take {seconds:.2f} s")
+        pytest.fail(f"the imports take {seconds:.2f} s, NumPy {numpy_seconds:.2f} s")
 
 
 def test_most_modules_are_light():
