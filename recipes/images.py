@@ -105,9 +105,7 @@ class ImageRecipeArguments(
     """The flags of this recipe, and the Trainer defaults that it changes."""
 
     predict: str | None = flag(
-        None,
-        "Apply a trained --model to the images of this folder, .zip or .npz, or to this image; "
-        "train nothing.",
+        None, "Apply --model to this image, or those of this folder, .zip or .npz; train nothing."
     )
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/images", "Output folder (default: outputs/images).")
@@ -161,13 +159,7 @@ def main() -> None:
     def build_trainer(run_args, second_weight):
         """Return a Trainer of a new model; `second_weight` is the share of a second output."""
         set_seed(args.seed)
-        model = build_image_model(
-            args,
-            args.task,
-            names,
-            context_names=data.context_names,
-            second_names=data.second_names,
-        )
+        model = build_image_model(args, args.task, names, data.context_names, data.second_names)
         loss = image_loss(args, data, model, second_weight=second_weight)
         return LengthGroupedTrainer(
             model=model,
@@ -190,11 +182,7 @@ def main() -> None:
         trainer = build_trainer(run_args, weight)
         if args.health_check:
             trainer.args.output_dir = args.output_dir
-            uninformed = None
-            if args.task == "detect":  # where logits of 0 would be a box in each cell
-                batch = collator([train[row] for row in range(min(16, len(train)))])
-                uninformed = trainer.compute_loss_func.uninformed(batch, len(names))
-            check_health(trainer, None, label_counts=data.label_counts(), uninformed=uninformed)
+            check_health(trainer, None, label_counts=data.label_counts())
             return
         print_once(f"\nTraining ({trainer.model.num_parameters():,} weights)")
         if data.second_names:

@@ -28,9 +28,8 @@ further columns, there is also a tagger for each classification, below taggers/.
 stopped run, repeat the command with --resume_from_checkpoint true.
 
 Expect on NLBSE'24, with 64 tokens of a text and two epochs, macro F1 .765 of the class and .958 of
-the repository by one model, .773 and .959 by two, in six minutes of processor time. In the sample,
-state and number of comments do not depend on the text: there they show what nothing learned looks
-like (recipes/FIGURES.md).
+the repository by one model, .773 and .959 by two, in six minutes of processor time. State and
+comments of the sample do not depend on its texts (recipes/FIGURES.md).
 """
 
 import json
@@ -150,8 +149,7 @@ def main() -> None:
         # Fit the output layer to the features of the encoder, so that training does not start at
         # random. Numbers are fitted closely, so that the penalty is above that of labels alone.
         if checkpoint is None and not args.health_check:
-            options = {"device": args.device, "bf16": args.bf16, "seed": run_args.seed}
-            options["l2"] = 0.3
+            options = {"device": args.device, "bf16": args.bf16, "seed": run_args.seed, "l2": 0.3}
             fit_head(model, rows["train"], collator, loss, **options)
         trainer = LengthGroupedTrainer(
             model=model,
@@ -177,8 +175,7 @@ def main() -> None:
     weights |= {f"weight {weight:g}": (weight, 1 - weight) for weight in args.sweep}
     alone = {f"alone: {name}": name for name in args.tasks if args.compare_single}
     names = [*weights, *(alone if len(args.tasks) > 1 else {})]
-    ignored = ("sweep", "compare_single", "num_seeds", "seed")
-    flags = result_flags(args, MultiTaskArguments, *ignored)
+    flags = result_flags(args, MultiTaskArguments, "sweep", "compare_single", "num_seeds", "seed")
     versions = [*first.versions, folder_fingerprint(model_folder)]
     runs = {}
     for seed, name in product(seeds, names):
@@ -234,9 +231,8 @@ def main() -> None:
 def predict(args: MultiTaskArguments, output_dir: Path) -> None:
     """Predict all tasks for the rows of a file; write ``predictions.jsonl``."""
     model = load_multi_task(args.model, args, bf16=bool(args.bf16))
-    of_rows = copy(args)
-    of_rows.data = args.predict
-    table = model.read(open_data(of_rows))
+    args.data = args.predict
+    table = model.read(open_data(args))
     for note in table.notes:
         print_once(f"note: {note}")
     if not table.texts:
@@ -245,9 +241,8 @@ def predict(args: MultiTaskArguments, output_dir: Path) -> None:
     records = model.predict(table)
     if args.process_index != 0:
         return
-    path = output_dir / "predictions.jsonl"
-    write_task_records(path, table, records)
-    print(f"\n{len(records):,} rows are predicted in {path}.")
+    write_task_records(output_dir / "predictions.jsonl", table, records)
+    print(f"\n{len(records):,} rows are predicted in {output_dir / 'predictions.jsonl'}.")
 
 
 if __name__ == "__main__":

@@ -96,15 +96,9 @@ class TableRecipeArguments(
 
     folds: int = flag(5, "Number of cross-validation folds (default: 5).", least=2)
     valid_size: float = flag(
-        0.15,
-        "Share of the training rows of a fold that say when to stop (default: .15).",
-        above=0,
-        below=1,
+        0.15, "Share of training rows that say when to stop (default: .15).", above=0, below=1
     )
-    baselines: bool = flag(
-        True,
-        "Also fit logistic regression, a random forest and gradient boosting (default: true).",
-    )
+    baselines: bool = flag(True, "Also fit regression, forest and boosting (default: true).")
     class_weight: Literal["none", "balanced"] = flag(
         "none", "Loss weight of classes: all equal, or higher if rarer (default: none)."
     )
@@ -115,14 +109,10 @@ class TableRecipeArguments(
     health_check: bool = flag(False, "Only check data, model and learning rate (default: false).")
     output_dir: str = flag("outputs/tabular", "Output folder (default: outputs/tabular).")
     num_train_epochs: float = flag(200, "Maximum number of epochs (default: 200).")
-    patience: int = flag(
-        20, "Early stopping: epochs in a row without a lower loss (default: 20).", least=1
-    )
+    patience: int = flag(20, "Epochs without a lower loss before the end (default: 20).", least=1)
     learning_rate: float = flag(2e-3, "Learning rate (default: 2e-3).")
     weight_decay: float = flag(0.01, "Weight decay (default: .01).")
-    metric_for_best_model: str | None = flag(
-        "loss", "Validation metric that selects the best epoch (default: loss)."
-    )
+    metric_for_best_model: str | None = flag("loss", "Metric of the best epoch (default: loss).")
 
     def __post_init__(self):
         check_resume_switch(self, "each fold finds its own")

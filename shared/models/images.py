@@ -86,7 +86,6 @@ def build_image_model(
     args: ImageModelArguments,
     task: str,
     class_names: list[str],
-    *,
     context_names: Sequence[str] = (),
     second_names: Sequence[str] = (),
 ) -> PreTrainedModel:

@@ -69,6 +69,7 @@ def check_health(
     uninformed : float, optional
         Loss of uniform predictions. None: the loss of logits of 0. This is ln(classes) if each text
         has one class, and ln 2 per label if texts can have several, times the weights of the loss.
+        A loss for which 0 is no uniform prediction has a method ``uninformed_logits``.
 
     Returns
     -------
@@ -344,11 +345,12 @@ class _TrialTraining:
             return self.trainer.compute_loss(self.model, dict(batch))
 
     def uninformed_loss(self, batch: dict[str, torch.Tensor]) -> float:
-        """Return the loss of a batch if all logits are 0."""
+        """Return the loss of a batch with logits of 0, or with the loss's `uninformed_logits`."""
+        loss = self.trainer.compute_loss_func
         with torch.no_grad():
             outputs = self.model(**{k: v for k, v in batch.items() if k != "labels"})
-        logits = torch.zeros_like(outputs["logits"])
-        return float(self.trainer.compute_loss_func({"logits": logits}, batch["labels"]))
+        logits = getattr(loss, "uninformed_logits", torch.zeros_like)(outputs["logits"])
+        return float(loss({"logits": logits}, batch["labels"]))
 
     def rate_test(
         self, batches: list[dict[str, torch.Tensor]], n_steps: int

@@ -363,22 +363,18 @@ class BoxLoss:
             n_boxes = num_items_in_batch / labels.shape[2]
         return self._losses(logits, labels).sum() / max(n_boxes, 1)
 
-    def uninformed(self, batch: Mapping[str, torch.Tensor], n_classes: int) -> float:
-        """Return the loss of maps that say the same everywhere, as those of a new network.
+    def uninformed_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return maps that say the same everywhere, as those of a new network; same shape.
 
-        Parameters
-        ----------
-        batch : mapping
-            From `ImageCollator`.
-        n_classes : int
+        Logits of 0 would be a box in each cell.
         """
+        import torch
+
         from shared.models.image_networks import PEAK_SHARE
 
-        n_rows, _, *size = batch["pixel_values"].shape
-        cells = [-(-side // self.cell_size) for side in size]
-        logits = batch["pixel_values"].new_zeros(n_rows, n_classes + 4, *cells)
-        logits[:, :n_classes] = math.log(PEAK_SHARE / (1 - PEAK_SHARE))
-        return float(self({"logits": logits}, batch["labels"]))
+        maps = torch.zeros_like(logits)
+        maps[:, :-4] = math.log(PEAK_SHARE / (1 - PEAK_SHARE))
+        return maps
 
     def measure(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return what an evaluation needs, for ``preprocess_logits_for_metrics``.
