@@ -367,8 +367,9 @@ class PooledForSequenceClassification(PreTrainedModel):
         # Equal scores: layers and tokens start with equal weights, so that both are plain means.
         if isinstance(module, LayerPooling) and module.weights is not None:
             init.zeros_(module.weights)
-        elif isinstance(module, Pooling) and module.method == "attention":
-            init.zeros_(module.context.weight)
+        # The layer, not its `Pooling`: modules without weights of their own never come here.
+        elif module is getattr(self.token_pooling, "context", None):
+            init.zeros_(module.weight)
 
 
 def encoder_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -335,12 +335,13 @@ class ImageTrunkForDetection(ImageNetwork):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         # Most cells hold no centre: a new network says so, else the first steps learn only this.
-        if module is self.centres:
-            init.normal_(module[2].weight, std=0.001)
-            init.constant_(module[2].bias, float(torch.tensor(PEAK_SHARE).logit()))
-        elif module is self.distances:
-            init.normal_(module[2].weight, std=0.001)
-            init.constant_(module[2].bias, 0.5)
+        # These are layers, because modules without weights of their own never come here.
+        if module is self.centres[-1]:
+            init.normal_(module.weight, std=0.001)
+            init.constant_(module.bias, float(torch.tensor(PEAK_SHARE).logit()))
+        elif module is self.distances[-1]:
+            init.normal_(module.weight, std=0.001)
+            init.constant_(module.bias, 0.5)
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ImageClassifierOutput:
         """Return the logits (rows, classes + 4, height / cell, width / cell).

@@ -163,6 +163,12 @@ def test_the_default_head_is_a_linear_layer_on_the_mean(encoder, batch):
         torch.testing.assert_close(logits(model, batch), model.classifier(mean))
 
 
+def test_attention_starts_as_the_plain_mean(encoder, batch):
+    model, mean = build(encoder, pooling="attention"), build(encoder)
+    mean.classifier.load_state_dict(model.classifier.state_dict())
+    torch.testing.assert_close(logits(model, batch), logits(mean, batch))
+
+
 def test_hidden_states_are_returned_only_on_request(encoder, batch):
     model = build(encoder, n_layers=2)
     with torch.no_grad():

@@ -74,6 +74,13 @@ def test_a_saved_network_loads_with_the_same_outputs(task, tmp_path):
     assert torch.equal(other.trunk.stem[0].weight, model.trunk.stem[0].weight)
 
 
+def test_a_new_detector_says_that_few_cells_are_centres():
+    logits = build("detect").train()(torch.randn(4, 3, 64, 64)).logits
+    shares = logits[:, :3].sigmoid()
+    assert 0.08 < shares.min() < shares.max() < 0.12  # PEAK_SHARE is .1
+    torch.testing.assert_close(logits[:, 3:], torch.full_like(logits[:, 3:], 0.5), atol=0.1, rtol=0)
+
+
 def test_a_second_input_and_output():
     args = {"context_names": list("vwxyz"), "second_names": ["p", "q"]}
     model = build_image_model(sizes(), "classify", ["a", "b", "c"], **args).eval()
