@@ -30,7 +30,8 @@ over the epochs), samples/ (a grid of the same latent vectors for each epoch), r
 --generate writes new images of a trained --model into images/, others with another --seed.
 
 Expect, on one core (recipes/FIGURES.md): the sample in 1.5 minutes, Frechet distance 3.8 (training
-images .5); 7,000 digits of MNIST in 8 minutes, 4.3 (.14); Omniglot in 5 minutes, 6.5 (.10).
+images .5); 7,000 digits of MNIST in 8 minutes, 4.3 (.14); Omniglot in 5 minutes, 6.5 (.10); 422
+photographs of clouds in 7 minutes, 11.7 (1.3).
 """
 
 from dataclasses import dataclass
