@@ -199,6 +199,8 @@ def fork(words, environment, cwd, files, new_session):
         for number, other in enumerate([os.dup(other) for other in files]):
             os.dup2(other, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        # Not those of pytest, which a test that starts a script may run in.
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
         while words is not None:
             os.environ.clear()
             os.environ.update(environment)
