@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from forks import Script
 from hypothesis import settings
 
 # Set before torch is imported, and inherited by the processes that tests start. No test may reach
@@ -55,6 +56,12 @@ FILLER = (
     "batch epoch token label set call class method value return result please thanks help new old "
     "script notebook server machine python first second again only some each many issue here"
 )
+
+
+@pytest.fixture
+def forked_scripts(monkeypatch):
+    """The Python scripts that a test starts by `subprocess` are forks; see `forks`."""
+    monkeypatch.setattr("subprocess.Popen", Script)
 
 
 @pytest.fixture(scope="session")

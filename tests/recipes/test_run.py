@@ -231,12 +231,12 @@ def test_too_little_space_is_said_before_anything_is_installed(run_sh, tmp_path)
 
 
 def test_a_recipe_runs_from_any_folder_and_its_exit_code_comes_back(run_sh):
-    process = run_sh("github_tagger", "--data", "nowhere.jsonl")
+    process = run_sh("naive_bayes", "--data", "nowhere.jsonl")
     assert process.returncode == 2
     assert last_line(process) == "error: nowhere.jsonl: no such file"
     assert "Traceback" not in process.stderr
     # Paths are those of the folder one is in.
-    assert (run_sh.elsewhere / "outputs" / "github_tagger").is_dir()
+    assert (run_sh.elsewhere / "outputs" / "naive_bayes").is_dir()
 
 
 def test_a_termination_reaches_the_recipe_which_saves_a_checkpoint(run_sh, tagger_flags, tmp_path):
