@@ -269,11 +269,22 @@ def serve(calls):
             os.close(number)
 
 
+def warm_up():
+    """Have the libraries make, once, what they then keep."""
+    import numba
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    vl_convert.javascript_bundle()  # the charts of report.html
+    numba.njit(lambda: 0)()  # what numba can compile
+    get_checkpoint_conversion_mapping("bert")
+
+
 if __name__ == "__main__":
     subprocess.Popen = ForkPopen  # before the import of what takes it from there
     EXECVPE, os.execvpe = os.execvpe, execvpe
     for module in MODULES:
         importlib.import_module(module)
-    vl_convert.javascript_bundle()  # the charts of report.html; made once in a process
+    warm_up()
+    sys.modules["matplotlib.figure"].Figure.savefig = importlib.import_module("pictures").draw_once
     gc.freeze()  # the forks' garbage collections need not visit what was imported
     serve(socket.socket(fileno=os.dup(0)))

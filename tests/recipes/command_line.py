@@ -1,7 +1,6 @@
 """Run recipes as a person does, from the command line, and read what they leave."""
 
 import importlib.util
-import io
 import json
 import os
 import re
@@ -9,11 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from forks import run_script
 from matplotlib.figure import Figure
+from pictures import draw_once
 
 from shared.cli.errors import exit_on_user_error
 
@@ -25,7 +24,6 @@ LAUNCH = (
 )
 # On CPUs, `accelerate launch --num_processes 2` starts one process.
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
-DRAW = Figure.savefig
 
 
 def run(*command, check=True, cwd=ROOT, **environment):
@@ -65,17 +63,13 @@ def load_recipe(name):
 class Recipe:
     """A recipe's ``main()``, called in this process to save the seconds of a start.
 
-    `flags` come before those of each call, which override them. A plot is drawn once: the next time
-    that the recipe draws one of this name, it gets the same picture. Drawing takes a good part of
-    the time of a run; the tests of shared/plots draw plots of all kinds of figures.
+    `flags` come before those of each call, which override them. A plot of one name is drawn once.
     """
-
-    pictures: ClassVar[dict[tuple[str, str], bytes]] = {}  # by the names of recipe and plot
 
     def __init__(self, name, monkeypatch, capfd, *flags):
         self.module = load_recipe(name)
         self.monkeypatch, self.capfd, self.flags = monkeypatch, capfd, flags
-        self._draw_once()
+        monkeypatch.setattr(Figure, "savefig", draw_once)
 
     def __call__(self, *flags):
         """Run it; return what it printed."""
@@ -90,17 +84,6 @@ class Recipe:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return self.capfd.readouterr().out
-
-    def _draw_once(self):
-        def save(figure, file, **options):
-            key = (self.module.__name__, Path(file.name).name)
-            if key not in self.pictures:
-                picture = io.BytesIO()
-                DRAW(figure, picture, **options)
-                self.pictures[key] = picture.getvalue()
-            file.write(self.pictures[key])
-
-        self.monkeypatch.setattr(Figure, "savefig", save)
 
     def mistake(self, *flags, code=2):
         """Run it with a mistake: an exit code and one line, which is returned."""

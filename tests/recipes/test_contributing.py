@@ -17,6 +17,7 @@ FILES = ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "CONTRIBUTI
 TESTS = (
     "conftest.py",
     "forks.py",
+    "pictures.py",
     *(f"recipes/{name}.py" for name in ("command_line", "conftest")),
 )
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
