@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,9 @@ def launch(*words):
     return run_script(*LAUNCH[1:], *words)
 
 
+@cache
 def load_recipe(name):
-    """Import recipes/NAME.py, which is no package."""
+    """Import recipes/NAME.py, which is no package, once."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
