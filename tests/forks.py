@@ -28,8 +28,6 @@ from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
-import vl_convert
-
 ROOT = Path(__file__).parent.parent
 MODULES = (
     *("transformers.trainer", "transformers.pipelines", "transformers.models.bert.modeling_bert"),
@@ -46,6 +44,8 @@ MODULES = (
     *("scipy.optimize", "sklearn.linear_model", "torch.distributed"),
 )
 TIMEOUT = 300  # seconds
+# Stands for Python in a shell script, which cannot start a `Script`: it runs its words as a fork.
+INTERPRETER = f'"{sys.executable}" "{__file__}"'
 
 
 # --- for tests -----------------------------------------------------------------------------------
@@ -139,9 +139,29 @@ class Script(_Popen):
         return self.returncode
 
 
+def forking():
+    """Return the number of a file, and the variables, for a program in which `INTERPRETER` works.
+
+    The program inherits the file.
+    """
+    number = _server().fileno()
+    return number, {"FORKS": str(number)}
+
+
+def _be_interpreter(words):
+    """Run a script as a fork, in the place of this process."""
+    script = Script([sys.executable, *words])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: script.send_signal(number))
+    code = script.wait()
+    sys.exit(code if code >= 0 else 128 - code)
+
+
 @cache
 def _server():
     """Start the process that forks, once; it ends with this one, which closes the socket."""
+    if number := os.environ.pop("FORKS", None):
+        return socket.socket(fileno=int(number))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ours, other = socket.socketpair()
     with other:
@@ -272,6 +292,7 @@ def serve(calls):
 def warm_up():
     """Have the libraries make, once, what they then keep."""
     import numba
+    import vl_convert
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     vl_convert.javascript_bundle()  # the charts of report.html
@@ -280,6 +301,8 @@ def warm_up():
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _be_interpreter(sys.argv[1:])
     os.fsync = lambda file: None  # as conftest.py has it
     subprocess.Popen = ForkPopen  # before the import of what takes it from there
     EXECVPE, os.execvpe = os.execvpe, execvpe

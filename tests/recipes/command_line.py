@@ -27,7 +27,7 @@ LAUNCH = (
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
 
 
-def run(*command, check=True, cwd=ROOT, **environment):
+def run(*command, check=True, cwd=ROOT, pass_fds=(), **environment):
     """Run a command; return the finished process with its output.
 
     `forks.run_script` does the same for a Python script, in a fraction of the time.
@@ -35,6 +35,7 @@ def run(*command, check=True, cwd=ROOT, **environment):
     result = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
+        pass_fds=pass_fds,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
