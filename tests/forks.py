@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
@@ -304,6 +305,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         _be_interpreter(sys.argv[1:])
     os.fsync = lambda file: None  # as conftest.py has it
+    # Python 3.12 and later; the scripts that are forked from a thread do not use its locks.
+    warnings.filterwarnings("ignore", ".* multi-threaded, use of fork", DeprecationWarning)
     subprocess.Popen = ForkPopen  # before the import of what takes it from there
     EXECVPE, os.execvpe = os.execvpe, execvpe
     for module in MODULES:
