@@ -28,6 +28,7 @@ import warnings
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from subprocess import Popen  # a test may put `Script` in its place
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
@@ -84,7 +85,7 @@ def run_script(*words, processes=1, check=True, cwd=ROOT):
     return result
 
 
-class _Popen(subprocess.Popen):
+class _Popen(Popen):
     """Starts this interpreter as a fork; other programs as ever."""
 
     def _execute_child(self, args, *rest):
@@ -166,7 +167,7 @@ def _server():
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ours, other = socket.socketpair()
     with other:
-        subprocess.Popen([sys.executable, __file__], env=environment, stdin=other)
+        Popen([sys.executable, __file__], env=environment, stdin=other)
     return ours
 
 

@@ -99,7 +99,7 @@ def parse_arguments(
         For an unknown flag or key, a value of the wrong type, an unreadable file, or a combination
         of flags that the dataclass refuses.
     """
-    parser = _make_parser(arguments_class)
+    parser = _make_parser(arguments_class)  # type: ignore[arg-type]  # a class
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help", "--help_all"} & set(argv):
         _print_help(parser, arguments_class, description, everything="--help_all" in argv)
