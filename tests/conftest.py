@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from forks import Script
 from hypothesis import settings
 
 # Set before torch is imported, and inherited by the processes that tests start. No test may reach
@@ -18,6 +19,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # of the tests would rewrite their assertions anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# No test cuts the power; waiting for the disk takes a tenth of the time. `forks` does the same.
+os.fsync = lambda file: None
 
 # A busy machine is no failure.
 settings.register_profile("without_deadline", deadline=None)
@@ -55,6 +59,12 @@ FILLER = (
     "batch epoch token label set call class method value return result please thanks help new old "
     "script notebook server machine python first second again only some each many issue here"
 )
+
+
+@pytest.fixture
+def forked_scripts(monkeypatch):
+    """The Python scripts that a test starts by `subprocess` are forks; see `forks`."""
+    monkeypatch.setattr("subprocess.Popen", Script)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """Run Python scripts in forks of a process that has imported the libraries already.
 
-Starting Python and importing the libraries takes a recipe most of its time in a test. `run_script`
-starts this file as a process that does it once. That process reads calls from its standard input,
-one JSON object per line, and answers with the exit codes of the forks of that call.
+Starting Python and importing the libraries takes a recipe most of its time in a test. `Script`, in
+place of `subprocess.Popen`, starts this file as a process that does it once, and has it fork.
+`run_script` runs a script to its end.
 
-A fork has its own arguments, environment, folder, output and signals, as a process that was started
+A fork has its own arguments, environment, folder, files and signals, as a process that was started
 from the command line has. What a library reads when it is imported, such as OMP_NUM_THREADS, is
 that of the process here. A Python script that a fork starts, as ``accelerate launch`` and the
-recipes that run others do, is a fork of it. Needs fork: Linux or macOS.
+recipes that run others do, is a fork of it; one that takes the place of a fork, as by `os.execvpe`,
+takes it without a new start. Needs fork: Linux or macOS.
 """
 
 import atexit
@@ -16,16 +17,18 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-
-import vl_convert
+from subprocess import Popen  # a test may put `Script` in its place
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
@@ -43,7 +46,8 @@ MODULES = (
     *("scipy.optimize", "sklearn.linear_model", "torch.distributed"),
 )
 TIMEOUT = 300  # seconds
-OUTPUTS = ("stdout", "stderr")
+# Stands for Python in a shell script, which cannot start a `Script`: it runs its words as a fork.
+INTERPRETER = f'"{sys.executable}" "{__file__}"'
 
 
 # --- for tests -----------------------------------------------------------------------------------
@@ -57,62 +61,138 @@ def run_script(*words, processes=1, check=True, cwd=ROOT):
     With two `processes` they are those of one launch, as torchrun starts them. The output is that
     of all, the exit code that of the first one that failed.
     """
-    launch = {}
+    environment = {**os.environ, "PYTHONPATH": str(cwd)}
+    ranks = [{}]
     if processes > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        launch |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
-    call = {"words": [*map(str, words)], "processes": processes, "cwd": str(cwd)}
-    call["environment"] = {**os.environ, "PYTHONPATH": str(cwd), **launch}
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = {name: Path(folder, name) for name in OUTPUTS}
-        for name, path in outputs.items():
-            path.touch()
-            call[name] = str(path)
-        server = _server()
-        print(json.dumps(call), file=server.stdin, flush=True)
-        codes = json.loads(server.stdout.readline())
-        texts = {name: path.read_text(encoding="utf-8") for name, path in outputs.items()}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        environment |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    with ExitStack() as files:
+        outputs = {
+            name: files.enter_context(tempfile.NamedTemporaryFile("a"))
+            for name in ("stdout", "stderr")
+        }
+        options = {"cwd": cwd, "stdin": subprocess.DEVNULL, **outputs}
+        command = [sys.executable, *map(str, words)]
+        scripts = [Script(command, env=environment | rank, **options) for rank in ranks]
+        codes = [script.wait() for script in scripts]
+        texts = {n: Path(file.name).read_text(encoding="utf-8") for n, file in outputs.items()}
     result = subprocess.CompletedProcess(words, next(filter(None, codes), 0), **texts)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
-@cache
-def _server():
-    """Start the process that forks, once; it ends with this one, which closes its input."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, __file__], env=environment, **pipes)
-
-
-# --- in the process that forks -------------------------------------------------------------------
-
-
-class Popen(subprocess.Popen):
-    """Starts this interpreter as a fork, in a session of its own; other programs as ever."""
+class _Popen(Popen):
+    """Starts this interpreter as a fork; other programs as ever."""
 
     def _execute_child(self, args, *rest):
         if isinstance(args, str) or args[0] != sys.executable:
             super()._execute_child(args, *rest)
             return
         # The order of Python 3.10 to 3.13. The files are the two ends of three pipes, or -1.
-        cwd, env, files = rest[4], rest[5], rest[9:15]
-        self.pid = fork(
-            [*map(str, args[1:])],
-            dict(os.environ if env is None else env),
-            os.getcwd() if cwd is None else cwd,
-            dict(enumerate([files[0], files[3], files[5]])),
-            close={files[1], files[2], files[4]} - {-1},
-            new_session=True,
-        )
+        cwd, env, files, new_session = rest[4], rest[5], rest[9:15], rest[20]
+        call = {
+            "words": [*map(str, args[1:])],
+            "environment": dict(os.environ if env is None else env),
+            "cwd": os.getcwd() if cwd is None else str(cwd),
+            "new_session": new_session,
+        }
+        ends = enumerate((files[0], files[3], files[5]))
+        self.pid = self._fork(call, [number if end == -1 else end for number, end in ends])
         self._child_created = True
         self._close_pipe_fds(*files)
 
 
-def fork(words, environment, cwd, files, close=(), new_session=False):
+class Script(_Popen):
+    """`subprocess.Popen` whose Python scripts are forks of the process with the libraries.
+
+    They are no children of this process: who waits for them, there, sends their exit codes.
+    """
+
+    _keeper = None
+
+    def _fork(self, call, files):
+        self._keeper, other = socket.socketpair()
+        with other:
+            socket.send_fds(_server(), [b"."], [other.fileno(), *files])
+        self._answers = self._keeper.makefile()
+        self._keeper.sendall(json.dumps(call).encode() + b"\n")
+        return int(self._answers.readline())
+
+    def _internal_poll(self, *args, **options):
+        if self._keeper is None:
+            return super()._internal_poll(*args, **options)
+        if self.returncode is None and select.select([self._keeper], [], [], 0)[0]:
+            self._wait(None)
+        return self.returncode
+
+    def _wait(self, timeout):
+        if self._keeper is None:
+            return super()._wait(timeout)
+        if self.returncode is None:
+            if not select.select([self._keeper], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._keeper.close()
+        return self.returncode
+
+
+def forking():
+    """Return the number of a file, and the variables, for a program in which `INTERPRETER` works.
+
+    The program inherits the file.
+    """
+    number = _server().fileno()
+    return number, {"FORKS": str(number)}
+
+
+def _be_interpreter(words):
+    """Run a script as a fork, in the place of this process."""
+    script = Script([sys.executable, *words])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: script.send_signal(number))
+    code = script.wait()
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+@cache
+def _server():
+    """Start the process that forks, once; it ends with this one, which closes the socket."""
+    if number := os.environ.pop("FORKS", None):
+        return socket.socket(fileno=int(number))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ours, other = socket.socketpair()
+    with other:
+        Popen([sys.executable, __file__], env=environment, stdin=other)
+    return ours
+
+
+# --- in the process that forks -------------------------------------------------------------------
+
+
+class ForkPopen(_Popen):
+    """Stands for `subprocess.Popen` in the forks: a script is a fork of the one that starts it."""
+
+    def _fork(self, call, files):
+        return fork(**call | {"new_session": True}, files=files)
+
+
+class Replaced(BaseException):
+    """Ends a script whose place another one takes."""
+
+
+def execvpe(file, args, env):
+    """Stands for `os.execvpe` in the forks."""
+    if file != sys.executable:
+        EXECVPE(file, args, env)
+    raise Replaced(args[1:], env)
+
+
+def fork(words, environment, cwd, files, new_session):
     """Start a process that does what ``python WORDS`` does; return its id.
 
     Parameters
@@ -120,10 +200,8 @@ def fork(words, environment, cwd, files, close=(), new_session=False):
     words : list of str
     environment : dict
     cwd : path
-    files : dict
-        What takes the place of the standard files, by number; -1 leaves a file as it is.
-    close : iterable of int
-        Files that the process does not inherit.
+    files : list of int
+        What takes the place of the three standard files. No other is inherited.
     new_session : bool
         Whether signals from the terminal do not reach the process.
     """
@@ -139,15 +217,20 @@ def fork(words, environment, cwd, files, close=(), new_session=False):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         atexit._clear()
-        os.environ.clear()
-        os.environ.update(environment)
         os.chdir(cwd)
-        for number in close:
-            os.close(number)
-        for number, other in files.items():
-            if other not in (-1, number):
-                os.dup2(other, number)
-        run(words)
+        for number, other in enumerate([os.dup(other) for other in files]):
+            os.dup2(other, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        # Not those of pytest, which a test that starts a script may run in.
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        while words is not None:
+            os.environ.clear()
+            os.environ.update(environment)
+            try:
+                run(words)
+                words = None
+            except Replaced as other:
+                words, environment = other.args
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -184,25 +267,52 @@ def run(words):
         runpy.run_path(words[0], run_name="__main__")
 
 
-def answer(call):
-    """Run the processes of a call; return their exit codes."""
-    pids = []
-    with open(os.devnull) as nothing:
-        for rank in range(call["processes"]):
-            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if call["processes"] > 1 else {}
-            outputs = [os.open(call[name], os.O_WRONLY | os.O_APPEND) for name in OUTPUTS]
-            files = dict(enumerate([nothing.fileno(), *outputs]))
-            pids.append(fork(call["words"], call["environment"] | ranks, call["cwd"], files))
-            for number in outputs:
-                os.close(number)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+def keep(connection, files):
+    """Read a call, fork, and answer with the id of the fork and, once it has ended, its code."""
+    with connection, connection.makefile("rw") as stream:
+        pid = fork(**json.loads(stream.readline()), files=files)
+        print(pid, file=stream, flush=True)
+        for number in files:
+            os.close(number)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=stream, flush=True)
+
+
+def serve(calls):
+    """Fork a process that keeps the fork of a call, for each call, until there are no more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that keep
+    while (received := socket.recv_fds(calls, 1, 4))[0]:
+        connection, *files = received[1]
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with suppress(BrokenPipeError):  # who has called is gone
+                keep(socket.socket(fileno=connection), files)
+            os._exit(0)
+        for number in received[1]:
+            os.close(number)
+
+
+def warm_up():
+    """Have the libraries make, once, what they then keep."""
+    import numba
+    import vl_convert
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    vl_convert.javascript_bundle()  # the charts of report.html
+    numba.njit(lambda: 0)()  # what numba can compile
+    get_checkpoint_conversion_mapping("bert")
 
 
 if __name__ == "__main__":
-    subprocess.Popen = Popen  # before the import of what takes it from there
+    if len(sys.argv) > 1:
+        _be_interpreter(sys.argv[1:])
+    os.fsync = lambda file: None  # as conftest.py has it
+    # Python 3.12 and later; the scripts that are forked from a thread do not use its locks.
+    warnings.filterwarnings("ignore", ".* multi-threaded, use of fork", DeprecationWarning)
+    subprocess.Popen = ForkPopen  # before the import of what takes it from there
+    EXECVPE, os.execvpe = os.execvpe, execvpe
     for module in MODULES:
         importlib.import_module(module)
-    vl_convert.javascript_bundle()  # the charts of report.html; made once in a process
+    warm_up()
+    sys.modules["matplotlib.figure"].Figure.savefig = importlib.import_module("pictures").draw_once
     gc.freeze()  # the forks' garbage collections need not visit what was imported
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+    serve(socket.socket(fileno=os.dup(0)))

@@ -4,6 +4,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import sys
@@ -98,27 +99,10 @@ def parse_arguments(
         For an unknown flag or key, a value of the wrong type, an unreadable file, or a combination
         of flags that the dataclass refuses.
     """
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def add_argument(self, *args: Any, range: Range | None = None, **options: Any) -> Any:
-            # argparse does not know ranges; `check_ranges` reads them from the field.
-            return super().add_argument(*args, **options)
-
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; --help lists the flags")
-
-    parser = Parser(
-        arguments_class,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument("--config", metavar="FILE.yaml", help="YAML file of defaults for the flags")
+    parser = _make_parser(arguments_class)  # type: ignore[arg-type]  # a class
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help", "--help_all"} & set(argv):
-        _print_help(parser, arguments_class, everything="--help_all" in argv)
+        _print_help(parser, arguments_class, description, everything="--help_all" in argv)
         raise SystemExit(0)
 
     names = {field.name for field in dataclasses.fields(arguments_class) if field.init}  # type: ignore[arg-type]  # a dataclass
@@ -137,7 +121,8 @@ def parse_arguments(
             raise UserError(f"--config {path}: {error}") from None
         namespace = parser.parse_args(argv, defaults)
         in_config = _named_flags(parser, words)
-    values = {name: getattr(namespace, name) for name in names}
+    # Copies, since the default of a list is one that the parser keeps.
+    values = {name: copy.copy(getattr(namespace, name)) for name in names}
     # A flag of the user acts: it is not silenced by a default or, if it stands on the command line,
     # by the config.
     for named, kept in ((in_config, in_config | on_command_line), (on_command_line,) * 2):
@@ -149,6 +134,29 @@ def parse_arguments(
     arguments = _build(arguments_class, values)
     arguments._named_flags = frozenset(in_config | on_command_line)  # type: ignore[attr-defined]
     return arguments
+
+
+@functools.lru_cache(maxsize=1)
+def _make_parser(arguments_class: type) -> Any:
+    """Return the parser of the flags; kept, for who parses more than one command line."""
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def add_argument(self, *args: Any, range: Range | None = None, **options: Any) -> Any:
+            # argparse does not know ranges; `check_ranges` reads them from the field.
+            return super().add_argument(*args, **options)
+
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message}; --help lists the flags")
+
+    parser = Parser(
+        arguments_class,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="YAML file of defaults for the flags")
+    return parser
 
 
 def named_flags(arguments: Any) -> frozenset[str]:
@@ -278,7 +286,11 @@ def _suggest(name: str, names: set[str], prefix: str = "") -> str:
 
 
 def _print_help(
-    parser: argparse.ArgumentParser, arguments_class: type, *, everything: bool
+    parser: argparse.ArgumentParser,
+    arguments_class: type,
+    description: str | None,
+    *,
+    everything: bool,
 ) -> None:
     """Print the flags of the recipe; with `everything`, also the 130 that it inherits."""
     recipe_flags = {"config"}.union(
@@ -288,13 +300,14 @@ def _print_help(
             if base.__module__.split(".")[0] != "transformers"
         )
     )
-    for action in parser._actions:
+    actions = [copy.copy(action) for action in parser._actions]
+    for action in actions:
         action.option_strings = action.option_strings[:1]  # --output_dir without --output-dir
     formatter = argparse.RawDescriptionHelpFormatter(prog=parser.prog, width=100)
-    formatter.add_text(parser.description)
+    formatter.add_text(description)
     formatter.start_section("flags")
     formatter.add_arguments(
-        action for action in parser._actions if everything or action.dest in recipe_flags
+        action for action in actions if everything or action.dest in recipe_flags
     )
     formatter.end_section()
     if not everything:

@@ -233,6 +233,7 @@ def completed_jobs(
                 elif len(running) < n_parallel:
                     waiting.remove(job)
                     running[job] = job.start(threads), time.perf_counter()
+            n_running = len(running)
             for job, (process, started) in list(running.items()):
                 if (code := process.poll()) is not None:
                     del running[job]
@@ -243,7 +244,8 @@ def completed_jobs(
                     del running[job]
                     _stop([process])
                     yield job, time.perf_counter() - started, STOPPED
-            time.sleep(0.05)
+            if len(running) == n_running:  # none has ended
+                time.sleep(0.02)
     finally:
         _stop([process for process, _ in running.values()])
         signal.signal(signal.SIGTERM, previous)

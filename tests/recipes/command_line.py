@@ -1,19 +1,19 @@
 """Run recipes as a person does, from the command line, and read what they leave."""
 
 import importlib.util
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from forks import run_script
 from matplotlib.figure import Figure
+from pictures import draw_once
 
 from shared.cli.errors import exit_on_user_error
 
@@ -25,10 +25,9 @@ LAUNCH = (
 )
 # On CPUs, `accelerate launch --num_processes 2` starts one process.
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone")
-DRAW = Figure.savefig
 
 
-def run(*command, check=True, cwd=ROOT, **environment):
+def run(*command, check=True, cwd=ROOT, pass_fds=(), **environment):
     """Run a command; return the finished process with its output.
 
     `forks.run_script` does the same for a Python script, in a fraction of the time.
@@ -36,6 +35,7 @@ def run(*command, check=True, cwd=ROOT, **environment):
     result = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
+        pass_fds=pass_fds,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
@@ -54,8 +54,9 @@ def launch(*words):
     return run_script(*LAUNCH[1:], *words)
 
 
+@cache
 def load_recipe(name):
-    """Import recipes/NAME.py, which is no package."""
+    """Import recipes/NAME.py, which is no package, once."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,17 +66,13 @@ def load_recipe(name):
 class Recipe:
     """A recipe's ``main()``, called in this process to save the seconds of a start.
 
-    `flags` come before those of each call, which override them. A plot is drawn once: the next time
-    that the recipe draws one of this name, it gets the same picture. Drawing takes a good part of
-    the time of a run; the tests of shared/plots draw plots of all kinds of figures.
+    `flags` come before those of each call, which override them. A plot of one name is drawn once.
     """
-
-    pictures: ClassVar[dict[tuple[str, str], bytes]] = {}  # by the names of recipe and plot
 
     def __init__(self, name, monkeypatch, capfd, *flags):
         self.module = load_recipe(name)
         self.monkeypatch, self.capfd, self.flags = monkeypatch, capfd, flags
-        self._draw_once()
+        monkeypatch.setattr(Figure, "savefig", draw_once)
 
     def __call__(self, *flags):
         """Run it; return what it printed."""
@@ -90,17 +87,6 @@ class Recipe:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return self.capfd.readouterr().out
-
-    def _draw_once(self):
-        def save(figure, file, **options):
-            key = (self.module.__name__, Path(file.name).name)
-            if key not in self.pictures:
-                picture = io.BytesIO()
-                DRAW(figure, picture, **options)
-                self.pictures[key] = picture.getvalue()
-            file.write(self.pictures[key])
-
-        self.monkeypatch.setattr(Figure, "savefig", save)
 
     def mistake(self, *flags, code=2):
         """Run it with a mistake: an exit code and one line, which is returned."""

@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 from browser import Browser, needs_browser
 from command_line import PYTHON, ROOT, Recipe, read_lines, write
+from forks import Script
 
 from shared.data import DataArguments, load_data
 from shared.serving import bind
@@ -23,7 +24,7 @@ class Page:
     def __init__(self, folder, *flags, launcher=(PYTHON,)):
         command = [*launcher, "recipes/annotate.py", "--port", 0]
         command += ["--cache_dir", folder / "cache", "--output_dir", folder / "out", *flags]
-        self.process = subprocess.Popen(
+        self.process = Script(
             [str(word) for word in command],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -133,6 +133,7 @@ def dated(tiny_issues, tmp_path):
     return write(tmp_path / "dated.jsonl", rows)
 
 
+@pytest.mark.usefixtures("forked_scripts")
 def test_newer_rows_choose_and_the_newest_ones_test_what_was_taken(
     flags, dated, monkeypatch, capfd, tmp_path
 ):

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 from command_line import PYTHON, ROOT, read_json, run
+from forks import INTERPRETER, forking
 
 NAME, PURPOSE = "my_method", "Classify texts by my method."
 NEW = (f"recipes/{NAME}.py", f"tests/recipes/test_{NAME}.py")
@@ -17,6 +18,7 @@ FILES = ("run.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "CONTRIBUTI
 TESTS = (
     "conftest.py",
     "forks.py",
+    "pictures.py",
     *(f"recipes/{name}.py" for name in ("command_line", "conftest")),
 )
 TESTS += tuple(f"recipes/{name}.py" for name in ("test_configs", "test_naive_bayes"))
@@ -36,7 +38,7 @@ def five_steps():
 def make_environment(folder):
     """Make an environment that ./run.sh takes for installed, and that runs this interpreter."""
     for name, command in {
-        "python": f'exec "{PYTHON}" "$@"',
+        "python": f'exec {INTERPRETER} "$@"',
         # The new files in place of "."; the other files are those of this project.
         "ruff": f'exec "{PYTHON}" -m ruff ${{*%.}} {" ".join(NEW)}',
         "mypy": "exit 0",  # the steps change nothing in shared/, and it takes half a minute
@@ -63,10 +65,13 @@ def project(tmp_path_factory, tiny_issues):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     make_environment(folder)
+    file, variables = forking()
     process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", five_steps()],
         cwd=folder,
+        pass_fds=[file],
         env=os.environ
+        | variables
         | {
             "PYTHONPATH": str(folder),
             "HF_DATASETS_CACHE": str(folder.parent / "cache"),

@@ -18,6 +18,7 @@ import pyarrow.parquet
 import pytest
 from browser import SECONDS, Browser, needs_browser
 from command_line import PYTHON, ROOT, Recipe, load_recipe, read_lines, write
+from forks import Script
 
 from shared.cli import UserError, parse_arguments
 from shared.evaluation import DecisionRule
@@ -92,7 +93,7 @@ def test_in_a_browser_it_tags_a_text_and_a_file_and_asks_no_other_server(
     from selenium.webdriver import Keys
 
     data = ("--data", tiny_issues, "--cache_dir", tmp_path / "cache")
-    process = subprocess.Popen(
+    process = Script(
         [PYTHON, "recipes/demo.py", "--port", "0", "--model", str(words), *map(str, data)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -28,7 +28,7 @@ from command_line import (
     truncate,
     write,
 )
-from forks import run_script
+from forks import Script, run_script
 from safetensors.torch import load_file
 from transformers import TrainingArguments, pipeline
 
@@ -532,7 +532,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(trained, tagger, tagger_flag
 
 
 def test_ctrl_c_while_it_runs(tagger_flags, tmp_path):
-    process = subprocess.Popen(
+    process = Script(
         [
             *(PYTHON, "-u", SCRIPT, *map(str, tagger_flags), "--output_dir", tmp_path),
             *("--num_train_epochs", "2000", "--patience", "2000"),

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 from command_line import PYTHON, ROOT, run
-from forks import run_script
+from forks import INTERPRETER, forking, run_script
 
 from shared.project import copy_recipe
 
@@ -35,7 +35,7 @@ case "$*" in
     log compileall
     [ -z "$FAKE_CTRL_C" ] || {{ kill -INT $PPID; exit 1; }} ;;
   --version) echo Python 3.11.0 ;;
-  *) exec "{PYTHON}" "$@" ;;
+  *) exec {INTERPRETER} "$@" ;;
 esac
 """
 
@@ -88,11 +88,13 @@ class RunSh:
         self.log = tmp_path / "installations"
         self.python = executable(tmp_path / "fake bin" / "python3", FAKE_PYTHON)
         self.venv = project / ".venv"
+        self.file, self.variables = forking()
         shutil.rmtree(self.venv, ignore_errors=True)
 
     def environment(self, **changes):
         """The variables to run under."""
-        ours = {"PYTHON": self.python, "FAKE_LOG": self.log, "PYTHONPATH": self.project} | changes
+        ours = {"PYTHON": self.python, "FAKE_LOG": self.log, "PYTHONPATH": self.project}
+        ours |= self.variables | changes
         return os.environ | {name: str(value) for name, value in ours.items()}
 
     def __call__(self, *words, **environment):
@@ -100,6 +102,7 @@ class RunSh:
             *("bash", self.project / "run.sh", *words),
             check=False,
             cwd=self.elsewhere,
+            pass_fds=[self.file],
             **self.environment(**environment),
         )
 
@@ -231,12 +234,12 @@ def test_too_little_space_is_said_before_anything_is_installed(run_sh, tmp_path)
 
 
 def test_a_recipe_runs_from_any_folder_and_its_exit_code_comes_back(run_sh):
-    process = run_sh("github_tagger", "--data", "nowhere.jsonl")
+    process = run_sh("naive_bayes", "--data", "nowhere.jsonl")
     assert process.returncode == 2
     assert last_line(process) == "error: nowhere.jsonl: no such file"
     assert "Traceback" not in process.stderr
     # Paths are those of the folder one is in.
-    assert (run_sh.elsewhere / "outputs" / "github_tagger").is_dir()
+    assert (run_sh.elsewhere / "outputs" / "naive_bayes").is_dir()
 
 
 def test_a_termination_reaches_the_recipe_which_saves_a_checkpoint(run_sh, tagger_flags, tmp_path):
@@ -246,7 +249,8 @@ def test_a_termination_reaches_the_recipe_which_saves_a_checkpoint(run_sh, tagge
             *("bash", run_sh.project / "run.sh", "github_tagger", *map(str, words)),
             *("--num_train_epochs", "2000"),
         ],
-        env=run_sh.environment() | {"PYTHONUNBUFFERED": "1"},
+        env=run_sh.environment(),
+        pass_fds=[run_sh.file],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from command_line import PYTHON, ROOT, Recipe
+from forks import Script
 
 from shared.serving import bind
 from shared.taggers import load_tagger
@@ -34,7 +35,7 @@ class Server:
 
     def __init__(self, launcher, *flags):
         command = [*launcher, SCRIPT, "--port", 0, *flags]
-        self.process = subprocess.Popen(
+        self.process = Script(
             [str(word) for word in command],
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ def test_accelerate_is_installed_as_the_launcher():
 
 def test_a_users_mistake_is_one_line_and_keeps_its_exit_code(tmp_path):
     flags = ("--data", "nowhere.jsonl", "--output_dir", tmp_path)
-    process = run("recipes/github_tagger.py", *flags)
+    process = run("recipes/naive_bayes.py", *flags)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err == "error: nowhere.jsonl: no such file\n"

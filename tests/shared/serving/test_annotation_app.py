@@ -252,6 +252,7 @@ def test_the_page_holds_all_it_needs_and_no_text_is_markup(client):
 # --- beside it -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked_scripts")
 def test_the_f1_is_estimated_when_there_are_enough_labels(queue, log, monkeypatch):
     words = {"bug": "crash traceback", "speed": "slow memory"}
     texts = [TextToLabel(f"{words[name]} {i}", i) for i in range(12) for name in words]
