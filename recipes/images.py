@@ -36,7 +36,7 @@ overlays/ have pictures in the size of the image.
 
 Expect from scratch, in three to nine minutes of processor time each (recipes/FIGURES.md): accuracy
 .695 on CIFAR-10 (9,000 training images) and .78 to .83, by seed, on seven types of clouds (422),
-mean IoU .410 on CamVid, IoU .720 on the pedestrians of Penn-Fudan, mAP50 .896 on blood cells.
+mean IoU .410 on CamVid, IoU .720 on the pedestrians of Penn-Fudan, mAP50 .895 on blood cells.
 """
 
 from dataclasses import dataclass

@@ -79,7 +79,9 @@ def measure(name, n_rows, repeats, folder):
         compute_loss_func=AnnealedLoss(loss, "none", lambda: 0.0),
         unlabelled=texts,
         ratio=args.unlabelled_ratio,
-        consistency_loss=ConsistencyLoss(single_label=True),
+        # Every copy is trained on, also those of a text without a confident prediction.
+        consistency_loss=ConsistencyLoss(single_label=True, confidence=0.0),
+        teacher_decay=args.teacher_decay,
         **common,
     )
     # The same tokens as labelled rows: those of the epoch's steps, and the copies.
