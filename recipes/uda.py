@@ -294,8 +294,8 @@ def main() -> None:
         """
         shares, before = trainer.alignment.shares, scores.mean(axis=0)
         shift = LabelAlignment(shares, scores, single_label=True).shift
-        if shift_logits(trainer.model, shift):
-            worst = abs(shares - before).argmax()
+        worst = abs(shares - before).argmax()
+        if shift_logits(trainer.model, shift) and abs(shares - before)[worst] >= 0.01:
             print_once(
                 f"{label_names[worst]!r} gets {shares[worst]:.1%} of the unlabelled texts, as of "
                 f"the labelled ones, instead of {before[worst]:.1%}; --alignment false, if those "

@@ -20,7 +20,7 @@ def plot_image_sheet(
     path: Path,
     *,
     boxes: Sequence[Sequence[tuple[Sequence[float], str, str]]] | None = None,
-    columns: int = 6,
+    columns: int | None = None,
 ) -> None:
     """Images side by side, each with a caption above it.
 
@@ -31,14 +31,15 @@ def plot_image_sheet(
     path : Path
     boxes : sequence, optional
         For each image, what to draw: x1, y1, x2, y2 in pixels, a colour, and a word beside the box.
-    columns : int, default 6
+    columns : int, optional
+        The default is 6, or 4 for images of 200 pixels or more, which have details to see.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]
+    columns = min(columns or (4 if width >= 200 else 6), len(images))
+    rows = -(-len(images) // columns)
     lines = max(caption.count("\n") for caption in captions) + 1
     side = 12 / columns
     figure = Figure(
@@ -57,7 +58,7 @@ def plot_image_sheet(
         for (x1, y1, x2, y2), colour, word in boxes[number] if boxes is not None else ():
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2))
             axes.annotate(
-                word, (x1, y1), (1, 1), textcoords="offset points", color=colour, fontsize=6
+                word, (x1, y1), (1, 1), textcoords="offset points", color=colour, fontsize=7
             )
     save_figure(figure, path)
 

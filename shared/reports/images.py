@@ -36,7 +36,7 @@ class Sheet(NamedTuple):
     images: list[np.ndarray]
     captions: list[str]
     boxes: list[list[tuple[Sequence[float], str, str]]] | None = None
-    columns: int = 6
+    columns: int | None = None  # as in `plot_image_sheet`
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
